@@ -1,0 +1,253 @@
+"""Compute the embedded data set: `mini-ani1x.h5` and `mini-comp6.h5`, in the published layouts.
+
+    pip install -e '.[qm]'
+    python scripts/generate_mini_dataset.py --workers 2
+
+Every finished conformer is one small file in the work folder, so a killed run loses at most the
+conformers in progress, and a restart continues. Conformers already in the output files are
+unpacked into the work folder first: the work folder itself need not be kept. `--assemble` writes
+the output files from what is finished and computes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")  # read by the libraries when they load: one core, one job
+
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
+import typer  # noqa: E402
+from ase import Atoms  # noqa: E402
+from joblib import Parallel, delayed  # noqa: E402
+from qm_sampling import find_minimum  # noqa: E402
+from qm_samples import (  # noqa: E402
+    GRADIENT_STEP,
+    Sample,
+    compute_sample,
+    read_sample,
+    write_sample,
+)
+from tqdm import tqdm  # noqa: E402
+
+from hippynn_mf.composite import canonical_ccsd_t_cbs  # noqa: E402
+from hippynn_mf.files import replace_when_complete  # noqa: E402
+
+FIRST_STAGE = 0.34  # share of the training conformers that is computed before the COMP6 ones
+
+# Molecule: (conformers with every label, further conformers with ωB97X/6-31G(d) only).
+TRAINING_MOLECULES = {
+    "N2": (20, 25),
+    "CO": (20, 25),
+    "HNC": (40, 50),
+    "cis-N2H2": (40, 50),
+    **dict.fromkeys(
+        ["H2O", "NH3", "CH4", "HCN", "C2H2", "H2CO", "CH2NH", "HNO", "H2O2", "trans-N2H2"], (68, 86)
+    ),
+    **dict.fromkeys(["C2H4", "NH2OH", "N2H4", "CH3OH", "H3CNH2", "C2H6"], (68, 86)),
+}
+COMP6_MOLECULES = dict.fromkeys(
+    [
+        *("CH3CN", "HCOOH", "HCONH2", "H2CCO", "HNCO", "OCHCHO"),
+        *("CH3CHO", "NCCN", "C3H4_C3v", "C3H4_D2d", "CO2", "HCCCN"),
+    ],
+    6,
+)
+
+# Per conformer and NaN throughout, because the coupled cluster of this set is canonical.
+ABSENT_KEYS = (
+    "npno_ccsd(t)_dz.corr_energy",
+    "npno_ccsd(t)_tz.corr_energy",
+    "tpno_ccsd(t)_dz.corr_energy",
+)
+ENERGY_KEYS = (
+    "wb97x_dz.energy",
+    "wb97x_tz.energy",
+    "hf_dz.energy",
+    "hf_tz.energy",
+    "hf_qz.energy",
+    "mp2_dz.corr_energy",
+    "mp2_tz.corr_energy",
+    "mp2_qz.corr_energy",
+    "ccsd(t)_dz.corr_energy",
+)
+FORCE_KEYS = ("wb97x_dz.forces", "wb97x_tz.forces")
+
+PROVENANCE = {
+    "license": "BSD-3-Clause",
+    "sampling": "harmonic thermal samples of GFN2-xTB minima, 100-1000 K (scripts/qm_sampling.py)",
+    "software": "PySCF 2.14, tblite 0.8 (scripts/qm_labels.py)",
+    "wb97x_dz": "RKS wB97X/6-31G(d), Cartesian d functions, no density fitting",
+    "wb97x_tz": "RKS wB97X/def2-TZVPP, density fitting with def2-universal-JKFIT",
+    "cc-pVDZ": "RHF, MP2, CCSD(T), frozen core, canonical, no density fitting",
+    "cc-pVTZ and cc-pVQZ": "RHF and MP2, frozen core, density fitting with cc-pVXZ-JKFIT and -RI",
+    "ccsd(t)_cbs": "HF_CBS + MP2_CBS + (CCSD(T) - MP2)/cc-pVDZ (hippynn_mf/composite.py)",
+}
+
+
+def plan_samples() -> list[Sample]:
+    """Every conformer, in the order of computation: a third, then COMP6, then the rest."""
+    full = [
+        Sample("full", name, i) for name, (n, _) in TRAINING_MOLECULES.items() for i in range(n)
+    ]
+    low = [Sample("low", name, i) for name, (_, n) in TRAINING_MOLECULES.items() for i in range(n)]
+    comp6 = [Sample("comp6", name, i) for name, n in COMP6_MOLECULES.items() for i in range(n)]
+    totals = {("full", name): n for name, (n, _) in TRAINING_MOLECULES.items()}
+    totals |= {("low", name): n for name, (_, n) in TRAINING_MOLECULES.items()}
+
+    def is_early(sample: Sample) -> bool:
+        return sample.index < FIRST_STAGE * totals[sample.kind, sample.molecule]
+
+    training = full + low
+    early = [sample for sample in training if is_early(sample)]
+    return [*early, *comp6, *(sample for sample in training if not is_early(sample))]
+
+
+def composite(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """CCSD(T)/CBS of a conformer, NaN where it has no correlated labels."""
+    value = {key: arrays.get(key, np.nan) for key in ENERGY_KEYS}
+    return canonical_ccsd_t_cbs(
+        hf_tz=value["hf_tz.energy"],
+        hf_qz=value["hf_qz.energy"],
+        mp2_tz=value["mp2_tz.corr_energy"],
+        mp2_qz=value["mp2_qz.corr_energy"],
+        mp2_dz=value["mp2_dz.corr_energy"],
+        ccsd_t_dz=value["ccsd(t)_dz.corr_energy"],
+    )
+
+
+def assemble_ani1x(path: Path, work: Path, samples: list[Sample]) -> int:
+    """Write `mini-ani1x.h5` from the finished samples; returns their number."""
+    groups: defaultdict[str, list[tuple[Sample, dict[str, np.ndarray]]]] = defaultdict(list)
+    for sample in samples:
+        if sample.kind != "comp6" and sample.path(work).exists():
+            arrays = read_sample(sample.path(work))
+            groups[Atoms(arrays["atomic_numbers"]).get_chemical_formula()].append((sample, arrays))
+    with replace_when_complete(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs.update(PROVENANCE)
+        for formula, members in sorted(groups.items()):
+            conformers = [arrays for _, arrays in members]
+            n_atoms = len(conformers[0]["atomic_numbers"])
+            no_forces = np.full((n_atoms, 3), np.nan)
+            columns = {
+                "coordinates": np.stack([c["coordinates"] for c in conformers]).astype("f4"),
+                **{
+                    k: np.stack([c.get(k, no_forces) for c in conformers]).astype("f4")
+                    for k in FORCE_KEYS
+                },
+                **{k: np.array([c.get(k, np.nan) for c in conformers], "f8") for k in ENERGY_KEYS},
+                **{k: np.full(len(members), np.nan) for k in ABSENT_KEYS},
+                "ccsd(t)_cbs.energy": np.array([composite(c) for c in conformers], "f8"),
+                "sample": np.array([sample.name.encode() for sample, _ in members]),
+            }
+            write_group(file.create_group(formula), columns)
+            file[formula]["atomic_numbers"] = conformers[0]["atomic_numbers"].astype("u1")
+    return sum(map(len, groups.values()))
+
+
+def assemble_comp6(path: Path, work: Path, samples: list[Sample]) -> int:
+    """Write `mini-comp6.h5` from the finished samples; returns their number."""
+    groups: defaultdict[str, list[tuple[Sample, dict[str, np.ndarray]]]] = defaultdict(list)
+    for sample in samples:
+        if sample.kind == "comp6" and sample.path(work).exists():
+            groups[sample.molecule].append((sample, read_sample(sample.path(work))))
+    with replace_when_complete(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs.update(PROVENANCE)
+        file.attrs["forces"] = "the gradient +dE/dR, as in the published COMP6 files"
+        file.attrs["mp2_tz_grad"] = f"central differences, step {GRADIENT_STEP} Angstrom"
+        for name, members in sorted(groups.items()):
+            conformers = [arrays for _, arrays in members]
+            numbers = conformers[0]["atomic_numbers"]
+            columns = {
+                "coordinates": np.stack([c["coordinates"] for c in conformers]).astype("f4"),
+                "energies": np.array([c["wb97x_dz.energy"] for c in conformers], "f8"),
+                "forces": np.stack([-c["wb97x_dz.forces"] for c in conformers]).astype("f4"),
+                "mp2_tz_grad": np.stack([c["mp2_tz_grad"] for c in conformers]).astype("f4"),
+                "mp2_tz.energy": np.array(
+                    [c["hf_tz.energy"] + c["mp2_tz.corr_energy"] for c in conformers], "f8"
+                ),
+                "ccsd(t)_cbs.energy": np.array([composite(c) for c in conformers], "f8"),
+                **{k: np.array([c[k] for c in conformers], "f8") for k in ENERGY_KEYS[2:]},
+                "mp2_tz_grad_error": np.array(
+                    [c.get("mp2_tz_grad_error", np.nan) for c in conformers]
+                ),
+                "sample": np.array([sample.name.encode() for sample, _ in members]),
+            }
+            group = file.create_group(f"mini-comp6/{name}")
+            write_group(group, columns)
+            group["species"] = np.array(
+                [symbol.encode() for symbol in Atoms(numbers).symbols], "S1"
+            )
+            group["lot"] = np.array([b"wb97x/6-31g(d)"])
+    return sum(map(len, groups.values()))
+
+
+def write_group(group: h5py.Group, columns: dict[str, np.ndarray]) -> None:
+    for key, values in columns.items():
+        group.create_dataset(key, data=values, compression="gzip", compression_opts=9, shuffle=True)
+
+
+def unpack(path: Path, work: Path) -> None:
+    """Write the conformers of an assembled file back into the work folder."""
+    if not path.exists():
+        return
+    with h5py.File(path) as file:
+        top = file["mini-comp6"] if "mini-comp6" in file else file
+        for group in top.values():
+            columns = {key: group[key][()] for key in group}
+            names = columns.pop("sample")
+            columns.pop("lot", None)
+            if "species" in columns:
+                numbers = Atoms([s.decode() for s in columns.pop("species")]).numbers
+                columns["wb97x_dz.energy"] = columns.pop("energies")
+                columns["wb97x_dz.forces"] = -columns.pop("forces")
+                columns.pop("mp2_tz.energy")
+            else:
+                numbers = columns.pop("atomic_numbers")
+            for row, name in enumerate(names):
+                target = work / f"{name.decode()}.npz"
+                if not target.exists():
+                    values = {key: column[row] for key, column in columns.items()}
+                    kept = {key: value for key, value in values.items() if np.isfinite(value).all()}
+                    kept.pop("ccsd(t)_cbs.energy", None)
+                    write_sample(target, {"atomic_numbers": numbers, **kept})
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the two output files.")] = Path(
+        "hippynn_mf/embedded"
+    ),
+    work: Annotated[Path, typer.Option(help="Folder of single conformers.")] = Path(
+        "mini-dataset-work"
+    ),
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
+    assemble: Annotated[bool, typer.Option(help="Write the files from what is finished.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Compute at most so many conformers.")] = None,
+) -> None:
+    """Compute the embedded data set, or continue it."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    samples = plan_samples()
+    ani1x, comp6 = out / "mini-ani1x.h5", out / "mini-comp6.h5"
+    for path in (ani1x, comp6):
+        unpack(path, work)
+    if not assemble:
+        missing = [sample for sample in samples if not sample.path(work).exists()][:limit]
+        minima = {name: find_minimum(name) for name in dict.fromkeys(s.molecule for s in missing)}
+        jobs = (delayed(compute_sample)(s, minima[s.molecule], work) for s in missing)
+        finished = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(jobs)
+        for _ in tqdm(
+            finished, total=len(samples), initial=len(samples) - len(missing), unit="conformer"
+        ):
+            pass
+    out.mkdir(parents=True, exist_ok=True)
+    logging.info("%s: %d conformers", ani1x, assemble_ani1x(ani1x, work, samples))
+    logging.info("%s: %d conformers", comp6, assemble_comp6(comp6, work, samples))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,84 @@
+"""One conformer of the embedded data set, from its name to its labels on disk."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from qm_labels import all_labels, correlated_labels, fitted_mp2_gradient, low_level_labels
+from qm_sampling import Minimum, draw_conformer, internal_directions
+
+from hippynn_mf.files import replace_when_complete
+
+Kind = Literal["full", "low", "comp6"]
+
+SEED = 20261122
+GRADIENT_STEP = 0.002  # Å along a unit vector of all Cartesian coordinates
+
+# Densities of the last conformer of a molecule that this process computed, by molecule and basis.
+GUESSES: defaultdict[str, dict[str, np.ndarray]] = defaultdict(dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conformer to compute: its molecule, what to compute, and its number in that series."""
+
+    kind: Kind
+    molecule: str
+    index: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}/{self.molecule}/{self.index:05d}"
+
+    @property
+    def seed(self) -> tuple[int, ...]:
+        kind = get_args(Kind).index(self.kind)
+        return (SEED, *self.molecule.encode(), kind, self.index)
+
+    def path(self, work: Path) -> Path:
+        return work / f"{self.name}.npz"
+
+
+def compute_sample(sample: Sample, minimum: Minimum, work: Path) -> None:
+    """Compute one conformer and write it into the work folder."""
+    numbers, positions = minimum.numbers, draw_conformer(minimum, sample.seed)
+    guesses = GUESSES[sample.molecule]
+    if sample.kind == "full":
+        labels = all_labels(numbers, positions, guesses)
+    else:
+        labels = low_level_labels(numbers, positions, guesses)
+    if sample.kind == "comp6":
+        labels |= correlated_labels(numbers, positions, guesses)
+        gradients = [
+            fitted_mp2_gradient(
+                numbers,
+                positions,
+                "cc-pvtz",
+                directions=internal_directions(positions, np.ones(len(numbers))),
+                step=step,
+                guess=guesses["cc-pvtz"],
+            )
+            for step in (
+                [GRADIENT_STEP, 2 * GRADIENT_STEP] if sample.index == 0 else [GRADIENT_STEP]
+            )
+        ]
+        labels["mp2_tz_grad"] = gradients[0]
+        if len(gradients) > 1:  # the error of the smaller step is a third of the difference
+            labels["mp2_tz_grad_error"] = np.abs(gradients[1] - gradients[0]).max() / 3
+    write_sample(sample.path(work), {"atomic_numbers": numbers, "coordinates": positions, **labels})
+
+
+def write_sample(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write one conformer's arrays, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_when_complete(path) as partial, partial.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def read_sample(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
