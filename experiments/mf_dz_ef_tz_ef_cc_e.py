@@ -1,0 +1,14 @@
+"""MF-DZ/EF-TZ/EF-CC/E, row 17 of Table 1: trained on DZ energies and forces and TZ energies and forces and CC energies.
+
+Published: in the Supporting Information only.
+
+    python experiments/mf_dz_ef_tz_ef_cc_e.py --seed 0
+"""
+
+from hippynn_mf.cli import train_script
+from hippynn_mf.experiment import Experiment
+
+EXPERIMENT = Experiment(row=17, labels={"DZ": "EF", "TZ": "EF", "CC": "E"})
+
+if __name__ == "__main__":
+    train_script(EXPERIMENT)

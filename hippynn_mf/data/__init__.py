@@ -1,0 +1,1 @@
+"""Labelled structures: readers, preparation, splits, and the hippynn database."""

@@ -1,0 +1,125 @@
+"""The hippynn database of an experiment: shifted, converted, cast last, batches cut to size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from hippynn.databases import Database
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+
+from hippynn_mf.data.structures import Structures, atomic_energy_sum
+from hippynn_mf.labels import Labels
+from hippynn_mf.levels import Level
+from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
+
+SPECIES = "species"
+POSITIONS = "positions"
+
+
+def training_arrays(structures: Structures, labels: Labels) -> dict[str, np.ndarray]:
+    """Arrays by `db_name`, in the units of training.
+
+    `species` (n, n_atoms_max) int64; `positions` (n, n_atoms_max, 3) float32 in Å;
+    `<level>.energy` (n, 1) float32 in kcal/mol without self energies; `<level>.forces`
+    (n, n_atoms_max, 3) float32 in kcal/mol/Å. NaN marks missing labels. The self energies are
+    subtracted in float64, and the cast comes last.
+    """
+    arrays = {SPECIES: structures.species, POSITIONS: structures.positions.astype(np.float32)}
+    for level, properties in labels.items():
+        energies = reference_energies(structures, level)
+        arrays[level.energy_name] = energies[:, None].astype(np.float32)
+        if properties.forces:
+            arrays[level.forces_name] = reference_forces(structures, level).astype(np.float32)
+    return arrays
+
+
+def reference_energies(structures: Structures, level: Level) -> np.ndarray:
+    """Energies (n,) float64 in kcal/mol without self energies, NaN where missing."""
+    shifted = structures.energies[level.id] - atomic_energy_sum(structures.species, level)
+    return np.asarray(shifted * KCAL_PER_MOL_PER_HARTREE)
+
+
+def reference_forces(structures: Structures, level: Level) -> np.ndarray:
+    """Forces (n, n_atoms_max, 3) float64 in kcal/mol/Å, NaN where missing, 0 for padding."""
+    return structures.forces[level.id].astype(np.float64) * KCAL_PER_MOL_PER_HARTREE
+
+
+class _Batches(Dataset[list[torch.Tensor]]):
+    """Arrays indexed by whole batches, cut to the batch's largest molecule if `trimmed`."""
+
+    def __init__(
+        self, arrays: Mapping[str, torch.Tensor], names: Sequence[str], *, trimmed: bool
+    ) -> None:
+        self.arrays = [arrays[name] for name in names]  # a name may be both input and target
+        self.per_atom = [is_per_atom(name) for name in names]
+        self.n_atoms = (arrays[SPECIES] > 0).sum(dim=1) if trimmed else None
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def __getitem__(self, rows: list[int]) -> list[torch.Tensor]:
+        batch = [array[rows] for array in self.arrays]
+        if self.n_atoms is None:
+            return batch
+        width = int(self.n_atoms[rows].max())
+        return [
+            array[:, :width] if per_atom else array
+            for array, per_atom in zip(batch, self.per_atom, strict=True)
+        ]
+
+
+def is_per_atom(name: str) -> bool:
+    """Whether the second axis of the array of this name counts atoms."""
+    return name in (SPECIES, POSITIONS) or name.endswith(".forces")
+
+
+class TrainingDatabase(Database):  # type: ignore[misc]
+    """A split hippynn database whose training batches are cut to their own largest molecule.
+
+    Evaluation batches keep the width of the file, because hippynn's evaluator joins them.
+    """
+
+    def __init__(self, splits: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        tensors = {
+            split: {name: torch.as_tensor(array) for name, array in arrays.items()}
+            for split, arrays in splits.items()
+        }
+        nothing_left = {name: array[:0] for name, array in tensors["train"].items()}
+        super().__init__(nothing_left, inputs=None, targets=None, seed=0, quiet=True)
+        self.splits = tensors
+        self.splitting_completed = True
+
+    def make_generator(
+        self,
+        split_name: str,
+        evaluation_mode: str,
+        batch_size: int | None = None,
+        subsample: float | bool = False,
+    ) -> DataLoader[list[torch.Tensor]]:
+        """Batches of a split, in the order of `inputs + targets`.
+
+        Shuffled and cut to size in the mode `train`; in the mode `eval` in the order of the file,
+        or a random fraction `subsample` of it.
+        """
+        training = evaluation_mode == "train"
+        batches = _Batches(self.splits[split_name], self.var_list, trimmed=training)
+        rows: Iterable[int] = range(len(batches))
+        if training:
+            rows = RandomSampler(batches)
+        elif subsample:
+            n_rows = max(1, int(subsample * len(batches)))
+            rows = torch.randperm(len(batches))[:n_rows].tolist()
+        return DataLoader(
+            batches,
+            sampler=BatchSampler(rows, batch_size or len(batches), drop_last=False),
+            batch_size=None,
+            pin_memory=self.pin_memory,
+            num_workers=self.num_workers,
+        )
+
+
+def build_database(parts: Mapping[str, Structures], labels: Labels) -> TrainingDatabase:
+    """Database of the train, valid and test structures with the labels of an experiment."""
+    return TrainingDatabase({name: training_arrays(part, labels) for name, part in parts.items()})

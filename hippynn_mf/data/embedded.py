@@ -1,0 +1,13 @@
+"""The data set that ships with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hippynn_mf
+
+FOLDER = Path(hippynn_mf.__file__).parent / "embedded"
+
+MINI_ANI1X = FOLDER / "mini-ani1x.h5"
+MINI_COMP6 = FOLDER / "mini-comp6.h5"
+MINI_COMP6_KEYS = FOLDER / "mini-comp6.keys.json"

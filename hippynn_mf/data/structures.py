@@ -1,0 +1,138 @@
+"""The one container of labelled structures that readers fill and everything else reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hippynn_mf.errors import UserError
+from hippynn_mf.levels import Level
+
+
+@dataclass(frozen=True)
+class Structures:
+    """Conformers of molecules of any size, padded to the largest, with labels of several levels.
+
+    Attributes:
+        species: (n, n_atoms_max) int64 atomic numbers, 0 where there is no atom.
+        positions: (n, n_atoms_max, 3) float32 in Å, as the files hold them, 0 for padding.
+        energies: level id → (n,) float64 in hartree, NaN where the label is missing.
+        forces: level id → (n, n_atoms_max, 3) float32, −dE/dR in hartree/Å. All real atoms of a conformer
+            without the label are NaN; padding is 0.
+        groups: (n,) index into `group_names`, the file's groups.
+        rows: (n,) position of each conformer in the whole file, which identifies it.
+        group_names: names of the file's groups.
+    """
+
+    species: np.ndarray
+    positions: np.ndarray
+    energies: Mapping[str, np.ndarray]
+    forces: Mapping[str, np.ndarray]
+    groups: np.ndarray
+    rows: np.ndarray
+    group_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.species)
+
+    def __getitem__(self, index: np.ndarray) -> Structures:
+        """The conformers selected by an integer or boolean index."""
+        return replace(
+            self,
+            species=self.species[index],
+            positions=self.positions[index],
+            energies={level: values[index] for level, values in self.energies.items()},
+            forces={level: values[index] for level, values in self.forces.items()},
+            groups=self.groups[index],
+            rows=self.rows[index],
+        )
+
+    @property
+    def atom_mask(self) -> np.ndarray:
+        """(n, n_atoms_max) True where there is an atom."""
+        return self.species > 0
+
+    def has_energy(self, level: Level) -> np.ndarray:
+        """(n,) True where a conformer has an energy of this level."""
+        return np.isfinite(self.energies[level.id])
+
+    def has_forces(self, level: Level) -> np.ndarray:
+        """(n,) True where a conformer has forces of this level."""
+        return np.isfinite(self.forces[level.id]).all(axis=(1, 2))
+
+    def by_group(self) -> Iterator[tuple[str, Structures]]:
+        """The conformers of each group that has any, with its name."""
+        for index, name in enumerate(self.group_names):
+            members = np.flatnonzero(self.groups == index)
+            if len(members):
+                yield name, self[members]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The kept conformers of one group of a file, unpadded: what a reader makes of it.
+
+    Attributes:
+        name: the group.
+        numbers: (n_atoms,) atomic numbers.
+        kept: (n_file,) which of the group's conformers are kept; n is their number.
+        positions: (n, n_atoms, 3) in Å.
+        energies: level id → (n,) in hartree.
+        forces: level id → (n, n_atoms, 3) in hartree/Å.
+    """
+
+    name: str
+    numbers: np.ndarray
+    kept: np.ndarray
+    positions: np.ndarray
+    energies: Mapping[str, np.ndarray]
+    forces: Mapping[str, np.ndarray]
+
+
+def pad_blocks(blocks: Sequence[Block]) -> Structures:
+    """Join the groups of a file, which all carry the same labels, into padded arrays."""
+    sizes = [len(block.positions) for block in blocks]
+    widths = [len(block.numbers) for block, size in zip(blocks, sizes, strict=True) if size]
+    n, width = sum(sizes), max(widths, default=0)
+    species = np.zeros((n, width), np.int64)
+    positions = np.zeros((n, width, 3), np.float32)
+    energies = {level: np.full(n, np.nan) for level in blocks[0].energies}
+    forces = {level: np.zeros((n, width, 3), np.float32) for level in blocks[0].forces}
+    stop = 0
+    for block, size in zip(blocks, sizes, strict=True):
+        start, stop, n_atoms = stop, stop + size, len(block.numbers)
+        species[start:stop, :n_atoms] = block.numbers
+        positions[start:stop, :n_atoms] = block.positions
+        for level, values in block.energies.items():
+            energies[level][start:stop] = values
+        for level, values in block.forces.items():
+            forces[level][start:stop, :n_atoms] = values
+    return Structures(
+        species=species,
+        positions=positions,
+        energies=energies,
+        forces=forces,
+        groups=np.repeat(np.arange(len(blocks)), sizes),
+        rows=np.flatnonzero(np.concatenate([block.kept for block in blocks])),
+        group_names=tuple(block.name for block in blocks),
+    )
+
+
+def atomic_energy_sum(species: np.ndarray, level: Level) -> np.ndarray:
+    """Sum of a level's self energies over the atoms, (n,) float64 in hartree.
+
+    Raises UserError naming the elements for which the level has no self energy.
+    """
+    table = np.zeros(max(int(species.max(initial=0)), *level.self_energies) + 1)
+    for number, energy in level.self_energies.items():
+        table[number] = energy
+    unknown = set(np.unique(species)) - {0, *level.self_energies}
+    if unknown:
+        raise UserError(
+            f"Atomic numbers {sorted(map(int, unknown))} have no self energy at level {level.id}, "
+            f"which knows {sorted(level.self_energies)}. Remove these structures, or register a "
+            "level with their self energies."
+        )
+    return np.asarray(table[species].sum(axis=1))

@@ -1,0 +1,21 @@
+"""Errors that a user can act on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Wrong input. The message says what was found, what was expected, and what to do.
+
+    The command line prints the message alone and exits with code 2.
+    """
+
+
+def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
+    """Message for a name that is not among `known`, which it lists, nearest spellings first."""
+    names = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."

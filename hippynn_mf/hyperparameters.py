@@ -1,0 +1,106 @@
+"""Every number of a training, with the presets `quick` and `paper`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from hippynn_mf.errors import UserError, unknown_name_message
+
+
+class Hyperparameters(BaseModel):
+    """Hyperparameters of network, loss and optimisation. Lengths in Å, energies in kcal/mol.
+
+    The defaults are the paper's, from the authors' public hippynn example.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    # network
+    tensor_order: Literal[0, 1, 2] = 2
+    n_interaction_layers: PositiveInt = 2
+    n_atom_layers: PositiveInt = 4
+    n_features: PositiveInt = 120
+    n_sensitivities: PositiveInt = 20
+    dist_soft_min: PositiveFloat = 0.75
+    dist_soft_max: PositiveFloat = 5.5
+    dist_hard_max: PositiveFloat = 6.5
+    species: tuple[int, ...] = (0, 1, 6, 7, 8)
+
+    # loss, equation 1
+    energy_weight: float = Field(1.0, ge=0)
+    force_weight: float = Field(1.0, ge=0)
+    hierarchicality_weight: float = Field(1.0, ge=0)
+
+    # optimisation with Adam
+    batch_size: PositiveInt = 256
+    eval_batch_size: PositiveInt = 1024
+    learning_rate: PositiveFloat = 1e-3
+    max_epochs: PositiveInt = 2000
+    # `plateau` halves the rate after `patience` epochs without improvement of the stopping
+    # metric, `cosine` lowers it to zero over `max_epochs`.
+    scheduler: Literal["plateau", "cosine"] = "plateau"
+    patience: PositiveInt = 20
+    termination_patience: PositiveInt = 40
+    # `sum` of the heads' energy RMSEs, or one level's label or id.
+    stopping_metric: str = "sum"
+    fraction_train_eval: float = Field(0.1, gt=0, le=1)
+
+    def network_arguments(self) -> dict[str, Any]:
+        """Arguments of hippynn's network modules."""
+        names = (
+            "n_interaction_layers",
+            "n_atom_layers",
+            "n_features",
+            "n_sensitivities",
+            "dist_soft_min",
+            "dist_soft_max",
+            "dist_hard_max",
+        )
+        return {name: getattr(self, name) for name in names} | {
+            "possible_species": list(self.species)
+        }
+
+
+PRESETS: Mapping[str, Hyperparameters] = {
+    # The paper's, unchanged: a GPU and hundreds of thousands of structures.
+    "paper": Hyperparameters(),
+    # A small network and a short schedule for the embedded data on two CPU cores.
+    "quick": Hyperparameters(
+        n_features=20,
+        n_sensitivities=16,
+        n_atom_layers=3,
+        batch_size=32,
+        learning_rate=4e-3,
+        max_epochs=60,
+        termination_patience=60,
+        scheduler="cosine",
+        fraction_train_eval=0.05,
+    ),
+}
+
+
+def get_hyperparameters(preset: str, overrides: Mapping[str, Any] | None = None) -> Hyperparameters:
+    """A preset with overridden values; an unknown preset or name, or a bad value, is a UserError."""
+    if preset not in PRESETS:
+        raise UserError(unknown_name_message("preset", preset, PRESETS))
+    known = Hyperparameters.model_fields
+    for name in overrides or {}:
+        if name not in known:
+            raise UserError(unknown_name_message("hyperparameter", name, known))
+    values = PRESETS[preset].model_dump() | dict(overrides or {})
+    return validate_hyperparameters(values)
+
+
+def validate_hyperparameters(values: Mapping[str, Any]) -> Hyperparameters:
+    """Hyperparameters from plain values (as read from JSON), checked."""
+    try:
+        return Hyperparameters.model_validate(dict(values), strict=False)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))} = {problem['input']!r}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise UserError(f"Wrong hyperparameter: {problems}.") from None

@@ -1,0 +1,61 @@
+"""Which labels of which levels an experiment trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.levels import Level, get_level
+
+
+class Properties(StrEnum):
+    """The labels of one level: energies (`E`), or energies and forces (`EF`)."""
+
+    E = "E"
+    EF = "EF"
+
+    @property
+    def forces(self) -> bool:
+        """Whether forces belong to the labels."""
+        return self is Properties.EF
+
+
+Labels = Mapping[Level, Properties]
+
+
+def parse_labels(labels: Mapping[str, str] | Labels) -> Labels:
+    """Resolve `{"DZ": "EF", "CC": "E"}`, ordered by the rank of the levels.
+
+    Raises UserError for an unknown level or property, a level named twice, or no level at all.
+    """
+    if not labels:
+        raise UserError('No labels: name at least one level, as in {"DZ": "EF", "CC": "E"}.')
+    resolved: dict[Level, Properties] = {}
+    for name, properties in labels.items():
+        level = get_level(name)
+        if level in resolved:
+            raise UserError(f"Level {level.id} ({level.label}) is named twice in {dict(labels)}.")
+        if properties not in list(Properties):
+            message = unknown_name_message("property of a level", properties, list(Properties))
+            raise UserError(message)
+        resolved[level] = Properties(properties)
+    return MappingProxyType(dict(sorted(resolved.items(), key=lambda item: item[0].rank)))
+
+
+def plain_labels(labels: Labels) -> dict[str, list[str]]:
+    """Labels as JSON: level id → `["energy"]` or `["energy", "forces"]`."""
+    return {
+        level.id: ["energy", "forces"] if properties.forces else ["energy"]
+        for level, properties in labels.items()
+    }
+
+
+def join_labels(*several: Labels) -> Labels:
+    """Every label of any of `several`."""
+    joined: dict[Level, Properties] = {}
+    for labels in several:
+        for level, properties in labels.items():
+            joined[level] = Properties.EF if properties.forces else joined.get(level, properties)
+    return MappingProxyType(dict(sorted(joined.items(), key=lambda item: item[0].rank)))

@@ -1,0 +1,65 @@
+"""Errors over the labelled part of a batch, as plain torch modules.
+
+NaN in a target means that the label is missing. A missing label contributes neither value nor
+gradient, and every mean is over the valid labels. Without any, value and gradient are zero. All is
+done with tensors on their device: no step waits for a number to come back from it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def masked_errors(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """Errors with zeros for missing labels, in the shape of `true`, and the number of valid ones.
+
+    `predicted` and `true` have one shape; a mismatch is an error, because broadcasting would
+    compare every structure with every other.
+    """
+    if predicted.shape != true.shape:
+        raise ValueError(
+            f"Predicted {tuple(predicted.shape)} and true {tuple(true.shape)} differ in shape."
+        )
+    valid = torch.isfinite(true)
+    # The mask comes before any arithmetic: zero times NaN is NaN.
+    errors = torch.where(valid, predicted - torch.where(valid, true, 0), 0)
+    return errors, valid.sum()
+
+
+class MaskedMSE(torch.nn.Module):
+    """Mean squared error over valid labels."""
+
+    def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
+        """Scalar, in the squared unit of the labels."""
+        errors, n_valid = masked_errors(predicted, true)
+        return errors.square().sum() / n_valid.clamp(min=1)
+
+
+class MaskedMAE(torch.nn.Module):
+    """Mean absolute error over valid labels."""
+
+    def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
+        """Scalar, in the unit of the labels."""
+        errors, n_valid = masked_errors(predicted, true)
+        return errors.abs().sum() / n_valid.clamp(min=1)
+
+
+class MaskedRMSE(MaskedMSE):
+    """Root mean squared error over valid labels."""
+
+    def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
+        """Scalar, in the unit of the labels; zero with zero gradient where there is no error."""
+        mean_square = super().forward(predicted, true)
+        positive = mean_square > 0
+        # The root has an infinite slope at zero, which would turn a zero gradient into NaN.
+        return torch.where(positive, torch.where(positive, mean_square, 1).sqrt(), 0)
+
+
+class MaskedMean(torch.nn.Module):
+    """Mean of a predicted quantity over the structures that have a label."""
+
+    def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
+        """Scalar, in the unit of `predicted`; `true` only says which structures are labelled."""
+        valid = torch.isfinite(true)
+        return torch.where(valid, predicted, 0).sum() / valid.sum().clamp(min=1)

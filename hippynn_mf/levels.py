@@ -1,0 +1,147 @@
+"""Levels of theory: their names, where files keep their labels, and a strict registry.
+
+A level is looked up by its id or by its short label, never guessed:
+
+    >>> get_level("CC").id
+    'ccsd(t)_cbs'
+
+A user adds a level in one call, and from then on it can be read, trained and evaluated:
+
+    register_level(
+        Level("gfn2_xtb", label="GFN2", method="GFN2-xTB", basis="minimal", rank=5.0,
+              energy_keys=("gfn2_xtb.energy",), force_key="gfn2_xtb.forces")
+    )
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from hippynn_mf.errors import UserError, unknown_name_message
+
+# Self energies (hartree) that the authors subtract at every level, so that one float32 step of a
+# target is far below chemical accuracy. Source: the authors' public hippynn example.
+SELF_ENERGIES = MappingProxyType({1: -0.4993212, 6: -37.764142, 7: -54.4628753, 8: -74.940046})
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of theory.
+
+    Attributes:
+        id: name in files, metrics and models, as in `ani1x-release.h5`.
+        label: the paper's short name, an alias of `id`.
+        method, basis: for people.
+        rank: levels are ordered by it, the highest rank being the most accurate level.
+        energy_keys: dataset names whose sum is the energy (hartree).
+        force_key: dataset name of the forces (hartree/Å), None where no file has them.
+        self_energies: hartree per atomic number, subtracted from every energy before training.
+    """
+
+    id: str
+    label: str
+    method: str
+    basis: str
+    rank: float
+    energy_keys: tuple[str, ...]
+    force_key: str | None = None
+    self_energies: MappingProxyType[int, float] = field(
+        default_factory=lambda: SELF_ENERGIES, repr=False, compare=False
+    )
+
+    @property
+    def energy_name(self) -> str:
+        """Name (`db_name`) of the energy in a database and of its node in a graph."""
+        return f"{self.id}.energy"
+
+    @property
+    def forces_name(self) -> str:
+        """Name (`db_name`) of the forces in a database and of their node in a graph."""
+        return f"{self.id}.forces"
+
+
+_REGISTRY: dict[str, Level] = {}
+
+
+def register_level(level: Level) -> Level:
+    """Make a level known by its id and its label; a name already taken is an error."""
+    taken = {name for known in _REGISTRY.values() for name in (known.id, known.label)}
+    for name in (level.id, level.label):
+        if name in taken:
+            raise UserError(
+                f"A level of theory named {name!r} exists already; choose another name."
+            )
+    if not level.id or "." in level.id:
+        raise UserError(f"A level's id must be a non-empty name without dots, not {level.id!r}.")
+    _REGISTRY[level.id] = level
+    return level
+
+
+def known_levels() -> list[Level]:
+    """Every registered level, from the lowest to the highest rank."""
+    return sorted(_REGISTRY.values(), key=lambda level: level.rank)
+
+
+def get_level(name: str | Level) -> Level:
+    """The level with this id or label. Raises UserError listing the known ones otherwise."""
+    if isinstance(name, Level):
+        return name
+    for level in _REGISTRY.values():
+        if name in (level.id, level.label):
+            return level
+    known = [text for level in known_levels() for text in (level.label, level.id)]
+    raise UserError(unknown_name_message("level of theory", name, known))
+
+
+def highest_level(levels: Iterable[Level]) -> Level:
+    """The level of highest rank."""
+    return max(levels, key=lambda level: level.rank)
+
+
+DZ = register_level(
+    Level(
+        "wb97x_dz",
+        label="DZ",
+        method="ωB97X",
+        basis="6-31G(d)",
+        rank=10.0,
+        energy_keys=("wb97x_dz.energy",),
+        force_key="wb97x_dz.forces",
+    )
+)
+TZ = register_level(
+    Level(
+        "wb97x_tz",
+        label="TZ",
+        method="ωB97X",
+        basis="def2-TZVPP",
+        rank=20.0,
+        energy_keys=("wb97x_tz.energy",),
+        force_key="wb97x_tz.forces",
+    )
+)
+MP2 = register_level(
+    Level(
+        "mp2_tz",
+        label="MP2",
+        method="MP2",
+        basis="cc-pVTZ",
+        rank=30.0,
+        energy_keys=("hf_tz.energy", "mp2_tz.corr_energy"),
+    )
+)
+CC = register_level(
+    Level(
+        "ccsd(t)_cbs",
+        label="CC",
+        method="CCSD(T)",
+        basis="CBS",
+        rank=40.0,
+        energy_keys=("ccsd(t)_cbs.energy",),
+    )
+)
+
+# The levels of the paper's Table 1; conformers with all four energies are its reduced data set.
+PAPER_LEVELS = (DZ, TZ, MP2, CC)

@@ -1,0 +1,78 @@
+"""Errors over a whole set, with their units in their names."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+Metrics = dict[str, float | int | str | None]
+
+
+def energy_metrics(predicted: np.ndarray, true: np.ndarray) -> Metrics:
+    """RMSE and MAE of energies (n,) in kcal/mol over the labelled structures (NaN: no label)."""
+    errors = (predicted - true)[np.isfinite(true)]
+    return {
+        "energy_rmse_kcal_per_mol": rmse(errors),
+        "energy_mae_kcal_per_mol": mae(errors),
+        "n_energies": len(errors),
+    }
+
+
+def force_metrics(predicted: np.ndarray, true: np.ndarray, atom_mask: np.ndarray) -> Metrics:
+    """RMSE and MAE of force components (n, n_atoms_max, 3) in kcal/mol/Å, pooled over all atoms.
+
+    `atom_mask` (n, n_atoms_max) says where there are atoms; conformers with NaN have no label.
+    """
+    labelled = atom_mask & np.isfinite(true).all(axis=2)
+    errors = (predicted - true)[labelled]
+    return {
+        "force_rmse_kcal_per_mol_per_angstrom": rmse(errors),
+        "force_mae_kcal_per_mol_per_angstrom": mae(errors),
+        "n_force_components": errors.size,
+    }
+
+
+def conformer_metrics(predicted: np.ndarray, true: np.ndarray, groups: np.ndarray) -> Metrics:
+    """RMSE and MAE of energy differences between all pairs of conformers of a molecule.
+
+    Energies (n,) in kcal/mol; `groups` (n,) says which molecule a conformer belongs to. All pairs
+    of all molecules are pooled.
+    """
+    errors = (predicted - true)[np.isfinite(true)]
+    groups = groups[np.isfinite(true)]
+    differences = np.array(
+        [
+            first - second
+            for group in np.unique(groups)
+            for first, second in itertools.combinations(errors[groups == group], 2)
+        ]
+    )
+    return {
+        "delta_e_rmse_kcal_per_mol": rmse(differences),
+        "delta_e_mae_kcal_per_mol": mae(differences),
+        "n_pairs": len(differences),
+    }
+
+
+def near_minimum(energies: np.ndarray, groups: np.ndarray, cut: float) -> np.ndarray:
+    """Which conformers (n,) lie within `cut` of the lowest energy of their molecule.
+
+    A conformer without an energy (NaN) does not.
+    """
+    kept = np.zeros(len(energies), bool)
+    for group in np.unique(groups):
+        members = (groups == group) & np.isfinite(energies)
+        if members.any():
+            kept |= members & (energies <= energies[members].min() + cut)
+    return kept
+
+
+def rmse(errors: np.ndarray) -> float | None:
+    """Root mean square, None for no errors."""
+    return float(np.sqrt(np.mean(np.square(errors, dtype=np.float64)))) if errors.size else None
+
+
+def mae(errors: np.ndarray) -> float | None:
+    """Mean absolute value, None for no errors."""
+    return float(np.mean(np.abs(errors), dtype=np.float64)) if errors.size else None

@@ -1,0 +1,103 @@
+"""A multi-fidelity model: the nodes from species and positions to every level's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from hippynn.graphs import Predictor
+from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
+from hippynn.graphs.nodes.networks import Hipnn, HipnnQuad, HipnnVec
+
+from hippynn_mf.data.database import POSITIONS, SPECIES
+from hippynn_mf.errors import UserError
+from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.labels import Labels, Properties
+from hippynn_mf.nodes import Heads, build_heads
+
+# HIP-NN-TS with scalars (ℓ = 0), vectors (1) or quadrupoles (2).
+NETWORKS = (Hipnn, HipnnVec, HipnnQuad)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The nodes of a model, and its parameters under names that do not depend on a graph."""
+
+    species: SpeciesNode
+    positions: PositionsNode
+    heads: Heads
+
+    @property
+    def parameters(self) -> torch.nn.ModuleDict:
+        """Trunk and heads: `state_dict` keys start with `network.` or `heads.<level id>.`."""
+        heads = {level_id: head.energy.torch_module for level_id, head in self.heads.items()}
+        return torch.nn.ModuleDict(
+            {"network": self.heads.network.torch_module, "heads": torch.nn.ModuleDict(heads)}
+        )
+
+    def predictor(self, device: torch.device | str = "cpu") -> Predictor:
+        """hippynn Predictor of every head's energy, and of the forces of the heads that have them."""
+        heads = self.heads.values()
+        nodes = [head.energy.main_output for head in heads]
+        nodes += [head.forces for head in heads if head.forces is not None]
+        return Predictor([self.species, self.positions], nodes, model_device=device)
+
+
+def build_model(hyperparameters: Hyperparameters, labels: Labels) -> Model:
+    """Build a model with fresh weights, drawn from torch's global random state."""
+    species = SpeciesNode(db_name=SPECIES)
+    positions = PositionsNode(db_name=POSITIONS)
+    network_class = NETWORKS[hyperparameters.tensor_order]
+    network = network_class(
+        "network", (species, positions), module_kwargs=hyperparameters.network_arguments()
+    )
+    return Model(species, positions, build_heads(network, labels))
+
+
+def predict(
+    model: Model,
+    species: np.ndarray,
+    positions: np.ndarray,
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+) -> dict[str, np.ndarray]:
+    """Labels of every head, by name: energies (n,) in kcal/mol, forces (n, n_atoms_max, 3).
+
+    Energies exclude the self energies; forces, in kcal/mol/Å, are 0 for padding. Atoms outside
+    the species of the model are a UserError: the network would take them for another element.
+    """
+    refuse_unknown_species(species, model)
+    predictor = model.predictor(device)
+    outputs = predictor(
+        node_values={
+            model.species: torch.as_tensor(species),
+            model.positions: torch.as_tensor(positions, dtype=torch.get_default_dtype()),
+        },
+        batch_size=batch_size,
+    )
+    names = [head.level.energy_name for head in model.heads.values()]
+    names += [head.level.forces_name for head in model.heads.values() if head.forces is not None]
+    arrays: Mapping[str, Any] = {name: outputs[name].numpy() for name in names}
+    return {
+        name: array[:, 0] if name.endswith(".energy") else array for name, array in arrays.items()
+    }
+
+
+def refuse_unknown_species(species: np.ndarray, model: Model) -> None:
+    """Raise UserError if there are elements that the model has no input for."""
+    known = model.heads.network.torch_module.species_set.tolist()
+    unknown = sorted(set(np.unique(species).tolist()) - set(known))
+    if unknown:
+        raise UserError(
+            f"Atomic numbers {unknown} are outside the species of the model, {known} (0 is "
+            "padding). Remove these structures, or train with them in 'species'."
+        )
+
+
+def with_all_forces(labels: Labels) -> Labels:
+    """The same levels with forces, for evaluation: a head predicts forces it was not trained on."""
+    return {level: Properties.EF for level in labels}

@@ -1,0 +1,129 @@
+"""Multi-fidelity nodes over any hippynn network: a shared trunk, one head per level of theory.
+
+    heads = build_heads(network, {"DZ": "EF", "CC": "E"})
+    heads["CC"].energy, heads["DZ"].forces
+
+Every energy is a plain hippynn `HEnergyNode`, so a level works wherever such a node does:
+`Predictor`, `HippynnCalculator`, `make_ensemble`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hippynn.graphs import find_unique_relative
+from hippynn.graphs.nodes.base import SingleNode
+from hippynn.graphs.nodes.inputs import PositionsNode
+from hippynn.graphs.nodes.loss import _BaseCompareLoss
+from hippynn.graphs.nodes.physics import GradientNode
+from hippynn.graphs.nodes.targets import HEnergyNode
+
+from hippynn_mf import layers
+from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.labels import Labels, parse_labels
+from hippynn_mf.levels import Level, get_level
+
+
+@dataclass(frozen=True)
+class Head:
+    """One level's nodes: energy in kcal/mol, and forces in kcal/mol/Å where requested."""
+
+    level: Level
+    energy: HEnergyNode
+    forces: GradientNode | None
+
+    def require_forces(self) -> GradientNode:
+        """The forces node; a UserError if the head was built without."""
+        if self.forces is None:
+            raise UserError(f'The head of level {self.level.id} has no forces; build it with "EF".')
+        return self.forces
+
+
+class Heads(Mapping[str, Head]):
+    """The heads of a model by level, from the lowest to the highest rank.
+
+    Iterates over level ids; a look-up takes an id or a label. A level without a head is a
+    UserError that lists those with one.
+    """
+
+    def __init__(self, heads: Mapping[str, Head], network: Any) -> None:
+        self._heads = dict(heads)
+        self.network = network
+
+    def __getitem__(self, name: str | Level) -> Head:
+        level = get_level(name)
+        if level.id not in self._heads:
+            raise UserError(unknown_name_message("head", level.id, self._heads))
+        return self._heads[level.id]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str | Level) and get_level(name).id in self._heads
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._heads)
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    @property
+    def levels(self) -> list[Level]:
+        """The levels, from the lowest to the highest rank."""
+        return [head.level for head in self._heads.values()]
+
+
+def build_heads(network: Any, labels: Mapping[str, str] | Labels) -> Heads:
+    """Put one linear energy head per level on a hippynn network, and forces where requested.
+
+    Args:
+        network: a hippynn network node (`Hipnn`, `HipnnVec`, `HipnnQuad`).
+        labels: level → `"E"` or `"EF"`; `"EF"` adds forces, −dE/dR of that level's energy.
+
+    Nodes are named, and bound to the database, as `<level id>.energy` and `<level id>.forces`.
+    """
+    resolved = parse_labels(labels)
+    heads = {}
+    for level, properties in resolved.items():
+        energy = HEnergyNode(level.energy_name, network, db_name=level.energy_name)
+        forces = None
+        if properties.forces:
+            positions = find_unique_relative(network, PositionsNode, "positions of the forces")
+            forces = GradientNode(
+                level.forces_name, (energy, positions), sign=-1, db_name=level.forces_name
+            )
+        heads[level.id] = Head(level, energy, forces)
+    return Heads(heads, network)
+
+
+class MaskedMSELoss(_BaseCompareLoss):
+    """Mean squared error over valid labels; `MaskedMSELoss.of_node(energy)`."""
+
+    _classname = "MaskedMSE"
+    torch_module = layers.MaskedMSE()
+
+
+class MaskedRMSELoss(_BaseCompareLoss):
+    """Root mean squared error over valid labels; `MaskedRMSELoss.of_node(energy)`."""
+
+    _classname = "MaskedRMSE"
+    torch_module = layers.MaskedRMSE()
+
+
+class MaskedMAELoss(_BaseCompareLoss):
+    """Mean absolute error over valid labels; `MaskedMAELoss.of_node(energy)`."""
+
+    _classname = "MaskedMAE"
+    torch_module = layers.MaskedMAE()
+
+
+class MaskedHierarchicalityLoss(_BaseCompareLoss):
+    """Mean hierarchicality of an energy over the structures that have its label."""
+
+    _classname = "MaskedHierarchicality"
+    torch_module = layers.MaskedMean()
+
+    @classmethod
+    def of_node(cls, node: HEnergyNode) -> SingleNode:
+        """Loss of an energy node."""
+        return cls(node.hierarchicality.pred, node.main_output.true)

@@ -1,0 +1,74 @@
+"""Initial weights of the heads: atomic energies from labelled rows, then decaying layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hippynn.graphs import find_unique_relative
+from hippynn.graphs.nodes.inputs import SpeciesNode
+from hippynn.pretraining import hierarchical_energy_initialization
+
+from hippynn_mf.errors import UserError
+from hippynn_mf.nodes import Heads
+
+DECAY_FACTOR = 1e-2  # of the first interacting layer; the second gets its square. Authors' example
+
+
+@dataclass(frozen=True)
+class _TrainingRows:
+    """What hippynn's initialisation reads of a database."""
+
+    splits: Mapping[str, Mapping[str, torch.Tensor]]
+
+
+def require_labels(heads: Heads, database: Any, split: str = "train") -> None:
+    """Raise UserError if a split lacks an array, or every label, that a head is trained on."""
+    rows = database.splits[split]
+    for head in heads.values():
+        for node in (head.energy.main_output, head.forces):
+            if node is None:
+                continue
+            if node.db_name not in rows:
+                raise UserError(
+                    f"The database has no array {node.db_name!r}, which the head of level "
+                    f"{head.level.id} is trained on. It has: {', '.join(sorted(rows))}."
+                )
+            if not torch.isfinite(rows[node.db_name]).flatten(1).all(dim=1).any():
+                raise UserError(
+                    f"Level {head.level.id} has no {node.db_name.removeprefix(head.level.id + '.')}"
+                    f" label in the {split} split ({len(rows[node.db_name])} structures). Remove "
+                    "the level from the experiment, or supply data that carries it."
+                )
+
+
+def initialize_heads(heads: Heads, database: Any) -> None:
+    """Fit each level's atomic energies on its labelled training rows; shrink the other layers.
+
+    Least squares on species counts in float64, frozen afterwards; the weights of later head
+    layers are multiplied by 10⁻², then 10⁻⁴. The fit and the decay are hippynn's own
+    `hierarchical_energy_initialization`, which on its own turns every value into NaN if one label
+    is missing.
+
+    Args:
+        heads: the model's heads.
+        database: a split hippynn database; NaN energies are missing labels.
+
+    Raises:
+        UserError: if a level has no label in the training split.
+    """
+    require_labels(heads, database)
+    for head in heads.values():
+        species = find_unique_relative(head.energy, SpeciesNode, "atomic energies").db_name
+        rows = database.splits["train"]
+        energies = rows[head.level.energy_name]
+        labelled = torch.isfinite(energies).reshape(len(energies))
+        labelled_rows = {name: rows[name][labelled] for name in (species, head.level.energy_name)}
+        hierarchical_energy_initialization(
+            head.energy,
+            database=_TrainingRows({"train": labelled_rows}),
+            trainable_after=False,
+            decay_factor=DECAY_FACTOR,
+        )

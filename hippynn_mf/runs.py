@@ -1,0 +1,191 @@
+"""Runs: one experiment trained with one seed, and the folder that holds all of it.
+
+`OUT/runs/<slug>/seed-<k>/`:
+
+- `experiment.json`: every setting, the data's hashes, versions; written first
+- `split.npz`: positions in the file of the train, valid and test conformers
+- `epochs.jsonl`: validation metrics after every epoch
+- `model.pt`: parameters of the best epoch (a state dict, loadable without running code)
+- `predictions.npz`: predictions on the test and COMP6 structures
+- `metrics.json`: errors with their units; written last, so its presence means finished
+- `log.txt`: everything that was logged or printed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hippynn_mf.data.ani1x import Rows
+from hippynn_mf.errors import UserError
+from hippynn_mf.experiment import Experiment
+from hippynn_mf.files import replace_when_complete
+from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.levels import get_level
+
+FORMAT = 1
+
+
+class DataSource(BaseModel):
+    """A data file (or folder), and the hash by which it is recognised."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    sha256: str
+
+
+class Comp6Source(DataSource):
+    """COMP6 data: the file, the key map, and the energy cut in kcal/mol."""
+
+    keys: dict[str, dict[str, str]]
+    energy_cut_kcal_per_mol: float
+
+
+class RunSettings(BaseModel):
+    """Everything that determines a run, as stored in `experiment.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    slug: str
+    labels: dict[str, Literal["E", "EF"]]
+    common_levels: list[str]
+    seed: int
+    split_seed: int
+    rows: Rows
+    preset: str
+    hyperparameters: Hyperparameters
+    data: DataSource
+    comp6: Comp6Source | None
+    device: str
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment of the run; its row and published numbers are not part of a run."""
+        levels = tuple(get_level(name) for name in self.common_levels)
+        return Experiment(row=0, labels=self.labels, common_levels=levels)
+
+    def differences(self, other: RunSettings) -> list[str]:
+        """What differs in a way that changes results: not the device, nor where a file lies."""
+        mine, theirs = (s.model_dump(mode="json", exclude={"device"}) for s in (self, other))
+        for settings in (mine, theirs):
+            for source in ("data", "comp6"):
+                if settings[source]:
+                    settings[source].pop("path")
+        found = []
+        for key in mine:
+            if mine[key] == theirs[key]:
+                continue
+            if isinstance(mine[key], dict) and isinstance(theirs[key], dict):
+                names = [n for n in mine[key] if mine[key][n] != theirs[key].get(n)]
+                found += [f"{key}.{n}: {theirs[key].get(n)!r} → {mine[key][n]!r}" for n in names]
+            else:
+                found.append(f"{key}: {theirs[key]!r} → {mine[key]!r}")
+        return found
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run: its files, what is in it, and whether it is finished."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, out: Path, settings: RunSettings) -> RunFolder:
+        """The folder in `out` that belongs to these settings."""
+        return cls(out / "runs" / settings.slug / f"seed-{settings.seed}")
+
+    def file(self, name: str) -> Path:
+        """A file of the folder."""
+        return self.path / name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has its metrics, which are written last."""
+        return self.file("metrics.json").exists()
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs trained so far."""
+        try:
+            return self.file("epochs.jsonl").read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
+
+    def read_settings(self) -> RunSettings:
+        """Settings from `experiment.json`; a UserError if this is no run folder of this version."""
+        stored = read_json(self.file("experiment.json"))
+        if stored.get("format") != FORMAT:
+            raise UserError(
+                f"{self.path} has run format {stored.get('format')!r}; this version of hippynn_mf "
+                f"reads format {FORMAT}. Choose another folder, or the version that wrote it."
+            )
+        try:
+            return RunSettings.model_validate(stored["settings"])
+        except (KeyError, ValidationError) as error:
+            raise UserError(f"{self.file('experiment.json')} is damaged: {error}") from None
+
+    def prepare(self, settings: RunSettings, facts: dict[str, Any]) -> None:
+        """Create the folder, or check that it belongs to the same settings; write them first.
+
+        Raises UserError if the folder holds another experiment or other settings, which it lists.
+        """
+        if self.file("experiment.json").exists():
+            self.refuse_other(settings)
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {"format": FORMAT, "settings": settings.model_dump(mode="json"), **facts}
+        write_json(self.file("experiment.json"), content)
+
+    def refuse_other(self, settings: RunSettings) -> None:
+        """Raise UserError if the folder holds a run with other settings."""
+        if not self.file("experiment.json").exists():
+            return
+        differences = settings.differences(self.read_settings())
+        if differences:
+            raise UserError(
+                f"{self.path} holds another run: {'; '.join(differences)}. Choose another --out, "
+                "or delete that folder."
+            )
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write `metrics.json`, which marks the run as finished."""
+        write_json(self.file("metrics.json"), metrics)
+
+    def read_metrics(self) -> dict[str, Any]:
+        """The run's metrics."""
+        return read_json(self.file("metrics.json"))
+
+    def read_epochs(self) -> list[dict[str, Any]]:
+        """Metrics of every epoch: `{"epoch": n, "train": {...}, "valid": {...}}`."""
+        lines = self.file("epochs.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+def find_runs(out: Path) -> list[RunFolder]:
+    """Every run folder below `out`, finished or not, in alphabetical order."""
+    return [RunFolder(path.parent) for path in sorted(out.glob("runs/*/seed-*/experiment.json"))]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; a missing or damaged file is a UserError."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"No {path.name} in {path.parent}; this is not a finished run.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}).") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} should hold a JSON object.")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON, complete or not at all; NaN is not JSON and raises ValueError."""
+    with replace_when_complete(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + os.linesep)

@@ -1,0 +1,258 @@
+"""One run: load, train with hippynn's own loop, evaluate, write the run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hippynn
+import numpy as np
+import torch
+from hippynn.experiment import assemble_for_training
+from hippynn.experiment.controllers import PatienceController, RaiseBatchSizeOnPlateau
+from hippynn.experiment.metric_tracker import MetricTracker
+from hippynn.experiment.routines import SetupParams, setup_training, training_loop
+
+from hippynn_mf.data.database import TrainingDatabase, build_database
+from hippynn_mf.data.loading import load_splits
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.errors import UserError
+from hippynn_mf.evaluation import evaluate_model
+from hippynn_mf.files import replace_when_complete
+from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.labels import plain_labels
+from hippynn_mf.losses import LossWeights, build_loss, build_metrics, stopping_metric_name
+from hippynn_mf.models import Model, build_model, refuse_unknown_species
+from hippynn_mf.pretraining import initialize_heads
+from hippynn_mf.runs import RunFolder, RunSettings
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("hippynn_mf", "hippynn", "torch", "numpy", "h5py", "numba")
+
+EpochCallback = Callable[[int, bool], None]
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve `auto`, `cpu`, `cuda` or `cuda:n`; a device that is not there is a UserError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"Unknown device {name!r}. Known: auto, cpu, cuda, cuda:0, cuda:1, ….")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"Device {name} is not here: torch sees {torch.cuda.device_count()} CUDA devices. "
+            "Use --device cpu, or install a CUDA build of torch."
+        )
+    return device
+
+
+def train_run(settings: RunSettings, out: Path) -> RunFolder:
+    """Train and evaluate one run, unless its folder holds it finished; returns the folder.
+
+    Raises UserError for wrong input before anything is written.
+    """
+    folder = RunFolder.of(out, settings)
+    folder.refuse_other(settings)
+    if folder.is_finished:
+        return folder
+    device = choose_device(settings.device)
+    experiment = settings.experiment
+    labels = experiment.resolved_labels
+    parts = load_splits(
+        settings.data.path,
+        labels,
+        common_levels=experiment.common_levels,
+        rows=settings.rows,
+        split_seed=settings.split_seed,
+    )
+    torch.manual_seed(settings.seed)
+    model = build_model(settings.hyperparameters, labels)
+    for part in parts.values():
+        refuse_unknown_species(part.species, model)
+    stopping_metric_name(settings.hyperparameters.stopping_metric, model.heads)
+
+    folder.prepare(settings, facts=_facts(parts, labels, device))
+    folder.file("epochs.jsonl").unlink(missing_ok=True)
+    with replace_when_complete(folder.file("split.npz")) as partial, partial.open("wb") as stream:
+        np.savez(stream, **{name: part.rows for name, part in parts.items()})
+    with _logged_to(folder.file("log.txt")):
+        log.info("%s, seed %d, on %s", settings.name, settings.seed, device)
+        start = time.perf_counter()
+        train_model(
+            model,
+            build_database(parts, labels),
+            settings.hyperparameters,
+            device=device,
+            callbacks=lambda tracker: [_EpochRecord(folder, tracker), _BestModel(folder, model)],
+        )
+        seconds = time.perf_counter() - start
+        load_best(model, folder)
+        metrics, predictions = evaluate_model(model, settings, parts["test"], device=device)
+        metrics["training"] = {"wall_s": seconds, "n_epochs": folder.n_epochs}
+        write_results(folder, metrics, predictions)
+    return folder
+
+
+def train_model(
+    model: Model,
+    database: TrainingDatabase,
+    hyperparameters: Hyperparameters,
+    *,
+    device: torch.device | str = "cpu",
+    callbacks: Callable[[MetricTracker], list[EpochCallback]] = lambda tracker: [],
+) -> MetricTracker:
+    """Train a model with hippynn's training loop; returns hippynn's metric tracker.
+
+    The best parameters by the stopping metric are in the tracker's `best_model`. `callbacks`
+    makes the functions to call with (epoch, whether it is the best so far) after every epoch.
+    """
+    heads = model.heads
+    weights = LossWeights(
+        energy=hyperparameters.energy_weight,
+        forces=hyperparameters.force_weight,
+        hierarchicality=hyperparameters.hierarchicality_weight,
+    )
+    loss = build_loss(heads, dict.fromkeys(heads, weights))
+    modules, db_info = assemble_for_training(loss, build_metrics(heads, loss))
+    database.inputs, database.targets = db_info["inputs"], db_info["targets"]
+    initialize_heads(heads, database)
+
+    parameters = [p for p in modules.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=hyperparameters.learning_rate)
+    controller = PatienceController(
+        optimizer=optimizer,
+        scheduler=build_scheduler(optimizer, hyperparameters),
+        batch_size=hyperparameters.batch_size,
+        eval_batch_size=hyperparameters.eval_batch_size,
+        max_epochs=hyperparameters.max_epochs,
+        stopping_key=stopping_metric_name(hyperparameters.stopping_metric, heads),
+        fraction_train_eval=hyperparameters.fraction_train_eval,
+        termination_patience=hyperparameters.termination_patience,
+    )
+    modules, controller, tracker = setup_training(
+        modules, SetupParams(controller=controller, device=device)
+    )
+    training_loop(
+        training_modules=modules,
+        database=database,
+        controller=controller,
+        metric_tracker=tracker,
+        callbacks=callbacks(tracker),
+        batch_callbacks=None,
+        store_all_better=False,
+        store_best=False,
+        store_every=0,
+        quiet=False,
+    )
+    return tracker
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters) -> Any:
+    """The learning rate schedule of the hyperparameters."""
+    if hyperparameters.scheduler == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, T_max=hyperparameters.max_epochs
+        )
+    with warnings.catch_warnings():
+        # The constructor warns about an option that it never reads.
+        warnings.filterwarnings("ignore", message="Parameter verbose")
+        return RaiseBatchSizeOnPlateau(
+            optimizer,
+            max_batch_size=hyperparameters.batch_size,
+            factor=0.5,
+            patience=hyperparameters.patience,
+        )
+
+
+def load_best(model: Model, folder: RunFolder) -> None:
+    """Load the parameters of the best epoch from a run folder, without running code."""
+    path = folder.file("model.pt")
+    if not path.exists():
+        raise UserError(f"No model in {folder.path}; the run was not trained.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.parameters.load_state_dict(state)
+    except Exception as error:
+        raise UserError(f"{path} is not a model of this run ({error}).") from None
+
+
+def write_results(
+    folder: RunFolder, metrics: dict[str, Any], predictions: Mapping[str, np.ndarray]
+) -> None:
+    """Write the predictions, then the metrics, which mark the run as finished."""
+    path = folder.file("predictions.npz")
+    with replace_when_complete(path) as partial, partial.open("wb") as stream:
+        np.savez(stream, **predictions)
+    folder.write_metrics(metrics)
+
+
+def _facts(parts: Mapping[str, Structures], labels: Any, device: torch.device) -> dict[str, Any]:
+    """What `experiment.json` says beside the settings."""
+    return {
+        "trained_labels": plain_labels(labels),
+        "n_structures": {name: len(part) for name, part in parts.items()},
+        "device_used": str(device),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+class _EpochRecord:
+    """Appends the metrics of every epoch to `epochs.jsonl`."""
+
+    def __init__(self, folder: RunFolder, tracker: MetricTracker) -> None:
+        self.folder = folder
+        self.tracker = tracker
+
+    def __call__(self, epoch: int, better: bool) -> None:
+        metrics = self.tracker.epoch_metric_values[-1]
+        record = {"epoch": epoch, "best": better, "wall_s": self.tracker.epoch_times[-1], **metrics}
+        with self.folder.file("epochs.jsonl").open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+
+class _BestModel:
+    """Writes the parameters whenever an epoch is the best so far.
+
+    hippynn sets `best_model` only after its callbacks, so the current parameters are written.
+    """
+
+    def __init__(self, folder: RunFolder, model: Model) -> None:
+        self.folder = folder
+        self.model = model
+
+    def __call__(self, epoch: int, better: bool) -> None:
+        if better:
+            with replace_when_complete(self.folder.file("model.pt")) as partial:
+                torch.save(self.model.parameters.state_dict(), partial)
+
+
+@contextlib.contextmanager
+def _logged_to(path: Path) -> Iterator[None]:
+    """Send the package's log and hippynn's prints to a file; silence hippynn's progress bars."""
+    bars, hippynn.settings.PROGRESS = hippynn.settings.PROGRESS, None
+    with path.open("a") as stream:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+        root = logging.getLogger("hippynn_mf")
+        root.addHandler(handler)
+        level = root.level
+        root.setLevel(logging.INFO)
+        try:
+            with contextlib.redirect_stdout(stream):
+                yield
+        finally:
+            root.setLevel(level)
+            root.removeHandler(handler)
+            hippynn.settings.PROGRESS = bars
