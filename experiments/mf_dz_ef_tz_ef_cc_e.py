@@ -1,4 +1,4 @@
-"""MF-DZ/EF-TZ/EF-CC/E, row 17 of Table 1: trained on DZ energies and forces and TZ energies and forces and CC energies.
+"""MF-DZ/EF-TZ/EF-CC/E, row 17 of Table 1: trained on DZ and TZ EF and CC E labels.
 
 Published: in the Supporting Information only.
 

@@ -15,7 +15,7 @@ import torch
 
 from hippynn_mf.data.comp6 import read_comp6
 from hippynn_mf.data.database import reference_energies, reference_forces
-from hippynn_mf.data.signs import find_force_sign, require_force_sign
+from hippynn_mf.data.signs import require_force_sign
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level, get_level, highest_level
@@ -156,8 +156,7 @@ def _comp6_forces(
         return _no_forces(NO_FORCES)
     if reference.id not in structures.energies:
         return _no_forces("the sign of these forces cannot be proved without energies")
-    require_force_sign(structures, reference, str(source.path))
-    outcome = find_force_sign(structures, reference)
+    outcome = require_force_sign(structures, reference, str(source.path))
     if outcome.verdict == "undecided":
         reason = (
             f"the sign of these forces is not proved by the energies ({outcome.n_pairs} pairs of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -83,7 +84,7 @@ PRESETS: Mapping[str, Hyperparameters] = {
 
 
 def get_hyperparameters(preset: str, overrides: Mapping[str, Any] | None = None) -> Hyperparameters:
-    """A preset with overridden values; an unknown preset or name, or a bad value, is a UserError."""
+    """A preset with overridden values; anything unknown or out of range is a UserError."""
     if preset not in PRESETS:
         raise UserError(unknown_name_message("preset", preset, PRESETS))
     known = Hyperparameters.model_fields
@@ -97,7 +98,7 @@ def get_hyperparameters(preset: str, overrides: Mapping[str, Any] | None = None)
 def validate_hyperparameters(values: Mapping[str, Any]) -> Hyperparameters:
     """Hyperparameters from plain values (as read from JSON), checked."""
     try:
-        return Hyperparameters.model_validate(dict(values), strict=False)
+        return Hyperparameters.model_validate_json(json.dumps(dict(values)))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))} = {problem['input']!r}: {problem['msg']}"

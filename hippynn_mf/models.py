@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ class Model:
         )
 
     def predictor(self, device: torch.device | str = "cpu") -> Predictor:
-        """hippynn Predictor of every head's energy, and of the forces of the heads that have them."""
+        """Predictor (hippynn's) of every head's energy, and of its forces where it has them."""
         heads = self.heads.values()
         nodes = [head.energy.main_output for head in heads]
         nodes += [head.forces for head in heads if head.forces is not None]
@@ -51,9 +52,11 @@ def build_model(hyperparameters: Hyperparameters, labels: Labels) -> Model:
     species = SpeciesNode(db_name=SPECIES)
     positions = PositionsNode(db_name=POSITIONS)
     network_class = NETWORKS[hyperparameters.tensor_order]
-    network = network_class(
-        "network", (species, positions), module_kwargs=hyperparameters.network_arguments()
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse invariant")  # of hippynn's own making
+        network = network_class(
+            "network", (species, positions), module_kwargs=hyperparameters.network_arguments()
+        )
     return Model(species, positions, build_heads(network, labels))
 
 
@@ -100,4 +103,4 @@ def refuse_unknown_species(species: np.ndarray, model: Model) -> None:
 
 def with_all_forces(labels: Labels) -> Labels:
     """The same levels with forces, for evaluation: a head predicts forces it was not trained on."""
-    return {level: Properties.EF for level in labels}
+    return dict.fromkeys(labels, Properties.EF)

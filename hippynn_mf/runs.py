@@ -127,7 +127,7 @@ class RunFolder:
                 f"reads format {FORMAT}. Choose another folder, or the version that wrote it."
             )
         try:
-            return RunSettings.model_validate(stored["settings"])
+            return RunSettings.model_validate_json(json.dumps(stored["settings"]))
         except (KeyError, ValidationError) as error:
             raise UserError(f"{self.file('experiment.json')} is damaged: {error}") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -21,11 +22,11 @@ from hippynn.experiment.metric_tracker import MetricTracker
 from hippynn.experiment.routines import SetupParams, setup_training, training_loop
 
 from hippynn_mf.data.database import TrainingDatabase, build_database
-from hippynn_mf.data.loading import load_splits
+from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation import evaluate_model
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import replace_when_complete, write_npz
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import plain_labels
 from hippynn_mf.losses import LossWeights, build_loss, build_metrics, stopping_metric_name
@@ -85,8 +86,7 @@ def train_run(settings: RunSettings, out: Path) -> RunFolder:
 
     folder.prepare(settings, facts=_facts(parts, labels, device))
     folder.file("epochs.jsonl").unlink(missing_ok=True)
-    with replace_when_complete(folder.file("split.npz")) as partial, partial.open("wb") as stream:
-        np.savez(stream, **{name: part.rows for name, part in parts.items()})
+    write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
     with _logged_to(folder.file("log.txt")):
         log.info("%s, seed %d, on %s", settings.name, settings.seed, device)
         start = time.perf_counter()
@@ -103,6 +103,49 @@ def train_run(settings: RunSettings, out: Path) -> RunFolder:
         metrics["training"] = {"wall_s": seconds, "n_epochs": folder.n_epochs}
         write_results(folder, metrics, predictions)
     return folder
+
+
+def evaluate_run(
+    folder: RunFolder,
+    *,
+    data: Path | None = None,
+    comp6: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Evaluate the trained model of a run folder again; rewrite its metrics and predictions.
+
+    `data` and `comp6` say where the run's files are now. Raises UserError if one has changed.
+    """
+    settings = folder.read_settings()
+    moved = {"data": data or settings.data.path}
+    if settings.comp6 is not None:
+        moved["comp6"] = comp6 or settings.comp6.path
+    for name, path in moved.items():
+        source = getattr(settings, name)
+        found = file_hash(path)
+        if found != source.sha256:
+            raise UserError(
+                f"{path} is not the file of this run: its SHA-256 is {found[:12]}…, the run's is "
+                f"{source.sha256[:12]}…. Name the right one with --{name}."
+            )
+        settings = settings.model_copy(
+            update={name: source.model_copy(update={"path": path.absolute()})}
+        )
+    labels = settings.experiment.resolved_labels
+    parts = load_splits(
+        settings.data.path,
+        labels,
+        common_levels=settings.experiment.common_levels,
+        rows=settings.rows,
+        split_seed=settings.split_seed,
+    )
+    model = build_model(settings.hyperparameters, labels)
+    load_best(model, folder)
+    target = choose_device(device)
+    metrics, predictions = evaluate_model(model, settings, parts["test"], device=target)
+    if folder.is_finished:
+        metrics["training"] = folder.read_metrics().get("training")
+    write_results(folder, metrics, predictions)
 
 
 def train_model(
@@ -192,9 +235,7 @@ def write_results(
     folder: RunFolder, metrics: dict[str, Any], predictions: Mapping[str, np.ndarray]
 ) -> None:
     """Write the predictions, then the metrics, which mark the run as finished."""
-    path = folder.file("predictions.npz")
-    with replace_when_complete(path) as partial, partial.open("wb") as stream:
-        np.savez(stream, **predictions)
+    write_npz(folder.file("predictions.npz"), predictions)
     folder.write_metrics(metrics)
 
 
@@ -217,6 +258,11 @@ class _EpochRecord:
 
     def __call__(self, epoch: int, better: bool) -> None:
         metrics = self.tracker.epoch_metric_values[-1]
+        if not all(math.isfinite(value) for value in metrics["valid"].values()):
+            raise UserError(
+                f"Training diverged in epoch {epoch + 1}: a validation metric is not finite. "
+                "Lower learning_rate, or look for absurd labels with 'hippynn-mf data info'."
+            )
         record = {"epoch": epoch, "best": better, "wall_s": self.tracker.epoch_times[-1], **metrics}
         with self.folder.file("epochs.jsonl").open("a") as stream:
             stream.write(json.dumps(record) + "\n")

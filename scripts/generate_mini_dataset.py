@@ -25,7 +25,6 @@ import numpy as np  # noqa: E402
 import typer  # noqa: E402
 from ase import Atoms  # noqa: E402
 from joblib import Parallel, delayed  # noqa: E402
-from qm_sampling import find_minimum  # noqa: E402
 from qm_samples import (  # noqa: E402
     GRADIENT_STEP,
     Sample,
@@ -33,6 +32,7 @@ from qm_samples import (  # noqa: E402
     read_sample,
     write_sample,
 )
+from qm_sampling import find_minimum  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from hippynn_mf.composite import canonical_ccsd_t_cbs  # noqa: E402
@@ -188,6 +188,7 @@ def assemble_comp6(path: Path, work: Path, samples: list[Sample]) -> int:
 
 
 def write_group(group: h5py.Group, columns: dict[str, np.ndarray]) -> None:
+    """Write compressed datasets."""
     for key, values in columns.items():
         group.create_dataset(key, data=values, compression="gzip", compression_opts=9, shuffle=True)
 
@@ -197,7 +198,7 @@ def unpack(path: Path, work: Path) -> None:
     if not path.exists():
         return
     with h5py.File(path) as file:
-        top = file["mini-comp6"] if "mini-comp6" in file else file
+        top = file.get("mini-comp6", file)
         for group in top.values():
             columns = {key: group[key][()] for key in group}
             names = columns.pop("sample")

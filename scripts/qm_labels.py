@@ -39,7 +39,10 @@ def build_molecule(
     numbers: np.ndarray, positions: np.ndarray, basis: str, *, cartesian: bool = False
 ) -> gto.Mole:
     """PySCF molecule from atomic numbers (n_atoms,) and positions (n_atoms, 3) in Å."""
-    atoms = [(elements.ELEMENTS[number], position) for number, position in zip(numbers, positions)]
+    atoms = [
+        (elements.ELEMENTS[number], position)
+        for number, position in zip(numbers, positions, strict=True)
+    ]
     return gto.M(atom=atoms, basis=basis, cart=cartesian, unit="Angstrom", verbose=0)
 
 

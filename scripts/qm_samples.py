@@ -11,7 +11,7 @@ import numpy as np
 from qm_labels import all_labels, correlated_labels, fitted_mp2_gradient, low_level_labels
 from qm_sampling import Minimum, draw_conformer, internal_directions
 
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import write_npz
 
 Kind = Literal["full", "low", "comp6"]
 
@@ -32,14 +32,17 @@ class Sample:
 
     @property
     def name(self) -> str:
+        """Name in the files, as `full/CH4/00012`."""
         return f"{self.kind}/{self.molecule}/{self.index:05d}"
 
     @property
     def seed(self) -> tuple[int, ...]:
+        """Seed of its geometry alone: adding conformers changes no other."""
         kind = get_args(Kind).index(self.kind)
         return (SEED, *self.molecule.encode(), kind, self.index)
 
     def path(self, work: Path) -> Path:
+        """Where the finished conformer lies in the work folder."""
         return work / f"{self.name}.npz"
 
 
@@ -75,10 +78,10 @@ def compute_sample(sample: Sample, minimum: Minimum, work: Path) -> None:
 def write_sample(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write one conformer's arrays, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_when_complete(path) as partial, partial.open("wb") as stream:
-        np.savez(stream, **arrays)
+    write_npz(path, arrays)
 
 
 def read_sample(path: Path) -> dict[str, np.ndarray]:
+    """Read one conformer's arrays."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)

@@ -75,7 +75,7 @@ def is_per_atom(name: str) -> bool:
     return name in (SPECIES, POSITIONS) or name.endswith(".forces")
 
 
-class TrainingDatabase(Database):  # type: ignore[misc]
+class TrainingDatabase(Database):
     """A split hippynn database whose training batches are cut to their own largest molecule.
 
     Evaluation batches keep the width of the file, because hippynn's evaluator joins them.
@@ -87,7 +87,14 @@ class TrainingDatabase(Database):  # type: ignore[misc]
             for split, arrays in splits.items()
         }
         nothing_left = {name: array[:0] for name, array in tensors["train"].items()}
-        super().__init__(nothing_left, inputs=None, targets=None, seed=0, quiet=True)
+        super().__init__(
+            nothing_left,
+            inputs=None,
+            targets=None,
+            seed=0,
+            quiet=True,
+            pin_memory=torch.cuda.is_available(),
+        )
         self.splits = tensors
         self.splitting_completed = True
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hippynn_mf
-
-FOLDER = Path(hippynn_mf.__file__).parent / "embedded"
+FOLDER = Path(__file__).parent.parent / "embedded"
 
 MINI_ANI1X = FOLDER / "mini-ani1x.h5"
 MINI_COMP6 = FOLDER / "mini-comp6.h5"

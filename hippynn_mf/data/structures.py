@@ -19,8 +19,8 @@ class Structures:
         species: (n, n_atoms_max) int64 atomic numbers, 0 where there is no atom.
         positions: (n, n_atoms_max, 3) float32 in Å, as the files hold them, 0 for padding.
         energies: level id → (n,) float64 in hartree, NaN where the label is missing.
-        forces: level id → (n, n_atoms_max, 3) float32, −dE/dR in hartree/Å. All real atoms of a conformer
-            without the label are NaN; padding is 0.
+        forces: level id → (n, n_atoms_max, 3) float32, −dE/dR in hartree/Å. All atoms of a
+            conformer without the label are NaN; padding is 0.
         groups: (n,) index into `group_names`, the file's groups.
         rows: (n,) position of each conformer in the whole file, which identifies it.
         group_names: names of the file's groups.
@@ -102,6 +102,8 @@ def pad_blocks(blocks: Sequence[Block]) -> Structures:
     forces = {level: np.zeros((n, width, 3), np.float32) for level in blocks[0].forces}
     stop = 0
     for block, size in zip(blocks, sizes, strict=True):
+        if not size:  # of a molecule that may be wider than all that are kept
+            continue
         start, stop, n_atoms = stop, stop + size, len(block.numbers)
         species[start:stop, :n_atoms] = block.numbers
         positions[start:stop, :n_atoms] = block.positions

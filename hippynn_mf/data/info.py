@@ -1,0 +1,168 @@
+"""What is in a data file: sizes, labels, overlaps, and what looks wrong."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
+from hippynn_mf.data.signs import find_force_sign
+from hippynn_mf.data.structures import Structures, atomic_energy_sum
+from hippynn_mf.errors import UserError
+from hippynn_mf.levels import PAPER_LEVELS, Level, known_levels
+from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
+
+# Beyond these a value is counted as absurd: it exists, but hardly near equilibrium.
+LARGEST_FORCE = 1.0  # hartree/Å, of one atom
+SHORTEST_DISTANCE = 0.5  # Å
+CHUNK = 100_000  # structures at a time, so that memory does not grow with their pairs
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Describe a file in the ANI-1x layout, for `hippynn-mf data info`; the result is JSON.
+
+    Raises UserError if the file cannot be read or holds no registered level.
+    """
+    labels = labels_in_file(path)
+    if not labels:
+        names = ", ".join(key for level in known_levels() for key in level.energy_keys)
+        raise UserError(f"{path} has the keys of no known level of theory. Looked for: {names}.")
+    common_levels = [level for level in PAPER_LEVELS if level in labels]
+    structures, is_common = read_ani1x(path, labels, common_levels=common_levels)
+    n_atoms = structures.atom_mask.sum(axis=1)
+    numbers = np.unique(structures.species[structures.atom_mask])
+    return {
+        "file": str(path),
+        "n_structures": len(is_common),
+        "n_unlabelled": len(is_common) - len(structures),
+        "n_groups": len(structures.group_names),
+        "elements": [chemical_symbols[number] for number in numbers],
+        "atoms_per_structure": [int(n_atoms.min(initial=10**9)), int(n_atoms.max(initial=0))],
+        "levels": {level.id: _describe_level(structures, level) for level in labels},
+        "common_levels": [level.id for level in common_levels],
+        "n_common": int(is_common.sum()),
+        "overlap": _overlap(structures, list(labels)),
+        "problems": {
+            "duplicates": count_duplicates(structures),
+            f"shorter_than_{SHORTEST_DISTANCE}_angstrom": count_close_atoms(structures),
+        },
+    }
+
+
+def _describe_level(structures: Structures, level: Level) -> dict[str, Any]:
+    labelled = structures.has_energy(level)
+    entry: dict[str, Any] = {"label": level.label, "energy": int(labelled.sum())}
+    entry["forces"] = 0
+    if level.id in structures.forces:
+        has_forces = structures.has_forces(level)
+        entry["forces"] = int(has_forces.sum())
+        largest = np.linalg.norm(structures.forces[level.id][has_forces], axis=-1).max(axis=1)
+        entry["largest_force_hartree_per_angstrom"] = float(largest.max(initial=0))
+        entry[f"forces_above_{LARGEST_FORCE}_hartree_per_angstrom"] = int(
+            (largest > LARGEST_FORCE).sum()
+        )
+        sign = find_force_sign(structures, level)
+        entry["force_sign"] = {
+            "verdict": sign.verdict,
+            "slope": None if np.isnan(sign.slope) else round(sign.slope, 4),
+            "n_pairs": sign.n_pairs,
+        }
+    entry["atomic_energy_fit"] = _describe_fit(structures[labelled], level)
+    return entry
+
+
+def _describe_fit(structures: Structures, level: Level) -> dict[str, Any] | None:
+    """Rank and condition of the least-squares fit of atomic energies, and its residual."""
+    if not len(structures):
+        return None
+    numbers = np.unique(structures.species[structures.atom_mask])
+    counts = np.stack([(structures.species == n).sum(axis=1) for n in numbers], axis=1)
+    energies = structures.energies[level.id] - atomic_energy_sum(structures.species, level)
+    solution, _, rank, singular_values = np.linalg.lstsq(counts.astype(float), energies, rcond=None)
+    residual = np.sqrt(np.mean((counts @ solution - energies) ** 2)) * KCAL_PER_MOL_PER_HARTREE
+    return {
+        "n_elements": len(numbers),
+        "rank": int(rank),
+        "condition": float(singular_values[0] / singular_values[-1])
+        if rank == len(numbers)
+        else None,
+        "residual_rmse_kcal_per_mol": float(residual),
+    }
+
+
+def _overlap(structures: Structures, levels: list[Level]) -> dict[str, int]:
+    """Structures that carry the energies of both levels of a pair, as `a & b`."""
+    return {
+        f"{first.id} & {second.id}": int(
+            (structures.has_energy(first) & structures.has_energy(second)).sum()
+        )
+        for first, second in itertools.combinations(levels, 2)
+    }
+
+
+def count_duplicates(structures: Structures) -> int:
+    """Structures that repeat another one exactly: same species, same positions."""
+    keys = np.concatenate(
+        [
+            structures.species.astype(np.float32),
+            structures.positions.astype(np.float32).reshape(len(structures), -1),
+        ],
+        axis=1,
+    )
+    return len(keys) - len({row.tobytes() for row in keys})
+
+
+def count_close_atoms(structures: Structures) -> int:
+    """Structures in which two atoms are closer than `SHORTEST_DISTANCE`."""
+    count = 0
+    for start in range(0, len(structures), CHUNK):
+        part = structures[np.arange(start, min(start + CHUNK, len(structures)))]
+        close = np.zeros(len(part), bool)
+        for i, j in itertools.combinations(range(part.species.shape[1]), 2):
+            both = part.atom_mask[:, i] & part.atom_mask[:, j]
+            distance = np.linalg.norm(part.positions[:, i] - part.positions[:, j], axis=1)
+            close |= both & (distance < SHORTEST_DISTANCE)
+        count += int(close.sum())
+    return count
+
+
+def format_description(info: dict[str, Any]) -> str:
+    """The description as text for people."""
+    low, high = info["atoms_per_structure"]
+    lines = [
+        f"{info['file']}",
+        f"  {info['n_structures']} structures in {info['n_groups']} groups, {low} to {high} atoms "
+        f"of {', '.join(info['elements'])}; {info['n_unlabelled']} without any label",
+        f"  {info['n_common']} carry the energies of all of {', '.join(info['common_levels'])}",
+        "",
+        f"  {'level':<14}{'energies':>10}{'forces':>10}   atomic energy fit",
+    ]
+    for level_id, entry in info["levels"].items():
+        fit = entry["atomic_energy_fit"]
+        text = "no labels"
+        if fit:
+            condition = "singular" if fit["condition"] is None else f"{fit['condition']:.0f}"
+            text = (
+                f"rank {fit['rank']} of {fit['n_elements']}, condition {condition}, "
+                f"residual {fit['residual_rmse_kcal_per_mol']:.1f} kcal/mol"
+            )
+        lines.append(f"  {level_id:<14}{entry['energy']:>10}{entry['forces']:>10}   {text}")
+    lines.append("")
+    for pair, count in info["overlap"].items():
+        lines.append(f"  {pair}: {count} in common")
+    lines.append("")
+    for level_id, entry in info["levels"].items():
+        if "force_sign" in entry:
+            sign = entry["force_sign"]
+            lines.append(
+                f"  forces of {level_id}: sign {sign['verdict']} (slope {sign['slope']} over "
+                f"{sign['n_pairs']} pairs), largest "
+                f"{entry['largest_force_hartree_per_angstrom']:.3f} hartree/Å"
+            )
+    for problem, count in info["problems"].items():
+        lines.append(f"  {problem.replace('_', ' ')}: {count}")
+    return "\n".join(lines)

@@ -1,0 +1,90 @@
+"""From what a user asks for to the settings of every run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from hippynn_mf.data.ani1x import Rows
+from hippynn_mf.data.comp6 import PUBLIC_KEYS, read_key_map
+from hippynn_mf.data.embedded import MINI_ANI1X, MINI_COMP6, MINI_COMP6_KEYS
+from hippynn_mf.data.loading import file_hash
+from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.experiment import Experiment
+from hippynn_mf.hyperparameters import get_hyperparameters
+from hippynn_mf.runs import Comp6Source, DataSource, RunSettings
+
+ENERGY_CUT_KCAL_PER_MOL = 100.0  # the paper's, above a molecule's minimum
+
+
+def build_settings(
+    experiments: Sequence[Experiment],
+    seeds: Sequence[int],
+    *,
+    data: Path | None = None,
+    comp6: Path | None = None,
+    comp6_keys: Path | None = None,
+    energy_cut_kcal_per_mol: float = ENERGY_CUT_KCAL_PER_MOL,
+    preset: str = "quick",
+    overrides: Mapping[str, Any] | None = None,
+    rows: str = "common",
+    split_seed: int = 0,
+    device: str = "auto",
+) -> list[RunSettings]:
+    """Settings of every experiment with every seed, seeds outermost.
+
+    Args:
+        experiments: what to train.
+        seeds: each changes weights and batch order only.
+        data: a file in the ANI-1x layout; None for the embedded data with its COMP6 file.
+        comp6: a file or folder in the COMP6 layout.
+        comp6_keys: a key map for `comp6`; None for the public layout.
+        energy_cut_kcal_per_mol: COMP6 conformers above their minimum that count.
+        preset, overrides: hyperparameters.
+        rows, split_seed, device: as the command line's.
+
+    Raises:
+        UserError: for anything unknown, missing or asked for twice.
+    """
+    if rows not in get_args(Rows):
+        raise UserError(unknown_name_message("choice of rows", rows, get_args(Rows)))
+    if comp6_keys is not None and comp6 is None:
+        raise UserError("A COMP6 key map was given without a COMP6 file; add --comp6.")
+    names = {"seed": [str(seed) for seed in seeds], "experiment": [e.name for e in experiments]}
+    for what, items in names.items():
+        repeated = sorted({item for item in items if items.count(item) > 1})
+        if repeated:
+            raise UserError(f"Asked for twice: {what} {', '.join(repeated)}.")
+    if data is None and comp6 is None:
+        comp6, comp6_keys = MINI_COMP6, MINI_COMP6_KEYS
+    data = MINI_ANI1X if data is None else data
+    hyperparameters = get_hyperparameters(preset, overrides)
+    data_source = DataSource(path=data.absolute(), sha256=file_hash(data))
+    comp6_source = None
+    if comp6 is not None:
+        keys = PUBLIC_KEYS if comp6_keys is None else read_key_map(comp6_keys)
+        comp6_source = Comp6Source(
+            path=comp6.absolute(),
+            sha256=file_hash(comp6),
+            keys={level: dict(names) for level, names in keys.items()},
+            energy_cut_kcal_per_mol=energy_cut_kcal_per_mol,
+        )
+    return [
+        RunSettings(
+            name=experiment.name,
+            slug=experiment.slug,
+            labels=dict(experiment.labels),
+            common_levels=[level.id for level in experiment.common_levels],
+            seed=seed,
+            split_seed=split_seed,
+            rows=rows,
+            preset=preset,
+            hyperparameters=hyperparameters,
+            data=data_source,
+            comp6=comp6_source,
+            device=device,
+        )
+        for seed in seeds
+        for experiment in experiments
+    ]
