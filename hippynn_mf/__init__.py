@@ -3,6 +3,13 @@
 One network with one energy head per level of theory; see the README for the ten-line plugin.
 """
 
+import warnings
+
+with warnings.catch_warnings():
+    # hippynn 0.1.3 builds a sparse tensor while it is imported, and torch warns about that.
+    warnings.filterwarnings("ignore", message="Sparse invariant checks")
+    import hippynn  # noqa: F401
+
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Properties, parse_labels
 from hippynn_mf.levels import Level, get_level, known_levels, register_level

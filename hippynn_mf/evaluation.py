@@ -18,7 +18,7 @@ from hippynn_mf.data.database import reference_energies, reference_forces
 from hippynn_mf.data.signs import require_force_sign
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.labels import Labels
-from hippynn_mf.levels import Level, get_level, highest_level
+from hippynn_mf.levels import CC, Level, get_level, highest_level
 from hippynn_mf.metrics import (
     Metrics,
     conformer_metrics,
@@ -51,7 +51,7 @@ def evaluate_model(
     predicted = predict(model, test.species, test.positions, batch_size=batch_size, device=device)
     metrics: dict[str, Any] = heldout_metrics(predicted, test, model.heads.levels)
     predictions = {f"heldout.{name}": values for name, values in predicted.items()}
-    predictions |= {f"heldout.reference.{n}": v for n, v in references(test).items()}
+    predictions |= {f"heldout.reference.{n}": v for n, v in reference_labels(test).items()}
     predictions |= {"heldout.rows": test.rows, "heldout.species": test.species}
     metrics["comp6"] = None
     if settings.comp6 is not None:
@@ -61,7 +61,7 @@ def evaluate_model(
         )
         metrics["comp6"] = comp6_metrics(predicted, structures, model.heads.levels, settings.comp6)
         predictions |= {f"comp6.{name}": values for name, values in predicted.items()}
-        predictions |= {f"comp6.reference.{n}": v for n, v in references(structures).items()}
+        predictions |= {f"comp6.reference.{n}": v for n, v in reference_labels(structures).items()}
         predictions |= {"comp6.groups": structures.groups, "comp6.species": structures.species}
     return metrics, predictions
 
@@ -104,38 +104,34 @@ def comp6_metrics(
 ) -> dict[str, Any]:
     """Force and conformer energy errors against every level in the file.
 
-    Only conformers within the energy cut of their molecule's minimum count: by the energies of
-    the highest level in the file for energy differences and for forces alike, as in the paper
-    (CC), or by the force level's own where the file has no higher ones. The prediction is that of
-    the reference's own head, or of the model's highest head, as `predicted_by` says.
+    Only conformers within the energy cut of their molecule's minimum count: by the CC energies
+    where the file has them, else by the reference's own. The prediction is that of the
+    reference's own head, or of the model's highest head, as `predicted_by` says.
 
     Forces whose sign the file's own energies prove wrong are a UserError; forces whose sign
     cannot be proved get null with the reason.
     """
-    by_energy = {
+    energies = {
         get_level(name): reference_energies(structures, get_level(name))
         for name in structures.energies
     }
+    references = {*energies, *(get_level(name) for name in structures.forces)}
     metrics: dict[str, Any] = {}
-    for reference in sorted(
-        {get_level(name) for name in (*structures.energies, *structures.forces)},
-        key=lambda level: level.rank,
-    ):
+    for reference in sorted(references, key=lambda level: level.rank):
         head = reference if reference in levels else highest_level(levels)
         entry: dict[str, Any] = {"predicted_by": head.id}
-        if by_energy:
-            cut_level = highest_level(by_energy)
-            kept = near_minimum(
-                by_energy[cut_level], structures.groups, source.energy_cut_kcal_per_mol
-            )
+        cut_level = CC if CC in energies else reference
+        if cut_level in energies:
+            cut = source.energy_cut_kcal_per_mol
+            kept = near_minimum(energies[cut_level], structures.groups, cut)
             entry |= {"cut_by": cut_level.id, "n_conformers": int(kept.sum())}
         else:
             kept = np.ones(len(structures), bool)
             entry |= {"cut_by": None, "n_conformers": len(structures)}
-        if reference in by_energy:
+        if reference in energies:
             entry |= conformer_metrics(
                 predicted[head.energy_name][kept],
-                by_energy[reference][kept],
+                energies[reference][kept],
                 structures.groups[kept],
             )
         else:
@@ -183,7 +179,7 @@ def _no_conformers(reason: str) -> Metrics:
     }
 
 
-def references(structures: Structures) -> dict[str, np.ndarray]:
+def reference_labels(structures: Structures) -> dict[str, np.ndarray]:
     """Reference labels by name, in the units of predictions, NaN where missing."""
     found = {}
     for name in structures.energies:

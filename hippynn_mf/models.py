@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,11 +51,9 @@ def build_model(hyperparameters: Hyperparameters, labels: Labels) -> Model:
     species = SpeciesNode(db_name=SPECIES)
     positions = PositionsNode(db_name=POSITIONS)
     network_class = NETWORKS[hyperparameters.tensor_order]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse invariant")  # of hippynn's own making
-        network = network_class(
-            "network", (species, positions), module_kwargs=hyperparameters.network_arguments()
-        )
+    network = network_class(
+        "network", (species, positions), module_kwargs=hyperparameters.network_arguments()
+    )
     return Model(species, positions, build_heads(network, labels))
 
 
