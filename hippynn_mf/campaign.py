@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -92,10 +93,17 @@ class LocalPool:
 def start_worker(n_threads: int) -> None:
     """Give this process so many threads, in torch and in numba, and end it with its parent."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    ignore_import_warnings()
     os.environ.setdefault("NUMBA_NUM_THREADS", str(n_threads))
     import torch
 
     torch.set_num_threads(n_threads)
+
+
+def ignore_import_warnings() -> None:
+    """Silence what importing hippynn 0.1.3 makes torch say, which no user can act on."""
+    warnings.filterwarnings("ignore", message="Sparse invariant checks")
+    warnings.filterwarnings("ignore", message="`torch.jit.*is deprecated")
 
 
 def _exit_with_parent() -> None:

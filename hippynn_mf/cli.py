@@ -12,7 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from hippynn_mf.campaign import LocalPool, in_process, run_campaign
+from hippynn_mf.campaign import (
+    LocalPool,
+    ignore_import_warnings,
+    in_process,
+    run_campaign,
+)
 from hippynn_mf.data.info import describe_file, format_description
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, get_experiment, table1
@@ -270,6 +275,7 @@ def _print_figures(out: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; wrong input prints one message and exits with code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    ignore_import_warnings()
     try:
         app(arguments)
     except UserError as error:

@@ -17,14 +17,19 @@ def masked_errors(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
     `predicted` and `true` have one shape; a mismatch is an error, because broadcasting would
     compare every structure with every other.
     """
-    if predicted.shape != true.shape:
-        raise ValueError(
-            f"Predicted {tuple(predicted.shape)} and true {tuple(true.shape)} differ in shape."
-        )
+    refuse_other_shape(predicted, true)
     valid = torch.isfinite(true)
     # The mask comes before any arithmetic: zero times NaN is NaN.
     errors = torch.where(valid, predicted - torch.where(valid, true, 0), 0)
     return errors, valid.sum()
+
+
+def refuse_other_shape(predicted: Tensor, true: Tensor) -> None:
+    """Raise ValueError if the tensors differ in shape."""
+    if predicted.shape != true.shape:
+        raise ValueError(
+            f"Predicted {tuple(predicted.shape)} and true {tuple(true.shape)} differ in shape."
+        )
 
 
 class MaskedMSE(torch.nn.Module):
@@ -51,9 +56,10 @@ class MaskedRMSE(MaskedMSE):
     def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
         """Scalar, in the unit of the labels; zero with zero gradient where there is no error."""
         mean_square = super().forward(predicted, true)
-        positive = mean_square > 0
-        # The root has an infinite slope at zero, which would turn a zero gradient into NaN.
-        return torch.where(positive, torch.where(positive, mean_square, 1).sqrt(), 0)
+        # The root has an infinite slope at zero, which would turn a zero gradient into NaN. A
+        # mean square that is NaN is not zero: a diverged model must not look perfect.
+        zero = mean_square == 0
+        return torch.where(zero, 0, torch.where(zero, 1, mean_square).sqrt())
 
 
 class MaskedMean(torch.nn.Module):
@@ -61,5 +67,6 @@ class MaskedMean(torch.nn.Module):
 
     def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
         """Scalar, in the unit of `predicted`; `true` only says which structures are labelled."""
+        refuse_other_shape(predicted, true)
         valid = torch.isfinite(true)
         return torch.where(valid, predicted, 0).sum() / valid.sum().clamp(min=1)

@@ -138,3 +138,21 @@ def write_comp6(path: Path, n: int = 6, *, seed: int = 7, spread: float = 0.08) 
             group["cm5"] = np.zeros((n, len(numbers) + 1), "f4")
             group["lot"] = np.array([b"wb97x/6-31g(d)"])
     return path
+
+
+def replace(path: Path, group: str, key: str, values: np.ndarray | None) -> None:
+    """Overwrite a dataset of a written file, or remove it (`None`)."""
+    with h5py.File(path, "r+") as file:
+        if key in file[group]:
+            del file[group][key]
+        if values is not None:
+            file[group][key] = values
+
+
+def damage(path: Path, group: str, key: str) -> None:
+    """Make a dataset of a written file unreadable, keeping its shape and type."""
+    with h5py.File(path, "r+") as file:
+        values = file[group][key][()]
+        del file[group][key]
+        kept = file[group].create_dataset(key, data=values, chunks=values.shape, compression="gzip")
+        kept.id.write_direct_chunk((0,) * values.ndim, b"no gzip stream")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from hippynn.databases import Database
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
+from hippynn_mf.data.ani1x import Rows
+from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.structures import Structures, atomic_energy_sum
-from hippynn_mf.labels import Labels
-from hippynn_mf.levels import Level
+from hippynn_mf.labels import Labels, parse_labels
+from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 SPECIES = "species"
@@ -81,7 +84,13 @@ class TrainingDatabase(Database):
     Evaluation batches keep the width of the file, because hippynn's evaluator joins them.
     """
 
-    def __init__(self, splits: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    def __init__(
+        self,
+        splits: Mapping[str, Mapping[str, np.ndarray]],
+        *,
+        inputs: list[str] | None = None,
+        targets: list[str] | None = None,
+    ) -> None:
         tensors = {
             split: {name: torch.as_tensor(array) for name, array in arrays.items()}
             for split, arrays in splits.items()
@@ -89,8 +98,8 @@ class TrainingDatabase(Database):
         nothing_left = {name: array[:0] for name, array in tensors["train"].items()}
         super().__init__(
             nothing_left,
-            inputs=None,
-            targets=None,
+            inputs=inputs,
+            targets=targets,
             seed=0,
             quiet=True,
             pin_memory=torch.cuda.is_available(),
@@ -127,6 +136,38 @@ class TrainingDatabase(Database):
         )
 
 
-def build_database(parts: Mapping[str, Structures], labels: Labels) -> TrainingDatabase:
-    """Database of the train, valid and test structures with the labels of an experiment."""
-    return TrainingDatabase({name: training_arrays(part, labels) for name, part in parts.items()})
+def build_database(
+    parts: Mapping[str, Structures],
+    labels: Labels,
+    *,
+    inputs: list[str] | None = None,
+    targets: list[str] | None = None,
+) -> TrainingDatabase:
+    """Database of the train, valid and test structures with the labels of an experiment.
+
+    `inputs` and `targets` are hippynn's `db_info`, which its training loop needs.
+    """
+    splits = {name: training_arrays(part, labels) for name, part in parts.items()}
+    return TrainingDatabase(splits, inputs=inputs, targets=targets)
+
+
+def load_database(
+    path: Path,
+    labels: Mapping[str, str] | Labels,
+    *,
+    inputs: list[str] | None = None,
+    targets: list[str] | None = None,
+    common_levels: Collection[Level] = PAPER_LEVELS,
+    rows: Rows = "common",
+    split_seed: int = 0,
+) -> TrainingDatabase:
+    """A split hippynn database of a file in the ANI-1x layout, in kcal/mol and Å, NaN = no label.
+
+    `load_database(path, {"DZ": "EF", "CC": "E"}, **db_info)` with hippynn's `db_info`; arrays are
+    named as in `training_arrays`. Raises UserError as `load_splits` does.
+    """
+    resolved = parse_labels(labels)
+    parts = load_splits(
+        path, resolved, common_levels=common_levels, rows=rows, split_seed=split_seed
+    )
+    return build_database(parts, resolved, inputs=inputs, targets=targets)

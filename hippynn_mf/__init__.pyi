@@ -1,0 +1,17 @@
+from .data.embedded import MINI_ANI1X as MINI_ANI1X
+from .data.embedded import MINI_COMP6 as MINI_COMP6
+from .data.database import load_database as load_database
+from .errors import UserError as UserError
+from .labels import Properties as Properties
+from .labels import parse_labels as parse_labels
+from .levels import Level as Level
+from .levels import get_level as get_level
+from .levels import known_levels as known_levels
+from .levels import register_level as register_level
+from .losses import LossWeights as LossWeights
+from .losses import build_loss as build_loss
+from .losses import build_metrics as build_metrics
+from .nodes import Head as Head
+from .nodes import Heads as Heads
+from .nodes import build_heads as build_heads
+from .pretraining import initialize_heads as initialize_heads
