@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, MP2, TZ, Level, get_level
+from hippynn_mf.metrics import rmse
 from hippynn_mf.results import Result, Results
 from hippynn_mf.tables import Column, comp6_delta_e, comp6_force, heldout_energy
 
 # Improvement that the paper quotes for transfer learning (energies and conformer energies).
 TRANSFER_LEARNING_PERCENT = (15.0, 20.0)
+KIND_UNITS = {"energy": "kcal/mol", "forces": "kcal/mol/Å"}
 LEVEL_COLORS = {"DZ": "tab:blue", "TZ": "tab:green", "MP2": "tab:orange", "CC": "tab:red"}
 
 
@@ -70,44 +72,53 @@ def draw_figure3(axes: Axes, results: Results) -> None:
                 axes.bar(x + offset, values.mean(), 0.92 * width, color=color, alpha=0.75)
                 axes.plot([x + offset] * len(values), values, ".", color="black", markersize=4)
     low, high = TRANSFER_LEARNING_PERCENT
-    axes.axhspan(low, high, color="grey", alpha=0.3, zorder=0)
-    axes.text(
-        2.45,
-        high,
-        "transfer learning in the\npaper's text: 15–20 %",
-        ha="right",
-        va="bottom",
-        size=8,
-    )
+    label = f"transfer learning in the paper's text: {low:.0f}–{high:.0f} %"
+    axes.axhspan(low, high, color="grey", alpha=0.3, zorder=0, label=label)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(levels)), [f"X = {level.label}" for level in levels])
     axes.set_xlim(-0.5, 2.5)
     axes.set_ylabel("RMSE of MF-DZ/EF-X/E below SF-X/E (%)")
-    axes.legend(fontsize=8, ncols=2, loc="upper left")
+    axes.legend(fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def draw_parity(axes: Axes, result: Result, level: Level, kind: str) -> None:
-    """Predicted against reference energies or forces of the held-out structures of a run."""
+    """Predicted against reference energies or forces of the held-out structures of a run.
+
+    Energies are drawn relative to the mean reference of the structures of the same composition,
+    because compositions are hundreds of kcal/mol apart.
+    """
     with np.load(result.folder.file("predictions.npz"), allow_pickle=False) as arrays:
         predicted = arrays[f"heldout.{level.id}.{kind}"]
         true = arrays[f"heldout.reference.{level.id}.{kind}"]
-        if kind == "forces":
-            atoms = arrays["heldout.species"] > 0
-            predicted, true = predicted[atoms].ravel(), true[atoms].ravel()
+        species = arrays["heldout.species"]
+    if kind == "forces":
+        predicted, true = predicted[species > 0].ravel(), true[species > 0].ravel()
+    else:
+        _, composition = np.unique(np.sort(species, axis=1), axis=0, return_inverse=True)
+        offsets = np.array(
+            [
+                np.nanmean(true[composition == i])
+                if np.isfinite(true[composition == i]).any()
+                else 0
+                for i in range(composition.max() + 1)
+            ]
+        )[composition.ravel()]
+        predicted, true = predicted - offsets, true - offsets
     labelled = np.isfinite(true)
     predicted, true = predicted[labelled], true[labelled]
     axes.plot(true, predicted, ".", markersize=2, alpha=0.5, color=LEVEL_COLORS.get(level.label))
     limits = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
     axes.plot(limits, limits, color="black", linewidth=0.8)
-    unit = "kcal/mol" if kind == "energy" else "kcal/mol/Å"
-    error = np.sqrt(np.mean((predicted - true) ** 2))
-    axes.set_title(f"{level.label} {kind}, RMSE {error:.2f} {unit}", size=9)
+    what = "relative energy" if kind == "energy" else "force"
+    unit = KIND_UNITS[kind]
+    axes.set_title(f"{level.label} {what}, RMSE {rmse(predicted - true):.2f} {unit}", size=9)
     axes.set_xlabel(f"reference ({unit})")
     axes.set_ylabel(f"predicted ({unit})")
 
 
-def draw_learning_curves(axes: Axes, results: Sequence[Result], metric: str) -> None:
-    """A validation metric (`energy_rmse` or `force_rmse`) of every level against the epoch."""
+def draw_learning_curves(axes: Axes, results: Sequence[Result], kind: str) -> None:
+    """Validation RMSE of energies or forces of every trained level, one line per seed."""
+    metric = {"energy": "energy_rmse", "forces": "force_rmse"}[kind]
     for result in results:
         epochs = result.folder.read_epochs()
         for place, level in enumerate(parse_labels(result.settings.labels)):
@@ -121,9 +132,9 @@ def draw_learning_curves(axes: Axes, results: Sequence[Result], metric: str) -> 
                     label=level.label if result is results[0] else None,
                 )
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"validation {metric.replace('_', ' ')}")
-    if axes.has_data():
-        axes.legend(fontsize=8)
+    axes.set_ylabel(f"validation RMSE ({KIND_UNITS[kind]})")
+    axes.set_title(kind, size=9)
+    axes.legend(fontsize=8)
 
 
 def write_figures(out: Path, results: Results) -> list[Path]:
@@ -152,11 +163,12 @@ def write_figures(out: Path, results: Results) -> list[Path]:
             draw_parity(axes, runs[0], level, kind)
         paths.append(_save(figure, folder / f"parity-{slug}.png"))
 
-        figure = Figure(figsize=(7, 3.2), layout="constrained")
-        figure.suptitle(f"{name}, {len(runs)} seeds", size=10)
-        left, right = figure.subplots(1, 2)
-        draw_learning_curves(left, runs, "energy_rmse")
-        draw_learning_curves(right, runs, "force_rmse")
+        trained_forces = any("F" in properties for properties in runs[0].settings.labels.values())
+        kinds = ("energy", "forces") if trained_forces else ("energy",)
+        figure = Figure(figsize=(3.5 * len(kinds), 3.2), layout="constrained")
+        figure.suptitle(f"{name}, seeds {', '.join(str(r.settings.seed) for r in runs)}", size=10)
+        for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+            draw_learning_curves(axes, runs, kind)
         paths.append(_save(figure, folder / f"learning-{slug}.png"))
     return paths
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs import RunFolder, RunSettings, find_runs
@@ -127,5 +127,5 @@ def summarize(values: np.ndarray, digits: int = 2) -> str:
 def half_width(values: np.ndarray) -> float:
     """Half the width of the 95 % confidence interval of the mean, by Student's t."""
     n = len(values)
-    quantile = student_t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    quantile = stdtrit(n - 1, (1 + CONFIDENCE) / 2)  # of Student's t with n − 1 degrees of freedom
     return float(quantile * np.std(values, ddof=1) / np.sqrt(n))

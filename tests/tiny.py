@@ -37,9 +37,10 @@ def structures(n: int = 2, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor
 
 
 def outputs(model: Model, species: torch.Tensor, positions: torch.Tensor) -> Arrays:
-    """Every energy and force of a model by name."""
-    values = model.predictor()(species=species, positions=positions.clone())
-    return {name: value for name, value in values.items() if isinstance(name, str)}
+    """Every energy and force of a model by its name in a database."""
+    predictor = model.predictor()
+    values = predictor(species=species, positions=positions.clone())
+    return {name: values[name] for name in predictor.out_dbnames}
 
 
 def labelled_batch(model: Model, n: int = 2, *, seed: int = 0) -> Arrays:
