@@ -33,6 +33,7 @@ def read_ani1x(
     references: Labels | None = None,
     common_levels: Collection[Level] = (),
     rows: Rows = "all",
+    drop_damaged: bool = False,
 ) -> tuple[Structures, np.ndarray]:
     """Read the labelled conformers of a file in one pass, group by group.
 
@@ -42,6 +43,8 @@ def read_ani1x(
         references: further labels to read for the same conformers, for evaluation.
         common_levels: levels that define the common conformers: those with all their energies.
         rows: `common` keeps the common conformers, `all` those with any label of the experiment.
+        drop_damaged: leave out infinite labels, and conformers whose coordinates are not finite,
+            instead of refusing the file; for looking at what is wrong with it.
 
     Returns:
         The kept conformers, and for every conformer of the file whether it is common, (n_file,).
@@ -70,7 +73,9 @@ def read_ani1x(
             )
         for name in tqdm(names, desc=f"reading {path.name}", unit="group", delay=2, leave=False):
             kept_labels = None if rows == "common" else labels
-            block, common = _read_group(file[name], path, wanted, common_levels, kept_labels)
+            block, common = _read_group(
+                file[name], path, wanted, common_levels, kept_labels, drop_damaged
+            )
             blocks.append(block)
             is_common.append(common)
     structures = pad_blocks(blocks)
@@ -85,10 +90,16 @@ def _read_group(
     wanted: Labels,
     common_levels: Collection[Level],
     kept_labels: Labels | None,
+    drop_damaged: bool,
 ) -> tuple[Block, np.ndarray]:
     """Read one group; keep its common conformers, or those with any of `kept_labels`."""
     where = group.name.lstrip("/")
-    numbers = require_dataset(group, "atomic_numbers", path)[()].astype(np.int64).reshape(-1)
+    numbers_shape = require_dataset(group, "atomic_numbers", path).shape
+    numbers = read_array(group, "atomic_numbers", path, numbers_shape).astype(np.int64).reshape(-1)
+    if (numbers < 1).any():
+        raise UserError(
+            f"{path}, group {where}: atomic_numbers {numbers.tolist()} must all be positive."
+        )
     n_conformers = len(require_dataset(group, "coordinates", path))
     shape = (n_conformers, len(numbers), 3)
 
@@ -96,13 +107,18 @@ def _read_group(
     forces: dict[str, np.ndarray] = {}
     for level in dict.fromkeys([*wanted, *common_levels]):
         parts = [read_array(group, key, path, (n_conformers,)) for key in level.energy_keys]
-        energies[level.id] = np.sum([part.astype(np.float64) for part in parts], axis=0)
-        refuse_infinite(energies[level.id], f"the energies of {level.id}", path, where)
+        values = np.sum([part.astype(np.float64) for part in parts], axis=0)
+        if not drop_damaged:
+            refuse_infinite(values, f"the energies of {level.id}", path, where)
+        energies[level.id] = np.where(np.isinf(values), np.nan, values)
     for level, properties in wanted.items():
         if properties.forces and level.force_key is not None:
             values = read_array(group, level.force_key, path, shape)
-            refuse_infinite(values, level.force_key, path, where)
-            values[np.isnan(values).any(axis=(1, 2))] = np.nan  # forces with a hole are no forces
+            if not drop_damaged:
+                refuse_infinite(values, level.force_key, path, where)
+            values = values.astype(np.float32, copy=False)
+            has_hole = ~np.isfinite(values).all(axis=(1, 2))
+            values[has_hole] = np.nan  # forces with a hole are no forces
             forces[level.id] = values
 
     common = np.ones(n_conformers, bool)
@@ -116,17 +132,19 @@ def _read_group(
             if properties.forces:
                 kept |= np.isfinite(forces[level.id]).all(axis=(1, 2))
 
-    positions = read_array(group, "coordinates", path, shape, kept)
-    if not np.isfinite(positions).all():
+    positions = read_array(group, "coordinates", path, shape)
+    damaged = kept & ~np.isfinite(positions).all(axis=(1, 2))
+    if damaged.any() and not drop_damaged:
         raise UserError(
-            f"{path}, group {where}: NaN or infinite coordinates in "
-            f"{int((~np.isfinite(positions)).any(axis=(1, 2)).sum())} conformers. Remove them."
+            f"{path}, group {where}: NaN or infinite coordinates in {int(damaged.sum())} "
+            "conformers. Remove them."
         )
+    kept = kept & ~damaged
     block = Block(
         name=where,
         numbers=numbers,
         kept=kept,
-        positions=positions,
+        positions=positions[kept],
         energies={level.id: energies[level.id][kept] for level in wanted},
         forces={level_id: values[kept] for level_id, values in forces.items()},
     )

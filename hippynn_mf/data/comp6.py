@@ -21,7 +21,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from hippynn_mf.data.hdf5 import open_hdf5, read_array, refuse_infinite, require_dataset
 from hippynn_mf.data.structures import Block, Structures, pad_blocks
@@ -46,18 +46,29 @@ def read_key_map(path: Path) -> KeyMap:
         raise UserError(f"No key map {path}.") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}).") from None
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+    if not _is_key_map(content):
         raise UserError(
             f'{path}: expected {{"<level>": {{"energy": "<key>"}}}}, found {content!r}.'
         )
+    named: set[Level] = set()
     for level, keys in content.items():
-        get_level(level)
+        if (found := get_level(level)) in named:
+            raise UserError(f"{path}: level {found.id} ({found.label}) is named twice.")
+        named.add(found)
         for name in keys:
             if name not in PROPERTIES:
                 raise UserError(f"{path}: {unknown_name_message('property', name, PROPERTIES)}")
         if {"gradient", "forces"} <= set(keys):
             raise UserError(f"{path}: level {level} has both a gradient and forces; keep one.")
     return content
+
+
+def _is_key_map(content: object) -> bool:
+    """Whether this is a JSON object of objects of strings."""
+    return isinstance(content, dict) and all(
+        isinstance(keys, dict) and all(isinstance(key, str) for key in keys.values())
+        for keys in content.values()
+    )
 
 
 def read_comp6(path: Path, keys: KeyMap = PUBLIC_KEYS) -> Structures:
@@ -92,7 +103,7 @@ def _read_molecule(
         )
     where = group.name.lstrip("/")
     symbols = [bytes(symbol).decode() for symbol in require_dataset(group, "species", path)[()]]
-    unknown = sorted(set(symbols) - set(atomic_numbers))
+    unknown = sorted(set(symbols) - set(chemical_symbols[1:]))  # ASE's first is X, a ghost
     if unknown:
         raise UserError(f"{path}, molecule {where}: unknown elements {unknown}.")
     n_conformers = len(require_dataset(group, "coordinates", path))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from ase.data import chemical_symbols
 
 from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
+from hippynn_mf.data.hdf5 import open_hdf5, require_dataset
 from hippynn_mf.data.signs import find_force_sign
 from hippynn_mf.data.structures import Structures, atomic_energy_sum
 from hippynn_mf.errors import UserError
+from hippynn_mf.labels import Labels
 from hippynn_mf.levels import PAPER_LEVELS, Level, known_levels
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
@@ -32,7 +36,7 @@ def describe_file(path: Path) -> dict[str, Any]:
         names = ", ".join(key for level in known_levels() for key in level.energy_keys)
         raise UserError(f"{path} has the keys of no known level of theory. Looked for: {names}.")
     common_levels = [level for level in PAPER_LEVELS if level in labels]
-    structures, is_common = read_ani1x(path, labels, common_levels=common_levels)
+    structures, is_common = read_ani1x(path, labels, common_levels=common_levels, drop_damaged=True)
     n_atoms = structures.atom_mask.sum(axis=1)
     numbers = np.unique(structures.species[structures.atom_mask])
     return {
@@ -41,16 +45,41 @@ def describe_file(path: Path) -> dict[str, Any]:
         "n_unlabelled": len(is_common) - len(structures),
         "n_groups": len(structures.group_names),
         "elements": [chemical_symbols[number] for number in numbers],
-        "atoms_per_structure": [int(n_atoms.min(initial=10**9)), int(n_atoms.max(initial=0))],
+        "atoms_per_structure": [int(n_atoms.min()), int(n_atoms.max())] if n_atoms.size else [0, 0],
         "levels": {level.id: _describe_level(structures, level) for level in labels},
         "common_levels": [level.id for level in common_levels],
         "n_common": int(is_common.sum()),
         "overlap": _overlap(structures, list(labels)),
         "problems": {
+            **count_non_finite(path, labels),
             "duplicates": count_duplicates(structures),
             f"shorter_than_{SHORTEST_DISTANCE}_angstrom": count_close_atoms(structures),
         },
     }
+
+
+def count_non_finite(path: Path, labels: Labels) -> dict[str, int]:
+    """Conformers with non-finite coordinates, infinite labels, or forces for some atoms only."""
+    counts = Counter(dict.fromkeys(("bad_coordinates", "infinite_labels", "partial_forces"), 0))
+    energy_keys = {key for level in labels for key in level.energy_keys}
+    force_keys = {level.force_key for level, props in labels.items() if props.forces} - {None}
+    with open_hdf5(path) as file:
+        for group in (item for item in file.values() if isinstance(item, h5py.Group)):
+            positions = require_dataset(group, "coordinates", path)[()]
+            counts["bad_coordinates"] += _n_rows(~np.isfinite(positions))
+            for key in energy_keys:
+                counts["infinite_labels"] += _n_rows(np.isinf(require_dataset(group, key, path)))
+            for force_key in force_keys:
+                values = require_dataset(group, str(force_key), path)[()]
+                missing = np.isnan(values).reshape(len(values), -1)
+                counts["infinite_labels"] += _n_rows(np.isinf(values))
+                counts["partial_forces"] += int((missing.any(axis=1) & ~missing.all(axis=1)).sum())
+    return dict(counts)
+
+
+def _n_rows(flags: np.ndarray) -> int:
+    """Rows with any flag."""
+    return int(flags.reshape(len(flags), -1).any(axis=1).sum())
 
 
 def _describe_level(structures: Structures, level: Level) -> dict[str, Any]:
@@ -60,7 +89,9 @@ def _describe_level(structures: Structures, level: Level) -> dict[str, Any]:
     if level.id in structures.forces:
         has_forces = structures.has_forces(level)
         entry["forces"] = int(has_forces.sum())
-        largest = np.linalg.norm(structures.forces[level.id][has_forces], axis=-1).max(axis=1)
+        largest = np.linalg.norm(structures.forces[level.id][has_forces], axis=-1).max(
+            axis=1, initial=0
+        )
         entry["largest_force_hartree_per_angstrom"] = float(largest.max(initial=0))
         entry[f"forces_above_{LARGEST_FORCE}_hartree_per_angstrom"] = int(
             (largest > LARGEST_FORCE).sum()
@@ -106,13 +137,8 @@ def _overlap(structures: Structures, levels: list[Level]) -> dict[str, int]:
 
 def count_duplicates(structures: Structures) -> int:
     """Structures that repeat another one exactly: same species, same positions."""
-    keys = np.concatenate(
-        [
-            structures.species.astype(np.float32),
-            structures.positions.astype(np.float32).reshape(len(structures), -1),
-        ],
-        axis=1,
-    )
+    numbers = structures.species[:, :, None].astype(np.float32)
+    keys = np.concatenate([numbers, structures.positions.astype(np.float32)], axis=2)
     return len(keys) - len({row.tobytes() for row in keys})
 
 

@@ -94,7 +94,6 @@ def _energy_change(positions: np.ndarray, forces: np.ndarray, first: int, second
     one = positions[first] - positions[first].mean(axis=0)
     two = positions[second] - positions[second].mean(axis=0)
     left, _, right = np.linalg.svd(two.T @ one)
-    handedness = np.sign(np.linalg.det(left @ right))
-    rotation = left @ np.diag([1.0, 1.0, handedness]) @ right  # Kabsch: two @ rotation ≈ one
-    mean_force = (forces[first] + forces[second] @ rotation) / 2
-    return float(-(mean_force * (two @ rotation - one)).sum())
+    turn = left @ right  # two @ turn ≈ one; a reflection will do, since energies are invariant
+    mean_force = (forces[first] + forces[second] @ turn) / 2
+    return float(-(mean_force * (two @ turn - one)).sum())
