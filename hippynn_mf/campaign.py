@@ -66,7 +66,7 @@ class LocalPool:
     n_workers: int
 
     def __call__(self, runs: Sequence[RunSettings], out: Path) -> Iterator[Outcome]:
-        """Execute the runs; those of a worker that is killed are reported as failed."""
+        """Execute the runs; if a worker is killed, all unfinished ones are reported as failed."""
         n_workers = min(self.n_workers, len(runs))
         n_threads = max(1, (os.cpu_count() or 1) // n_workers)
         pool = ProcessPoolExecutor(
@@ -81,7 +81,9 @@ class LocalPool:
                 try:
                     yield future.result()
                 except BrokenProcessPool:
-                    yield Outcome(futures[future], "its worker process was killed")
+                    yield Outcome(
+                        futures[future], "a worker process was killed; the same command continues"
+                    )
         except BaseException:  # also an interrupt, or a caller that stops listening
             for process in multiprocessing.active_children():
                 process.terminate()
@@ -119,8 +121,8 @@ def run_campaign(
 ) -> list[Outcome]:
     """Execute the runs that are not finished in `out`, with a progress bar over their epochs.
 
-    Finished runs are left as they are; runs of other settings in the same folders are a
-    UserError before anything starts. The outcomes are in the order of `runs`.
+    Finished runs are left as they are; wrong input, and runs of other settings in the same
+    folders, are a UserError before anything starts. The outcomes are in the order of `runs`.
     """
     names = [(settings.slug, settings.seed) for settings in runs]
     for name in names:
@@ -136,11 +138,14 @@ def run_campaign(
         (settings.slug, settings.seed): Outcome(settings, None) for settings in runs
     }
     if to_do:
+        from hippynn_mf.training import check_inputs
+
+        check_inputs(to_do)
         with _EpochBar(to_do, out, disable=not progress):
             for outcome in engine(to_do, out):
                 settings = outcome.settings
                 outcomes[settings.slug, settings.seed] = outcome
-                if outcome.error:
+                if outcome.error and len(to_do) > 1:
                     message = f"failed: {settings.name}, seed {settings.seed}: {outcome.error}"
                     tqdm.write(message, file=sys.stderr)
     return [outcomes[name] for name in names]
@@ -162,7 +167,9 @@ class _EpochBar:
 
     def __enter__(self) -> None:
         self._update()
-        self.bar.start_t = time.time()  # before it, nothing ran that the rate could count
+        # Before now nothing ran that the rate could count; the bar ends its line only if the last
+        # print is not before the start.
+        self.bar.start_t = self.bar.last_print_t = time.time()
         self.bar.initial = self.bar.n
         self.thread.start()
 

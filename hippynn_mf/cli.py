@@ -45,7 +45,9 @@ class MetricChoice(StrEnum):
     mae = "mae"
 
 
-OutOption = Annotated[Path, typer.Option(help="Folder of runs, tables and figures.")]
+OutOption = Annotated[
+    Path, typer.Option(help="Folder of runs, tables and figures.", file_okay=False)
+]
 DataOption = Annotated[
     Path | None, typer.Option(help="File in the ANI-1x layout. [default: the embedded data]")
 ]
@@ -54,7 +56,8 @@ Comp6Option = Annotated[
     typer.Option(help="File or folder in the COMP6 layout. [default: embedded, with its data]"),
 ]
 Comp6KeysOption = Annotated[
-    Path | None, typer.Option(help="JSON key map of --comp6. [default: the public layout]")
+    Path | None,
+    typer.Option(help="JSON key map of --comp6. [default: the public layout]", dir_okay=False),
 ]
 CutOption = Annotated[
     float, typer.Option(help="COMP6 conformers up to so far above their minimum, kcal/mol.", min=0)
@@ -97,7 +100,14 @@ def _parse_seeds(text: str) -> list[int]:
 
 
 def _parse_experiments(names: str | None) -> list[Experiment]:
-    return [get_experiment(n.strip()) for n in names.split(",")] if names else table1()
+    return [get_experiment(n.strip()) for n in names.split(",")] if names is not None else table1()
+
+
+def _refuse_unknown_device(name: str) -> None:
+    """Both engines of the command line train on this machine, so it must have the device."""
+    from hippynn_mf.training import choose_device
+
+    choose_device(name)
 
 
 @app.command()
@@ -137,6 +147,7 @@ def reproduce(
         split_seed=split_seed,
         device=device,
     )
+    _refuse_unknown_device(device)
     outcomes = run_campaign(settings, out, engine=LocalPool(workers))
     failed = [outcome for outcome in outcomes if outcome.error]
     if len(failed) < len(outcomes):
@@ -181,6 +192,7 @@ def train(
         split_seed=split_seed,
         device=device,
     )
+    _refuse_unknown_device(device)
     for outcome in run_campaign(settings, out, engine=in_process):
         if outcome.error:
             raise UserError(f"{outcome.settings.name}: {outcome.error}")
@@ -274,7 +286,9 @@ def _print_figures(out: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; wrong input prints one message and exits with code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.WARNING)  # of what runs log for their own file, only this
+    logging.basicConfig(format="%(name)s: %(message)s", handlers=[terminal])
     ignore_import_warnings()
     try:
         app(arguments)

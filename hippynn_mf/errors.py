@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -11,6 +12,15 @@ class UserError(Exception):
 
     The command line prints the message alone and exits with code 2.
     """
+
+
+@contextmanager
+def errors_about(subject: object) -> Iterator[None]:
+    """Put the name of what was looked at, as a file, before the message of a UserError."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{subject}: {error}") from None
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from hippynn_mf.data.comp6 import read_comp6
 from hippynn_mf.data.database import reference_energies, reference_forces
 from hippynn_mf.data.signs import require_force_sign
 from hippynn_mf.data.structures import Structures
+from hippynn_mf.errors import errors_about
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import CC, Level, get_level, highest_level
 from hippynn_mf.metrics import (
@@ -26,11 +27,18 @@ from hippynn_mf.metrics import (
     force_metrics,
     near_minimum,
 )
-from hippynn_mf.models import Model, build_model, predict, with_all_forces
+from hippynn_mf.models import (
+    Model,
+    build_model,
+    predict,
+    refuse_unknown_species,
+    with_all_forces,
+)
 from hippynn_mf.runs import Comp6Source, RunSettings
 
 log = logging.getLogger(__name__)
 
+NO_ENERGIES = "the file has no energies of this level"
 NO_FORCES = "the file has no forces of this level"
 
 
@@ -55,7 +63,7 @@ def evaluate_model(
     predictions |= {"heldout.rows": test.rows, "heldout.species": test.species}
     metrics["comp6"] = None
     if settings.comp6 is not None:
-        structures = read_comp6(settings.comp6.path, settings.comp6.keys)
+        structures = load_comp6(settings.comp6, model)
         predicted = predict(
             model, structures.species, structures.positions, batch_size=batch_size, device=device
         )
@@ -64,6 +72,21 @@ def evaluate_model(
         predictions |= {f"comp6.reference.{n}": v for n, v in reference_labels(structures).items()}
         predictions |= {"comp6.groups": structures.groups, "comp6.species": structures.species}
     return metrics, predictions
+
+
+def load_comp6(source: Comp6Source, model: Model) -> Structures:
+    """Read the COMP6 structures of a run, and refuse what their evaluation would refuse.
+
+    Raises UserError for a file that cannot be read, elements that the model or a level does not
+    know, or forces whose sign is proved wrong.
+    """
+    structures = read_comp6(source.path, source.keys)
+    with errors_about(source.path):
+        refuse_unknown_species(structures.species, model)
+        reference_labels(structures)
+    for name in structures.forces.keys() & structures.energies:
+        require_force_sign(structures, get_level(name), str(source.path))
+    return structures
 
 
 def heldout_metrics(
@@ -81,7 +104,8 @@ def heldout_metrics(
         }
         for head in levels
     }
-    heldout = {head.id: cross[head.id].get(head.id) for head in levels}
+    missing = _no_energies(NO_ENERGIES) | _no_forces(NO_FORCES)
+    heldout = {head.id: cross[head.id].get(head.id, missing) for head in levels}
     return {"heldout": heldout, "cross": cross}
 
 
@@ -90,10 +114,15 @@ def _metrics_against(
 ) -> Metrics:
     energies = reference_energies(structures, reference)
     metrics = energy_metrics(predicted[head.energy_name], energies)
+    if not metrics["n_energies"]:
+        metrics |= _no_energies("none of these structures has an energy of this level")
     if reference.id not in structures.forces:
         return metrics | _no_forces(NO_FORCES)
     forces = reference_forces(structures, reference)
-    return metrics | force_metrics(predicted[head.forces_name], forces, structures.atom_mask)
+    metrics |= force_metrics(predicted[head.forces_name], forces, structures.atom_mask)
+    if not metrics["n_force_components"]:
+        metrics |= _no_forces("none of these structures has forces of this level")
+    return metrics
 
 
 def comp6_metrics(
@@ -134,8 +163,10 @@ def comp6_metrics(
                 energies[reference][kept],
                 structures.groups[kept],
             )
+            if not entry["n_pairs"]:
+                entry |= _no_conformers("no two conformers of a molecule are within the cut")
         else:
-            entry |= _no_conformers("the file has no energies of this level")
+            entry |= _no_conformers(NO_ENERGIES)
         entry |= _comp6_forces(predicted[head.forces_name], structures, reference, kept, source)
         metrics[reference.id] = entry
     return metrics
@@ -160,7 +191,18 @@ def _comp6_forces(
         )
         return _no_forces(reason)
     forces = reference_forces(structures, reference)
-    return force_metrics(predicted[kept], forces[kept], structures.atom_mask[kept])
+    metrics = force_metrics(predicted[kept], forces[kept], structures.atom_mask[kept])
+    if not metrics["n_force_components"]:
+        metrics |= _no_forces("no conformer with forces of this level is within the cut")
+    return metrics
+
+
+def _no_energies(reason: str) -> Metrics:
+    return {
+        "energy_rmse_kcal_per_mol": None,
+        "energy_mae_kcal_per_mol": None,
+        "energy_reason": reason,
+    }
 
 
 def _no_forces(reason: str) -> Metrics:

@@ -87,25 +87,19 @@ def draw_parity(axes: Axes, result: Result, level: Level, kind: str) -> None:
     Energies are drawn relative to the mean reference of the structures of the same composition,
     because compositions are hundreds of kcal/mol apart.
     """
-    with np.load(result.folder.file("predictions.npz"), allow_pickle=False) as arrays:
-        predicted = arrays[f"heldout.{level.id}.{kind}"]
-        true = arrays[f"heldout.reference.{level.id}.{kind}"]
-        species = arrays["heldout.species"]
+    arrays = result.folder.read_predictions()
+    predicted = arrays[f"heldout.{level.id}.{kind}"]
+    true = arrays[f"heldout.reference.{level.id}.{kind}"]
+    species = arrays["heldout.species"]
     if kind == "forces":
         predicted, true = predicted[species > 0].ravel(), true[species > 0].ravel()
-    else:
-        _, composition = np.unique(np.sort(species, axis=1), axis=0, return_inverse=True)
-        offsets = np.array(
-            [
-                np.nanmean(true[composition == i])
-                if np.isfinite(true[composition == i]).any()
-                else 0
-                for i in range(composition.max() + 1)
-            ]
-        )[composition.ravel()]
-        predicted, true = predicted - offsets, true - offsets
     labelled = np.isfinite(true)
     predicted, true = predicted[labelled], true[labelled]
+    if kind == "energy":
+        formulas = np.sort(species[labelled], axis=1)
+        _, formula, counts = np.unique(formulas, axis=0, return_inverse=True, return_counts=True)
+        means = np.bincount(formula.ravel(), weights=true) / counts
+        predicted, true = predicted - means[formula.ravel()], true - means[formula.ravel()]
     axes.plot(true, predicted, ".", markersize=2, alpha=0.5, color=LEVEL_COLORS.get(level.label))
     limits = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
     axes.plot(limits, limits, color="black", linewidth=0.8)

@@ -27,4 +27,4 @@ def replace_when_complete(path: Path) -> Iterator[Path]:
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays, complete or not at all; `numpy.load` reads them without pickle."""
     with replace_when_complete(path) as partial, partial.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
+        np.savez(stream, allow_pickle=False, **arrays)

@@ -6,7 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from hippynn_mf.errors import UserError, unknown_name_message
 
@@ -17,7 +25,7 @@ class Hyperparameters(BaseModel):
     The defaults are the paper's, from the authors' public hippynn example.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     # network
     tensor_order: Literal[0, 1, 2] = 2
@@ -48,6 +56,14 @@ class Hyperparameters(BaseModel):
     # `sum` of the heads' energy RMSEs, or one level's label or id.
     stopping_metric: str = "sum"
     fraction_train_eval: float = Field(0.1, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Hyperparameters:
+        if self.dist_soft_min >= self.dist_soft_max or self.dist_soft_max > self.dist_hard_max:
+            raise ValueError("expected dist_soft_min < dist_soft_max <= dist_hard_max")
+        if 0 not in self.species or len(set(self.species)) < 2 or min(self.species) < 0:
+            raise ValueError("species must hold 0, for padding, and atomic numbers")
+        return self
 
     def network_arguments(self) -> dict[str, Any]:
         """Arguments of hippynn's network modules."""
@@ -102,6 +118,8 @@ def validate_hyperparameters(values: Mapping[str, Any]) -> Hyperparameters:
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))} = {problem['input']!r}: {problem['msg']}"
+            if problem["loc"]
+            else problem["msg"]
             for problem in error.errors()
         )
         raise UserError(f"Wrong hyperparameter: {problems}.") from None

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hippynn_mf.data.ani1x import Rows
@@ -83,8 +84,8 @@ class RunSettings(BaseModel):
             if mine[key] == theirs[key]:
                 continue
             if isinstance(mine[key], dict) and isinstance(theirs[key], dict):
-                names = [n for n in mine[key] if mine[key][n] != theirs[key].get(n)]
-                found += [f"{key}.{n}: {theirs[key].get(n)!r} → {mine[key][n]!r}" for n in names]
+                pairs = {n: (theirs[key].get(n), mine[key].get(n)) for n in theirs[key] | mine[key]}
+                found += [f"{key}.{n}: {a!r} → {b!r}" for n, (a, b) in pairs.items() if a != b]
             else:
                 found.append(f"{key}: {theirs[key]!r} → {mine[key]!r}")
         return found
@@ -163,8 +164,18 @@ class RunFolder:
 
     def read_epochs(self) -> list[dict[str, Any]]:
         """Metrics of every epoch: `{"epoch": n, "train": {...}, "valid": {...}}`."""
-        lines = self.file("epochs.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        path = self.file("epochs.jsonl")
+        if not path.exists():
+            raise UserError(f"No {path.name} in {self.path}; train the run again.")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def read_predictions(self) -> dict[str, np.ndarray]:
+        """Predictions and references on the test and COMP6 structures, by name."""
+        path = self.file("predictions.npz")
+        if not path.exists():
+            raise UserError(f"No {path.name} in {self.path}; run 'hippynn-mf evaluate' on it.")
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
 
 
 def find_runs(out: Path) -> list[RunFolder]:

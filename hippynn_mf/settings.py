@@ -64,6 +64,8 @@ def build_settings(
     comp6_source = None
     if comp6 is not None:
         keys = PUBLIC_KEYS if comp6_keys is None else read_key_map(comp6_keys)
+        if not any(keys.values()):
+            raise UserError(f"The key map {comp6_keys} names no key of {comp6}; name at least one.")
         comp6_source = Comp6Source(
             path=comp6.absolute(),
             sha256=file_hash(comp6),

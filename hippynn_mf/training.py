@@ -8,7 +8,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from hippynn.experiment.routines import SetupParams, setup_training, training_lo
 from hippynn_mf.data.database import TrainingDatabase, build_database
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import Structures
-from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation import evaluate_model
+from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.evaluation import evaluate_model, load_comp6, reference_labels
 from hippynn_mf.files import replace_when_complete, write_npz
 from hippynn_mf.hyperparameters import Hyperparameters
-from hippynn_mf.labels import plain_labels
+from hippynn_mf.labels import Labels, join_labels, plain_labels
 from hippynn_mf.losses import LossWeights, build_loss, build_metrics, stopping_metric_name
 from hippynn_mf.models import Model, build_model, refuse_unknown_species
 from hippynn_mf.pretraining import initialize_heads
@@ -69,20 +69,11 @@ def train_run(settings: RunSettings, out: Path) -> RunFolder:
     if folder.is_finished:
         return folder
     device = choose_device(settings.device)
-    experiment = settings.experiment
-    labels = experiment.resolved_labels
-    parts = load_splits(
-        settings.data.path,
-        labels,
-        common_levels=experiment.common_levels,
-        rows=settings.rows,
-        split_seed=settings.split_seed,
-    )
+    labels = settings.experiment.resolved_labels
     torch.manual_seed(settings.seed)
     model = build_model(settings.hyperparameters, labels)
-    for part in parts.values():
-        refuse_unknown_species(part.species, model)
     stopping_metric_name(settings.hyperparameters.stopping_metric, model.heads)
+    parts, database = _load_inputs(settings, model, labels)
 
     folder.prepare(settings, facts=_facts(parts, labels, device))
     folder.file("epochs.jsonl").unlink(missing_ok=True)
@@ -92,7 +83,7 @@ def train_run(settings: RunSettings, out: Path) -> RunFolder:
         start = time.perf_counter()
         train_model(
             model,
-            build_database(parts, labels),
+            database,
             settings.hyperparameters,
             device=device,
             callbacks=lambda tracker: [_EpochRecord(folder, tracker), _BestModel(folder, model)],
@@ -105,6 +96,45 @@ def train_run(settings: RunSettings, out: Path) -> RunFolder:
     return folder
 
 
+def check_inputs(runs: Sequence[RunSettings]) -> None:
+    """Raise UserError for input that one of the runs would refuse, before the first one starts.
+
+    Files are read once, with all the labels that runs on the same files train on.
+    """
+    by_source: dict[str, list[RunSettings]] = {}
+    for settings in runs:
+        source = settings.model_dump_json(exclude={"name", "slug", "labels", "seed"})
+        by_source.setdefault(source, []).append(settings)
+    for group in by_source.values():
+        hyperparameters = group[0].hyperparameters
+        for settings in group:
+            heads = build_model(hyperparameters, settings.experiment.resolved_labels).heads
+            stopping_metric_name(hyperparameters.stopping_metric, heads)
+        labels = join_labels(*(settings.experiment.resolved_labels for settings in group))
+        _load_inputs(group[0], build_model(hyperparameters, labels), labels)
+
+
+def _load_inputs(
+    settings: RunSettings, model: Model, labels: Labels
+) -> tuple[Mapping[str, Structures], TrainingDatabase]:
+    """Structures of every split and their database; refuses all wrong data, COMP6 included."""
+    parts = load_splits(
+        settings.data.path,
+        labels,
+        common_levels=settings.experiment.common_levels,
+        rows=settings.rows,
+        split_seed=settings.split_seed,
+    )
+    with errors_about(settings.data.path):
+        for part in parts.values():
+            refuse_unknown_species(part.species, model)
+        reference_labels(parts["test"])
+        database = build_database(parts, labels)
+    if settings.comp6 is not None:
+        load_comp6(settings.comp6, model)
+    return parts, database
+
+
 def evaluate_run(
     folder: RunFolder,
     *,
@@ -114,9 +144,17 @@ def evaluate_run(
 ) -> None:
     """Evaluate the trained model of a run folder again; rewrite its metrics and predictions.
 
-    `data` and `comp6` say where the run's files are now. Raises UserError if one has changed.
+    `data` and `comp6` say where the run's files are now. Raises UserError if one has changed, or
+    if the run is not finished: metrics of half a training would pass for its result.
     """
     settings = folder.read_settings()
+    training = folder.read_metrics().get("training")
+    target = choose_device(device)
+    if comp6 is not None and settings.comp6 is None:
+        raise UserError(
+            f"{folder.path} was trained without COMP6 data, so there is nothing that {comp6} could "
+            "replace. Leave --comp6 out, or train in another folder with it."
+        )
     moved = {"data": data or settings.data.path}
     if settings.comp6 is not None:
         moved["comp6"] = comp6 or settings.comp6.path
@@ -141,10 +179,8 @@ def evaluate_run(
     )
     model = build_model(settings.hyperparameters, labels)
     load_best(model, folder)
-    target = choose_device(device)
     metrics, predictions = evaluate_model(model, settings, parts["test"], device=target)
-    if folder.is_finished:
-        metrics["training"] = folder.read_metrics().get("training")
+    metrics["training"] = training
     write_results(folder, metrics, predictions)
 
 
@@ -228,7 +264,10 @@ def load_best(model: Model, folder: RunFolder) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
         model.parameters.load_state_dict(state)
     except Exception as error:
-        raise UserError(f"{path} is not a model of this run ({error}).") from None
+        raise UserError(
+            f"{path} is not a model of this run ({type(error).__name__}): it is damaged, or of "
+            f"another network. Delete {folder.path} and train again."
+        ) from None
 
 
 def write_results(

@@ -1,0 +1,485 @@
+"""Section 8 of the issue: wrong input gives one message and code 2, and nothing is written."""
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import planted
+import pytest
+import torch
+from made_runs import TINY_OPTIONS, exit_code, files_below
+
+from hippynn_mf.campaign import LocalPool
+from hippynn_mf.data.embedded import MINI_COMP6_KEYS
+from hippynn_mf.experiment import get_experiment
+from hippynn_mf.models import build_model
+from hippynn_mf.runs import RunFolder
+from hippynn_mf.settings import build_settings
+
+EVERY_GROUP = ("H2O", "CH4", "H3N", "CHN", "N2")
+
+
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch):
+    """Wrong input is refused before a training step, and before a pool of processes starts."""
+
+    def started(*arguments, **options):
+        pytest.fail("training started")
+
+    monkeypatch.setattr("hippynn_mf.training.train_model", started)
+    monkeypatch.setattr(LocalPool, "__call__", started)
+
+
+@pytest.fixture
+def where(tmp_path, ani1x_file, comp6_file):
+    """A folder with good files: data.h5, comp6.h5, and an empty folder for results."""
+    ani1x_file.rename(tmp_path / "data.h5")
+    comp6_file.rename(tmp_path / "comp6.h5")
+    shutil.copy(MINI_COMP6_KEYS, tmp_path / "keys.json")
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+def refusal(capsys, *arguments):
+    """The only thing that a refused command says."""
+    assert exit_code(*arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    assert said.err.startswith("hippynn-mf: ")
+    assert said.err.count("hippynn-mf: ") == 1
+    assert said.err.endswith("\n")
+    assert len(said.err.splitlines()) == 1
+    return said.err
+
+
+def train(where, *options):
+    data = () if "--data" in options else ("--data", where / "data.h5")
+    return ["train", "MF-DZ/EF-CC/E", *data, "--out", where / "out", *TINY_OPTIONS, *options]
+
+
+def reproduce(where, *options):
+    data = () if "--data" in options else ("--data", where / "data.h5")
+    return ["reproduce", *data, "--out", where / "out", *TINY_OPTIONS, *options]
+
+
+def with_comp6(where):
+    return ["--comp6", where / "comp6.h5", "--comp6-keys", where / "keys.json"]
+
+
+# Damage to the training file, and what the message says.
+
+
+def missing_file(path):
+    path.unlink()
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def not_hdf5(path):
+    path.write_text("conformer,energy\n")
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def misspelt_key(path):
+    with h5py.File(path, "r+") as file:
+        for group in file.values():
+            group.move("wb97x_dz.forces", "wb97x_dz.force")
+
+
+def no_labels_of_a_level(path):
+    for group in EVERY_GROUP:
+        planted.replace(path, group, "ccsd(t)_cbs.energy", np.full(40, np.nan))
+
+
+def an_element_outside(path):
+    planted.replace(path, "H2O", "atomic_numbers", np.array([16, 1, 1], "u1"))
+
+
+def coordinates(value):
+    def damage(path):
+        with h5py.File(path, "r+") as file:
+            file["CH4/coordinates"][7, 2, 1] = value
+
+    return damage
+
+
+def infinite_energy(path):
+    with h5py.File(path, "r+") as file:
+        file["N2/ccsd(t)_cbs.energy"][3] = np.inf
+
+
+def gradients(path):
+    with h5py.File(path, "r+") as file:
+        for group in file.values():
+            group["wb97x_dz.forces"][...] = -group["wb97x_dz.forces"][()]
+
+
+def too_small(path):
+    planted.write_ani1x(path, {"H2O": 9})
+
+
+def no_groups(path):
+    with h5py.File(path, "w") as file:
+        file["atomic_numbers"] = np.array([8, 1, 1])
+
+
+DATA = {
+    "missing file": (missing_file, ["No file", "data.h5", "Check the path"]),
+    "truncated": (truncated, ["data.h5 is truncated", "again"]),
+    "not HDF5": (not_hdf5, ["data.h5 is not an HDF5 file"]),
+    "a folder": (a_folder, ["data.h5 is a folder", "HDF5 file was expected"]),
+    "missing key": (misspelt_key, ["'wb97x_dz.forces'", "Did you mean wb97x_dz.force", "Known:"]),
+    "no labels of a level": (no_labels_of_a_level, ["data.h5", "ccsd(t)_cbs"]),
+    "an element outside": (an_element_outside, ["data.h5", "[16]", "[0, 1, 6, 7, 8]", "Remove"]),
+    "NaN coordinates": (coordinates(np.nan), ["group CH4", "NaN or infinite coordinates"]),
+    "infinite coordinates": (coordinates(np.inf), ["group CH4", "NaN or infinite coordinates"]),
+    "an infinite energy": (infinite_energy, ["group N2", "infinite", "ccsd(t)_cbs"]),
+    "gradients for forces": (gradients, ["data.h5", "wb97x_dz", "wrong sign", "Negate"]),
+    "empty split": (too_small, ["split is empty", "9 conformers"]),
+    "no groups": (no_groups, ["data.h5 has no groups"]),
+}
+
+
+@pytest.mark.parametrize(("damage", "words"), DATA.values(), ids=list(DATA))
+@pytest.mark.parametrize("command", [train, reproduce], ids=["train", "reproduce"])
+def test_wrong_data_are_refused(where, capsys, command, damage, words):
+    damage(where / "data.h5")
+    message = refusal(capsys, *command(where))
+    assert all(word in message for word in words), message
+    assert not list((where / "out").iterdir())
+
+
+@pytest.mark.parametrize("rows", ["common", "all"])
+def test_a_level_without_labels_is_refused_however_rows_are_chosen(where, capsys, rows):
+    no_labels_of_a_level(where / "data.h5")
+    message = refusal(capsys, *train(where, "--rows", rows))
+    expected = {
+        "common": "Of 200 conformers, 0 carry all of",
+        "all": "level ccsd(t)_cbs (CC) has no energy label in the train split of 160 structures",
+    }
+    assert expected[rows] in message
+    assert not list((where / "out").iterdir())
+
+
+def test_an_element_without_self_energy_is_refused_before_anything_is_written(where, capsys):
+    an_element_outside(where / "data.h5")
+    message = refusal(capsys, *train(where, "--set", "species=[0,1,6,7,8,16]"))
+    assert "data.h5: Atomic numbers [16] have no self energy at level wb97x_dz" in message
+    assert not list((where / "out").iterdir())
+
+
+# Damage to the COMP6 file.
+
+
+def comp6_element_outside(path):
+    with h5py.File(path, "r+") as file:
+        file["planted/H2O/species"][0] = b"S"
+
+
+def comp6_no_element(path):
+    with h5py.File(path, "r+") as file:
+        file["planted/H2O/species"][0] = b"Q"
+
+
+def comp6_wrong_sign(path):
+    with h5py.File(path, "r+") as file:
+        for group in file["planted"].values():
+            group["mp2_tz_grad"][...] = -group["mp2_tz_grad"][()]
+
+
+def comp6_misspelt_key(path):
+    with h5py.File(path, "r+") as file:
+        for group in file["planted"].values():
+            group.move("mp2_tz_grad", "mp2_tz.grad")
+
+
+def comp6_nan_coordinates(path):
+    with h5py.File(path, "r+") as file:
+        file["planted/CH4/coordinates"][1, 1, 1] = np.nan
+
+
+def comp6_other_level(path):
+    with h5py.File(path, "r+") as file:
+        file["planted/CH4/lot"][0] = b"mp2/cc-pvtz"
+
+
+COMP6 = {
+    "missing file": (missing_file, ["No file", "comp6.h5"]),
+    "truncated": (truncated, ["comp6.h5 is truncated"]),
+    "not HDF5": (not_hdf5, ["comp6.h5 is not an HDF5 file"]),
+    "an empty folder": (a_folder, ["comp6.h5 holds no .h5 files"]),
+    "the ANI-1x layout": (lambda path: planted.write_ani1x(path), ["comp6.h5", "--data"]),
+    "missing key": (comp6_misspelt_key, ["'mp2_tz_grad'", "Did you mean mp2_tz.grad"]),
+    "an element outside": (comp6_element_outside, ["comp6.h5", "[16]", "[0, 1, 6, 7, 8]"]),
+    "no element": (comp6_no_element, ["comp6.h5", "unknown elements ['Q']"]),
+    "NaN coordinates": (comp6_nan_coordinates, ["planted/CH4", "NaN or infinite coordinates"]),
+    "forces for a gradient": (comp6_wrong_sign, ["comp6.h5", "mp2_tz", "wrong sign", "key map"]),
+    "another level of theory": (comp6_other_level, ["planted/CH4", "mp2/cc-pvtz", "wb97x_dz"]),
+}
+
+
+@pytest.mark.parametrize(("damage", "words"), COMP6.values(), ids=list(COMP6))
+@pytest.mark.parametrize("command", [train, reproduce], ids=["train", "reproduce"])
+def test_wrong_comp6_data_are_refused_before_training(where, capsys, command, damage, words):
+    damage(where / "comp6.h5")
+    message = refusal(capsys, *command(where, *with_comp6(where)))
+    assert all(word in message for word in words), message
+    assert not list((where / "out").iterdir())
+
+
+KEY_MAPS = {
+    "unknown level": ('{"wb97x_dx": {"energy": "e"}}', ["'wb97x_dx'", "Did you mean wb97x_dz"]),
+    "unknown property": ('{"DZ": {"energie": "e"}}', ["'energie'", "Did you mean energy"]),
+    "gradient and forces": ('{"DZ": {"gradient": "g", "forces": "f"}}', ["both"]),
+    "no JSON": ("wb97x_dz: energies", ["keys.json is not JSON"]),
+    "a list": ("[]", ["keys.json: expected"]),
+    "a number for a key": ('{"DZ": {"energy": 5}}', ["keys.json", "5"]),
+    "nothing": ("{}", ["keys.json names no key of", "comp6.h5"]),
+    "a level without keys": ('{"DZ": {}}', ["keys.json names no key of", "comp6.h5"]),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), KEY_MAPS.values(), ids=list(KEY_MAPS))
+def test_a_wrong_key_map_is_refused(where, capsys, content, words):
+    (where / "keys.json").write_text(content)
+    message = refusal(capsys, *train(where, *with_comp6(where)))
+    assert all(word in message for word in words), message
+    assert not list((where / "out").iterdir())
+
+
+OPTIONS = {
+    "unknown preset": (["--preset", "quik"], ["preset 'quik'", "Did you mean quick", "paper"]),
+    "unknown hyperparameter": (["--set", "n_feature=4"], ["'n_feature'", "n_features"]),
+    "bad value": (["--set", "batch_size=-1"], ["batch_size = -1", "greater than 0"]),
+    "bad type": (["--set", "batch_size=many"], ["batch_size = 'many'", "integer"]),
+    "not a number": (["--set", "learning_rate=NaN"], ["learning_rate"]),
+    "infinite": (["--set", "learning_rate=Infinity"], ["learning_rate", "finite"]),
+    "no value": (["--set", "batch_size"], ["NAME=VALUE", "'batch_size'"]),
+    "unknown stopping metric": (
+        ["--set", "stopping_metric=energy"],
+        ["stopping criterion 'energy'", "sum"],
+    ),
+    "unknown rows": (["--rows", "comon"], ["'comon'", "Did you mean common"]),
+    "unknown device": (["--device", "tpu"], ["device 'tpu'", "cpu, cuda"]),
+    "device that is not here": (["--device", "cuda:99"], ["cuda:99 is not here", "--device cpu"]),
+    "key map without COMP6": (["--comp6-keys", MINI_COMP6_KEYS], ["--comp6"]),
+    "missing key map": (["--comp6", "comp6.h5", "--comp6-keys", "none.json"], ["none.json"]),
+}
+
+
+@pytest.mark.parametrize(("options", "words"), OPTIONS.values(), ids=list(OPTIONS))
+@pytest.mark.parametrize("command", [train, reproduce], ids=["train", "reproduce"])
+def test_a_wrong_option_is_refused(where, capsys, command, options, words):
+    message = refusal(capsys, *command(where, *options))
+    assert all(word in message for word in words), message
+    assert not list((where / "out").iterdir())
+
+
+LISTS = {
+    "unknown experiment": (["--experiments", "SF-CC/E,SF-CC/EF"], ["'SF-CC/EF'", "SF-CC/E"]),
+    "no experiment": (["--experiments", ""], ["experiment ''"]),
+    "an experiment twice": (["--experiments", "SF-CC/E,sf_cc_e"], ["twice", "SF-CC/E"]),
+    "words for seeds": (["--seeds", "one"], ["--seeds", "0,1,2", "'one'"]),
+    "no seed": (["--seeds", ""], ["--seeds", "''"]),
+    "negative seed": (["--seeds", "0,-1"], ["not negative", "0,-1"]),
+    "a seed twice": (["--seeds", "0,1,0"], ["twice: seed 0"]),
+}
+
+
+@pytest.mark.parametrize(("options", "words"), LISTS.values(), ids=list(LISTS))
+def test_a_wrong_list_of_experiments_or_seeds_is_refused(where, capsys, options, words):
+    message = refusal(capsys, *reproduce(where, *options))
+    assert all(word in message for word in words), message
+    assert not list((where / "out").iterdir())
+
+
+def test_an_unknown_experiment_to_train_is_refused(where, capsys):
+    message = refusal(capsys, "train", "MF-DZ/EF-CC", "--out", where / "out")
+    assert "experiment 'MF-DZ/EF-CC'. Did you mean" in message
+    assert not list((where / "out").iterdir())
+
+
+TYPER = {
+    "unknown command": ["retrain"],
+    "unknown option": ["train", "SF-CC/E", "--seeds", "0"],
+    "missing argument": ["train"],
+    "missing file argument": ["data", "info"],
+    "negative seed": ["train", "SF-CC/E", "--seed", "-1"],
+    "no workers": ["reproduce", "--workers", "0"],
+    "negative cut": ["train", "SF-CC/E", "--energy-cut", "-1"],
+    "unknown metric": ["tables", "results", "--metric", "rms"],
+    "results in a file": ["train", "SF-CC/E", "--out", __file__],
+    "a folder for a key map": ["train", "SF-CC/E", "--comp6", "c.h5", "--comp6-keys", "."],
+}
+
+
+@pytest.mark.parametrize("arguments", TYPER.values(), ids=list(TYPER))
+def test_what_the_command_line_cannot_parse_is_refused_with_its_usage(
+    tmp_path, monkeypatch, capsys, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(*arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Usage:" in said.err
+    assert "Error" in said.err
+    assert "Traceback" not in said.err
+    assert not list(tmp_path.iterdir())
+
+
+def prepared_run(where, **options):
+    """The folder of a run of the files here with an untrained model, as if it were finished."""
+    experiment = get_experiment("MF-DZ/EF-CC/E")
+    overrides = {"n_features": 4, "n_atom_layers": 1}
+    (settings,) = build_settings(
+        [experiment], [0], data=where / "data.h5", overrides=overrides, **options
+    )
+    folder = RunFolder.of(where / "out", settings)
+    folder.prepare(settings, facts={})
+    model = build_model(settings.hyperparameters, experiment.resolved_labels)
+    torch.save(model.parameters.state_dict(), folder.file("model.pt"))
+    folder.write_metrics({"heldout": {}, "cross": {}, "comp6": None})
+    return folder
+
+
+@pytest.mark.parametrize("command", [train, reproduce], ids=["train", "reproduce"])
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
+def test_results_of_other_settings_are_not_overwritten(where, capsys, command, finished):
+    folder = prepared_run(where)
+    if not finished:
+        folder.file("metrics.json").unlink()
+    before = files_below(where / "out")
+    message = refusal(capsys, *command(where, "--split-seed", 4))
+    assert f"{folder.path} holds another run" in message
+    assert "split_seed: 0 → 4" in message
+    assert "Choose another --out" in message
+    assert files_below(where / "out") == before
+
+
+def test_a_folder_of_another_experiment_is_not_overwritten(where, capsys):
+    folder = prepared_run(where)
+    other = where / "out" / "runs" / "sf_cc_e" / "seed-0"
+    other.parent.mkdir()
+    shutil.copytree(folder.path, other)
+    before = files_below(where / "out")
+    command = ["train", "SF-CC/E", "--data", where / "data.h5", "--out", where / "out"]
+    message = refusal(capsys, *command)
+    assert "name: 'MF-DZ/EF-CC/E' → 'SF-CC/E'" in message
+    assert files_below(where / "out") == before
+
+
+def test_a_damaged_folder_is_not_overwritten(where, capsys):
+    prepared_run(where).file("experiment.json").write_text('{"format": 1')
+    before = files_below(where / "out")
+    assert "experiment.json is not valid JSON" in refusal(capsys, *train(where))
+    assert files_below(where / "out") == before
+
+
+def changed_data(where, folder):
+    planted.write_ani1x(where / "data.h5", 41)
+
+
+def missing_data(where, folder):
+    (where / "data.h5").unlink()
+
+
+def changed_comp6(where, folder):
+    planted.write_comp6(where / "comp6.h5", 7)
+
+
+def no_model(where, folder):
+    folder.file("model.pt").unlink()
+
+
+def damaged_model(where, folder):
+    folder.file("model.pt").write_bytes(b"PK")
+
+
+def other_model(where, folder):
+    torch.save({"network.weight": torch.zeros(3)}, folder.file("model.pt"))
+
+
+def unfinished(where, folder):
+    folder.file("metrics.json").unlink()
+
+
+def newer(where, folder):
+    stored = json.loads(folder.file("experiment.json").read_text())
+    folder.file("experiment.json").write_text(json.dumps(stored | {"format": 2}))
+
+
+def no_run(where, folder):
+    shutil.rmtree(folder.path)
+
+
+EVALUATIONS = {
+    "data changed": (changed_data, [], ["data.h5 is not the file of this run", "--data"]),
+    "data missing": (missing_data, [], ["No file", "data.h5"]),
+    "COMP6 changed": (changed_comp6, [], ["comp6.h5 is not the file of this run", "--comp6"]),
+    "no model": (no_model, [], ["No model in"]),
+    "damaged model": (damaged_model, [], ["model.pt is not a model of this run"]),
+    "another model": (other_model, [], ["model.pt is not a model of this run"]),
+    "unfinished run": (unfinished, [], ["No metrics.json", "not a finished run"]),
+    "newer format": (newer, [], ["run format 2", "reads format 1"]),
+    "no run": (no_run, [], ["No experiment.json"]),
+    "unknown device": (lambda *_: None, ["--device", "tpu"], ["device 'tpu'"]),
+    "other data": (lambda *_: None, ["--data", MINI_COMP6_KEYS], ["not the file of this run"]),
+}
+
+
+@pytest.mark.parametrize(("damage", "options", "words"), EVALUATIONS.values(), ids=[*EVALUATIONS])
+def test_what_cannot_be_evaluated_again_keeps_its_results(where, capsys, damage, options, words):
+    folder = prepared_run(where, comp6=where / "comp6.h5")
+    damage(where, folder)
+    before = files_below(where / "out")
+    message = refusal(capsys, "evaluate", folder.path, *options)
+    assert all(word in message for word in words), message
+    assert files_below(where / "out") == before
+
+
+def test_a_run_without_comp6_is_not_evaluated_on_any(where, capsys):
+    folder = prepared_run(where)
+    before = files_below(where / "out")
+    message = refusal(capsys, "evaluate", folder.path, "--comp6", where / "comp6.h5")
+    assert "was trained without COMP6 data" in message
+    assert files_below(where / "out") == before
+
+
+@pytest.mark.parametrize("command", ["tables", "figures"])
+def test_tables_and_figures_of_nothing_are_refused(where, capsys, command):
+    message = refusal(capsys, command, where / "out")
+    assert "No runs in" in message
+    assert "hippynn-mf reproduce" in message
+    assert not list((where / "out").iterdir())
+
+
+@pytest.mark.parametrize("command", ["tables", "figures"])
+def test_tables_and_figures_of_damaged_metrics_are_refused(where, capsys, command):
+    prepared_run(where).file("metrics.json").write_text('{"heldout": {')
+    before = files_below(where / "out")
+    assert "metrics.json is not valid JSON" in refusal(capsys, command, where / "out")
+    assert files_below(where / "out") == before
+
+
+INFO = {
+    "missing file": (missing_file, ["No file"]),
+    "truncated": (truncated, ["data.h5 is truncated"]),
+    "not HDF5": (not_hdf5, ["data.h5 is not an HDF5 file"]),
+    "NaN coordinates": (coordinates(np.nan), ["group CH4", "NaN or infinite coordinates"]),
+}
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize(("damage", "words"), INFO.values(), ids=list(INFO))
+def test_a_file_that_cannot_be_described_is_refused(where, capsys, damage, words, options):
+    damage(where / "data.h5")
+    message = refusal(capsys, "data", "info", where / "data.h5", *options)
+    assert all(word in message for word in words), message
