@@ -41,7 +41,10 @@ def build_loss(heads: Heads, weights: Mapping[str, LossWeights] | None = None) -
         heads: the model's heads.
         weights: weights by level id or label, 1 for levels not named.
     """
-    weights = {get_level(name).id: value for name, value in (weights or {}).items()}
+    named = weights or {}
+    weights = {get_level(name).id: value for name, value in named.items()}
+    if len(weights) < len(named):
+        raise UserError(f"A level has two weights: {', '.join(named)}. Name each level once.")
     unused = set(weights) - set(heads)
     if unused:
         raise UserError(unknown_name_message("weighted level", sorted(unused)[0], heads))

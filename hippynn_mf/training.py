@@ -129,7 +129,7 @@ def _load_inputs(
         for part in parts.values():
             refuse_unknown_species(part.species, model)
         reference_labels(parts["test"])
-        database = build_database(parts, labels)
+        database = build_database(parts, labels, seed=settings.seed)
     if settings.comp6 is not None:
         load_comp6(settings.comp6, model)
     return parts, database

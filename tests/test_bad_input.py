@@ -473,7 +473,6 @@ INFO = {
     "missing file": (missing_file, ["No file"]),
     "truncated": (truncated, ["data.h5 is truncated"]),
     "not HDF5": (not_hdf5, ["data.h5 is not an HDF5 file"]),
-    "NaN coordinates": (coordinates(np.nan), ["group CH4", "NaN or infinite coordinates"]),
 }
 
 

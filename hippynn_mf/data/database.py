@@ -81,13 +81,16 @@ def is_per_atom(name: str) -> bool:
 class TrainingDatabase(Database):
     """A split hippynn database whose training batches are cut to their own largest molecule.
 
-    Evaluation batches keep the width of the file, because hippynn's evaluator joins them.
+    Evaluation batches keep the width of the file, because hippynn's evaluator joins them. The order
+    of batches depends on `seed` alone: torch's global random state is also drawn on by progress
+    bars, which open every loader twice.
     """
 
     def __init__(
         self,
         splits: Mapping[str, Mapping[str, np.ndarray]],
         *,
+        seed: int = 0,
         inputs: list[str] | None = None,
         targets: list[str] | None = None,
     ) -> None:
@@ -100,7 +103,7 @@ class TrainingDatabase(Database):
             nothing_left,
             inputs=inputs,
             targets=targets,
-            seed=0,
+            seed=seed,
             quiet=True,
             pin_memory=torch.cuda.is_available(),
         )
@@ -123,10 +126,10 @@ class TrainingDatabase(Database):
         batches = _Batches(self.splits[split_name], self.var_list, trimmed=training)
         rows: Iterable[int] = range(len(batches))
         if training:
-            rows = RandomSampler(batches)
+            rows = RandomSampler(batches, generator=self.random_state)
         elif subsample:
             n_rows = max(1, int(subsample * len(batches)))
-            rows = torch.randperm(len(batches))[:n_rows].tolist()
+            rows = torch.randperm(len(batches), generator=self.random_state)[:n_rows].tolist()
         return DataLoader(
             batches,
             sampler=BatchSampler(rows, batch_size or len(batches), drop_last=False),
@@ -140,15 +143,17 @@ def build_database(
     parts: Mapping[str, Structures],
     labels: Labels,
     *,
+    seed: int = 0,
     inputs: list[str] | None = None,
     targets: list[str] | None = None,
 ) -> TrainingDatabase:
     """Database of the train, valid and test structures with the labels of an experiment.
 
-    `inputs` and `targets` are hippynn's `db_info`, which its training loop needs.
+    `seed` fixes the order of batches; `inputs` and `targets` are hippynn's `db_info`, which its
+    training loop needs.
     """
     splits = {name: training_arrays(part, labels) for name, part in parts.items()}
-    return TrainingDatabase(splits, inputs=inputs, targets=targets)
+    return TrainingDatabase(splits, seed=seed, inputs=inputs, targets=targets)
 
 
 def load_database(
@@ -160,14 +165,16 @@ def load_database(
     common_levels: Collection[Level] = PAPER_LEVELS,
     rows: Rows = "common",
     split_seed: int = 0,
+    seed: int = 0,
 ) -> TrainingDatabase:
     """A split hippynn database of a file in the ANI-1x layout, in kcal/mol and Å, NaN = no label.
 
     `load_database(path, {"DZ": "EF", "CC": "E"}, **db_info)` with hippynn's `db_info`; arrays are
-    named as in `training_arrays`. Raises UserError as `load_splits` does.
+    named as in `training_arrays`, and `seed` fixes the order of batches. Raises UserError as
+    `load_splits` does.
     """
     resolved = parse_labels(labels)
     parts = load_splits(
         path, resolved, common_levels=common_levels, rows=rows, split_seed=split_seed
     )
-    return build_database(parts, resolved, inputs=inputs, targets=targets)
+    return build_database(parts, resolved, seed=seed, inputs=inputs, targets=targets)
