@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.levels import Level, known_levels, register_level
 from hippynn_mf.runs import RunFolder, RunSettings
 
 log = logging.getLogger(__name__)
@@ -68,12 +69,13 @@ class LocalPool:
     def __call__(self, runs: Sequence[RunSettings], out: Path) -> Iterator[Outcome]:
         """Execute the runs; if a worker is killed, all unfinished ones are reported as failed."""
         n_workers = min(self.n_workers, len(runs))
-        n_threads = max(1, (os.cpu_count() or 1) // n_workers)
+        n_threads = max(1, available_cores() // n_workers)
+        children_of_others = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(
             n_workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=start_worker,
-            initargs=(n_threads,),
+            initargs=(n_threads, known_levels()),
         )
         try:
             futures = {pool.submit(execute_run, settings, out): settings for settings in runs}
@@ -85,15 +87,25 @@ class LocalPool:
                         futures[future], "a worker process was killed; the same command continues"
                     )
         except BaseException:  # also an interrupt, or a caller that stops listening
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - children_of_others:
                 process.terminate()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def start_worker(n_threads: int) -> None:
-    """Give this process so many threads, in torch and in numba, and end it with its parent."""
+def available_cores() -> int:
+    """Cores that this process may use, which a cluster may limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def start_worker(n_threads: int, levels: Sequence[Level]) -> None:
+    """Give this process so many threads and its parent's levels, and end it with its parent."""
+    for level in levels:
+        if level not in known_levels():
+            register_level(level)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     ignore_import_warnings()
     os.environ.setdefault("NUMBA_NUM_THREADS", str(n_threads))

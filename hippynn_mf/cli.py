@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from hippynn_mf.campaign import (
+    Engine,
     LocalPool,
+    Outcome,
+    available_cores,
     ignore_import_warnings,
     in_process,
     run_campaign,
@@ -24,7 +26,7 @@ from hippynn_mf.experiment import Experiment, get_experiment, table1
 from hippynn_mf.figures import write_figures
 from hippynn_mf.labels import plain_labels
 from hippynn_mf.results import read_results
-from hippynn_mf.runs import RunFolder
+from hippynn_mf.runs import RunFolder, RunSettings
 from hippynn_mf.settings import ENERGY_CUT_KCAL_PER_MOL, build_settings
 from hippynn_mf.tables import write_tables
 
@@ -103,11 +105,19 @@ def _parse_experiments(names: str | None) -> list[Experiment]:
     return [get_experiment(n.strip()) for n in names.split(",")] if names is not None else table1()
 
 
-def _refuse_unknown_device(name: str) -> None:
-    """Both engines of the command line train on this machine, so it must have the device."""
+def _resolve_device(name: str) -> str:
+    """The type of a device; both engines of the command line train on this machine."""
     from hippynn_mf.training import choose_device
 
-    choose_device(name)
+    return choose_device(name).type
+
+
+def _run(settings: list[RunSettings], out: Path, engine: Engine) -> list[Outcome]:
+    try:
+        return run_campaign(settings, out, engine=engine)
+    except KeyboardInterrupt:
+        typer.echo("hippynn-mf: interrupted. The same command continues.", err=True)
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -123,7 +133,10 @@ def reproduce(
         str | None, typer.Option(help="Names, comma-separated. [default: all 17]")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1",
-    workers: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = os.cpu_count() or 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Runs at a time. [default: one per core; one on a GPU]", min=1),
+    ] = None,
     rows: RowsOption = "common",
     split_seed: SplitSeedOption = 0,
     device: DeviceOption = "auto",
@@ -147,8 +160,9 @@ def reproduce(
         split_seed=split_seed,
         device=device,
     )
-    _refuse_unknown_device(device)
-    outcomes = run_campaign(settings, out, engine=LocalPool(workers))
+    if workers is None:
+        workers = 1 if _resolve_device(device) == "cuda" else available_cores()
+    outcomes = _run(settings, out, LocalPool(workers))
     failed = [outcome for outcome in outcomes if outcome.error]
     if len(failed) < len(outcomes):
         _print_tables(out, MetricChoice.rmse)
@@ -192,8 +206,8 @@ def train(
         split_seed=split_seed,
         device=device,
     )
-    _refuse_unknown_device(device)
-    for outcome in run_campaign(settings, out, engine=in_process):
+    _resolve_device(device)
+    for outcome in _run(settings, out, in_process):
         if outcome.error:
             raise UserError(f"{outcome.settings.name}: {outcome.error}")
         typer.echo(RunFolder.of(out, outcome.settings).path)
@@ -295,9 +309,6 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         typer.echo(f"hippynn-mf: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("hippynn-mf: interrupted. The same command continues.", err=True)
-        sys.exit(130)
 
 
 def train_script(experiment: Experiment) -> None:

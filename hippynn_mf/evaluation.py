@@ -133,8 +133,8 @@ def comp6_metrics(
 ) -> dict[str, Any]:
     """Force and conformer energy errors against every level in the file.
 
-    Only conformers within the energy cut of their molecule's minimum count: by the CC energies
-    where the file has them, else by the reference's own. The prediction is that of the
+    Only conformers within the energy cut of their molecule's minimum count: by the CC energies of
+    molecules that have any, else by the reference's own. The prediction is that of the
     reference's own head, or of the model's highest head, as `predicted_by` says.
 
     Forces whose sign the file's own energies prove wrong are a UserError; forces whose sign
@@ -149,11 +149,11 @@ def comp6_metrics(
     for reference in sorted(references, key=lambda level: level.rank):
         head = reference if reference in levels else highest_level(levels)
         entry: dict[str, Any] = {"predicted_by": head.id}
-        cut_level = CC if CC in energies else reference
-        if cut_level in energies:
-            cut = source.energy_cut_kcal_per_mol
-            kept = near_minimum(energies[cut_level], structures.groups, cut)
-            entry |= {"cut_by": cut_level.id, "n_conformers": int(kept.sum())}
+        cut_levels = [level for level in (CC, reference) if level in energies]
+        if cut_levels:
+            cutting = cutting_energies([energies[level] for level in cut_levels], structures.groups)
+            kept = near_minimum(cutting, structures.groups, source.energy_cut_kcal_per_mol)
+            entry |= {"cut_by": cut_levels[0].id, "n_conformers": int(kept.sum())}
         else:
             kept = np.ones(len(structures), bool)
             entry |= {"cut_by": None, "n_conformers": len(structures)}
@@ -170,6 +170,15 @@ def comp6_metrics(
         entry |= _comp6_forces(predicted[head.forces_name], structures, reference, kept, source)
         metrics[reference.id] = entry
     return metrics
+
+
+def cutting_energies(choices: list[np.ndarray], groups: np.ndarray) -> np.ndarray:
+    """Energies (n,) of the first of `choices`, each (n,), in which a molecule has any label."""
+    chosen = choices[-1].copy()
+    for energies in reversed(choices[:-1]):
+        has_any = np.isin(groups, groups[np.isfinite(energies)])
+        chosen[has_any] = energies[has_any]
+    return chosen
 
 
 def _comp6_forces(

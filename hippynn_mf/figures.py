@@ -41,22 +41,28 @@ FIGURE3_METRICS: tuple[tuple[str, dict[str, Column]], ...] = (
 )
 
 
-def percent_improvement(results: Results, high: str, column: Column) -> np.ndarray:
-    """(RMSE_SF − RMSE_MF) / RMSE_SF × 100 of MF-DZ/EF-X/E over SF-X/E, per common seed.
+def percent_improvement(
+    results: Results, high: str, column: Column
+) -> tuple[float | None, np.ndarray]:
+    """(RMSE_SF − RMSE_MF) / RMSE_SF × 100 of MF-DZ/EF-X/E over SF-X/E, on the seeds both have.
 
-    Empty where either is missing.
+    From the means over seeds, as the paper's (None without a common seed), and for every seed.
     """
     path = column.metric_path("rmse")
     single = results.by_seed(f"SF-{high}/E", *path)
     multi = results.by_seed(f"MF-DZ/EF-{high}/E", *path)
-    return np.array([100 * (1 - multi[s] / single[s]) for s in sorted(single.keys() & multi)])
+    seeds = sorted(single.keys() & multi)
+    if not seeds:
+        return None, np.array([])
+    sf, mf = (np.array([values[seed] for seed in seeds]) for values in (single, multi))
+    return float(100 * (1 - mf.mean() / sf.mean())), 100 * (1 - mf / sf)
 
 
 def draw_figure3(axes: Axes, results: Results) -> None:
     """Percent improvement by multi-fidelity learning for TZ, MP2 and CC, as the paper's figure 3.
 
-    Bars are means over seeds, dots single seeds; the band is what the paper quotes for transfer
-    learning.
+    Bars are from means over seeds, dots from single seeds; the band is what the paper quotes for
+    transfer learning. Experiments that are missing are named under their level.
     """
     levels = (TZ, MP2, CC)
     width = 0.8 / len(FIGURE3_METRICS)
@@ -67,18 +73,28 @@ def draw_figure3(axes: Axes, results: Results) -> None:
         for x, level in enumerate(levels):
             if level.label not in columns:
                 continue
-            values = percent_improvement(results, level.label, columns[level.label])
-            if len(values):
-                axes.bar(x + offset, values.mean(), 0.92 * width, color=color, alpha=0.75)
-                axes.plot([x + offset] * len(values), values, ".", color="black", markersize=4)
+            mean, each = percent_improvement(results, level.label, columns[level.label])
+            if mean is not None:
+                axes.bar(x + offset, mean, 0.92 * width, color=color, alpha=0.75)
+                axes.plot([x + offset] * len(each), each, ".", color="black", markersize=4)
     low, high = TRANSFER_LEARNING_PERCENT
     label = f"transfer learning in the paper's text: {low:.0f}–{high:.0f} %"
     axes.axhspan(low, high, color="grey", alpha=0.3, zorder=0, label=label)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(levels)), [f"X = {level.label}" for level in levels])
+    axes.set_xticks(range(len(levels)), [_tick(results, level) for level in levels])
     axes.set_xlim(-0.5, 2.5)
     axes.set_ylabel("RMSE of MF-DZ/EF-X/E below SF-X/E (%)")
     axes.legend(fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+
+def _tick(results: Results, level: Level) -> str:
+    """Name of a level, with the seeds that its bars rest on or the experiments it lacks."""
+    names = (f"SF-{level.label}/E", f"MF-DZ/EF-{level.label}/E")
+    missing = [name for name in names if name not in results.by_name]
+    if missing:
+        return f"X = {level.label}\nnot trained: {', '.join(missing)}"
+    seeds = [{result.settings.seed for result in results.by_name[name]} for name in names]
+    return f"X = {level.label}\nseeds {', '.join(map(str, sorted(seeds[0] & seeds[1])))}"
 
 
 def draw_parity(axes: Axes, result: Result, level: Level, kind: str) -> None:

@@ -15,8 +15,8 @@ A user adds a level in one call, and from then on it can be read, trained and ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from hippynn_mf.errors import UserError, unknown_name_message
@@ -47,9 +47,17 @@ class Level:
     rank: float
     energy_keys: tuple[str, ...]
     force_key: str | None = None
-    self_energies: MappingProxyType[int, float] = field(
+    self_energies: Mapping[int, float] = field(
         default_factory=lambda: SELF_ENERGIES, repr=False, compare=False
     )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "self_energies", MappingProxyType(dict(self.self_energies)))
+
+    def __reduce__(self) -> tuple[type[Level], tuple[object, ...]]:
+        """Let worker processes have levels of the user's own: a mapping proxy is not pickled."""
+        *values, self_energies = (getattr(self, item.name) for item in fields(self))
+        return Level, (*values, dict(self_energies))
 
     @property
     def energy_name(self) -> str:

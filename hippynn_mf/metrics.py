@@ -22,6 +22,7 @@ def energy_metrics(predicted: np.ndarray, true: np.ndarray) -> Metrics:
 def force_metrics(predicted: np.ndarray, true: np.ndarray, atom_mask: np.ndarray) -> Metrics:
     """RMSE and MAE of force components (n, n_atoms_max, 3) in kcal/mol/Å, pooled over all atoms.
 
+    The RMS of the labels themselves is the error of predicting no force at all.
     `atom_mask` (n, n_atoms_max) says where there are atoms; conformers with NaN have no label.
     """
     labelled = atom_mask & np.isfinite(true).all(axis=2)
@@ -29,6 +30,7 @@ def force_metrics(predicted: np.ndarray, true: np.ndarray, atom_mask: np.ndarray
     return {
         "force_rmse_kcal_per_mol_per_angstrom": rmse(errors),
         "force_mae_kcal_per_mol_per_angstrom": mae(errors),
+        "force_label_rms_kcal_per_mol_per_angstrom": rmse(true[labelled]),
         "n_force_components": errors.size,
     }
 
@@ -37,22 +39,29 @@ def conformer_metrics(predicted: np.ndarray, true: np.ndarray, groups: np.ndarra
     """RMSE and MAE of energy differences between all pairs of conformers of a molecule.
 
     Energies (n,) in kcal/mol; `groups` (n,) says which molecule a conformer belongs to. All pairs
-    of all molecules are pooled.
+    of all molecules are pooled. The RMS of the true differences is the error of predicting that
+    all conformers of a molecule have one energy.
     """
-    errors = (predicted - true)[np.isfinite(true)]
-    groups = groups[np.isfinite(true)]
-    differences = np.array(
-        [
-            first - second
-            for group in np.unique(groups)
-            for first, second in itertools.combinations(errors[groups == group], 2)
-        ]
-    )
+    labelled = np.isfinite(true)
+    differences = pair_differences((predicted - true)[labelled], groups[labelled])
+    labels = pair_differences(true[labelled], groups[labelled])
     return {
         "delta_e_rmse_kcal_per_mol": rmse(differences),
         "delta_e_mae_kcal_per_mol": mae(differences),
+        "delta_e_label_rms_kcal_per_mol": rmse(labels),
         "n_pairs": len(differences),
     }
+
+
+def pair_differences(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Differences of the values (n,) of all pairs within a group, all groups in one array."""
+    return np.array(
+        [
+            first - second
+            for group in np.unique(groups)
+            for first, second in itertools.combinations(values[groups == group], 2)
+        ]
+    )
 
 
 def near_minimum(energies: np.ndarray, groups: np.ndarray, cut: float) -> np.ndarray:

@@ -59,7 +59,10 @@ class Heads(Mapping[str, Head]):
         return self._heads[level.id]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str | Level) and get_level(name).id in self._heads
+        names = {
+            text for head in self._heads.values() for text in (head.level.id, head.level.label)
+        }
+        return (name.id if isinstance(name, Level) else name) in names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._heads)

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hippynn_mf.data.ani1x import Rows
@@ -131,6 +134,21 @@ class RunFolder:
             return RunSettings.model_validate_json(json.dumps(stored["settings"]))
         except (KeyError, ValidationError) as error:
             raise UserError(f"{self.file('experiment.json')} is damaged: {error}") from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; a UserError if another process trains in it.
+
+        The operating system frees the lock when the process ends, however it ends.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.file(".lock"), timeout=0):
+                yield
+        except Timeout:
+            raise UserError(
+                f"Another process is training {self.path}. Wait for it, or choose another --out."
+            ) from None
 
     def prepare(self, settings: RunSettings, facts: dict[str, Any]) -> None:
         """Create the folder, or check that it belongs to the same settings; write them first.

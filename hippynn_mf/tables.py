@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
+
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment, table1
 from hippynn_mf.files import replace_when_complete
@@ -87,11 +89,26 @@ def format_table(
                 cells.append(f"{mean:.2f} ± {half_width:.2f}")
         lines.append(_row(cells))
     title = f"## Table {number}: {metric.upper()} of {columns[0].heading}; {columns[1].heading}"
-    return "\n".join([title, "", *lines, "", *_notes(rows, results)]) + "\n"
+    notes = [*_label_notes(columns, rows, results, metric), *_notes(rows, results)]
+    return "\n".join([title, "", *lines, "", *notes]) + "\n"
 
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _label_notes(
+    columns: Sequence[Column], rows: Sequence[Experiment], results: Results, metric: Metric
+) -> list[str]:
+    """How large the labels are: what an error has to be compared with."""
+    notes = []
+    for column in columns:
+        name = column.path[-1].replace("_{}_", "_label_rms_")
+        values = [v for row in rows for v in results.values(row.name, *column.path[:-1], name)]
+        if metric == "rmse" and values:
+            size = f"{np.mean(values):.2f} {column.unit}"
+            notes.append(f"- {column.heading}: predicting zero has an RMSE of {size}.")
+    return notes
 
 
 def _notes(rows: Sequence[Experiment], results: Results) -> list[str]:
@@ -110,8 +127,10 @@ def _notes(rows: Sequence[Experiment], results: Results) -> list[str]:
         notes.append(f"- Unfinished: {'; '.join(unfinished)}.")
     if present:
         settings = present[0].settings
-        few = len(seeds) < FEWEST_FOR_INTERVAL
-        spread = "mean and range over seeds" if few else "mean ± 95 % interval over seeds (t)"
+        fewest = min(len(results.by_name[e.name]) for e in rows if e.name in results.by_name)
+        spread = "mean ± 95 % interval over seeds (t)"
+        if fewest < FEWEST_FOR_INTERVAL:
+            spread += ", mean and range for fewer than three seeds"
         notes.append(
             f"- {spread}; rows: {settings.rows}; preset: {settings.preset}; data: "
             f"{settings.data.path.name} (SHA-256 {settings.data.sha256[:12]}), split seed "

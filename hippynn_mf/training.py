@@ -75,9 +75,24 @@ def train_run(settings: RunSettings, out: Path) -> RunFolder:
     stopping_metric_name(settings.hyperparameters.stopping_metric, model.heads)
     parts, database = _load_inputs(settings, model, labels)
 
-    folder.prepare(settings, facts=_facts(parts, labels, device))
-    folder.file("epochs.jsonl").unlink(missing_ok=True)
-    write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
+    with folder.locked():
+        folder.prepare(settings, facts=_facts(parts, labels, device))
+        for name in ("epochs.jsonl", "model.pt"):  # of a run that was killed
+            folder.file(name).unlink(missing_ok=True)
+        write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
+        _train_in(folder, settings, model, database, parts["test"], device)
+    return folder
+
+
+def _train_in(
+    folder: RunFolder,
+    settings: RunSettings,
+    model: Model,
+    database: TrainingDatabase,
+    test: Structures,
+    device: torch.device,
+) -> None:
+    """Train, evaluate and write everything that a prepared run folder still lacks."""
     with _logged_to(folder.file("log.txt")):
         log.info("%s, seed %d, on %s", settings.name, settings.seed, device)
         start = time.perf_counter()
@@ -90,10 +105,9 @@ def train_run(settings: RunSettings, out: Path) -> RunFolder:
         )
         seconds = time.perf_counter() - start
         load_best(model, folder)
-        metrics, predictions = evaluate_model(model, settings, parts["test"], device=device)
+        metrics, predictions = evaluate_model(model, settings, test, device=device)
         metrics["training"] = {"wall_s": seconds, "n_epochs": folder.n_epochs}
         write_results(folder, metrics, predictions)
-    return folder
 
 
 def check_inputs(runs: Sequence[RunSettings]) -> None:

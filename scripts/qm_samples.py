@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from qm_labels import all_labels, correlated_labels, fitted_mp2_gradient, low_level_labels
+from qm_labels import (
+    NotConvergedError,
+    all_labels,
+    correlated_labels,
+    fitted_mp2_gradient,
+    low_level_labels,
+)
 from qm_sampling import Minimum, draw_conformer, internal_directions
 
 from hippynn_mf.files import write_npz
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["full", "low", "comp6"]
 
@@ -47,7 +56,14 @@ class Sample:
 
 
 def compute_sample(sample: Sample, minimum: Minimum, work: Path) -> None:
-    """Compute one conformer and write it into the work folder."""
+    """Compute one conformer and write it; one that does not converge is named and left out."""
+    try:
+        _compute(sample, minimum, work)
+    except NotConvergedError as error:
+        log.warning("%s did not converge: %s", sample.name, error)
+
+
+def _compute(sample: Sample, minimum: Minimum, work: Path) -> None:
     numbers, positions = minimum.numbers, draw_conformer(minimum, sample.seed)
     guesses = GUESSES[sample.molecule]
     if sample.kind == "full":

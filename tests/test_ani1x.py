@@ -422,3 +422,15 @@ def test_an_element_without_self_energy_is_named(ani1x_file):
     message = r"Atomic numbers \[9, 17\] have no self energy at level wb97x_dz, which knows \[1, 6"
     with pytest.raises(UserError, match=message):
         training_arrays(structures, DZ_LABELS)
+
+
+def test_all_rows_need_no_level_that_nobody_asked_for(ani1x_file):
+    with h5py.File(ani1x_file, "r+") as file:
+        for group in file.values():
+            del group["wb97x_tz.energy"]
+    labels = parse_labels({"DZ": "EF"})
+    structures, is_common = read_ani1x(ani1x_file, labels, common_levels=PAPER_LEVELS, rows="all")
+    assert len(structures) == len(is_common) == 200
+    assert not is_common.any()
+    with pytest.raises(UserError, match=r"wb97x_tz\.energy"):
+        read_ani1x(ani1x_file, labels, common_levels=PAPER_LEVELS, rows="common")

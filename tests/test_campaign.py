@@ -1,14 +1,17 @@
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 from made_runs import TINY, TINY_OPTIONS, files_below
 
-from hippynn_mf.campaign import LocalPool, Outcome, in_process, run_campaign
+from hippynn_mf import levels
+from hippynn_mf.campaign import LocalPool, Outcome, in_process, run_campaign, start_worker
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import get_experiment
 from hippynn_mf.runs import RunFolder
@@ -220,3 +223,18 @@ def test_a_killed_campaign_takes_its_workers_along_and_continues(ani1x_file, tmp
     assert "| SF-CC/E | 1 |" in (out / "tables" / "table4.md").read_text()
     assert (out / "figures" / "figure3.png").exists()
     assert not [path for path in out.rglob("*") if path.name.endswith(".partial")]
+
+
+def test_workers_know_the_levels_of_their_parent(monkeypatch):
+    monkeypatch.setattr("hippynn_mf.levels._REGISTRY", dict(levels._REGISTRY))
+    own = levels.Level(
+        "hf_tz", "HF", "HF", "cc-pVTZ", 15.0, ("hf_tz.energy",), self_energies={1: -0.5}
+    )
+    levels.register_level(own)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        1, mp_context=context, initializer=start_worker, initargs=(1, levels.known_levels())
+    ) as pool:
+        found = pool.submit(levels.get_level, "HF").result()
+    assert found == own
+    assert found.self_energies == own.self_energies

@@ -9,7 +9,7 @@ from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.comp6 import read_comp6
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation import comp6_metrics, heldout_metrics, load_comp6
+from hippynn_mf.evaluation import comp6_metrics, cutting_energies, heldout_metrics, load_comp6
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, MP2, TZ
@@ -339,3 +339,12 @@ def test_comp6_elements_that_the_model_does_not_know_are_refused_with_the_file(t
 def test_comp6_structures_that_can_be_evaluated_are_loaded(tmp_path):
     source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"))
     assert len(load_comp6(source, small_model())) == 30
+
+
+def test_molecules_without_coupled_cluster_energies_are_cut_by_the_reference():
+    groups = np.array([0, 0, 1, 1])
+    cc = np.array([5.0, np.nan, np.nan, np.nan])
+    reference = np.array([1.0, 2.0, 3.0, 4.0])
+    found = cutting_energies([cc, reference], groups)
+    np.testing.assert_array_equal(found, [5.0, np.nan, 3.0, 4.0])
+    np.testing.assert_array_equal(cutting_energies([reference], groups), reference)

@@ -68,21 +68,29 @@ def pairs(tmp_path):
 def test_improvement_is_taken_seed_by_seed_where_both_models_have_the_seed(
     pairs, high, column, expected
 ):
-    np.testing.assert_allclose(percent_improvement(pairs, high, column), expected)
+    _, each = percent_improvement(pairs, high, column)
+    np.testing.assert_allclose(each, expected)
+
+
+def test_improvement_of_the_means_is_none_without_one_of_the_models(pairs):
+    mean, _ = percent_improvement(pairs, "MP2", heldout_energy(TZ))
+    assert mean is None
 
 
 def test_figure3_draws_mean_bars_and_a_dot_per_seed(pairs):
     drawn = axes()
     draw_figure3(drawn, pairs)
     heights = [bar.get_height() for bar in drawn.patches if 0 < bar.get_width() < 1]
-    assert {round(h, 6) for h in heights if h} == {62.5, 10.0, 75.0, -25.0}
+    assert {round(h, 6) for h in heights if h} == {66.666667, 10.0, 75.0, -25.0}
     dots = [list(line.get_ydata()) for line in drawn.lines if line.get_marker() == "."]
     for found, expected in zip(sorted(dots), [[-25.0], [10.0], [75.0], [75.0, 50.0]], strict=True):
         np.testing.assert_allclose(found, expected)
-    assert [label.get_text() for label in drawn.get_xticklabels()] == [
-        "X = TZ",
-        "X = MP2",
-        "X = CC",
+    ticks = [label.get_text() for label in drawn.get_xticklabels()]
+    assert [tick.splitlines()[0] for tick in ticks] == ["X = TZ", "X = MP2", "X = CC"]
+    assert [tick.splitlines()[1] for tick in ticks] == [
+        "seeds 0, 1",
+        "not trained: SF-MP2/E, MF-DZ/EF-MP2/E",
+        "seeds 0",
     ]
 
 
@@ -90,10 +98,10 @@ def test_figure3_bars_stand_at_their_level_and_have_the_color_of_their_metric(pa
     drawn = axes()
     draw_figure3(drawn, pairs)
     bars = {round(bar.get_height(), 6): bar for bar in drawn.patches if bar.get_height()}
-    middles = {h: bars[h].get_x() + bars[h].get_width() / 2 for h in (62.5, 10.0, 75.0, -25.0)}
-    assert abs(middles[62.5] - 0) < 0.5  # TZ energy
+    middles = {h: bars[h].get_x() + bars[h].get_width() / 2 for h in (66.666667, 10.0, 75.0, -25.0)}
+    assert abs(middles[66.666667] - 0) < 0.5  # TZ energy
     assert all(abs(middles[h] - 2) < 0.5 for h in (10.0, 75.0, -25.0))  # CC
-    assert bars[62.5].get_facecolor() == bars[10.0].get_facecolor()  # both energies
+    assert bars[66.666667].get_facecolor() == bars[10.0].get_facecolor()  # both energies
     assert len({bars[h].get_facecolor() for h in (10.0, 75.0, -25.0)}) == 3
 
 

@@ -95,11 +95,10 @@ def test_conformers_with_atoms_that_nearly_touch_are_counted(ani1x_file):
     assert problems["shorter_than_0.5_angstrom"] == 2
 
 
-def test_close_atoms_are_found_beyond_the_first_chunk(ani1x_file, monkeypatch):
+def test_close_atoms_are_found_in_the_last_conformer_of_the_last_group(ani1x_file):
     with h5py.File(ani1x_file, "r+") as file:
-        for conformer in (2, 39):
-            file["N2/coordinates"][conformer] = 0.0
-    monkeypatch.setattr("hippynn_mf.data.info.CHUNK", 7)
+        for name in (min(file), max(file)):
+            file[name]["coordinates"][39] = 0.0
     assert describe_file(ani1x_file)["problems"]["shorter_than_0.5_angstrom"] == 2
 
 

@@ -89,6 +89,7 @@ def test_force_errors_pool_the_components_of_labelled_atoms():
         {
             "force_rmse_kcal_per_mol_per_angstrom": 1.0,  # (1 + 4 + 4) / 9
             "force_mae_kcal_per_mol_per_angstrom": 5 / 9,
+            "force_label_rms_kcal_per_mol_per_angstrom": 0.0,
             "n_force_components": 9,
         }
     )
@@ -100,7 +101,7 @@ def test_no_forces_have_no_error():
         force_metrics(predicted, np.full_like(true, NAN), mask),
         force_metrics(predicted[:0], true[:0], mask[:0]),
     ):
-        assert list(metrics.values()) == [None, None, 0]
+        assert list(metrics.values()) == [None, None, None, 0]
 
 
 DELTA_NAMES = ("delta_e_rmse_kcal_per_mol", "delta_e_mae_kcal_per_mol", "n_pairs")
@@ -133,7 +134,19 @@ def test_conformer_errors_are_those_of_pairs_within_molecules(errors, groups, ex
     errors = np.array(errors)
     true = np.where(np.isnan(errors), NAN, 10.0 * np.arange(len(errors)))
     metrics = conformer_metrics(np.nan_to_num(true + errors), true, np.array(groups, int))
+    del metrics["delta_e_label_rms_kcal_per_mol"]
     assert metrics == pytest.approx(dict(zip(DELTA_NAMES, expected, strict=True)))
+
+
+def test_size_of_the_labels_is_the_error_of_predicting_zero():
+    true, groups = np.array([1.0, 5.0, NAN, 2.0, 2.0]), np.array([0, 0, 0, 1, 1])
+    conformers = conformer_metrics(np.zeros(5), true, groups)
+    assert conformers["delta_e_label_rms_kcal_per_mol"] == sqrt(16 / 2)
+    assert conformers["delta_e_label_rms_kcal_per_mol"] == conformers["delta_e_rmse_kcal_per_mol"]
+    labels = np.arange(12.0).reshape(2, 2, 3)
+    found = force_metrics(np.zeros((2, 2, 3)), labels, np.array([[True, True], [True, False]]))
+    expected = np.sqrt(np.mean(np.arange(9.0) ** 2))
+    assert found["force_label_rms_kcal_per_mol_per_angstrom"] == pytest.approx(expected)
 
 
 def random_molecules(seed):

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ CHANGES = {
     "preset": ({"preset": "paper"}, ["preset: 'quick' → 'paper'"]),
     "hyperparameters": (
         {"hyperparameters": get_hyperparameters("quick", {"batch_size": 8, "max_epochs": 9})},
-        ["hyperparameters.batch_size: 32 → 8", "hyperparameters.max_epochs: 60 → 9"],
+        ["hyperparameters.batch_size: 32 → 8", "hyperparameters.max_epochs: 40 → 9"],
     ),
     "data": (
         {"data": DataSource(path="/data/made.h5", sha256=HASH)},
@@ -186,3 +188,23 @@ def test_runs_are_found_by_their_settings_finished_or_not(tmp_path):
     (tmp_path / "runs" / "sf_cc_e" / "seed-9").mkdir()
     assert find_runs(tmp_path) == [second, first]
     assert find_runs(tmp_path / "nowhere") == []
+
+
+def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; from hippynn_mf.runs import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).locked():\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="Another process is training"), locked(tmp_path):
+            pass
+        holder.kill()
+    with locked(tmp_path):  # freed by the operating system
+        pass
+
+
+def locked(path):
+    return RunFolder(path).locked()

@@ -8,7 +8,7 @@ from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.splits import SPLITS, assign_splits, split_structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.levels import CC, PAPER_LEVELS
+from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ
 
 DZ_ENERGIES = parse_labels({"DZ": "E"})
 HOLES = {
@@ -140,11 +140,8 @@ def load(path, labels, rows="all"):
     )
 
 
-def test_loaded_splits_keep_every_level_of_the_file_for_evaluation(holey_file):
-    parts = load(holey_file, {"DZ": "E"})
-    for part in parts.values():
-        assert set(part.energies) == {level.id for level in PAPER_LEVELS}
-        assert set(part.forces) == {"wb97x_dz", "wb97x_tz"}
+def test_loaded_splits_keep_the_conformers_with_a_label_of_the_experiment(holey_file):
+    for part in load(holey_file, {"DZ": "E"}).values():
         assert part.energies["wb97x_dz"].size == np.isfinite(part.energies["wb97x_dz"]).sum()
 
 
@@ -166,13 +163,13 @@ def test_a_level_that_lost_all_its_labels_leaves_no_common_conformer(tmp_path):
         load(path, {"DZ": "E", "CC": "E"})
 
 
-def test_wrong_signs_stop_an_experiment_that_trains_on_them(ani1x_file):
+@pytest.mark.parametrize("trained", ["EF", "E"], ids=["trained on", "only evaluated against"])
+def test_wrong_signs_stop_an_experiment(ani1x_file, trained):
     with h5py.File(ani1x_file, "r+") as file:
         for group in file.values():
             group["wb97x_tz.forces"][...] *= -1
     with pytest.raises(UserError, match="forces of level wb97x_tz have the wrong sign"):
-        load(ani1x_file, {"DZ": "EF", "TZ": "EF"})
-    assert load(ani1x_file, {"DZ": "EF", "TZ": "E"})
+        load(ani1x_file, {"DZ": "EF", "TZ": trained})
 
 
 def test_the_hash_of_a_file_follows_its_content_alone(tmp_path):
@@ -187,3 +184,12 @@ def test_the_hash_of_a_file_follows_its_content_alone(tmp_path):
     assert file_hash(tmp_path) != of_folder
     with pytest.raises(UserError, match=r"No file .*absent\.h5"):
         file_hash(tmp_path / "absent.h5")
+
+
+def test_only_the_test_structures_keep_labels_of_other_levels(ani1x_file):
+    parts = load(ani1x_file, {"DZ": "E"})
+    for name in ("train", "valid"):
+        assert set(parts[name].energies) == {DZ.id}
+        assert not parts[name].forces
+    assert set(parts["test"].energies) == {level.id for level in PAPER_LEVELS}
+    assert set(parts["test"].forces) == {DZ.id, TZ.id}

@@ -31,6 +31,7 @@ NOTE = (
     "data: made.h5 (SHA-256 0123456789ab), split seed 0. Published numbers: eight seeds on the "
     "real ANI-1x and COMP6."
 )
+SPREAD = "- mean ± 95 % interval over seeds (t), mean and range for fewer than three seeds;"
 
 
 def test_table2_with_intervals_ranges_and_everything_that_is_missing(tmp_path):
@@ -59,7 +60,8 @@ def test_table2_with_intervals_ranges_and_everything_that_is_missing(tmp_path):
         "- MF-DZ/EF-TZ/E lacks seeds [1].\n"
         "- MF-DZ/EF-TZ/EF lacks seeds [0, 2].\n"
         "- Unfinished: MF-DZ/E-TZ/E, seed 0; MF-DZ/EF-TZ/E, seed 1.\n"
-        "- mean ± 95 % interval over seeds (t); rows: common; preset: quick; " + NOTE + "\n"
+        "- mean ± 95 % interval over seeds (t), mean and range for fewer than three seeds;"
+        " rows: common; preset: quick; " + NOTE + "\n"
     )
 
 
@@ -74,7 +76,8 @@ def test_table3_shows_energies_of_heldout_and_forces_of_comp6(tmp_path):
         "| SF-MP2/E | 1 | 2.00 (one seed) | 2.95 ± 0.02 | 8.00 (one seed) | 8.59 ± 0.42 |",
         "| MF-DZ/EF-MP2/E | 1 | 1.00 (one seed) | 1.72 ± 0.02 | — | 3.42 ± 0.09 |",
         "",
-        "- mean and range over seeds; rows: common; preset: quick; " + NOTE,
+        "- mean ± 95 % interval over seeds (t), mean and range for fewer than three seeds; rows: common; preset: quick; "
+        + NOTE,
     ]
 
 
@@ -88,7 +91,8 @@ def test_table4_shows_conformer_energies_of_comp6_and_names_the_rows_that_were_u
         "| MF-DZ/E-CC/E | 1 | 2.50 (one seed) | 2.76 ± 0.03 | 1.25 (one seed) | 2.60 ± 0.03 |",
         "",
         "- Not trained: SF-CC/E, MF-DZ/EF-CC/E.",
-        "- mean and range over seeds; rows: all; preset: paper; " + NOTE,
+        "- mean ± 95 % interval over seeds (t), mean and range for fewer than three seeds; rows: all; preset: paper; "
+        + NOTE,
     ]
 
 
@@ -155,3 +159,11 @@ def test_the_command_prints_the_tables_that_it_writes(tmp_path, capsys, options,
     written = [(tmp_path / "tables" / name).read_text() for name in names]
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == names
     assert capsys.readouterr().out == "".join(f"{text}\n" for text in written)
+
+
+def test_tables_say_what_predicting_zero_would_give(tmp_path):
+    metrics = heldout("wb97x_tz", 1.0, 2.0)
+    metrics["heldout"]["wb97x_tz"]["force_label_rms_kcal_per_mol_per_angstrom"] = 31.25
+    make_run(tmp_path, "SF-TZ/E", 0, metrics)
+    text = write_tables(tmp_path, read_results(tmp_path))[0].read_text()
+    assert "- force, held-out TZ: predicting zero has an RMSE of 31.25 kcal/mol/Å.\n" in text

@@ -105,6 +105,10 @@ def _read_group(
 
     energies: dict[str, np.ndarray] = {}
     forces: dict[str, np.ndarray] = {}
+    if kept_labels is not None and not all(has_level(group, level) for level in common_levels):
+        common_levels, common = (), np.zeros(n_conformers, bool)  # a level nobody asked for
+    else:
+        common = np.ones(n_conformers, bool)
     for level in dict.fromkeys([*wanted, *common_levels]):
         parts = [read_array(group, key, path, (n_conformers,)) for key in level.energy_keys]
         values = np.sum([part.astype(np.float64) for part in parts], axis=0)
@@ -121,7 +125,6 @@ def _read_group(
             values[has_hole] = np.nan  # forces with a hole are no forces
             forces[level.id] = values
 
-    common = np.ones(n_conformers, bool)
     for level in common_levels:
         common &= np.isfinite(energies[level.id])
     kept = common
@@ -149,6 +152,11 @@ def _read_group(
         forces={level_id: values[kept] for level_id, values in forces.items()},
     )
     return block, common
+
+
+def has_level(group: h5py.Group, level: Level) -> bool:
+    """Whether a group has the keys of a level's energy."""
+    return all(key in group for key in level.energy_keys)
 
 
 def labels_in_file(path: Path) -> Labels:

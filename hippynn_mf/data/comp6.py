@@ -137,7 +137,10 @@ def _read_molecule(
 
 def _check_level_of_theory(group: h5py.Group, key: str, level: Level, path: Path) -> None:
     """Refuse a key map that calls `energies` or `forces` another level than the file's `lot`."""
-    if key not in KEYS_OF_LOT or "lot" not in group:
+    if key not in KEYS_OF_LOT:
+        return
+    if "lot" not in group:
+        log.warning("%s: %s has no lot; %s is taken for %s", path, group.name, key, level.id)
         return
     found = bytes(np.ravel(group["lot"][()])[0]).decode()
     expected = f"{level.method}/{level.basis}"

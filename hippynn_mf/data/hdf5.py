@@ -39,12 +39,10 @@ def require_dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
     return group[key]
 
 
-def read_array(
-    group: h5py.Group, key: str, path: Path, shape: tuple[int, ...], kept: np.ndarray | None = None
-) -> np.ndarray:
-    """A numeric dataset of the expected shape, or its `kept` rows (a boolean mask).
+def read_array(group: h5py.Group, key: str, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """A numeric dataset of the expected shape, as a whole.
 
-    The whole block is read and masked in memory, which is far faster than a mask inside h5py.
+    Rows are selected in memory afterwards: a mask inside h5py is far slower.
     """
     dataset = require_dataset(group, key, path)
     if dataset.shape != shape:
@@ -55,8 +53,7 @@ def read_array(
         raise UserError(
             f"{path}, group {group.name}: {key} holds {dataset.dtype}, numbers were expected."
         )
-    values = dataset[()]
-    return np.asarray(values if kept is None else values[kept])
+    return np.asarray(dataset[()])
 
 
 def refuse_infinite(values: np.ndarray, what: str, path: Path, group: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,6 @@ from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 # Beyond these a value is counted as absurd: it exists, but hardly near equilibrium.
 LARGEST_FORCE = 1.0  # hartree/Å, of one atom
 SHORTEST_DISTANCE = 0.5  # Å
-CHUNK = 100_000  # structures at a time, so that memory does not grow with their pairs
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -136,22 +136,25 @@ def _overlap(structures: Structures, levels: list[Level]) -> dict[str, int]:
 
 
 def count_duplicates(structures: Structures) -> int:
-    """Structures that repeat another one exactly: same species, same positions."""
-    numbers = structures.species[:, :, None].astype(np.float32)
-    keys = np.concatenate([numbers, structures.positions.astype(np.float32)], axis=2)
-    return len(keys) - len({row.tobytes() for row in keys})
+    """Structures that repeat another one of their group exactly: same atoms, same positions."""
+    repeated = 0
+    for _, members in structures.by_group():
+        digests = {
+            hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in members.positions
+        }
+        repeated += len(members) - len(digests)
+    return repeated
 
 
 def count_close_atoms(structures: Structures) -> int:
     """Structures in which two atoms are closer than `SHORTEST_DISTANCE`."""
     count = 0
-    for start in range(0, len(structures), CHUNK):
-        part = structures[np.arange(start, min(start + CHUNK, len(structures)))]
-        close = np.zeros(len(part), bool)
-        for i, j in itertools.combinations(range(part.species.shape[1]), 2):
-            both = part.atom_mask[:, i] & part.atom_mask[:, j]
-            distance = np.linalg.norm(part.positions[:, i] - part.positions[:, j], axis=1)
-            close |= both & (distance < SHORTEST_DISTANCE)
+    for _, members in structures.by_group():
+        n_atoms = int(members.atom_mask[0].sum())
+        close = np.zeros(len(members), bool)
+        for i, j in itertools.combinations(range(n_atoms), 2):
+            bond = members.positions[:, i] - members.positions[:, j]
+            close |= np.einsum("nx,nx->n", bond, bond) < SHORTEST_DISTANCE**2
         count += int(close.sum())
     return count
 

@@ -13,7 +13,7 @@ from hippynn_mf.data.splits import split_structures
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels
-from hippynn_mf.levels import Level
+from hippynn_mf.levels import Level, get_level
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,10 @@ def load_splits(
     rows: Rows,
     split_seed: int,
 ) -> Mapping[str, Structures]:
-    """Read a file in the ANI-1x layout and split it; all its levels are kept as references.
+    """Read a file in the ANI-1x layout and split it.
+
+    The test structures keep the labels of every level in the file, as references; the others keep
+    those of the experiment.
 
     Raises UserError for wrong input, an empty split, a level without any label in training or
     validation, or forces whose sign is proved wrong.
@@ -41,12 +44,11 @@ def load_splits(
     parts = split_structures(structures, is_common, split_seed)
     for split in ("train", "valid"):
         refuse_missing_level(parts[split], labels, split, path)
-    for level, properties in labels.items():
-        if properties.forces:
-            outcome = require_force_sign(parts["train"], level, str(path))
-            if outcome.verdict == "undecided":
-                log.warning("%s: energies do not prove the sign of %s forces", path, level.id)
-    return parts
+    for name in structures.forces:  # trained on or only evaluated against
+        outcome = require_force_sign(parts["train"], get_level(name), str(path))
+        if outcome.verdict == "undecided":
+            log.warning("%s: energies do not prove the sign of %s forces", path, name)
+    return {name: part if name == "test" else part.only(labels) for name, part in parts.items()}
 
 
 def refuse_missing_level(part: Structures, labels: Labels, split: str, path: Path) -> None:

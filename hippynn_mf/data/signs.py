@@ -39,13 +39,14 @@ def find_force_sign(structures: Structures, level: Level) -> ForceSign:
     Each conformer is compared with the most similar one of its group, after superposition.
     `undecided` where there are too few labelled pairs, or no clear relation.
     """
-    labelled = structures[structures.has_energy(level) & structures.has_forces(level)]
-    names = np.unique(labelled.groups)
+    labelled = np.flatnonzero(structures.has_energy(level) & structures.has_forces(level))
+    groups = structures.groups[labelled]
+    names = np.unique(groups)
     chosen = names[np.linspace(0, len(names) - 1, min(len(names), MAX_GROUPS)).astype(int)]
     estimates: list[float] = []
     changes: list[float] = []
     for group in chosen if len(names) else []:
-        members = labelled[np.flatnonzero(labelled.groups == group)[:MAX_CONFORMERS]]
+        members = structures[labelled[groups == group][:MAX_CONFORMERS]]
         n_atoms = int(members.atom_mask[0].sum())
         positions = members.positions[:, :n_atoms].astype(np.float64)
         forces = members.forces[level.id][:, :n_atoms].astype(np.float64)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level
 
 
@@ -21,7 +22,7 @@ class Structures:
         energies: level id → (n,) float64 in hartree, NaN where the label is missing.
         forces: level id → (n, n_atoms_max, 3) float32, −dE/dR in hartree/Å. All atoms of a
             conformer without the label are NaN; padding is 0.
-        groups: (n,) index into `group_names`, the file's groups.
+        groups: (n,) index into `group_names`, the file's groups, in ascending order.
         rows: (n,) position of each conformer in the whole file, which identifies it.
         group_names: names of the file's groups.
     """
@@ -37,8 +38,8 @@ class Structures:
     def __len__(self) -> int:
         return len(self.species)
 
-    def __getitem__(self, index: np.ndarray) -> Structures:
-        """The conformers selected by an integer or boolean index."""
+    def __getitem__(self, index: np.ndarray | slice) -> Structures:
+        """The conformers selected by an integer or boolean index, or by a slice."""
         return replace(
             self,
             species=self.species[index],
@@ -62,12 +63,22 @@ class Structures:
         """(n,) True where a conformer has forces of this level."""
         return np.isfinite(self.forces[level.id]).all(axis=(1, 2))
 
+    def only(self, labels: Labels) -> Structures:
+        """The same conformers with these labels alone."""
+        kept = {level.id for level in labels}
+        with_forces = {level.id for level, properties in labels.items() if properties.forces}
+        return replace(
+            self,
+            energies={name: v for name, v in self.energies.items() if name in kept},
+            forces={name: v for name, v in self.forces.items() if name in with_forces},
+        )
+
     def by_group(self) -> Iterator[tuple[str, Structures]]:
         """The conformers of each group that has any, with its name."""
-        for index, name in enumerate(self.group_names):
-            members = np.flatnonzero(self.groups == index)
-            if len(members):
-                yield name, self[members]
+        bounds = np.searchsorted(self.groups, np.arange(len(self.group_names) + 1))
+        for name, start, stop in zip(self.group_names, bounds[:-1], bounds[1:], strict=True):
+            if stop > start:
+                yield name, self[slice(start, stop)]
 
 
 @dataclass(frozen=True)
