@@ -76,8 +76,7 @@ def test_table3_shows_energies_of_heldout_and_forces_of_comp6(tmp_path):
         "| SF-MP2/E | 1 | 2.00 (one seed) | 2.95 ± 0.02 | 8.00 (one seed) | 8.59 ± 0.42 |",
         "| MF-DZ/EF-MP2/E | 1 | 1.00 (one seed) | 1.72 ± 0.02 | — | 3.42 ± 0.09 |",
         "",
-        "- mean ± 95 % interval over seeds (t), mean and range for fewer than three seeds; rows: common; preset: quick; "
-        + NOTE,
+        SPREAD + " rows: common; preset: quick; " + NOTE,
     ]
 
 
@@ -91,8 +90,7 @@ def test_table4_shows_conformer_energies_of_comp6_and_names_the_rows_that_were_u
         "| MF-DZ/E-CC/E | 1 | 2.50 (one seed) | 2.76 ± 0.03 | 1.25 (one seed) | 2.60 ± 0.03 |",
         "",
         "- Not trained: SF-CC/E, MF-DZ/EF-CC/E.",
-        "- mean ± 95 % interval over seeds (t), mean and range for fewer than three seeds; rows: all; preset: paper; "
-        + NOTE,
+        SPREAD + " rows: all; preset: paper; " + NOTE,
     ]
 
 
