@@ -339,19 +339,25 @@ class _BestModel:
 
 @contextlib.contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
-    """Send the package's log and hippynn's prints to a file; silence hippynn's progress bars."""
+    """Send the package's log, warnings and hippynn's prints to a file; no hippynn progress bars."""
     bars, hippynn.settings.PROGRESS = hippynn.settings.PROGRESS, None
     with path.open("a") as stream:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-        root = logging.getLogger("hippynn_mf")
-        root.addHandler(handler)
-        level = root.level
-        root.setLevel(logging.INFO)
+        package, raised = logging.getLogger("hippynn_mf"), logging.getLogger("py.warnings")
+        level, propagates = package.level, raised.propagate
+        for logger in (package, raised):
+            logger.addHandler(handler)
+        package.setLevel(logging.INFO)
+        raised.propagate = False  # a warning on the terminal would break the progress bar
+        logging.captureWarnings(True)
         try:
             with contextlib.redirect_stdout(stream):
                 yield
         finally:
-            root.setLevel(level)
-            root.removeHandler(handler)
+            logging.captureWarnings(False)
+            package.setLevel(level)
+            raised.propagate = propagates
+            for logger in (package, raised):
+                logger.removeHandler(handler)
             hippynn.settings.PROGRESS = bars

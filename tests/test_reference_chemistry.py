@@ -12,7 +12,8 @@ import pytest
 from hippynn_mf.data.embedded import MINI_ANI1X
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
-TOLERANCE = 1e-6  # hartree, and hartree/Å for forces, beyond the float32 of the file
+ENERGY_TOLERANCE = 1e-6  # hartree
+FORCE_TOLERANCE = 1e-5  # hartree/Å: orbital gradients are converged to 1e-5 hartree/bohr
 
 pytestmark = pytest.mark.slow
 
@@ -39,5 +40,5 @@ def test_stored_conformer_is_recomputed(qm_labels, formula):
     labels = qm_labels.all_labels(numbers, positions, {})
     assert len(labels) == 11
     for key, value in labels.items():
-        atol = TOLERANCE + (1e-7 * np.abs(value).max() if key.endswith("forces") else 0)
+        atol = FORCE_TOLERANCE if key.endswith("forces") else ENERGY_TOLERANCE
         np.testing.assert_allclose(stored[key], value, rtol=0, atol=atol, err_msg=key)
