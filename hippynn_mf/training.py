@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import hippynn
 import numpy as np
 import torch
 from hippynn.experiment import assemble_for_training
@@ -26,12 +22,13 @@ from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation import evaluate_model, load_comp6, reference_labels
-from hippynn_mf.files import replace_when_complete, write_npz
+from hippynn_mf.files import write_npz
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels, join_labels, plain_labels
 from hippynn_mf.losses import LossWeights, build_loss, build_metrics, stopping_metric_name
 from hippynn_mf.models import Model, build_model, refuse_unknown_species
 from hippynn_mf.pretraining import initialize_heads
+from hippynn_mf.recording import BestModel, EpochRecord, logged_to
 from hippynn_mf.runs import RunFolder, RunSettings
 
 log = logging.getLogger(__name__)
@@ -93,7 +90,7 @@ def _train_in(
     device: torch.device,
 ) -> None:
     """Train, evaluate and write everything that a prepared run folder still lacks."""
-    with _logged_to(folder.file("log.txt")):
+    with logged_to(folder.file("log.txt")):
         log.info("%s, seed %d, on %s", settings.name, settings.seed, device)
         start = time.perf_counter()
         train_model(
@@ -101,7 +98,7 @@ def _train_in(
             database,
             settings.hyperparameters,
             device=device,
-            callbacks=lambda tracker: [_EpochRecord(folder, tracker), _BestModel(folder, model)],
+            callbacks=lambda tracker: [EpochRecord(folder, tracker), BestModel(folder, model)],
         )
         seconds = time.perf_counter() - start
         load_best(model, folder)
@@ -300,64 +297,3 @@ def _facts(parts: Mapping[str, Structures], labels: Any, device: torch.device) -
         "device_used": str(device),
         "versions": {name: version(name) for name in PACKAGES},
     }
-
-
-class _EpochRecord:
-    """Appends the metrics of every epoch to `epochs.jsonl`."""
-
-    def __init__(self, folder: RunFolder, tracker: MetricTracker) -> None:
-        self.folder = folder
-        self.tracker = tracker
-
-    def __call__(self, epoch: int, better: bool) -> None:
-        metrics = self.tracker.epoch_metric_values[-1]
-        if not all(math.isfinite(value) for value in metrics["valid"].values()):
-            raise UserError(
-                f"Training diverged in epoch {epoch + 1}: a validation metric is not finite. "
-                "Lower learning_rate, or look for absurd labels with 'hippynn-mf data info'."
-            )
-        record = {"epoch": epoch, "best": better, "wall_s": self.tracker.epoch_times[-1], **metrics}
-        with self.folder.file("epochs.jsonl").open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
-
-
-class _BestModel:
-    """Writes the parameters whenever an epoch is the best so far.
-
-    hippynn sets `best_model` only after its callbacks, so the current parameters are written.
-    """
-
-    def __init__(self, folder: RunFolder, model: Model) -> None:
-        self.folder = folder
-        self.model = model
-
-    def __call__(self, epoch: int, better: bool) -> None:
-        if better:
-            with replace_when_complete(self.folder.file("model.pt")) as partial:
-                torch.save(self.model.parameters.state_dict(), partial)
-
-
-@contextlib.contextmanager
-def _logged_to(path: Path) -> Iterator[None]:
-    """Send the package's log, warnings and hippynn's prints to a file; no hippynn progress bars."""
-    bars, hippynn.settings.PROGRESS = hippynn.settings.PROGRESS, None
-    with path.open("a") as stream:
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-        package, raised = logging.getLogger("hippynn_mf"), logging.getLogger("py.warnings")
-        level, propagates = package.level, raised.propagate
-        for logger in (package, raised):
-            logger.addHandler(handler)
-        package.setLevel(logging.INFO)
-        raised.propagate = False  # a warning on the terminal would break the progress bar
-        logging.captureWarnings(True)
-        try:
-            with contextlib.redirect_stdout(stream):
-                yield
-        finally:
-            logging.captureWarnings(False)
-            package.setLevel(level)
-            raised.propagate = propagates
-            for logger in (package, raised):
-                logger.removeHandler(handler)
-            hippynn.settings.PROGRESS = bars

@@ -286,7 +286,8 @@ def test_cosine_lowers_the_rate_to_zero_in_the_last_epoch():
 def test_a_schedule_is_built_without_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        controlled_optimizer()
+        _, controller = controlled_optimizer()
+    assert len(controller.scheduler_list) == 1
 
 
 @pytest.mark.gpu

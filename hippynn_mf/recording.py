@@ -1,0 +1,82 @@
+"""What a training leaves in its run folder while it goes on: metrics, best parameters, a log."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import hippynn
+import torch
+from hippynn.experiment.metric_tracker import MetricTracker
+
+from hippynn_mf.errors import UserError
+from hippynn_mf.files import replace_when_complete
+from hippynn_mf.models import Model
+from hippynn_mf.runs import RunFolder
+
+
+class EpochRecord:
+    """Appends the metrics of every epoch to `epochs.jsonl`."""
+
+    def __init__(self, folder: RunFolder, tracker: MetricTracker) -> None:
+        self.folder = folder
+        self.tracker = tracker
+
+    def __call__(self, epoch: int, better: bool) -> None:
+        """Append the metrics; a UserError if one is not finite: the training diverged."""
+        metrics = self.tracker.epoch_metric_values[-1]
+        if not all(math.isfinite(value) for value in metrics["valid"].values()):
+            raise UserError(
+                f"Training diverged in epoch {epoch + 1}: a validation metric is not finite. "
+                "Lower learning_rate, or look for absurd labels with 'hippynn-mf data info'."
+            )
+        record = {"epoch": epoch, "best": better, "wall_s": self.tracker.epoch_times[-1], **metrics}
+        with self.folder.file("epochs.jsonl").open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+
+class BestModel:
+    """Writes the parameters whenever an epoch is the best so far.
+
+    hippynn sets `best_model` only after its callbacks, so the current parameters are written.
+    """
+
+    def __init__(self, folder: RunFolder, model: Model) -> None:
+        self.folder = folder
+        self.model = model
+
+    def __call__(self, epoch: int, better: bool) -> None:
+        """Write the parameters if this epoch is the best so far."""
+        if better:
+            with replace_when_complete(self.folder.file("model.pt")) as partial:
+                torch.save(self.model.parameters.state_dict(), partial)
+
+
+@contextlib.contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Send the package's log, warnings and hippynn's prints to a file; no hippynn progress bars."""
+    bars, hippynn.settings.PROGRESS = hippynn.settings.PROGRESS, None
+    with path.open("a") as stream:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+        package, raised = logging.getLogger("hippynn_mf"), logging.getLogger("py.warnings")
+        level, propagates = package.level, raised.propagate
+        for logger in (package, raised):
+            logger.addHandler(handler)
+        package.setLevel(logging.INFO)
+        raised.propagate = False  # a warning on the terminal would break the progress bar
+        logging.captureWarnings(True)
+        try:
+            with contextlib.redirect_stdout(stream):
+                yield
+        finally:
+            logging.captureWarnings(False)
+            package.setLevel(level)
+            raised.propagate = propagates
+            for logger in (package, raised):
+                logger.removeHandler(handler)
+            hippynn.settings.PROGRESS = bars
