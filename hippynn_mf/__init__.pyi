@@ -11,6 +11,9 @@ from .levels import register_level as register_level
 from .losses import LossWeights as LossWeights
 from .losses import build_loss as build_loss
 from .losses import build_metrics as build_metrics
+from .networks import FastHipnn as FastHipnn
+from .networks import FastHipnnQuad as FastHipnnQuad
+from .networks import FastHipnnVec as FastHipnnVec
 from .nodes import Head as Head
 from .nodes import Heads as Heads
 from .nodes import build_heads as build_heads

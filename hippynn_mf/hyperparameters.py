@@ -37,6 +37,8 @@ class Hyperparameters(BaseModel):
     dist_soft_max: PositiveFloat = 5.5
     dist_hard_max: PositiveFloat = 6.5
     species: tuple[int, ...] = (0, 1, 6, 7, 8)
+    # `fast` and `stock` are the same function of the same parameters, see `interaction.py`.
+    interaction: Literal["fast", "stock"] = "fast"
 
     # loss, equation 1
     energy_weight: float = Field(1.0, ge=0)

@@ -10,16 +10,13 @@ import numpy as np
 import torch
 from hippynn.graphs import Predictor
 from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
-from hippynn.graphs.nodes.networks import Hipnn, HipnnQuad, HipnnVec
 
 from hippynn_mf.data.database import POSITIONS, SPECIES
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels, Properties
+from hippynn_mf.networks import NETWORKS
 from hippynn_mf.nodes import Heads, build_heads
-
-# HIP-NN-TS with scalars (ℓ = 0), vectors (1) or quadrupoles (2).
-NETWORKS = (Hipnn, HipnnVec, HipnnQuad)
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,8 @@ def build_model(hyperparameters: Hyperparameters, labels: Labels) -> Model:
     """Build a model with fresh weights, drawn from torch's global random state."""
     species = SpeciesNode(db_name=SPECIES)
     positions = PositionsNode(db_name=POSITIONS)
-    network_class = NETWORKS[hyperparameters.tensor_order]
+    networks = NETWORKS[hyperparameters.interaction]
+    network_class = networks[hyperparameters.tensor_order]
     network = network_class(
         "network", (species, positions), module_kwargs=hyperparameters.network_arguments()
     )

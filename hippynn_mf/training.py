@@ -91,7 +91,10 @@ def _train_in(
 ) -> None:
     """Train, evaluate and write everything that a prepared run folder still lacks."""
     with logged_to(folder.file("log.txt")):
-        log.info("%s, seed %d, on %s", settings.name, settings.seed, device)
+        interaction = settings.hyperparameters.interaction
+        log.info(
+            "%s, seed %d, on %s, %s interaction", settings.name, settings.seed, device, interaction
+        )
         start = time.perf_counter()
         train_model(
             model,
@@ -220,7 +223,7 @@ def train_model(
     initialize_heads(heads, database)
 
     parameters = [p for p in modules.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=hyperparameters.learning_rate)
+    optimizer = torch.optim.Adam(parameters, lr=hyperparameters.learning_rate, fused=True)
     controller = PatienceController(
         optimizer=optimizer,
         scheduler=build_scheduler(optimizer, hyperparameters),

@@ -37,11 +37,12 @@ from hippynn_mf.data.ani1x import read_ani1x
 from hippynn_mf.data.database import POSITIONS, SPECIES, is_per_atom, training_arrays
 from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.errors import UserError
-from hippynn_mf.hyperparameters import get_hyperparameters
+from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import PAPER_LEVELS
 from hippynn_mf.losses import build_loss
 from hippynn_mf.models import Model, build_model
+from hippynn_mf.networks import NETWORKS
 from hippynn_mf.training import choose_device
 
 LABEL_SETS: Sequence[Mapping[str, str]] = (
@@ -72,11 +73,12 @@ def draw_batch(batch_size: int, seed: int, device: torch.device) -> Batch:
     }
 
 
-def build_stock_loss(model: Model, labels: Labels) -> Any:
+def build_stock_loss(model: Model, hyperparameters: Hyperparameters, labels: Labels) -> Any:
     """Equation 1 of the same model in stock nodes, with the same weights."""
     species, positions = SpeciesNode(db_name=SPECIES), PositionsNode(db_name=POSITIONS)
     trunk = model.heads.network
-    network = type(trunk)("stock", (species, positions), module_kwargs=trunk.module_kwargs)
+    network_class = NETWORKS["stock"][hyperparameters.tensor_order]
+    network = network_class("stock", (species, positions), module_kwargs=trunk.module_kwargs)
     network.torch_module.load_state_dict(trunk.torch_module.state_dict())
     terms = []
     for level, properties in labels.items():
@@ -97,7 +99,9 @@ def make_step(loss: Any, batch: Batch, device: torch.device) -> tuple[float, Tim
     modules, names = assemble_for_training(loss, {"loss": loss})
     model, loss_module = modules.model.to(device), modules.loss.to(device)
     model.train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.0)  # every step works on the same weights
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=0.0, fused=True
+    )  # every step works on the same weights
     step = get_step_function(optimizer)
     inputs = [batch[name].clone() for name in names["inputs"]]
     targets = [batch[name] for name in names["targets"]]
@@ -140,11 +144,12 @@ def main(
     repeats: Annotated[int, typer.Option(min=2, help="Timed steps of each model.")] = 30,
     batch_size: Annotated[int, typer.Option(min=1, help="Structures in the batch.")] = 64,
     preset: Annotated[str, typer.Option(help="Network: paper or quick.")] = "paper",
+    interaction: Annotated[str, typer.Option(help="Of our model: fast or stock.")] = "fast",
     seed: Annotated[int, typer.Option(help="Of the batch and of the weights.")] = 0,
 ) -> None:
     """Print a Markdown table of step times: stock hippynn nodes, and hippynn_mf."""
     target = choose_device(device)
-    hyperparameters = get_hyperparameters(preset)
+    hyperparameters = get_hyperparameters(preset, {"interaction": interaction})
     batch = draw_batch(batch_size, seed, target)
     rows = []
     for plain in tqdm(LABEL_SETS, unit="label set"):
@@ -152,7 +157,9 @@ def main(
         torch.manual_seed(seed)
         model = build_model(hyperparameters, labels)
         with contextlib.redirect_stdout(sys.stderr):  # hippynn prints while it assembles
-            stock_loss, stock = make_step(build_stock_loss(model, labels), batch, target)
+            stock_loss, stock = make_step(
+                build_stock_loss(model, hyperparameters, labels), batch, target
+            )
             our_loss, ours = make_step(build_loss(model.heads), batch, target)
         name = " + ".join(f"{level}/{properties}" for level, properties in plain.items())
         if not math.isclose(stock_loss, our_loss, rel_tol=ROUNDING):
@@ -166,8 +173,8 @@ def main(
     typer.echo(
         f"{where}, {torch.get_num_threads()} torch and {numba.get_num_threads()} numba threads, "
         f"{custom_kernels.CUSTOM_KERNELS_ACTIVE} kernels, torch {torch.__version__}; {preset} "
-        f"network, {batch_size} structures of up to {batch[SPECIES].shape[1]} atoms, "
-        f"{repeats} steps of each\n"
+        f"network, {interaction} interaction in ours, {batch_size} structures of up to "
+        f"{batch[SPECIES].shape[1]} atoms, {repeats} steps of each\n"
     )
     typer.echo("| labels | stock ms | ours ms | ratio | loss, stock | loss, ours |")
     typer.echo("|---|---|---|---|---|---|")

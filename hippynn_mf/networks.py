@@ -1,0 +1,99 @@
+"""HIP-NN-TS networks with the fast interaction: hippynn's parameters, a quarter of the time.
+
+`FastHipnnQuad("hipnn", (species, positions), module_kwargs=...)` stands where hippynn's `HipnnQuad`
+does; a `state_dict` of one loads into the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hippynn.graphs.nodes import networks as stock_nodes
+from hippynn.networks import hipnn as stock_modules
+from torch import Tensor
+
+from hippynn_mf.interaction import (
+    FastInteractLayer,
+    FastInteractLayerQuad,
+    FastInteractLayerVec,
+    Pairs,
+)
+
+
+class _FastForward:
+    """The forward pass of a hippynn network over fast interaction layers."""
+
+    _interaction_class: Any
+
+    def forward(
+        self: Any,
+        features: Tensor,
+        pair_first: Tensor,
+        pair_second: Tensor,
+        pair_dist: Tensor,
+        pair_coord: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Features of every block (n_atoms, n_features), from the one-hot species on."""
+        pairs = Pairs.of(
+            pair_first,
+            pair_second,
+            pair_dist.reshape(-1),
+            None if pair_coord is None else pair_coord.reshape(-1, 3),
+            tensor_order=self._interaction_class.tensor_order,
+            n_atoms=len(features),
+        )
+        outputs = [features.to(pair_dist.dtype)]
+        for interaction, *atom_layers in self.blocks:
+            hidden = self._activated(interaction(outputs[-1], pairs))
+            for layer in atom_layers:
+                hidden = self._activated(layer(hidden))
+            outputs.append(hidden)
+        return outputs
+
+    def _activated(self: Any, features: Tensor) -> Tensor:
+        """Residual layers apply the activation themselves."""
+        return features if self.resnet else self.activation(features)
+
+
+class FastHipnnModule(_FastForward, stock_modules.Hipnn):
+    """hippynn's `Hipnn` module (ℓ = 0)."""
+
+    _interaction_class = FastInteractLayer
+
+
+class FastHipnnVecModule(_FastForward, stock_modules.HipnnVec):
+    """hippynn's `HipnnVec` module (ℓ = 1)."""
+
+    _interaction_class = FastInteractLayerVec
+
+
+class FastHipnnQuadModule(_FastForward, stock_modules.HipnnQuad):
+    """hippynn's `HipnnQuad` module (ℓ = 2)."""
+
+    _interaction_class = FastInteractLayerQuad
+
+
+class FastHipnn(stock_nodes.Hipnn):
+    """Node of HIP-NN (ℓ = 0) with the fast interaction; arguments as hippynn's `Hipnn`."""
+
+    _auto_module_class = FastHipnnModule
+
+
+class FastHipnnVec(stock_nodes.HipnnVec):
+    """Node of HIP-NN-TS with vectors (ℓ = 1); arguments as hippynn's `HipnnVec`."""
+
+    _auto_module_class = FastHipnnVecModule
+
+
+class FastHipnnQuad(stock_nodes.HipnnQuad):
+    """Node of HIP-NN-TS with quadrupoles (ℓ = 2); arguments as hippynn's `HipnnQuad`."""
+
+    _auto_module_class = FastHipnnQuadModule
+
+
+# Network nodes by the name of their interaction and by ℓ.
+NETWORKS: Mapping[str, tuple[type, type, type]] = {
+    "fast": (FastHipnn, FastHipnnVec, FastHipnnQuad),
+    "stock": (stock_nodes.Hipnn, stock_nodes.HipnnVec, stock_nodes.HipnnQuad),
+}
