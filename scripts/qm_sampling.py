@@ -3,7 +3,9 @@
 Conformers are drawn from the harmonic thermal distribution around the GFN2-xTB minimum, in the
 spirit of ANI-1x: each normal mode has the classical variance kT/ω², with the temperature drawn
 log-uniformly from 100 to 1000 K for every conformer. Modes below `SOFTEST_WAVENUMBER` are drawn
-as if they had that wavenumber, because a straight displacement is no torsion.
+as if they had that wavenumber, because a straight displacement is no torsion. For the same reason a
+conformer more than `HIGHEST_ENERGY` above its minimum, by GFN2-xTB, is drawn again: a torsion drawn
+straight has torn the molecule.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from tblite.ase import TBLite
 
 TEMPERATURES = (100.0, 1000.0)  # K
 SOFTEST_WAVENUMBER = 200.0  # 1/cm
+HIGHEST_ENERGY = 40.0  # kcal/mol; the mean of ethane at 1000 K is 18
 HESSIAN_STEP = 0.005  # Å
 
 # Starting points (Å) for the optimiser, where ASE's G2 collection has no such molecule.
@@ -145,6 +148,15 @@ def draw_conformer(minimum: Minimum, seed: tuple[int, ...]) -> np.ndarray:
     Deterministic in `seed`, one tuple of integers for each conformer.
     """
     rng = np.random.default_rng(seed)
+    highest = xtb_energy(minimum.numbers, minimum.positions) + HIGHEST_ENERGY
+    while True:
+        positions = draw_harmonic(minimum, rng)
+        if xtb_energy(minimum.numbers, positions) <= highest:
+            return positions
+
+
+def draw_harmonic(minimum: Minimum, rng: np.random.Generator) -> np.ndarray:
+    """Positions (n_atoms, 3) in Å of the harmonic distribution at a random temperature."""
     temperature = np.exp(rng.uniform(*np.log(TEMPERATURES)))
     softest = (SOFTEST_WAVENUMBER / curvature_to_wavenumber(1.0)) ** 2
     widths = np.sqrt(units.kB * temperature / np.maximum(minimum.curvatures, softest))
@@ -152,3 +164,9 @@ def draw_conformer(minimum: Minimum, seed: tuple[int, ...]) -> np.ndarray:
     displacement = np.tensordot(amplitudes, minimum.modes, axes=1)
     positions = minimum.positions + displacement / np.sqrt(minimum.masses)[:, None]
     return positions.astype(np.float32).astype(np.float64)
+
+
+def xtb_energy(numbers: np.ndarray, positions: np.ndarray) -> float:
+    """GFN2-xTB energy in kcal/mol."""
+    atoms = Atoms(numbers, positions, calculator=TBLite(method="GFN2-xTB", verbosity=0))
+    return float(atoms.get_potential_energy() / (units.kcal / units.mol))

@@ -59,7 +59,8 @@ def test_plan_holds_every_conformer_once_and_a_third_before_comp6(generator):
     assert sum(s.kind == "low" for s in first) >= 500
 
 
-def test_geometry_of_a_conformer_depends_on_its_own_name_only(generator, sampling):
+def test_geometry_of_a_conformer_depends_on_its_own_name_only(generator, sampling, monkeypatch):
+    monkeypatch.setattr(sampling, "xtb_energy", lambda numbers, positions: 0.0)
     minimum = planted_minimum(sampling)
     samples = generator.plan_samples()[:50]
     drawn = [sampling.draw_conformer(minimum, sample.seed) for sample in samples]
@@ -86,13 +87,41 @@ def test_modes_carry_half_a_kt_each(sampling, monkeypatch):
     temperature = 500.0
     monkeypatch.setattr(sampling, "TEMPERATURES", (temperature, temperature))
     minimum = planted_minimum(sampling)
+    rng = np.random.default_rng(1)
     shifts = np.array(
-        [sampling.draw_conformer(minimum, (1, i)) - minimum.positions for i in range(4000)]
+        [sampling.draw_harmonic(minimum, rng) - minimum.positions for _ in range(4000)]
     )
     curvature = minimum.curvatures[0] * 12.0  # eV/Å²
     energy = curvature * np.square(shifts[:, 0]).mean(axis=0) / 2
     np.testing.assert_allclose(energy, units.kB * temperature / 2, rtol=0.08)
     np.testing.assert_allclose(shifts[:, 1:], 0, atol=1e-6)
+
+
+def test_a_torn_conformer_is_drawn_again(sampling, monkeypatch):
+    minimum = planted_minimum(sampling)
+    drawn = []
+
+    def xtb_energy(numbers, positions):
+        """Two torn conformers, then a whole one; the minimum is at -100."""
+        if positions is minimum.positions:
+            return -100.0
+        drawn.append(positions)
+        return -100.0 + sampling.HIGHEST_ENERGY + [5.0, 0.1, -0.1][len(drawn) - 1]
+
+    monkeypatch.setattr(sampling, "xtb_energy", xtb_energy)
+    positions = sampling.draw_conformer(minimum, (1, 2))
+    np.testing.assert_array_equal(positions, drawn[2])
+    assert len({p.tobytes() for p in drawn}) == 3
+
+
+def test_xtb_energy_is_in_kcal_per_mol(sampling):
+    # Bond energy of H2 by GFN2-xTB: 0.98266 Ha for the molecule, 0.39348 Ha for an atom.
+    near, far = (
+        sampling.xtb_energy(np.array([1, 1]), np.array([[0.0, 0, 0], [0, 0, d]]))
+        for d in (0.7764, 0.9)
+    )
+    assert near / 627.5095 == pytest.approx(-0.98266, abs=2e-4)
+    assert far > near
 
 
 def test_wavenumber_agrees_with_the_textbook_formula(sampling):
