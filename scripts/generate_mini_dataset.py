@@ -80,7 +80,8 @@ FORCE_KEYS = ("wb97x_dz.forces", "wb97x_tz.forces")
 
 PROVENANCE = {
     "license": "BSD-3-Clause",
-    "sampling": "harmonic thermal samples of GFN2-xTB minima, 100-1000 K (scripts/qm_sampling.py)",
+    "sampling": "harmonic thermal samples of GFN2-xTB minima, 100-1000 K, at most 40 kcal/mol up "
+    "(scripts/qm_sampling.py)",
     "software": "PySCF 2.14, tblite 0.8 (scripts/qm_labels.py)",
     "wb97x_dz": "RKS wB97X/6-31G(d), Cartesian d functions, no density fitting",
     "wb97x_tz": "RKS wB97X/def2-TZVPP, density fitting with def2-universal-JKFIT",

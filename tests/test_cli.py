@@ -79,7 +79,10 @@ def test_the_run_folder_says_what_was_done(run, trained):
     }
     assert stored["n_structures"] == {"train": 160, "valid": 20, "test": 20}
     assert stored["versions"]["hippynn"].startswith("0.1.")
-    assert "on cpu" in (run / "log.txt").read_text() or stored["device_used"] != "cpu"
+    assert stored["settings"]["hyperparameters"]["interaction"] == "fast"
+    log = (run / "log.txt").read_text()
+    assert "fast interaction" in log
+    assert "on cpu" in log or stored["device_used"] != "cpu"
 
 
 def test_the_splits_are_disjoint_and_cover_the_file(run):

@@ -31,14 +31,11 @@ CUSTOM_ENVSUM = hippynn.custom_kernels.envsum
 
 
 @pytest.fixture(autouse=True)
-def _double_precision(monkeypatch):
+def _plain_hippynn(float64, monkeypatch):
     # Random structures have atoms nearer than any molecule: hippynn would warn.
     monkeypatch.setattr(hippynn.settings, "WARN_LOW_DISTANCES", False)
     # hippynn's layers with a plain sum: its numba kernels are off by up to 2e-10 in float64.
     monkeypatch.setattr(hippynn.custom_kernels, "envsum", plain_envsum)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def plain_envsum(sensitivities, features, pair_first, pair_second):

@@ -64,6 +64,22 @@ def test_loaded_parameters_are_those_of_the_nodes():
         assert torch.equal(value, expected[name]), name
 
 
+def test_a_trained_model_does_not_depend_on_the_interaction(float64):
+    labels = {"DZ": "EF", "CC": "EF"}
+    fast = tiny_model(labels, interaction="fast")
+    stock = tiny_model(labels, seed=1, interaction="stock")
+    assert type(fast.heads.network) is not type(stock.heads.network)
+    stock.parameters.load_state_dict(fast.parameters.state_dict())
+    expected = outputs(stock, *structures())
+    for name, value in outputs(fast, *structures()).items():
+        assert_close(value, expected[name])
+
+
+def test_an_unknown_interaction_is_refused():
+    with pytest.raises(UserError, match=r"interaction = 'slow'.*'fast' or 'stock'"):
+        get_hyperparameters("quick", {"interaction": "slow"})
+
+
 def test_a_new_process_predicts_the_same(float64, tmp_path):
     labels = {"DZ": "EF", "CC": "EF"}
     model = tiny_model(labels)
