@@ -42,7 +42,7 @@ Engine = Callable[[Sequence[RunSettings], Path], Iterator[Outcome]]
 
 def execute_run(settings: RunSettings, out: Path) -> Outcome:
     """Train and evaluate one run; a failure is an outcome, so that the other runs go on."""
-    from hippynn_mf.training import train_run
+    from hippynn_mf.running import train_run
 
     try:
         train_run(settings, out)
@@ -150,7 +150,7 @@ def run_campaign(
         (settings.slug, settings.seed): Outcome(settings, None) for settings in runs
     }
     if to_do:
-        from hippynn_mf.training import check_inputs
+        from hippynn_mf.running import check_inputs
 
         check_inputs(to_do)
         with _EpochBar(to_do, out, disable=not progress):

@@ -226,7 +226,7 @@ def evaluate(
 
     Example: hippynn-mf evaluate results/runs/mf_dz_ef_cc_e/seed-0
     """
-    from hippynn_mf.training import evaluate_run
+    from hippynn_mf.running import evaluate_run
 
     for path in runs:
         evaluate_run(RunFolder(path), data=data, comp6=comp6, device=device)

@@ -1,39 +1,23 @@
-"""One run: load, train with hippynn's own loop, evaluate, write the run folder."""
+"""Training a model with hippynn's own loop."""
 
 from __future__ import annotations
 
-import logging
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from hippynn.experiment import assemble_for_training
 from hippynn.experiment.controllers import PatienceController, RaiseBatchSizeOnPlateau
 from hippynn.experiment.metric_tracker import MetricTracker
 from hippynn.experiment.routines import SetupParams, setup_training, training_loop
 
-from hippynn_mf.data.database import TrainingDatabase, build_database
-from hippynn_mf.data.loading import file_hash, load_splits
-from hippynn_mf.data.structures import Structures
-from hippynn_mf.errors import UserError, errors_about
-from hippynn_mf.evaluation import evaluate_model, load_comp6, reference_labels
-from hippynn_mf.files import write_npz
+from hippynn_mf.data.database import TrainingDatabase
+from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
-from hippynn_mf.labels import Labels, join_labels, plain_labels
 from hippynn_mf.losses import LossWeights, build_loss, build_metrics, stopping_metric_name
-from hippynn_mf.models import Model, build_model, refuse_unknown_species
+from hippynn_mf.models import Model
 from hippynn_mf.pretraining import initialize_heads
-from hippynn_mf.recording import BestModel, EpochRecord, logged_to
-from hippynn_mf.runs import RunFolder, RunSettings
-
-log = logging.getLogger(__name__)
-
-PACKAGES = ("hippynn_mf", "hippynn", "torch", "numpy", "h5py", "numba")
 
 EpochCallback = Callable[[int, bool], None]
 
@@ -54,148 +38,6 @@ def choose_device(name: str) -> torch.device:
             "Use --device cpu, or install a CUDA build of torch."
         )
     return device
-
-
-def train_run(settings: RunSettings, out: Path) -> RunFolder:
-    """Train and evaluate one run, unless its folder holds it finished; returns the folder.
-
-    Raises UserError for wrong input before anything is written.
-    """
-    folder = RunFolder.of(out, settings)
-    folder.refuse_other(settings)
-    if folder.is_finished:
-        return folder
-    device = choose_device(settings.device)
-    labels = settings.experiment.resolved_labels
-    torch.manual_seed(settings.seed)
-    model = build_model(settings.hyperparameters, labels)
-    stopping_metric_name(settings.hyperparameters.stopping_metric, model.heads)
-    parts, database = _load_inputs(settings, model, labels)
-
-    with folder.locked():
-        folder.prepare(settings, facts=_facts(parts, labels, device))
-        for name in ("epochs.jsonl", "model.pt"):  # of a run that was killed
-            folder.file(name).unlink(missing_ok=True)
-        write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
-        _train_in(folder, settings, model, database, parts["test"], device)
-    return folder
-
-
-def _train_in(
-    folder: RunFolder,
-    settings: RunSettings,
-    model: Model,
-    database: TrainingDatabase,
-    test: Structures,
-    device: torch.device,
-) -> None:
-    """Train, evaluate and write everything that a prepared run folder still lacks."""
-    with logged_to(folder.file("log.txt")):
-        interaction = settings.hyperparameters.interaction
-        log.info(
-            "%s, seed %d, on %s, %s interaction", settings.name, settings.seed, device, interaction
-        )
-        start = time.perf_counter()
-        train_model(
-            model,
-            database,
-            settings.hyperparameters,
-            device=device,
-            callbacks=lambda tracker: [EpochRecord(folder, tracker), BestModel(folder, model)],
-        )
-        seconds = time.perf_counter() - start
-        load_best(model, folder)
-        metrics, predictions = evaluate_model(model, settings, test, device=device)
-        metrics["training"] = {"wall_s": seconds, "n_epochs": folder.n_epochs}
-        write_results(folder, metrics, predictions)
-
-
-def check_inputs(runs: Sequence[RunSettings]) -> None:
-    """Raise UserError for input that one of the runs would refuse, before the first one starts.
-
-    Files are read once, with all the labels that runs on the same files train on.
-    """
-    by_source: dict[str, list[RunSettings]] = {}
-    for settings in runs:
-        source = settings.model_dump_json(exclude={"name", "slug", "labels", "seed"})
-        by_source.setdefault(source, []).append(settings)
-    for group in by_source.values():
-        hyperparameters = group[0].hyperparameters
-        for settings in group:
-            heads = build_model(hyperparameters, settings.experiment.resolved_labels).heads
-            stopping_metric_name(hyperparameters.stopping_metric, heads)
-        labels = join_labels(*(settings.experiment.resolved_labels for settings in group))
-        _load_inputs(group[0], build_model(hyperparameters, labels), labels)
-
-
-def _load_inputs(
-    settings: RunSettings, model: Model, labels: Labels
-) -> tuple[Mapping[str, Structures], TrainingDatabase]:
-    """Structures of every split and their database; refuses all wrong data, COMP6 included."""
-    parts = load_splits(
-        settings.data.path,
-        labels,
-        common_levels=settings.experiment.common_levels,
-        rows=settings.rows,
-        split_seed=settings.split_seed,
-    )
-    with errors_about(settings.data.path):
-        for part in parts.values():
-            refuse_unknown_species(part.species, model)
-        reference_labels(parts["test"])
-        database = build_database(parts, labels, seed=settings.seed)
-    if settings.comp6 is not None:
-        load_comp6(settings.comp6, model)
-    return parts, database
-
-
-def evaluate_run(
-    folder: RunFolder,
-    *,
-    data: Path | None = None,
-    comp6: Path | None = None,
-    device: str = "auto",
-) -> None:
-    """Evaluate the trained model of a run folder again; rewrite its metrics and predictions.
-
-    `data` and `comp6` say where the run's files are now. Raises UserError if one has changed, or
-    if the run is not finished: metrics of half a training would pass for its result.
-    """
-    settings = folder.read_settings()
-    training = folder.read_metrics().get("training")
-    target = choose_device(device)
-    if comp6 is not None and settings.comp6 is None:
-        raise UserError(
-            f"{folder.path} was trained without COMP6 data, so there is nothing that {comp6} could "
-            "replace. Leave --comp6 out, or train in another folder with it."
-        )
-    moved = {"data": data or settings.data.path}
-    if settings.comp6 is not None:
-        moved["comp6"] = comp6 or settings.comp6.path
-    for name, path in moved.items():
-        source = getattr(settings, name)
-        found = file_hash(path)
-        if found != source.sha256:
-            raise UserError(
-                f"{path} is not the file of this run: its SHA-256 is {found[:12]}…, the run's is "
-                f"{source.sha256[:12]}…. Name the right one with --{name}."
-            )
-        settings = settings.model_copy(
-            update={name: source.model_copy(update={"path": path.absolute()})}
-        )
-    labels = settings.experiment.resolved_labels
-    parts = load_splits(
-        settings.data.path,
-        labels,
-        common_levels=settings.experiment.common_levels,
-        rows=settings.rows,
-        split_seed=settings.split_seed,
-    )
-    model = build_model(settings.hyperparameters, labels)
-    load_best(model, folder)
-    metrics, predictions = evaluate_model(model, settings, parts["test"], device=target)
-    metrics["training"] = training
-    write_results(folder, metrics, predictions)
 
 
 def train_model(
@@ -267,36 +109,3 @@ def build_scheduler(optimizer: torch.optim.Optimizer, hyperparameters: Hyperpara
             factor=0.5,
             patience=hyperparameters.patience,
         )
-
-
-def load_best(model: Model, folder: RunFolder) -> None:
-    """Load the parameters of the best epoch from a run folder, without running code."""
-    path = folder.file("model.pt")
-    if not path.exists():
-        raise UserError(f"No model in {folder.path}; the run was not trained.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.parameters.load_state_dict(state)
-    except Exception as error:
-        raise UserError(
-            f"{path} is not a model of this run ({type(error).__name__}): it is damaged, or of "
-            f"another network. Delete {folder.path} and train again."
-        ) from None
-
-
-def write_results(
-    folder: RunFolder, metrics: dict[str, Any], predictions: Mapping[str, np.ndarray]
-) -> None:
-    """Write the predictions, then the metrics, which mark the run as finished."""
-    write_npz(folder.file("predictions.npz"), predictions)
-    folder.write_metrics(metrics)
-
-
-def _facts(parts: Mapping[str, Structures], labels: Any, device: torch.device) -> dict[str, Any]:
-    """What `experiment.json` says beside the settings."""
-    return {
-        "trained_labels": plain_labels(labels),
-        "n_structures": {name: len(part) for name, part in parts.items()},
-        "device_used": str(device),
-        "versions": {name: version(name) for name in PACKAGES},
-    }

@@ -27,7 +27,7 @@ def no_training(monkeypatch):
     def started(*arguments, **options):
         pytest.fail("training started")
 
-    monkeypatch.setattr("hippynn_mf.training.train_model", started)
+    monkeypatch.setattr("hippynn_mf.running.train_model", started)
     monkeypatch.setattr(LocalPool, "__call__", started)
 
 

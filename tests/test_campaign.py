@@ -147,7 +147,7 @@ def test_an_unexpected_error_in_a_run_is_an_outcome_too(ani1x_file, tmp_path, mo
     def broken(settings, out):
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr("hippynn_mf.training.train_run", broken)
+    monkeypatch.setattr("hippynn_mf.running.train_run", broken)
     runs = settings_for(ani1x_file)
     outcomes = run_campaign(runs, tmp_path / "out", engine=in_process, progress=False)
     assert [outcome.error for outcome in outcomes] == ["ZeroDivisionError: planted"] * 3

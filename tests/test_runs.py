@@ -8,8 +8,8 @@ from made_runs import files_below, make_run, make_settings
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
+from hippynn_mf.running import write_results
 from hippynn_mf.runs import DataSource, RunFolder, find_runs
-from hippynn_mf.training import write_results
 
 
 @pytest.mark.parametrize("comp6", ["with COMP6", "without COMP6"])

@@ -15,14 +15,9 @@ from hippynn_mf.experiment import Experiment
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.metrics import energy_metrics, force_metrics
 from hippynn_mf.models import build_model, predict
+from hippynn_mf.running import load_best, train_run
 from hippynn_mf.settings import build_settings
-from hippynn_mf.training import (
-    build_scheduler,
-    choose_device,
-    load_best,
-    train_model,
-    train_run,
-)
+from hippynn_mf.training import build_scheduler, choose_device, train_model
 
 # Training may move the first sensitivity beyond a distance, and hippynn warns about that.
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
