@@ -88,13 +88,13 @@ PRESETS: Mapping[str, Hyperparameters] = {
     "paper": Hyperparameters(),
     # A small network and a short schedule for the embedded data on two CPU cores.
     "quick": Hyperparameters(
-        n_features=20,
+        n_features=48,
         n_sensitivities=16,
         n_atom_layers=3,
         batch_size=32,
         learning_rate=4e-3,
-        max_epochs=60,
-        termination_patience=60,
+        max_epochs=80,
+        termination_patience=80,
         scheduler="cosine",
         fraction_train_eval=0.05,
     ),

@@ -136,7 +136,6 @@ def test_files_are_small_enough_to_ship():
     assert sum(path.stat().st_size for path in FOLDER.glob("*.h5")) < 8e6
 
 
-@pytest.mark.xfail(strict=True, reason="the data set is still being computed")
 def test_embedded_data_set_has_its_announced_size():
     _, is_common = read_ani1x(MINI_ANI1X, labels_in_file(MINI_ANI1X), common_levels=PAPER_LEVELS)
     comp6 = read_comp6(MINI_COMP6, read_key_map(MINI_COMP6_KEYS))

@@ -45,7 +45,7 @@ CHANGES = {
     "preset": ({"preset": "paper"}, ["preset: 'quick' → 'paper'"]),
     "hyperparameters": (
         {"hyperparameters": get_hyperparameters("quick", {"batch_size": 8, "max_epochs": 9})},
-        ["hyperparameters.batch_size: 32 → 8", "hyperparameters.max_epochs: 60 → 9"],
+        ["hyperparameters.batch_size: 32 → 8", "hyperparameters.max_epochs: 80 → 9"],
     ),
     "data": (
         {"data": DataSource(path="/data/made.h5", sha256=HASH)},
