@@ -13,7 +13,7 @@ from tiny import outputs, structures, tiny_model
 
 from hippynn_mf import UserError, build_heads
 from hippynn_mf.levels import CC, DZ, MP2, TZ
-from hippynn_mf.models import NETWORKS
+from hippynn_mf.networks import NETWORKS
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -33,7 +33,7 @@ def rotation():
 
 
 def plain_outputs(model, head, species, positions):
-    """Energy, hierarchicality and forces of stock hippynn nodes with the weights of a head."""
+    """Energy, hierarchicality and forces of plain hippynn nodes with the weights of a head."""
     inputs = SpeciesNode(db_name="species"), PositionsNode(db_name="positions")
     trunk = model.heads.network
     network = type(trunk)("plain", inputs, module_kwargs=trunk.module_kwargs)
@@ -49,10 +49,11 @@ def plain_outputs(model, head, species, positions):
 
 
 @every_order
+@pytest.mark.parametrize("interaction", list(NETWORKS))
 @pytest.mark.parametrize("labels", LABELS)
-def test_a_level_is_a_plain_energy_node_with_its_weights(labels, order):
-    model = tiny_model(labels, tensor_order=order)
-    assert isinstance(model.heads.network, NETWORKS[order])
+def test_a_level_is_a_plain_energy_node_with_its_weights(labels, interaction, order):
+    model = tiny_model(labels, tensor_order=order, interaction=interaction)
+    assert type(model.heads.network) is NETWORKS[interaction][order]
     species, positions = structures()
     nodes = [head.energy.mol_energy for head in model.heads.values()]
     nodes += [head.energy.hierarchicality for head in model.heads.values()]
