@@ -6,8 +6,9 @@ An interaction layer computes, for atom i, tensor component m and output feature
 
 hippynn sums over neighbours first and multiplies by V last, once per tensor component. Here V comes
 first, once per atom: y_j = V z_j, then t_ij = Σ_ν s_ν(r_ij) y_jν per pair, then Σ_j R_m(r̂_ij) t_ij.
-The same numbers for about a ninth of the products. All is plain PyTorch, differentiable any number
-of times. The layers are hippynn's own, with their parameters; only the order of the sums differs.
+The same numbers for about a ninth of the products at ℓ = 2. All is plain PyTorch, differentiable any
+number of times. The layers are hippynn's own, with their parameters; only the order of the sums
+differs.
 """
 
 from __future__ import annotations
@@ -167,11 +168,14 @@ def tensor_components(distances: Tensor, vectors: Tensor | None, tensor_order: i
     """Components of r̂ (n_pairs, 1, 4 or 9) up to ℓ = `tensor_order`.
 
     The five components of the traceless quadrupole are in an orthonormal basis: the sum of their
-    squares is the squared norm of the 3 x 3 tensor r̂r̂ᵀ − 1/3.
+    squares is the squared norm of the 3 x 3 tensor r̂r̂ᵀ − 1/3. Without `vectors` only ℓ = 0 can be
+    had; a higher one is a ValueError.
     """
     scalar = torch.ones_like(distances).unsqueeze(1)
-    if tensor_order == 0 or vectors is None:
+    if tensor_order == 0:
         return scalar
+    if vectors is None:
+        raise ValueError(f"A network of tensor order {tensor_order} needs pair_coord.")
     unit = vectors / distances.unsqueeze(1)
     if tensor_order == 1:
         return torch.cat([scalar, unit], dim=1)

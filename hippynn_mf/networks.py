@@ -1,4 +1,4 @@
-"""HIP-NN-TS networks with the fast interaction: hippynn's parameters, a quarter of the time.
+"""HIP-NN-TS networks with the fast interaction: hippynn's parameters and numbers, in less time.
 
 `FastHipnnQuad("hipnn", (species, positions), module_kwargs=...)` stands where hippynn's `HipnnQuad`
 does; a `state_dict` of one loads into the other.

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms, units
 from ase.build import molecule
+from ase.calculators.calculator import CalculationFailed
 from ase.optimize import BFGS
 from scipy.linalg import null_space, orth
 from tblite.ase import TBLite
 
 TEMPERATURES = (100.0, 1000.0)  # K
 SOFTEST_WAVENUMBER = 200.0  # 1/cm
+MOST_DRAWS = 100
 HIGHEST_ENERGY = 40.0  # kcal/mol; the mean of ethane at 1000 K is 18
 HESSIAN_STEP = 0.005  # Å
 
@@ -145,14 +147,16 @@ def finite_difference_hessian(atoms: Atoms) -> np.ndarray:
 def draw_conformer(minimum: Minimum, seed: tuple[int, ...]) -> np.ndarray:
     """Positions (n_atoms, 3) in Å, rounded to float32 as the files store them.
 
-    Deterministic in `seed`, one tuple of integers for each conformer.
+    Deterministic in `seed`, one tuple of integers for each conformer. Raises RuntimeError if
+    `MOST_DRAWS` draws were all too high.
     """
     rng = np.random.default_rng(seed)
     highest = xtb_energy(minimum.numbers, minimum.positions) + HIGHEST_ENERGY
-    while True:
+    for _ in range(MOST_DRAWS):
         positions = draw_harmonic(minimum, rng)
         if xtb_energy(minimum.numbers, positions) <= highest:
             return positions
+    raise RuntimeError(f"{MOST_DRAWS} conformers of {minimum.numbers} lie above {HIGHEST_ENERGY}")
 
 
 def draw_harmonic(minimum: Minimum, rng: np.random.Generator) -> np.ndarray:
@@ -167,6 +171,9 @@ def draw_harmonic(minimum: Minimum, rng: np.random.Generator) -> np.ndarray:
 
 
 def xtb_energy(numbers: np.ndarray, positions: np.ndarray) -> float:
-    """GFN2-xTB energy in kcal/mol."""
+    """GFN2-xTB energy in kcal/mol, infinite where its electrons do not converge."""
     atoms = Atoms(numbers, positions, calculator=TBLite(method="GFN2-xTB", verbosity=0))
-    return float(atoms.get_potential_energy() / (units.kcal / units.mol))
+    try:
+        return float(atoms.get_potential_energy() / (units.kcal / units.mol))
+    except CalculationFailed:
+        return float("inf")

@@ -114,6 +114,41 @@ def test_a_torn_conformer_is_drawn_again(sampling, monkeypatch):
     assert len({p.tobytes() for p in drawn}) == 3
 
 
+def test_drawing_ends_if_every_conformer_is_torn(sampling, monkeypatch):
+    minimum = planted_minimum(sampling)
+
+    def xtb_energy(numbers, positions):
+        return 0.0 if positions is minimum.positions else np.inf
+
+    monkeypatch.setattr(sampling, "xtb_energy", xtb_energy)
+    with pytest.raises(RuntimeError, match="100 conformers"):
+        sampling.draw_conformer(minimum, (1, 2))
+
+
+def test_an_atomized_molecule_has_an_infinite_energy(sampling):
+    rng = np.random.default_rng(0)
+    far = 5.0 * rng.normal(size=(4, 3))
+    positions = np.concatenate([np.zeros((1, 3)), far * 5.0 / np.linalg.norm(far, axis=1)[:, None]])
+    energy = sampling.xtb_energy(np.array([6, 1, 1, 1, 1]), positions)
+    near = sampling.xtb_energy(np.array([6, 1, 1, 1, 1]), positions * 1.09 / 5.0)
+    assert energy > near + sampling.HIGHEST_ENERGY
+
+
+def test_stored_conformers_obey_the_plan_that_their_file_states(generator, sampling):
+    minima = {name: sampling.find_minimum(name) for name in ("H2O2", "NH2OH")}
+    with h5py.File(MINI_ANI1X) as file:
+        assert dict(file.attrs.items()) == generator.PROVENANCE
+        for group, (molecule, minimum) in zip(("H2O2", "H3NO"), minima.items(), strict=True):
+            lowest = sampling.xtb_energy(minimum.numbers, minimum.positions)
+            np.testing.assert_array_equal(file[group]["atomic_numbers"][()], minimum.numbers)
+            for name, positions in zip(
+                file[group]["sample"].asstr()[:], file[group]["coordinates"][()], strict=True
+            ):
+                assert name.split("/")[1] == molecule
+                energy = sampling.xtb_energy(minimum.numbers, positions)
+                assert lowest - 0.1 < energy <= lowest + sampling.HIGHEST_ENERGY
+
+
 def test_xtb_energy_is_in_kcal_per_mol(sampling):
     # Bond energy of H2 by GFN2-xTB: 0.98266 Ha for the molecule, 0.39348 Ha for an atom.
     near, far = (

@@ -234,7 +234,47 @@ def test_periodic_system_smaller_than_the_cutoff(order):
     assert_equal_to_1e_10(fast, stock)
 
 
-def test_forces_are_invariant_to_the_order_of_atoms_and_rotate():
+def test_the_parameter_of_the_norms_travels_with_the_state():
+    stock, _ = modules(2, cusp_reg=1e-2)
+    fast = NETWORKS["fast"][2]._auto_module_class(**SIZES)
+    fast.load_state_dict(stock.state_dict())
+    species, positions = cloud(6)
+    assert_same(stock, fast, species, positions, *pairs_of(positions))
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_missing_vectors_are_refused(order):
+    _, fast = modules(order)
+    features = torch.eye(3)
+    first, second = torch.tensor([0, 1]), torch.tensor([1, 0])
+    with pytest.raises(ValueError, match="needs pair_coord"):
+        fast(features, first, second, torch.ones(2))
+
+
+def test_single_precision():
+    torch.set_default_dtype(torch.float32)
+    species, positions = cloud(8)
+    stock, fast = (outputs(m, species, positions, *pairs_of(positions)) for m in modules(2))
+    assert fast[1].dtype == torch.float32
+    torch.testing.assert_close(fast[:2], stock[:2], rtol=1e-3, atol=1e-3)
+
+
+def test_the_order_of_atoms_does_not_matter():
+    species, positions = cloud(8)
+    _, fast = modules(2)
+    features = torch.eye(4)[species][:, 1:]
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+
+    def last_features(features, positions):
+        first, second = pairs_of(positions)
+        vectors = positions[second] - positions[first]
+        return fast(features, first, second, vectors.norm(dim=1), vectors)[-1]
+
+    expected = last_features(features, positions)[order]
+    torch.testing.assert_close(last_features(features[order], positions[order]), expected)
+
+
+def test_energies_are_invariant_and_forces_rotate():
     species, positions = cloud(8)
     _, fast = modules(2)
     energy, gradient, _ = outputs(fast, species, positions, *pairs_of(positions))

@@ -1,3 +1,5 @@
+import hashlib
+
 import h5py
 import numpy as np
 import pytest
@@ -177,6 +179,7 @@ def test_the_hash_of_a_file_follows_its_content_alone(tmp_path):
         (tmp_path / name).write_bytes(content)
     first, second, third = (file_hash(tmp_path / name) for name in ("a.h5", "b.h5", "c.h5"))
     assert first == second != third
+    assert first == hashlib.sha256((tmp_path / "a.h5").read_bytes()).hexdigest()
     of_folder = file_hash(tmp_path)
     (tmp_path / "notes.txt").write_text("not counted")
     assert file_hash(tmp_path) == of_folder

@@ -67,12 +67,12 @@ def refuse_missing_level(part: Structures, labels: Labels, split: str, path: Pat
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the `*.h5` files of a folder in alphabetical order."""
+    """SHA-256 of a file, or of those of a folder's `*.h5` files in alphabetical order."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"No file {path}. Check the path; relative paths start at {Path.cwd()}.")
-    digest = hashlib.sha256()
-    for file_path in sorted(path.glob("*.h5")) if path.is_dir() else [path]:
-        with file_path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+    if path.is_dir():
+        hashes = [file_hash(file_path) for file_path in sorted(path.glob("*.h5"))]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
