@@ -6,8 +6,8 @@ An interaction layer computes, for atom i, tensor component m and output feature
 
 hippynn sums over neighbours first and multiplies by V last, once per tensor component. Here V comes
 first, once per atom: y_j = V z_j, then t_ij = Σ_ν s_ν(r_ij) y_jν per pair, then Σ_j R_m(r̂_ij) t_ij.
-The same numbers for about a ninth of the products at ℓ = 2. All is plain PyTorch, differentiable any
-number of times. The layers are hippynn's own, with their parameters; only the order of the sums
+The same numbers for about a ninth of the products at ℓ = 2. All is plain PyTorch, differentiable
+any number of times. The layers are hippynn's own, with their parameters; only the order of the sums
 differs.
 """
 
