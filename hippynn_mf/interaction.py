@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from hippynn.layers.hiplayers import InteractLayer, InteractLayerQuad, InteractLayerVec
 from torch import Tensor
+
+from hippynn_mf.products import product, rearrange
 
 
 @dataclass(frozen=True)
@@ -58,52 +59,8 @@ class Slots:
 
     def fill(self, rows: Tensor) -> Tensor:
         """Rows of pairs (n_pairs, k) in their slots (n_atoms, width, k), zero where empty."""
-        filled = _rearrange(rows, self.pair_of_slot, self.slot_of_pair, self.empty, None)
+        filled = rearrange(rows, self.pair_of_slot, self.slot_of_pair, self.empty, None)
         return filled.view(self.n_atoms, self.width, rows.shape[1])
-
-
-def _rearrange(
-    rows: Tensor,
-    source: Tensor,
-    target: Tensor,
-    empty: Tensor | None,
-    empty_source: Tensor | None,
-) -> Tensor:
-    """Rows moved one to one between two arrays; the `empty` rows of the result are zero.
-
-    Row k of the result is row `source[k]`; `target` and `empty_source` are those of the way back.
-    """
-    moved: Tensor = _Rearrange.apply(rows, source, target, empty, empty_source)  # type: ignore[no-untyped-call]
-    return moved
-
-
-class _Rearrange(torch.autograd.Function):
-    """The move of `_rearrange`.
-
-    The derivative is the same move backwards, a gather again: torch's own derivative of a gather
-    adds up row by row, because it cannot know that no row is taken twice.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        rows: Tensor,
-        source: Tensor,
-        target: Tensor,
-        empty: Tensor | None,
-        empty_source: Tensor | None,
-    ) -> Tensor:
-        """Move the rows."""
-        ctx.save_for_backward(source, target, empty, empty_source)
-        moved = rows.index_select(0, source)
-        return moved if empty is None else moved.masked_fill_(empty, 0)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Move the gradient back."""
-        source, target, empty, empty_source = ctx.saved_tensors
-        moved = _rearrange(gradient, target, source, empty_source, empty)
-        return moved, None, None, None, None
 
 
 @dataclass(frozen=True)
@@ -154,7 +111,7 @@ class Pairs:
 
     def sent_to_received(self, messages: Tensor) -> Tensor:
         """Messages (n_atoms, width, k) in the senders' slots, moved to the receivers' slots."""
-        moved = _rearrange(
+        moved = rearrange(
             messages.flatten(0, 1),
             self.sender_slot,
             self.receiver_slot,
@@ -198,8 +155,8 @@ def _neighbour_sums(layer: InteractLayer, features: Tensor, pairs: Pairs) -> Ten
     weights = layer.int_weights.reshape(-1, layer.nf_in)
     weighted = (features @ weights.t()).view(len(features), layer.n_dist, layer.nf_out)
     sensitivities = pairs.senders.fill(layer.sensitivity(pairs.distances))
-    messages = torch.bmm(sensitivities, weighted)
-    return torch.bmm(pairs.components, pairs.sent_to_received(messages))
+    messages = product(sensitivities, weighted)
+    return product(pairs.components, pairs.sent_to_received(messages))
 
 
 def _norm(components: Tensor, cusp_reg: float) -> Tensor:

@@ -13,8 +13,14 @@ from hippynn.graphs.nodes.inputs import CellNode, PositionsNode, SpeciesNode
 from hippynn.graphs.nodes.physics import GradientNode
 from hippynn.graphs.nodes.targets import HEnergyNode
 
-from hippynn_mf.interaction import Pairs, Slots, _rearrange, tensor_components
+from hippynn_mf.interaction import Pairs, Slots, tensor_components
 from hippynn_mf.networks import NETWORKS
+from hippynn_mf.products import (
+    product,
+    product_of_transposed,
+    product_with_transposed,
+    rearrange,
+)
 
 SIZES = {
     "n_features": 7,
@@ -291,7 +297,7 @@ def test_rearranged_rows_differentiate_twice():
     rows = torch.randn(4, 2, requires_grad=True, generator=torch.Generator().manual_seed(0))
 
     def move(values):
-        return _rearrange(values, slots.pair_of_slot, slots.slot_of_pair, slots.empty, None)
+        return rearrange(values, slots.pair_of_slot, slots.slot_of_pair, slots.empty, None)
 
     assert torch.autograd.gradcheck(move, rows)
     assert torch.autograd.gradgradcheck(lambda values: move(values).square(), rows)
@@ -301,6 +307,25 @@ def test_rearranged_rows_differentiate_twice():
     torch.testing.assert_close(moved[2], rows[[0, 2, 3]])
     assert not moved[1].any()
     assert not moved[0, 1:].any()
+
+
+@pytest.mark.parametrize(
+    ("multiply", "left", "right", "expected"),
+    [
+        (product, (2, 3, 4), (2, 4, 5), "nij,njk->nik"),
+        (product_with_transposed, (2, 3, 4), (2, 5, 4), "nij,nkj->nik"),
+        (product_of_transposed, (2, 4, 3), (2, 4, 5), "nji,njk->nik"),
+    ],
+    ids=["AB", "ABt", "AtB"],
+)
+def test_products_and_their_derivatives(multiply, left, right, expected):
+    generator = torch.Generator().manual_seed(0)
+    factors = [torch.randn(s, generator=generator).requires_grad_(True) for s in (left, right)]
+    torch.testing.assert_close(multiply(*factors), torch.einsum(expected, *factors))
+    assert torch.autograd.gradcheck(multiply, factors)
+    assert torch.autograd.gradgradcheck(multiply, factors)
+    for gradient in torch.autograd.grad(multiply(*factors).square().sum(), factors):
+        assert gradient.is_contiguous()
 
 
 def test_messages_reach_their_receivers():
