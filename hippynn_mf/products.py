@@ -6,8 +6,7 @@ gather adds up row by row, and a product leaves results transposed in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -57,61 +56,38 @@ class _Rearrange(torch.autograd.Function):
         return moved, None, None, None, None
 
 
-class _Product(torch.autograd.Function):
-    """Batched product A B.
+Form = Literal["AB", "ABt", "AtB"]
+
+
+def product(left: Tensor, right: Tensor, form: Form = "AB") -> Tensor:
+    """Batched product A B, A Bᵀ or Aᵀ B of A (n, i, j) and B (n, j, k), transposed as `form` says.
 
     torch differentiates products by transposing results, and what is transposed in memory is copied
-    and added slowly later on. The three products A B, A Bᵀ and Aᵀ B are closed under
-    differentiation, and each result comes in order.
+    and added slowly later on. These three are closed under differentiation, each comes in order.
     """
+    multiplied: Tensor = _Product.apply(left, right, form)  # type: ignore[no-untyped-call]
+    return multiplied
+
+
+class _Product(torch.autograd.Function):
+    """The product of `product`."""
 
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
+    def forward(ctx: Any, left: Tensor, right: Tensor, form: Form) -> Tensor:
         """Multiply."""
         ctx.save_for_backward(left, right)
-        return torch.bmm(left, right)
+        ctx.form = form
+        return torch.bmm(
+            left.transpose(1, 2) if form == "AtB" else left,
+            right.transpose(1, 2) if form == "ABt" else right,
+        )
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         """Gradients of both factors."""
         left, right = ctx.saved_tensors
-        return product_with_transposed(gradient, right), product_of_transposed(left, gradient)
-
-
-class _ProductWithTransposed(torch.autograd.Function):
-    """Batched product A Bᵀ."""
-
-    @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
-        """Multiply."""
-        ctx.save_for_backward(left, right)
-        return torch.bmm(left, right.transpose(1, 2))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of both factors."""
-        left, right = ctx.saved_tensors
-        return product(gradient, right), product_of_transposed(gradient, left)
-
-
-class _ProductOfTransposed(torch.autograd.Function):
-    """Batched product Aᵀ B."""
-
-    @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
-        """Multiply."""
-        ctx.save_for_backward(left, right)
-        return torch.bmm(left.transpose(1, 2), right)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of both factors."""
-        left, right = ctx.saved_tensors
-        return product_with_transposed(right, gradient), product(left, gradient)
-
-
-# `Function.apply` has no annotations: tensors in, a tensor out.
-_TensorProduct = Callable[[Tensor, Tensor], Tensor]
-product: _TensorProduct = _Product.apply
-product_with_transposed: _TensorProduct = _ProductWithTransposed.apply
-product_of_transposed: _TensorProduct = _ProductOfTransposed.apply
+        if ctx.form == "AB":
+            return product(gradient, right, "ABt"), product(left, gradient, "AtB"), None
+        if ctx.form == "ABt":
+            return product(gradient, right), product(gradient, left, "AtB"), None
+        return product(right, gradient, "ABt"), product(left, gradient), None
