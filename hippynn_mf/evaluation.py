@@ -16,7 +16,7 @@ import torch
 from hippynn_mf.data.comp6 import read_comp6
 from hippynn_mf.data.database import reference_energies, reference_forces
 from hippynn_mf.data.signs import require_force_sign
-from hippynn_mf.data.structures import Structures
+from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import errors_about
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import CC, Level, get_level, highest_level
@@ -31,7 +31,6 @@ from hippynn_mf.models import (
     Model,
     build_model,
     predict,
-    refuse_unknown_species,
     with_all_forces,
 )
 from hippynn_mf.runs import Comp6Source, RunSettings
@@ -82,7 +81,7 @@ def load_comp6(source: Comp6Source, model: Model) -> Structures:
     """
     structures = read_comp6(source.path, source.keys)
     with errors_about(source.path):
-        refuse_unknown_species(structures.species, model)
+        refuse_unknown_species(structures.species, model.species_set)
         reference_labels(structures)
     for name in structures.forces.keys() & structures.energies:
         require_force_sign(structures, get_level(name), str(source.path))

@@ -58,6 +58,8 @@ class Hyperparameters(BaseModel):
     # `sum` of the heads' energy RMSEs, or one level's label or id.
     stopping_metric: str = "sum"
     fraction_train_eval: float = Field(0.1, gt=0, le=1)
+    # Find the neighbours of the data once instead of in every step; the numbers are the same.
+    precompute_pairs: bool = True
 
     @model_validator(mode="after")
     def _check_together(self) -> Hyperparameters:

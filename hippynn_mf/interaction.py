@@ -13,150 +13,161 @@ differs.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from hippynn.layers.hiplayers import InteractLayer, InteractLayerQuad, InteractLayerVec
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from hippynn_mf.products import product, rearrange
+from hippynn_mf.pairs import Elements, PairList, Pairs, Slots, is_one_hot, sorting
+from hippynn_mf.products import outer, rearrange, times
 
 
 @dataclass(frozen=True)
-class Slots:
-    """Places of the pairs in a padded array of (atom, place among the pairs of that atom).
+class WholeSystem:
+    """Neighbour sums of all atoms at once.
 
-    `slot_of_pair` (n_pairs,) and `pair_of_slot` (n_atoms * width,) index each other; `empty`
-    (n_atoms * width, 1) marks places without a pair, and is None if there are none.
+    `elements` is there for the first layer, whose features are the species: y_j is one of a few
+    matrices then, and the pairs of an element share it.
     """
 
-    n_atoms: int
-    width: int
-    slot_of_pair: Tensor
-    pair_of_slot: Tensor
-    empty: Tensor | None
+    pairs: Pairs
+    elements: Elements | None
 
     @classmethod
-    def of(cls, atom_of_pair: Tensor, n_atoms: int) -> Slots:
-        """Slots of pairs by the atom (n_pairs,) of each."""
-        n_pairs = len(atom_of_pair)
-        counts = torch.bincount(atom_of_pair, minlength=n_atoms)
-        width = int(counts.max()) if n_pairs else 0
-        order = torch.argsort(atom_of_pair, stable=True)
-        first_of_atom = counts.cumsum(0) - counts
-        sorted_atoms = atom_of_pair[order]
-        place = torch.arange(n_pairs, device=order.device) - first_of_atom[sorted_atoms]
-        slot_of_pair = torch.empty_like(order)
-        slot_of_pair[order] = sorted_atoms * width + place
-        pair_of_slot = torch.zeros(n_atoms * width, dtype=order.dtype, device=order.device)
-        pair_of_slot[slot_of_pair] = torch.arange(n_pairs, device=order.device)
-        empty = None
-        if n_atoms * width > n_pairs:
-            empty = torch.ones(n_atoms * width, 1, dtype=torch.bool, device=order.device)
-            empty[slot_of_pair] = False
-        return cls(n_atoms, width, slot_of_pair, pair_of_slot, empty)
+    def of(cls, pair_list: PairList, species: Tensor, tensor_order: int) -> WholeSystem:
+        """Sums over a list; `species` (n_senders, n_elements) as hippynn's encoder gives them."""
+        pairs = Pairs.of(pair_list, tensor_order)
+        elements = None
+        if is_one_hot(species):
+            elements = Elements.of(species, pair_list.senders, pairs.receivers)
+        return cls(pairs, elements)
 
-    def fill(self, rows: Tensor) -> Tensor:
-        """Rows of pairs (n_pairs, k) in their slots (n_atoms, width, k), zero where empty."""
-        filled = rearrange(rows, self.pair_of_slot, self.slot_of_pair, self.empty, None)
-        return filled.view(self.n_atoms, self.width, rows.shape[1])
+    def after_first_layer(self) -> WholeSystem:
+        """The sums of layers whose features are not the species."""
+        return WholeSystem(self.pairs, None)
+
+    def neighbour_sums(self, layer: InteractLayer, features: Tensor) -> Tensor:
+        """Σ_j Σ_ν Σ_b R_m s_ν V_ab^ν z_jb: (n_receivers, n_components, nf_out)."""
+        pairs, sensitivities = self.pairs, layer.sensitivity(self.pairs.distances)
+        if self.elements is None:
+            weights = layer.int_weights.reshape(-1, layer.nf_in)
+            weighted = (features @ weights.t()).view(len(features), layer.n_dist, layer.nf_out)
+            sent = times(pairs.senders.fill(sensitivities), weighted, pairs.senders.runs)
+            received = pairs.sent_to_received(sent)
+        else:
+            received = _messages_by_element(layer, sensitivities, self.elements, pairs.receivers)
+        return outer(pairs.components, received, pairs.receivers.runs)
+
+
+def _messages_by_element(
+    layer: InteractLayer, sensitivities: Tensor, elements: Elements, receivers: Slots
+) -> Tensor:
+    """Σ_ν Σ_b s_ν V_ab^ν z_jb of one-hot z, in the receivers' slots: (n_slots, nf_out)."""
+    by_element = rearrange(sensitivities, elements.order, elements.place)
+    weights = layer.int_weights.permute(2, 0, 1).contiguous()
+    groups = zip(torch.split(by_element, elements.counts), weights, strict=True)
+    messages = torch.cat([group @ weight for group, weight in groups])
+    return rearrange(messages, elements.place_of_slot, elements.slot_of_place, receivers.empty)
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """The directed pairs of a batch, as interaction layers need them.
+class InBlocks:
+    """Neighbour sums block by block of sending atoms, computed again for every derivative.
 
-    `distances` (n_pairs,) in Å; `components` (n_atoms, 1, 4 or 9, width) are the scalar, vector and
-    quadrupole components of r̂ in the slots of the receiving atoms.
+    What is kept grows with the atoms and with a few numbers per pair, not with pairs × features:
+    several times larger systems fit, for a third more time.
     """
 
-    distances: Tensor
-    components: Tensor
-    senders: Slots
-    receivers: Slots
-    sender_slot: Tensor  # of every receiver slot
-    receiver_slot: Tensor  # of every sender slot
+    pair_list: PairList  # sorted by sender
+    pairs_per_block: list[int]
+    species: Tensor | None
+    tensor_order: int
+    atoms_per_block: int
 
     @classmethod
     def of(
-        cls,
-        pair_first: Tensor,
-        pair_second: Tensor,
-        distances: Tensor,
-        vectors: Tensor | None,
-        *,
-        tensor_order: int,
-        n_atoms: int,
-    ) -> Pairs:
-        """Pairs of hippynn's pair finders: receiving atom, sending atom, distance and vector.
-
-        The list may be of any kind: several images of one pair, pairs in one direction only,
-        atoms without any.
-        """
+        cls, pair_list: PairList, species: Tensor, tensor_order: int, atoms_per_block: int
+    ) -> InBlocks:
+        """Sums over a list in blocks of `atoms_per_block` atoms."""
+        if atoms_per_block < 1:
+            raise ValueError(f"Found atoms_per_block = {atoms_per_block}; expected at least 1.")
         with torch.no_grad():
-            receivers = Slots.of(pair_first, n_atoms)
-            senders = Slots.of(pair_second, n_atoms)
-            sender_slot = senders.slot_of_pair[receivers.pair_of_slot]
-            receiver_slot = receivers.slot_of_pair[senders.pair_of_slot]
-        components = tensor_components(distances, vectors, tensor_order)
-        return cls(
-            distances,
-            receivers.fill(components).transpose(1, 2),
-            senders,
-            receivers,
-            sender_slot,
-            receiver_slot,
+            order, place = sorting(pair_list.senders)
+            block_of_pair = pair_list.senders // atoms_per_block
+            n_blocks = -(-pair_list.n_senders // atoms_per_block)
+            pairs_per_block = torch.bincount(block_of_pair, minlength=n_blocks).tolist()
+        distances = rearrange(pair_list.distances.unsqueeze(1), order, place)
+        vectors = pair_list.vectors
+        ordered = PairList(
+            pair_list.receivers[order],
+            pair_list.senders[order],
+            distances.squeeze(1),
+            None if vectors is None else rearrange(vectors, order, place),
+            pair_list.n_receivers,
+            pair_list.n_senders,
+        )
+        return cls(ordered, pairs_per_block, species, tensor_order, atoms_per_block)
+
+    def after_first_layer(self) -> InBlocks:
+        """The sums of layers whose features are not the species."""
+        return InBlocks(
+            self.pair_list, self.pairs_per_block, None, self.tensor_order, self.atoms_per_block
         )
 
-    def sent_to_received(self, messages: Tensor) -> Tensor:
-        """Messages (n_atoms, width, k) in the senders' slots, moved to the receivers' slots."""
-        moved = rearrange(
-            messages.flatten(0, 1),
-            self.sender_slot,
-            self.receiver_slot,
-            self.receivers.empty,
-            self.senders.empty,
+    def neighbour_sums(self, layer: InteractLayer, features: Tensor) -> Tensor:
+        """Σ_j Σ_ν Σ_b R_m s_ν V_ab^ν z_jb: (n_receivers, n_components, nf_out)."""
+        whole, sizes = self.pair_list, self.pairs_per_block
+        n_components = (self.tensor_order + 1) ** 2
+        sums = features.new_zeros(whole.n_receivers, n_components, layer.nf_out)
+        blocks = zip(
+            torch.split(whole.receivers, sizes),
+            torch.split(whole.senders, sizes),
+            torch.split(whole.distances, sizes),
+            [None] * len(sizes) if whole.vectors is None else torch.split(whole.vectors, sizes),
+            torch.split(features, self.atoms_per_block),
+            torch.split(features if self.species is None else self.species, self.atoms_per_block),
+            strict=True,
         )
-        return moved.view(self.receivers.n_atoms, self.receivers.width, messages.shape[2])
+        for number, (receivers, senders, distances, vectors, sending, species) in enumerate(blocks):
+            block_receivers, local_receivers = _by_count(receivers)
+            pair_list = PairList(
+                local_receivers,
+                senders - number * self.atoms_per_block,
+                distances,
+                vectors,
+                len(block_receivers),
+                len(sending),
+            )
+            part = checkpoint(
+                self._sums_of_block,
+                layer,
+                pair_list,
+                sending,
+                species,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            # Not index_add_, whose derivative would keep `part`.
+            sums.index_put_((block_receivers,), part, accumulate=True)
+        return sums
+
+    def _sums_of_block(
+        self, layer: InteractLayer, pair_list: PairList, features: Tensor, species: Tensor
+    ) -> Tensor:
+        whole_block = WholeSystem.of(pair_list, species, self.tensor_order)
+        return whole_block.neighbour_sums(layer, features)
 
 
-def tensor_components(distances: Tensor, vectors: Tensor | None, tensor_order: int) -> Tensor:
-    """Components of r̂ (n_pairs, 1, 4 or 9) up to ℓ = `tensor_order`.
-
-    The five components of the traceless quadrupole are in an orthonormal basis: the sum of their
-    squares is the squared norm of the 3 x 3 tensor r̂r̂ᵀ − 1/3. Without `vectors` only ℓ = 0 can be
-    had; a higher one is a ValueError.
-    """
-    scalar = torch.ones_like(distances).unsqueeze(1)
-    if tensor_order == 0:
-        return scalar
-    if vectors is None:
-        raise ValueError(f"A network of tensor order {tensor_order} needs pair_coord.")
-    unit = vectors / distances.unsqueeze(1)
-    if tensor_order == 1:
-        return torch.cat([scalar, unit], dim=1)
-    products = (unit.unsqueeze(2) * unit.unsqueeze(1)).flatten(1)
-    return torch.cat([scalar, unit, products @ _quadrupole_basis(unit)], dim=1)
+def _by_count(atoms: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct ones of the atoms (n,), rarest first, and the number of each among them."""
+    distinct, numbers, counts = torch.unique(atoms, return_inverse=True, return_counts=True)
+    order, place = sorting(counts)
+    return distinct[order], place[numbers]
 
 
-def _quadrupole_basis(like: Tensor) -> Tensor:
-    """Orthonormal basis (9, 5) of the symmetric traceless 3 x 3 matrices."""
-    basis = torch.zeros(5, 3, 3, dtype=torch.float64)
-    for k, (i, j) in enumerate([(0, 1), (0, 2), (1, 2)]):
-        basis[k, i, j] = basis[k, j, i] = math.sqrt(1 / 2)
-    basis[3] = torch.diag(torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64)) / math.sqrt(2)
-    basis[4] = torch.diag(torch.tensor([-1.0, -1.0, 2.0], dtype=torch.float64)) / math.sqrt(6)
-    return basis.flatten(1).t().to(like)
-
-
-def _neighbour_sums(layer: InteractLayer, features: Tensor, pairs: Pairs) -> Tensor:
-    """Σ_j Σ_ν Σ_b R_m s_ν V_ab^ν z_jb: (n_atoms, n_components, nf_out)."""
-    weights = layer.int_weights.reshape(-1, layer.nf_in)
-    weighted = (features @ weights.t()).view(len(features), layer.n_dist, layer.nf_out)
-    sensitivities = pairs.senders.fill(layer.sensitivity(pairs.distances))
-    messages = product(sensitivities, weighted)
-    return product(pairs.components, pairs.sent_to_received(messages))
+NeighbourSums = WholeSystem | InBlocks
 
 
 def _norm(components: Tensor, cusp_reg: float) -> Tensor:
@@ -169,10 +180,10 @@ class FastInteractLayer(InteractLayer):
 
     tensor_order = 0
 
-    def forward(self, in_features: Tensor, pairs: Pairs) -> Tensor:
+    def forward(self, in_features: Tensor, neighbours: NeighbourSums) -> Tensor:
         """Features (n_atoms, nf_out) from features (n_atoms, nf_in)."""
-        scalar = _neighbour_sums(self, in_features, pairs)[:, 0]
-        return scalar + self.selfint(in_features)
+        scalar = neighbours.neighbour_sums(self, in_features)
+        return scalar.squeeze(1) + self.selfint(in_features)
 
 
 class FastInteractLayerVec(InteractLayerVec):
@@ -180,11 +191,12 @@ class FastInteractLayerVec(InteractLayerVec):
 
     tensor_order = 1
 
-    def forward(self, in_features: Tensor, pairs: Pairs) -> Tensor:
+    def forward(self, in_features: Tensor, neighbours: NeighbourSums) -> Tensor:
         """Features (n_atoms, nf_out) from features (n_atoms, nf_in)."""
-        sums = _neighbour_sums(self, in_features, pairs)
-        vector = _norm(sums[:, 1:4], self.cusp_reg) * self.vecscales
-        return sums[:, 0] + vector + self.selfint(in_features)
+        sums = neighbours.neighbour_sums(self, in_features)
+        scalar, vector = torch.split(sums, [1, 3], dim=1)
+        norm = _norm(vector, self.cusp_reg) * self.vecscales
+        return scalar.squeeze(1) + norm + self.selfint(in_features)
 
 
 class FastInteractLayerQuad(InteractLayerQuad):
@@ -192,9 +204,10 @@ class FastInteractLayerQuad(InteractLayerQuad):
 
     tensor_order = 2
 
-    def forward(self, in_features: Tensor, pairs: Pairs) -> Tensor:
+    def forward(self, in_features: Tensor, neighbours: NeighbourSums) -> Tensor:
         """Features (n_atoms, nf_out) from features (n_atoms, nf_in)."""
-        sums = _neighbour_sums(self, in_features, pairs)
-        vector = _norm(sums[:, 1:4], self.cusp_reg) * self.vecscales
-        quadrupole = _norm(sums[:, 4:], self.cusp_reg) * self.quadscales
-        return sums[:, 0] + vector + quadrupole + self.selfint(in_features)
+        sums = neighbours.neighbour_sums(self, in_features)
+        scalar, vector, quadrupole = torch.split(sums, [1, 3, 5], dim=1)
+        vector_norm = _norm(vector, self.cusp_reg) * self.vecscales
+        quadrupole_norm = _norm(quadrupole, self.cusp_reg) * self.quadscales
+        return scalar.squeeze(1) + vector_norm + quadrupole_norm + self.selfint(in_features)

@@ -12,7 +12,7 @@ from hippynn.graphs import Predictor
 from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
 
 from hippynn_mf.data.database import POSITIONS, SPECIES
-from hippynn_mf.errors import UserError
+from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels, Properties
 from hippynn_mf.networks import NETWORKS
@@ -26,6 +26,11 @@ class Model:
     species: SpeciesNode
     positions: PositionsNode
     heads: Heads
+
+    @property
+    def species_set(self) -> list[int]:
+        """Atomic numbers that the model has an input for, with 0, the padding."""
+        return list(self.heads.network.torch_module.species_set.tolist())
 
     @property
     def parameters(self) -> torch.nn.ModuleDict:
@@ -68,7 +73,7 @@ def predict(
     Energies exclude the self energies; forces, in kcal/mol/Å, are 0 for padding. Atoms outside
     the species of the model are a UserError: the network would take them for another element.
     """
-    refuse_unknown_species(species, model)
+    refuse_unknown_species(species, model.species_set)
     predictor = model.predictor(device)
     outputs = predictor(
         node_values={
@@ -83,17 +88,6 @@ def predict(
     return {
         name: array[:, 0] if name.endswith(".energy") else array for name, array in arrays.items()
     }
-
-
-def refuse_unknown_species(species: np.ndarray, model: Model) -> None:
-    """Raise UserError if there are elements that the model has no input for."""
-    known = model.heads.network.torch_module.species_set.tolist()
-    unknown = sorted(set(np.unique(species).tolist()) - set(known))
-    if unknown:
-        raise UserError(
-            f"Atomic numbers {unknown} are outside the species of the model, {known} (0 is "
-            "padding). Remove these structures, or train with them in 'species'."
-        )
 
 
 def with_all_forces(labels: Labels) -> Labels:

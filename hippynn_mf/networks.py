@@ -17,14 +17,22 @@ from hippynn_mf.interaction import (
     FastInteractLayer,
     FastInteractLayerQuad,
     FastInteractLayerVec,
-    Pairs,
+    InBlocks,
+    NeighbourSums,
+    WholeSystem,
 )
+from hippynn_mf.pairs import PairList
 
 
 class _FastForward:
-    """The forward pass of a hippynn network over fast interaction layers."""
+    """The forward pass of a hippynn network over fast interaction layers.
+
+    `atoms_per_block`, None at first, makes it work through the atoms in blocks of that many, for
+    systems that do not fit into memory otherwise.
+    """
 
     _interaction_class: Any
+    atoms_per_block: int | None = None
 
     def forward(
         self: Any,
@@ -35,20 +43,27 @@ class _FastForward:
         pair_coord: Tensor | None = None,
     ) -> list[Tensor]:
         """Features of every block (n_atoms, n_features), from the one-hot species on."""
-        pairs = Pairs.of(
+        pair_list = PairList(
             pair_first,
             pair_second,
             pair_dist.reshape(-1),
             None if pair_coord is None else pair_coord.reshape(-1, 3),
-            tensor_order=self._interaction_class.tensor_order,
-            n_atoms=len(features),
+            n_receivers=len(features),
+            n_senders=len(features),
         )
+        tensor_order = self._interaction_class.tensor_order
+        neighbours: NeighbourSums
+        if self.atoms_per_block is None:
+            neighbours = WholeSystem.of(pair_list, features, tensor_order)
+        else:
+            neighbours = InBlocks.of(pair_list, features, tensor_order, self.atoms_per_block)
         outputs = [features.to(pair_dist.dtype)]
         for interaction, *atom_layers in self.blocks:
-            hidden = self._activated(interaction(outputs[-1], pairs))
+            hidden = self._activated(interaction(outputs[-1], neighbours))
             for layer in atom_layers:
                 hidden = self._activated(layer(hidden))
             outputs.append(hidden)
+            neighbours = neighbours.after_first_layer()
         return outputs
 
     def _activated(self: Any, features: Tensor) -> Tensor:

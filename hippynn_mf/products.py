@@ -6,7 +6,8 @@ gather adds up row by row, and a product leaves results transposed in memory.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,8 @@ def rearrange(
     rows: Tensor,
     source: Tensor,
     target: Tensor,
-    empty: Tensor | None,
-    empty_source: Tensor | None,
+    empty: Tensor | None = None,
+    empty_source: Tensor | None = None,
 ) -> Tensor:
     """Rows moved one to one between two arrays; the `empty` rows of the result are zero.
 
@@ -56,38 +57,81 @@ class _Rearrange(torch.autograd.Function):
         return moved, None, None, None, None
 
 
-Form = Literal["AB", "ABt", "AtB"]
+# Atoms in order, in runs with the same number of rows per atom: (n_atoms, width) of every run.
+Runs = Sequence[tuple[int, int]]
 
 
-def product(left: Tensor, right: Tensor, form: Form = "AB") -> Tensor:
-    """Batched product A B, A Bᵀ or Aᵀ B of A (n, i, j) and B (n, j, k), transposed as `form` says.
+def times(rows: Tensor, matrices: Tensor, runs: Runs, *, transposed: bool = False) -> Tensor:
+    """Rows (n_rows, p) times the matrix (p, q) of their atom in `matrices` (n_atoms, p, q).
 
-    torch differentiates products by transposing results, and what is transposed in memory is copied
-    and added slowly later on. These three are closed under differentiation, each comes in order.
+    With `transposed`, rows (n_rows, q) times its transpose.
     """
-    multiplied: Tensor = _Product.apply(left, right, form)  # type: ignore[no-untyped-call]
+    multiplied: Tensor = _Times.apply(rows, matrices, runs, transposed)  # type: ignore[no-untyped-call]
     return multiplied
 
 
-class _Product(torch.autograd.Function):
-    """The product of `product`."""
+def outer(left: Tensor, right: Tensor, runs: Runs) -> Tensor:
+    """Outer products of rows (n_rows, p) and (n_rows, q), summed by atom: (n_atoms, p, q)."""
+    summed: Tensor = _Outer.apply(left, right, runs)  # type: ignore[no-untyped-call]
+    return summed
+
+
+class _Times(torch.autograd.Function):
+    """The product of `times`."""
 
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, form: Form) -> Tensor:
-        """Multiply."""
+    def forward(ctx: Any, rows: Tensor, matrices: Tensor, runs: Runs, transposed: bool) -> Tensor:
+        """Multiply run by run."""
+        ctx.save_for_backward(rows, matrices)
+        ctx.runs, ctx.transposed = runs, transposed
+        factors = matrices.transpose(1, 2) if transposed else matrices
+        result = rows.new_empty(len(rows), factors.shape[2])
+        for atoms, block in _blocks(runs):
+            torch.bmm(block(rows), factors[atoms], out=block(result))
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Gradients of both factors."""
+        rows, matrices = ctx.saved_tensors
+        of_rows = times(gradient, matrices, ctx.runs, transposed=not ctx.transposed)
+        left, right = (gradient, rows) if ctx.transposed else (rows, gradient)
+        return of_rows, outer(left, right, ctx.runs), None, None
+
+
+class _Outer(torch.autograd.Function):
+    """The product of `outer`."""
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor, runs: Runs) -> Tensor:
+        """Multiply run by run."""
         ctx.save_for_backward(left, right)
-        ctx.form = form
-        return torch.bmm(
-            left.transpose(1, 2) if form == "AtB" else left,
-            right.transpose(1, 2) if form == "ABt" else right,
-        )
+        ctx.runs = runs
+        n_atoms = sum(n for n, _ in runs)
+        result = left.new_empty(n_atoms, left.shape[1], right.shape[1])
+        for atoms, block in _blocks(runs):
+            torch.bmm(block(left).transpose(1, 2), block(right), out=result[atoms])
+        return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         """Gradients of both factors."""
         left, right = ctx.saved_tensors
-        if ctx.form == "AB":
-            return product(gradient, right, "ABt"), product(left, gradient, "AtB"), None
-        if ctx.form == "ABt":
-            return product(gradient, right), product(gradient, left, "AtB"), None
-        return product(right, gradient, "ABt"), product(left, gradient), None
+        of_left = times(right, gradient, ctx.runs, transposed=True)
+        return of_left, times(left, gradient, ctx.runs), None
+
+
+def _blocks(runs: Runs) -> Iterator[tuple[slice, Any]]:
+    """Of every run, the atoms, and a function that views rows as (n_atoms, width, k)."""
+    first_atom = first_row = 0
+    for n_atoms, width in runs:
+        rows = slice(first_row, first_row + n_atoms * width)
+
+        def block(
+            array: Tensor, rows: slice = rows, n_atoms: int = n_atoms, width: int = width
+        ) -> Tensor:
+            return array[rows].view(n_atoms, width, array.shape[1])
+
+        yield slice(first_atom, first_atom + n_atoms), block
+        first_atom += n_atoms
+        first_row += n_atoms * width

@@ -14,13 +14,13 @@ import torch
 
 from hippynn_mf.data.database import TrainingDatabase, build_database
 from hippynn_mf.data.loading import file_hash, load_splits
-from hippynn_mf.data.structures import Structures
+from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation import evaluate_model, load_comp6, reference_labels
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import Labels, join_labels, plain_labels
 from hippynn_mf.losses import stopping_metric_name
-from hippynn_mf.models import Model, build_model, refuse_unknown_species
+from hippynn_mf.models import Model, build_model
 from hippynn_mf.recording import BestModel, EpochRecord, logged_to
 from hippynn_mf.runs import RunFolder, RunSettings
 from hippynn_mf.training import choose_device, train_model
@@ -120,7 +120,7 @@ def _load_inputs(
     parts = _load_parts(settings, labels)
     with errors_about(settings.data.path):
         for part in parts.values():
-            refuse_unknown_species(part.species, model)
+            refuse_unknown_species(part.species, model.species_set)
         reference_labels(parts["test"])
         database = build_database(parts, labels, seed=settings.seed)
     if settings.comp6 is not None:

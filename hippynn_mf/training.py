@@ -17,6 +17,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.losses import LossWeights, build_loss, build_metrics, stopping_metric_name
 from hippynn_mf.models import Model
+from hippynn_mf.precomputing import precompute_pairs
 from hippynn_mf.pretraining import initialize_heads
 
 EpochCallback = Callable[[int, bool], None]
@@ -63,6 +64,8 @@ def train_model(
     modules, db_info = assemble_for_training(loss, build_metrics(heads, loss))
     database.inputs, database.targets = db_info["inputs"], db_info["targets"]
     initialize_heads(heads, database)
+    if hyperparameters.precompute_pairs:
+        modules = precompute_pairs(modules, database)
 
     parameters = [p for p in modules.model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=hyperparameters.learning_rate, fused=True)

@@ -13,9 +13,10 @@ from hippynn.graphs.nodes.inputs import CellNode, PositionsNode, SpeciesNode
 from hippynn.graphs.nodes.physics import GradientNode
 from hippynn.graphs.nodes.targets import HEnergyNode
 
-from hippynn_mf.interaction import Pairs, Slots, tensor_components
+from hippynn_mf import pairs
 from hippynn_mf.networks import NETWORKS
-from hippynn_mf.products import product, rearrange
+from hippynn_mf.pairs import PairList, Pairs, Slots, tensor_components
+from hippynn_mf.products import outer, rearrange, times
 
 SIZES = {
     "n_features": 7,
@@ -66,10 +67,10 @@ def pairs_of(positions, cutoff=SIZES["dist_hard_max"]):
     return near.nonzero(as_tuple=True)
 
 
-def outputs(module, species, positions, first, second, shifts=0.0):
+def outputs(module, species, positions, first, second, shifts=0.0, dtype=torch.bool):
     """A scalar of the features, its forces, and parameter gradients of a loss with both."""
     positions = positions.clone().requires_grad_(True)
-    features = torch.eye(len(SIZES["possible_species"]))[species][:, 1:]
+    features = torch.eye(len(SIZES["possible_species"]), dtype=dtype)[species][:, 1:]
     vectors = positions[second] - positions[first] + shifts
     arguments = [features, first, second, vectors.norm(dim=1)]
     if "pair_coord" in module.forward.__code__.co_varnames and not is_scalar(module):
@@ -135,6 +136,60 @@ def test_network_options(order, options):
 
 
 @pytest.mark.parametrize("order", ORDERS)
+def test_features_that_are_no_species(order):
+    """The first layer takes another way for one-hot species than for any other features."""
+    species, positions = cloud(8)
+    arguments = (species, positions, *pairs_of(positions))
+    assert_same(*modules(order), *arguments, dtype=torch.float64)
+    several_at_once = torch.ones(8, 3, dtype=torch.bool)
+    vectors = positions[arguments[3]] - positions[arguments[2]]
+    rest = [vectors.norm(dim=1), vectors][: 2 if order else 1]
+    found = [module(several_at_once, *arguments[2:], *rest) for module in modules(order)]
+    assert_equal_to_1e_10(found[1], found[0])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("atoms_per_block", [1, 5, 12, 100])
+def test_blocks_of_atoms(order, atoms_per_block):
+    species, positions = cloud(12)
+    stock, fast = modules(order)
+    fast.atoms_per_block = atoms_per_block
+    assert_same(stock, fast, species, positions, *pairs_of(positions))
+
+
+@pytest.mark.parametrize("atoms_per_block", [0, -1])
+def test_empty_blocks_are_refused(atoms_per_block):
+    species, positions = cloud(4)
+    _, fast = modules(0)
+    fast.atoms_per_block = atoms_per_block
+    with pytest.raises(ValueError, match="expected at least 1"):
+        outputs(fast, species, positions, *pairs_of(positions))
+
+
+def test_blocks_keep_less_than_the_messages():
+    """Between forward and backward, a system in blocks keeps no array of pairs x features."""
+    species, positions = cloud(60)
+    stock, fast = modules(2, n_features=32)
+    fast.atoms_per_block = 10
+    first, second = pairs_of(positions)
+    kept = {}
+    for name, module in {"stock": stock, "blocks": fast}.items():
+        sizes = {}
+
+        def pack(tensor, sizes=sizes):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            features = torch.eye(4, dtype=torch.bool)[species][:, 1:]
+            vectors = (positions[second] - positions[first]).requires_grad_(True)
+            alive = module(features, first, second, vectors.norm(dim=1), vectors)
+        kept[name] = sum(sizes.values())
+        assert alive
+    assert kept["blocks"] < kept["stock"] / 4
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_asymmetric_pair_list(order):
     # As from LAMMPS: ghost atoms send, and receive nothing.
     species, positions = cloud(9)
@@ -163,7 +218,9 @@ def test_several_images_of_one_pair(order):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_neighbour_counts_that_differ_widely(order):
+@pytest.mark.parametrize("worth_a_run", [1, 1000])
+def test_neighbour_counts_that_differ_widely(order, worth_a_run, monkeypatch):
+    monkeypatch.setattr(pairs, "SLOTS_WORTH_A_RUN", worth_a_run)
     # A dense cluster, a chain, and an atom alone.
     species, dense = cloud(14, spread=0.6)
     chain = torch.arange(5).unsqueeze(1) * torch.tensor([2.5, 0, 0]) + torch.tensor([0, 30.0, 0])
@@ -173,6 +230,7 @@ def test_neighbour_counts_that_differ_widely(order):
     counts = torch.bincount(first, minlength=20)
     assert counts.max() >= 10
     assert counts[19] == 0
+    assert (len(Slots.of(first, 20).runs) > 1) == (worth_a_run == 1)
     assert_same(*modules(order), species, positions, first, second)
 
 
@@ -292,50 +350,82 @@ def test_rearranged_rows_differentiate_twice():
     rows = torch.randn(4, 2, requires_grad=True, generator=torch.Generator().manual_seed(0))
 
     def move(values):
-        return rearrange(values, slots.pair_of_slot, slots.slot_of_pair, slots.empty, None)
+        return rearrange(values, slots.pair_of_slot, slots.slot_of_pair, slots.empty)
 
     assert torch.autograd.gradcheck(move, rows)
     assert torch.autograd.gradgradcheck(lambda values: move(values).square(), rows)
-    moved = slots.fill(rows)
-    assert moved.shape == (3, 3, 2)
-    torch.testing.assert_close(moved[0, 0], rows[1])
-    torch.testing.assert_close(moved[2], rows[[0, 2, 3]])
-    assert not moved[1].any()
-    assert not moved[0, 1:].any()
 
 
-@pytest.mark.parametrize(
-    ("form", "left", "right", "expected"),
-    [
-        ("AB", (2, 3, 4), (2, 4, 5), "nij,njk->nik"),
-        ("ABt", (2, 3, 4), (2, 5, 4), "nij,nkj->nik"),
-        ("AtB", (2, 4, 3), (2, 4, 5), "nji,njk->nik"),
-    ],
-)
-def test_products_and_their_derivatives(form, left, right, expected):
+def test_slots_hold_the_pairs_of_every_atom_in_their_order():
+    slots = Slots.of(torch.tensor([2, 0, 2, 2]), n_atoms=3)
+    assert list(slots.runs) == [(3, 3)]
+    moved = slots.fill(torch.tensor([[1.0], [2.0], [3.0], [4.0]])).view(3, 3)
+    assert moved.tolist() == [[2, 0, 0], [0, 0, 0], [1, 3, 4]]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_slots_save_rows_where_counts_differ(seed):
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.cat([torch.full((500,), 3), torch.full((500,), 40), torch.full((501,), 9)])
+    atoms = torch.arange(1501).repeat_interleave(counts)
+    atoms = atoms[torch.randperm(len(atoms), generator=generator)]
+    slots = Slots.of(atoms, n_atoms=1501)
+    assert sum(n for n, _ in slots.runs) == 1501
+    n_slots = sum(n * width for n, width in slots.runs)
+    assert len(atoms) <= n_slots < 0.6 * 1501 * 40
+    assert len(slots.pair_of_slot) == n_slots
+    torch.testing.assert_close(slots.pair_of_slot[slots.slot_of_pair], torch.arange(len(atoms)))
+    # The slots of an atom hold all of its pairs and no other.
+    first = 0
+    atom_of_slot = slots.fill(atoms.unsqueeze(1) + 1)[:, 0] - 1
+    for atom, width in enumerate(width for n, width in slots.runs for _ in range(n)):
+        assert atom_of_slot[first : first + width].tolist().count(atom) == counts[atom]
+        first += width
+
+
+def by_atom(rows, runs):
+    """The rows of every atom."""
+    return rows.split([width for n, width in runs for _ in range(n)])
+
+
+@pytest.mark.parametrize("runs", [[(3, 2)], [(2, 3), (1, 0), (2, 1)]])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rows_times_the_matrix_of_their_atom(runs, transposed):
     generator = torch.Generator().manual_seed(0)
-    factors = [torch.randn(s, generator=generator).requires_grad_(True) for s in (left, right)]
+    n_atoms, n_rows = sum(n for n, _ in runs), sum(n * width for n, width in runs)
+    rows = torch.randn(n_rows, 5 if transposed else 4, generator=generator).requires_grad_(True)
+    matrices = torch.randn(n_atoms, 4, 5, generator=generator).requires_grad_(True)
 
-    def multiply(left, right):
-        return product(left, right, form)
+    def multiply(rows, matrices):
+        return times(rows, matrices, runs, transposed=transposed)
 
-    torch.testing.assert_close(multiply(*factors), torch.einsum(expected, *factors))
-    assert torch.autograd.gradcheck(multiply, factors)
-    assert torch.autograd.gradgradcheck(multiply, factors)
-    for gradient in torch.autograd.grad(multiply(*factors).square().sum(), factors):
-        assert gradient.is_contiguous()
+    factors = matrices.transpose(1, 2) if transposed else matrices
+    expected = torch.cat([r @ m for r, m in zip(by_atom(rows, runs), factors, strict=True)])
+    torch.testing.assert_close(multiply(rows, matrices), expected)
+    assert torch.autograd.gradcheck(multiply, (rows, matrices))
+    assert torch.autograd.gradgradcheck(multiply, (rows, matrices))
+
+
+@pytest.mark.parametrize("runs", [[(3, 2)], [(2, 3), (1, 0), (2, 1)]])
+def test_outer_products_summed_by_atom(runs):
+    generator = torch.Generator().manual_seed(0)
+    n_rows = sum(n * width for n, width in runs)
+    left = torch.randn(n_rows, 4, generator=generator).requires_grad_(True)
+    right = torch.randn(n_rows, 5, generator=generator).requires_grad_(True)
+    pairs = zip(by_atom(left, runs), by_atom(right, runs), strict=True)
+    expected = torch.stack([a.t() @ b for a, b in pairs])
+    torch.testing.assert_close(outer(left, right, runs), expected)
+    assert torch.autograd.gradcheck(lambda a, b: outer(a, b, runs), (left, right))
+    assert torch.autograd.gradgradcheck(lambda a, b: outer(a, b, runs), (left, right))
 
 
 def test_messages_reach_their_receivers():
     first, second = torch.tensor([0, 0, 2, 1]), torch.tensor([1, 2, 0, 0])
     distances = torch.ones(4)
-    pairs = Pairs.of(first, second, distances, None, tensor_order=0, n_atoms=3)
+    found = Pairs.of(PairList(first, second, distances, None, 3, 3), tensor_order=0)
     labels = torch.tensor([[10.0], [20.0], [30.0], [40.0]])  # one per pair
-    sent = pairs.senders.fill(labels)
-    received = pairs.sent_to_received(sent)
-    assert received[0, :, 0].tolist() == [10, 20]
-    assert received[1, :, 0].tolist() == [40, 0]
-    assert received[2, :, 0].tolist() == [30, 0]
+    received = found.sent_to_received(found.senders.fill(labels))
+    assert received.view(3, 2).tolist() == [[10, 20], [40, 0], [30, 0]]
 
 
 def test_quadrupole_components_have_the_norm_of_the_tensor():

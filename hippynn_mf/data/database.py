@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,13 +13,17 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from hippynn_mf.data.ani1x import Rows
 from hippynn_mf.data.loading import load_splits
+from hippynn_mf.data.neighbours import NeighbourLists
 from hippynn_mf.data.structures import Structures, atomic_energy_sum
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
+log = logging.getLogger(__name__)
+
 SPECIES = "species"
 POSITIONS = "positions"
+PAIRS = "pairs"  # of a batch, where they have been stored; see `NeighbourLists.of_batch`
 
 
 def training_arrays(structures: Structures, labels: Labels) -> dict[str, np.ndarray]:
@@ -53,24 +58,34 @@ class _Batches(Dataset[list[torch.Tensor]]):
     """Arrays indexed by whole batches, cut to the batch's largest molecule if `trimmed`."""
 
     def __init__(
-        self, arrays: Mapping[str, torch.Tensor], names: Sequence[str], *, trimmed: bool
+        self,
+        arrays: Mapping[str, torch.Tensor],
+        names: Sequence[str],
+        pairs: NeighbourLists | None,
+        *,
+        trimmed: bool,
     ) -> None:
-        self.arrays = [arrays[name] for name in names]  # a name may be both input and target
-        self.per_atom = [is_per_atom(name) for name in names]
+        self.arrays = arrays
+        self.names = names  # a name may be both input and target
+        self.pairs = pairs
         self.n_atoms = (arrays[SPECIES] > 0).sum(dim=1) if trimmed else None
 
     def __len__(self) -> int:
-        return len(self.arrays[0])
+        return len(self.arrays[SPECIES])
 
     def __getitem__(self, rows: list[int]) -> list[torch.Tensor]:
-        batch = [array[rows] for array in self.arrays]
-        if self.n_atoms is None:
-            return batch
-        width = int(self.n_atoms[rows].max())
-        return [
-            array[:, :width] if per_atom else array
-            for array, per_atom in zip(batch, self.per_atom, strict=True)
-        ]
+        batch, width = torch.tensor(rows), self.arrays[SPECIES].shape[1]
+        if self.n_atoms is not None:
+            # Atoms with similar numbers of neighbours side by side take less padding.
+            sizes, order = self.n_atoms[batch].sort(stable=True)
+            batch, width = batch[order], int(sizes[-1])
+        return [self._of_batch(name, batch, width) for name in self.names]
+
+    def _of_batch(self, name: str, rows: torch.Tensor, width: int) -> torch.Tensor:
+        if name == PAIRS and self.pairs is not None:
+            return self.pairs.of_batch(rows, width)
+        array = self.arrays[name][rows]
+        return array[:, :width] if is_per_atom(name) else array
 
 
 def is_per_atom(name: str) -> bool:
@@ -81,7 +96,8 @@ def is_per_atom(name: str) -> bool:
 class TrainingDatabase(Database):
     """A split hippynn database whose training batches are cut to their own largest molecule.
 
-    Evaluation batches keep the width of the file, because hippynn's evaluator joins them. The order
+    In a batch they are sorted by their number of atoms. Evaluation batches keep the width of the
+    file, because hippynn's evaluator joins them. The order
     of batches depends on `seed` alone: torch's global random state is also drawn on by progress
     bars, which open every loader twice.
     """
@@ -109,6 +125,16 @@ class TrainingDatabase(Database):
         )
         self.splits = tensors
         self.splitting_completed = True
+        self.pairs: dict[str, NeighbourLists] = {}
+
+    def store_pairs(self, cutoff: float) -> None:
+        """Find all pairs nearer than `cutoff` in Å, to hand them out with the batches."""
+        self.pairs = {
+            split: NeighbourLists.of(arrays[SPECIES], arrays[POSITIONS], cutoff)
+            for split, arrays in self.splits.items()
+        }
+        size = self.pairs["train"].bytes_per_structure
+        log.info("Neighbour lists within %g Å: %.0f bytes per structure", cutoff, size)
 
     def make_generator(
         self,
@@ -123,7 +149,8 @@ class TrainingDatabase(Database):
         or a random fraction `subsample` of it.
         """
         training = evaluation_mode == "train"
-        batches = _Batches(self.splits[split_name], self.var_list, trimmed=training)
+        arrays, pairs = self.splits[split_name], self.pairs.get(split_name)
+        batches = _Batches(arrays, self.var_list, pairs, trimmed=training)
         rows: Iterable[int] = range(len(batches))
         if training:
             rows = RandomSampler(batches, generator=self.random_state)

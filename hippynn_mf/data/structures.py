@@ -149,3 +149,13 @@ def atomic_energy_sum(species: np.ndarray, level: Level) -> np.ndarray:
             "level with their self energies."
         )
     return np.asarray(table[species].sum(axis=1))
+
+
+def refuse_unknown_species(species: np.ndarray, known: Sequence[int]) -> None:
+    """Raise UserError if there are elements that a model of the `known` ones has no input for."""
+    unknown = sorted(set(np.unique(species).tolist()) - set(known))
+    if unknown:
+        raise UserError(
+            f"Atomic numbers {unknown} are outside the species of the model, {list(known)} (0 is "
+            "padding). Remove these structures, or train with them in 'species'."
+        )

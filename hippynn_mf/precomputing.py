@@ -1,0 +1,89 @@
+"""Training graphs that take their pairs from the database instead of finding them in each step."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from hippynn.experiment.assembly import TrainingModules
+from hippynn.graphs import GraphModule, find_unique_relative, replace_node
+from hippynn.graphs.gops import copy_subgraph
+from hippynn.graphs.indextypes import IdxType
+from hippynn.graphs.nodes.base import AutoNoKw, InputNode, MultiNode
+from hippynn.graphs.nodes.pairs import OpenPairIndexer
+from hippynn.graphs.nodes.tags import AtomIndexer, Encoder, PairIndexer
+from torch import Tensor
+
+from hippynn_mf.data.database import PAIRS, SPECIES, TrainingDatabase
+from hippynn_mf.data.structures import refuse_unknown_species
+from hippynn_mf.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class PairGeometry(torch.nn.Module):
+    """Distances and vectors of given pairs."""
+
+    def forward(
+        self, coordinates: Tensor, real_atoms: Tensor, inv_real_atoms: Tensor, pairs: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What hippynn's pair finders return, of `pairs` as in `NeighbourLists.of_batch`."""
+        pair_first, pair_second = inv_real_atoms[pairs].unbind(dim=1)
+        atoms = coordinates.flatten(0, 1)[real_atoms]
+        vectors = atoms[pair_second] - atoms[pair_first]
+        return vectors.norm(dim=1), pair_first, pair_second, vectors
+
+
+class StoredPairs(AutoNoKw, PairIndexer, MultiNode):
+    """Pairs that come from the database."""
+
+    _input_names = "coordinates", "real_atoms", "inv_real_atoms", "pairs"
+    _auto_module_class = PairGeometry
+
+    def __init__(self, name: str, parents: tuple[Any, ...], dist_hard_max: float) -> None:
+        self.dist_hard_max = dist_hard_max
+        super().__init__(name, parents)
+
+
+def precompute_pairs(modules: TrainingModules, database: TrainingDatabase) -> TrainingModules:
+    """Find the pairs of a database once; returns modules that take them from its batches.
+
+    `modules` are those of hippynn's `assemble_for_training`, and share their parameters with the
+    result; `database` is one of `load_database`, with its inputs and targets set. Losses and their
+    gradients are the same numbers.
+
+    Raises UserError for any other database, for graphs with periodic or several pair finders, and
+    for elements that the network does not know.
+    """
+    if not isinstance(database, TrainingDatabase):
+        raise UserError(
+            f"Pairs cannot be stored in a {type(database).__name__}; make the database with "
+            "hippynn_mf.load_database, or train without precompute_pairs."
+        )
+    outputs, nodes = copy_subgraph(modules.model.nodes_to_compute, [])
+    finders = [node for node in nodes if isinstance(node, PairIndexer)]
+    if len(finders) != 1 or type(finders[0]) is not OpenPairIndexer:
+        found = ", ".join(type(finder).__name__ for finder in finders) or "none"
+        raise UserError(
+            f"Pairs can be stored for one OpenPairIndexer; this graph has: {found}. Train without "
+            "precompute_pairs; hippynn has a function of the same name for periodic systems."
+        )
+    (finder,) = finders
+    known = find_unique_relative(finder, Encoder, "species of the pairs").species_set.tolist()
+    for arrays in database.splits.values():
+        refuse_unknown_species(arrays[SPECIES].numpy(), known)
+    database.store_pairs(finder.dist_hard_max)
+
+    inputs = [node for node in nodes if isinstance(node, InputNode)]
+    pairs = InputNode(db_name=PAIRS, index_state=IdxType.NotFound)
+    indexer = find_unique_relative(finder, AtomIndexer, "pairs from the database")
+    parents = (finder.parents[0], indexer.real_atoms, indexer.inv_real_atoms, pairs)
+    replace_node(finder, StoredPairs("stored_pairs", parents, finder.dist_hard_max), True)
+    model = GraphModule([*inputs, pairs], outputs)
+
+    database.inputs = [node.db_name for node in model.input_nodes]
+    evaluator = modules.evaluator
+    evaluator.model, evaluator.n_inputs = model, len(model.input_nodes)
+    evaluator.db_info = {"inputs": database.inputs, "targets": database.targets}
+    return modules._replace(model=model)
