@@ -52,8 +52,8 @@ class WholeSystem:
         """Σ_j Σ_ν Σ_b R_m s_ν V_ab^ν z_jb: (n_receivers, n_components, nf_out)."""
         pairs, sensitivities = self.pairs, layer.sensitivity(self.pairs.distances)
         if self.elements is None:
-            weights = layer.int_weights.reshape(-1, layer.nf_in)
-            weighted = (features @ weights.t()).view(len(features), layer.n_dist, layer.nf_out)
+            weights = layer.int_weights.flatten(-3, -2).transpose(-1, -2)
+            weighted = by_member(features, weights).view(-1, layer.n_dist, layer.nf_out)
             sent = times(pairs.senders.fill(sensitivities), weighted, pairs.senders.runs)
             received = pairs.sent_to_received(sent)
         else:
@@ -66,10 +66,22 @@ def _messages_by_element(
 ) -> Tensor:
     """Σ_ν Σ_b s_ν V_ab^ν z_jb of one-hot z, in the receivers' slots: (n_slots, nf_out)."""
     by_element = rearrange(sensitivities, elements.order, elements.place)
-    weights = layer.int_weights.permute(2, 0, 1).contiguous()
+    weights = layer.int_weights.movedim(-1, 0).contiguous()
     groups = zip(torch.split(by_element, elements.counts), weights, strict=True)
-    messages = torch.cat([group @ weight for group, weight in groups])
+    messages = torch.cat([by_member(group, weight) for group, weight in groups])
     return rearrange(messages, elements.place_of_slot, elements.slot_of_place, receivers.empty)
+
+
+def by_member(rows: Tensor, weights: Tensor) -> Tensor:
+    """Rows (n, k) times weights (k, l).
+
+    Or rows (n_members * n, k), member after member, times weights (n_members, k, l) of each; see
+    `ensembles.py`.
+    """
+    if weights.dim() == 2:
+        return rows @ weights
+    members = rows.view(len(weights), -1, rows.shape[1])
+    return torch.bmm(members, weights).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -170,9 +182,13 @@ def _by_count(atoms: Tensor) -> tuple[Tensor, Tensor]:
 NeighbourSums = WholeSystem | InBlocks
 
 
-def _norm(components: Tensor, cusp_reg: float) -> Tensor:
-    """Norm over the second axis, rounded at zero as hippynn does."""
-    return torch.sqrt(components.square().sum(dim=1) + cusp_reg)
+def _scaled_norm(components: Tensor, cusp_reg: float, scales: Tensor) -> Tensor:
+    """Norm over the second axis, rounded at zero as hippynn does, times scales (nf_out,)."""
+    norm = torch.sqrt(components.square().sum(dim=1) + cusp_reg)
+    if scales.dim() == 1:
+        return norm * scales
+    members = norm.view(len(scales), -1, norm.shape[1])  # as in `by_member`
+    return (members * scales.unsqueeze(1)).flatten(0, 1)
 
 
 class FastInteractLayer(InteractLayer):
@@ -195,7 +211,7 @@ class FastInteractLayerVec(InteractLayerVec):
         """Features (n_atoms, nf_out) from features (n_atoms, nf_in)."""
         sums = neighbours.neighbour_sums(self, in_features)
         scalar, vector = torch.split(sums, [1, 3], dim=1)
-        norm = _norm(vector, self.cusp_reg) * self.vecscales
+        norm = _scaled_norm(vector, self.cusp_reg, self.vecscales)
         return scalar.squeeze(1) + norm + self.selfint(in_features)
 
 
@@ -208,6 +224,6 @@ class FastInteractLayerQuad(InteractLayerQuad):
         """Features (n_atoms, nf_out) from features (n_atoms, nf_in)."""
         sums = neighbours.neighbour_sums(self, in_features)
         scalar, vector, quadrupole = torch.split(sums, [1, 3, 5], dim=1)
-        vector_norm = _norm(vector, self.cusp_reg) * self.vecscales
-        quadrupole_norm = _norm(quadrupole, self.cusp_reg) * self.quadscales
+        vector_norm = _scaled_norm(vector, self.cusp_reg, self.vecscales)
+        quadrupole_norm = _scaled_norm(quadrupole, self.cusp_reg, self.quadscales)
         return scalar.squeeze(1) + vector_norm + quadrupole_norm + self.selfint(in_features)

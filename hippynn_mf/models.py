@@ -14,6 +14,7 @@ from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
 from hippynn_mf.data.database import POSITIONS, SPECIES
 from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.inference import FinalGradientNode
 from hippynn_mf.labels import Labels, Properties
 from hippynn_mf.networks import NETWORKS
 from hippynn_mf.nodes import Heads, build_heads
@@ -41,10 +42,16 @@ class Model:
         )
 
     def predictor(self, device: torch.device | str = "cpu") -> Predictor:
-        """Predictor (hippynn's) of every head's energy, and of its forces where it has them."""
+        """Predictor (hippynn's) of every head's energy, and of its forces where it has them.
+
+        Its forces cannot be differentiated again.
+        """
         heads = self.heads.values()
         nodes = [head.energy.main_output for head in heads]
-        nodes += [head.forces for head in heads if head.forces is not None]
+        for head in heads:
+            if head.forces is not None:
+                name, parents = head.level.forces_name, (head.energy, self.positions)
+                nodes.append(FinalGradientNode(name, parents, sign=-1, db_name=name))
         return Predictor([self.species, self.positions], nodes, model_device=device)
 
 

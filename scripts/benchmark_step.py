@@ -1,107 +1,104 @@
-"""Time of a training step, beside the same model written in stock hippynn nodes.
+"""Time of a training step: stock hippynn, and hippynn_mf on the same weights and batch.
 
-    python scripts/benchmark_step.py --repeats 30
+    python scripts/benchmark_step.py
     python scripts/benchmark_step.py --device cuda --repeats 200
+    python scripts/benchmark_step.py --full
 
-Both models have the same weights and the same fully labelled batch of the embedded data, and take
-steps in turn in one process. A step is hippynn's: forward, loss, backward, optimizer. Times are
-medians; the ratio is the median over neighbouring steps, which a busy machine disturbs least.
-Nothing is printed unless the losses agree.
+`stock` is hippynn's network, nodes and losses; `nodes` are our heads and masked losses over
+hippynn's network; `fast` is ours altogether. They take steps in turn in one process; a step is
+hippynn's: forward, loss, backward, optimizer. One factor is varied at a time around the paper's
+network; `--full` runs every combination. Nothing is written unless the losses agree.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import math
-import statistics
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
-import numba
 import numpy as np
 import torch
 import typer
-from hippynn import custom_kernels
+from benchmarking import (
+    MOLECULES,
+    RESULTS,
+    Case,
+    cases,
+    compare,
+    network_pair,
+    quiet,
+    random_molecules,
+    row,
+    synchronize,
+    water_box,
+    write,
+)
 from hippynn.experiment import assemble_for_training
 from hippynn.experiment.step_functions import get_step_function
-from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
 from hippynn.graphs.nodes.loss import MAELoss, Mean, MSELoss
-from hippynn.graphs.nodes.physics import GradientNode
-from hippynn.graphs.nodes.targets import HEnergyNode
 from tqdm import tqdm
 
-from hippynn_mf.data.ani1x import read_ani1x
-from hippynn_mf.data.database import POSITIONS, SPECIES, is_per_atom, training_arrays
-from hippynn_mf.data.embedded import MINI_ANI1X
-from hippynn_mf.errors import UserError
-from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
-from hippynn_mf.labels import Labels, parse_labels
-from hippynn_mf.levels import PAPER_LEVELS
 from hippynn_mf.losses import build_loss
-from hippynn_mf.models import Model, build_model
-from hippynn_mf.networks import NETWORKS
+from hippynn_mf.nodes import Heads
 from hippynn_mf.training import choose_device
 
-LABEL_SETS: Sequence[Mapping[str, str]] = (
-    {"DZ": "E"},
-    {"DZ": "EF"},
-    {"DZ": "EF", "CC": "E"},
-    {"DZ": "EF", "TZ": "EF"},
-    {"DZ": "EF", "TZ": "EF", "CC": "E"},
-)
-N_WARM_UP = 3  # steps of each model that are not timed: the first ones compile the kernels
+FACTORS = {
+    "labels": [
+        "DZ/E",
+        "DZ/EF",
+        "DZ/EF + CC/E",
+        "DZ/EF + TZ/EF",
+        "DZ/EF + TZ/EF + CC/E",
+    ],
+    "n_features": [20, 32, 64, 120],
+    "tensor_order": [0, 1, 2],
+    "system": ["small", "ani1x", "droplet"],
+    "threads": [1, 2],
+    "kernels": ["numba", "pytorch"],
+}
+N_DROPLET = 192  # atoms of the droplet of water, one structure
 ROUNDING = 1e-5  # relative difference of two float32 losses
 
-Batch = Mapping[str, torch.Tensor]
-TimedStep = Callable[[], float]
+Batch = dict[str, torch.Tensor]
 
 
-def draw_batch(batch_size: int, seed: int, device: torch.device) -> Batch:
-    """Random conformers with the labels of every level, cut to the largest, by `db_name`."""
-    labels = parse_labels({"DZ": "EF", "TZ": "EF", "MP2": "E", "CC": "E"})
-    structures, _ = read_ani1x(MINI_ANI1X, labels, common_levels=PAPER_LEVELS, rows="common")
-    if batch_size > len(structures):
-        raise UserError(f"{MINI_ANI1X} has {len(structures)} such structures, not {batch_size}.")
-    batch = structures[np.random.default_rng(seed).permutation(len(structures))[:batch_size]]
-    width = int(batch.atom_mask.sum(axis=1).max())
-    return {
-        name: torch.as_tensor(array[:, :width] if is_per_atom(name) else array, device=device)
-        for name, array in training_arrays(batch, labels).items()
-    }
+def draw_batch(case: Case, heads: Heads, device: torch.device) -> Batch:
+    """The structures of a case with random labels, by `db_name`."""
+    if case.system == "droplet":
+        box = water_box(N_DROPLET)
+        species, positions = box.numbers[None].astype(np.int64), box.positions[None]
+    else:
+        n, sizes = MOLECULES[case.system]
+        species, positions = random_molecules(n, sizes, seed=0)
+    rng = np.random.default_rng(1)
+    batch = {"species": torch.as_tensor(species), "positions": torch.as_tensor(positions).float()}
+    for head in heads.values():
+        batch[head.level.energy_name] = torch.as_tensor(rng.normal(size=(len(species), 1))).float()
+        forces = torch.as_tensor(rng.normal(size=positions.shape)).float()
+        batch[head.level.forces_name] = forces * (batch["species"] > 0).unsqueeze(2)
+    return {name: array.to(device) for name, array in batch.items()}
 
 
-def build_stock_loss(model: Model, hyperparameters: Hyperparameters, labels: Labels) -> Any:
-    """Equation 1 of the same model in stock nodes, with the same weights."""
-    species, positions = SpeciesNode(db_name=SPECIES), PositionsNode(db_name=POSITIONS)
-    trunk = model.heads.network
-    network_class = NETWORKS["stock"][hyperparameters.tensor_order]
-    network = network_class("stock", (species, positions), module_kwargs=trunk.module_kwargs)
-    network.torch_module.load_state_dict(trunk.torch_module.state_dict())
+def stock_loss(heads: Heads) -> Any:
+    """Equation 1 in hippynn's own loss nodes."""
     terms = []
-    for level, properties in labels.items():
-        energy = HEnergyNode(level.energy_name, network, db_name=level.energy_name)
-        energy.torch_module.load_state_dict(model.heads[level].energy.torch_module.state_dict())
-        terms.append(MSELoss.of_node(energy) ** (1 / 2) + MAELoss.of_node(energy))
-        terms.append(Mean.of_node(energy.hierarchicality))
-        if properties.forces:
-            forces = GradientNode(
-                level.forces_name, (energy, positions), sign=-1, db_name=level.forces_name
-            )
-            terms.append(MSELoss.of_node(forces) ** (1 / 2) + MAELoss.of_node(forces))
+    for head in heads.values():
+        for node in (head.energy, head.forces):
+            if node is not None:
+                terms += [MSELoss.of_node(node) ** (1 / 2), MAELoss.of_node(node)]
+        terms.append(Mean.of_node(head.energy.hierarchicality))
     return sum(terms[1:], start=terms[0])
 
 
-def make_step(loss: Any, batch: Batch, device: torch.device) -> tuple[float, TimedStep]:
+def make_step(loss: Any, batch: Batch, device: torch.device) -> tuple[float, Callable[[], float]]:
     """The loss of a batch, and a function that takes a training step and returns its ms."""
     modules, names = assemble_for_training(loss, {"loss": loss})
     model, loss_module = modules.model.to(device), modules.loss.to(device)
     model.train()
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=0.0, fused=True
-    )  # every step works on the same weights
+    # Every step works on the same weights.
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0, fused=True)
     step = get_step_function(optimizer)
     inputs = [batch[name].clone() for name in names["inputs"]]
     targets = [batch[name] for name in names["targets"]]
@@ -116,69 +113,46 @@ def make_step(loss: Any, batch: Batch, device: torch.device) -> tuple[float, Tim
     return loss_module(*model(*inputs), *targets)[0].item(), timed_step
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was asked to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def compare_steps(
-    stock: TimedStep, ours: TimedStep, repeats: int
-) -> tuple[float, float, float, float]:
-    """Median ms of stock and of ours, and median and standard error of neighbours' ratios."""
-    for _ in range(N_WARM_UP):
-        stock()
-        ours()
-    times = [(stock(), ours()) for _ in range(repeats)]
-    # Every step of ours has a stock step before and after it: a drift cancels.
-    ratios = [our / their for their, our in times]
-    ratios += [our / their for (_, our), (their, _) in itertools.pairwise(times)]
-    lower, _, upper = statistics.quantiles(ratios, n=4)
-    error = 1.2533 * (upper - lower) / 1.349 / math.sqrt(repeats)
-    medians = [statistics.median(column) for column in zip(*times, strict=True)]
-    return medians[0], medians[1], statistics.median(ratios), error
+def measure(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Times of a case; RuntimeError if the losses of the models differ."""
+    with case.setting(), quiet():
+        models = network_pair(case)
+        stock, fast = models["stock"].heads, models["fast"].heads
+        batch = draw_batch(case, stock, device)
+        losses = {"stock": stock_loss(stock), "fast": build_loss(fast)}
+        if device.type == "cpu" and case.kernels == "numba":
+            losses["nodes"] = build_loss(stock)
+        steps = {name: make_step(loss, batch, device) for name, loss in losses.items()}
+        values = {name: value for name, (value, _) in steps.items()}
+        if not all(math.isclose(v, values["stock"], rel_tol=ROUNDING) for v in values.values()):
+            raise RuntimeError(f"{case}: losses differ: {values}")
+        return compare({name: step for name, (_, step) in steps.items()}, repeats)
 
 
 def main(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:n.")] = "cpu",
-    repeats: Annotated[int, typer.Option(min=2, help="Timed steps of each model.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, help="Structures in the batch.")] = 64,
-    preset: Annotated[str, typer.Option(help="Network: paper or quick.")] = "paper",
-    interaction: Annotated[str, typer.Option(help="Of our model: fast or stock.")] = "fast",
-    seed: Annotated[int, typer.Option(help="Of the batch and of the weights.")] = 0,
+    repeats: Annotated[int, typer.Option(min=2, help="Timed steps of each model.")] = 11,
+    full: Annotated[bool, typer.Option("--full", help="Every combination: hours.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
-    """Print a Markdown table of step times: stock hippynn nodes, and hippynn_mf."""
+    """Time training steps; write `step.json` and print it as a Markdown table."""
     target = choose_device(device)
-    hyperparameters = get_hyperparameters(preset, {"interaction": interaction})
-    batch = draw_batch(batch_size, seed, target)
+    factors = FACTORS if target.type == "cpu" else FACTORS | {"threads": [1], "kernels": ["auto"]}
     rows = []
-    for plain in tqdm(LABEL_SETS, unit="label set"):
-        labels = parse_labels(plain)
-        torch.manual_seed(seed)
-        model = build_model(hyperparameters, labels)
-        with contextlib.redirect_stdout(sys.stderr):  # hippynn prints while it assembles
-            stock_loss, stock = make_step(
-                build_stock_loss(model, hyperparameters, labels), batch, target
-            )
-            our_loss, ours = make_step(build_loss(model.heads), batch, target)
-        name = " + ".join(f"{level}/{properties}" for level, properties in plain.items())
-        if not math.isclose(stock_loss, our_loss, rel_tol=ROUNDING):
-            raise RuntimeError(f"{name}: the loss is {our_loss}, that of stock nodes {stock_loss}.")
-        stock_ms, our_ms, ratio, error = compare_steps(stock, ours, repeats)
-        rows.append(
-            f"| {name} | {stock_ms:.2f} | {our_ms:.2f} | {ratio:.3f} ± {error:.3f} "
-            f"| {stock_loss:.6g} | {our_loss:.6g} |"
-        )
-    where = torch.cuda.get_device_name(target) if target.type == "cuda" else "CPU"
-    typer.echo(
-        f"{where}, {torch.get_num_threads()} torch and {numba.get_num_threads()} numba threads, "
-        f"{custom_kernels.CUSTOM_KERNELS_ACTIVE} kernels, torch {torch.__version__}; {preset} "
-        f"network, {interaction} interaction in ours, {batch_size} structures of up to "
-        f"{batch[SPECIES].shape[1]} atoms, {repeats} steps of each\n"
-    )
-    typer.echo("| labels | stock ms | ours ms | ratio | loss, stock | loss, ours |")
+    for factor, case in tqdm(cases(factors, full=full), unit="case"):
+        measured = measure(case, target, repeats)
+        rows.append(row(factor, case, measured))
+    write("step", rows, target, out)
+    typer.echo("| varied | value | stock ms | fast ms | fast is faster by | our nodes alone |")
     typer.echo("|---|---|---|---|---|---|")
-    typer.echo("\n".join(rows))
+    for each in rows:
+        value = each.get(each["factor"], "the paper's network, 64 molecules of 9 atoms")
+        nodes = each.get("nodes_speedup")
+        typer.echo(
+            f"| {each['factor']} | {value} | {each['stock_ms']:.1f} | {each['fast_ms']:.1f} "
+            f"| {each['fast_speedup']:.2f} ± {each['fast_speedup_error']:.2f} "
+            f"| {'' if nodes is None else f'{1 / nodes:.3f} of stock'} |"
+        )
 
 
 if __name__ == "__main__":

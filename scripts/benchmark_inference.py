@@ -1,0 +1,150 @@
+"""Speed of energies and forces: stock hippynn, and hippynn_mf on the same weights.
+
+    python scripts/benchmark_inference.py
+    python scripts/benchmark_inference.py --device cuda --repeats 50
+
+Batches of molecules go through hippynn's `Predictor`; a single molecule and boxes of water move by
+steps of molecular dynamics through ASE and hippynn's `HippynnCalculator`, ours by `FastCalculator`;
+`blocks` is our network in blocks of atoms. The models work in turn in one process; forces are
+compared before times are taken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from ase import Atoms, units
+from ase.md.verlet import VelocityVerlet
+from benchmarking import (
+    ATOMS_PER_BLOCK,
+    MOLECULES,
+    RESULTS,
+    Case,
+    Network,
+    cases,
+    compare,
+    network_pair,
+    quiet,
+    random_molecules,
+    row,
+    synchronize,
+    water_box,
+    write,
+)
+from tqdm import tqdm
+
+from hippynn_mf.training import choose_device
+
+FACTORS = {
+    "labels": ["DZ/EF"],
+    "n_features": [20, 32, 64, 120],
+    "tensor_order": [0, 1, 2],
+    "system": ["small", "ani1x", "molecule", "water192", "water648", "water1536", "water3000"],
+    "threads": [1, 2],
+    "kernels": ["numba", "pytorch"],
+}
+ROUNDING = 2e-4  # of the norm of all forces: float32, and sums over two thousand neighbours
+TIMESTEP = 0.01 * units.fs  # short: the forces are those of an untrained network
+
+Timed = dict[str, Callable[[], float]]
+
+
+def predictions(case: Case, models: dict[str, Network], device: torch.device) -> tuple[Timed, Any]:
+    """Timed prediction of a batch by every model, and the forces of each."""
+    n, sizes = MOLECULES[case.system]
+    species, positions = random_molecules(n, sizes, seed=0)
+    timed, forces = {}, {}
+    for name, model in models.items():
+        predictor = model.predictor(device)
+        arrays = [torch.as_tensor(species), torch.as_tensor(positions).float()]
+        values = dict(zip(model.inputs, arrays, strict=True))
+
+        def predict(predictor: Any = predictor, values: Any = values) -> float:
+            synchronize(device)
+            start = time.perf_counter()
+            predictor(node_values=values, batch_size=n)
+            synchronize(device)
+            return 1e3 * (time.perf_counter() - start)
+
+        timed[name] = predict
+        forces[name] = predictor(node_values=values, batch_size=n)[
+            model.heads["DZ"].level.forces_name
+        ].numpy()
+    return timed, forces
+
+
+def dynamics(case: Case, models: dict[str, Network], device: torch.device) -> tuple[Timed, Any]:
+    """Timed steps of dynamics by every model, and the forces of each."""
+    timed, forces = {}, {}
+    for name, model in models.items():
+        if case.system == "molecule":
+            species, positions = random_molecules(1, [9], seed=0)
+            atoms = Atoms(species[0], positions[0], cell=[50] * 3)
+        else:
+            atoms = water_box(int(case.system.removeprefix("water")))
+        atoms.calc = model.calculator().to(device)
+        dynamics = VelocityVerlet(atoms, timestep=TIMESTEP)
+
+        def step(dynamics: Any = dynamics) -> float:
+            synchronize(device)
+            start = time.perf_counter()
+            dynamics.run(1)
+            synchronize(device)
+            return 1e3 * (time.perf_counter() - start)
+
+        timed[name] = step
+        forces[name] = atoms.get_forces()
+    return timed, forces
+
+
+def measure(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Times of a case; RuntimeError if the forces of the models differ."""
+    with case.setting(), quiet():
+        models = network_pair(case)
+        if case.system in MOLECULES:
+            timed, forces = predictions(case, models, device)
+        else:
+            blocks = replace(network_pair(case)["fast"], atoms_per_block=ATOMS_PER_BLOCK)
+            timed, forces = dynamics(case, models | {"blocks": blocks}, device)
+        for name, found in forces.items():
+            difference = np.linalg.norm(found - forces["stock"]) / np.linalg.norm(forces["stock"])
+            if not difference < ROUNDING:
+                raise RuntimeError(f"{case}: forces of {name} differ by {difference:.1e}")
+        large = case.system in ("water1536", "water3000")
+        return compare(timed, 3 if large else repeats, warm_up=1)
+
+
+def main(
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:n.")] = "cpu",
+    repeats: Annotated[int, typer.Option(min=3, help="Timed calls; 3 of large boxes.")] = 11,
+    full: Annotated[bool, typer.Option("--full", help="Every combination: hours.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+) -> None:
+    """Time predictions and dynamics; write `inference.json` and print a Markdown table."""
+    target = choose_device(device)
+    factors = FACTORS if target.type == "cpu" else FACTORS | {"threads": [1], "kernels": ["auto"]}
+    rows = []
+    for factor, case in tqdm(cases(factors, full=full), unit="case"):
+        rows.append(row(factor, case, measure(case, target, repeats)))
+    write("inference", rows, target, out)
+    typer.echo("| varied | value | stock ms | fast ms | fast is faster by | in blocks |")
+    typer.echo("|---|---|---|---|---|---|")
+    for each in rows:
+        value = each.get(each["factor"], "the paper's network, 64 molecules of 9 atoms")
+        blocks = each.get("blocks_speedup")
+        typer.echo(
+            f"| {each['factor']} | {value} | {each['stock_ms']:.1f} | {each['fast_ms']:.1f} "
+            f"| {each['fast_speedup']:.2f} ± {each['fast_speedup_error']:.2f} "
+            f"| {'' if blocks is None else f'{blocks:.2f}'} |"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,186 @@
+"""Peak memory of a training step and of energies and forces, stock hippynn and hippynn_mf.
+
+    python scripts/benchmark_memory.py
+    python scripts/benchmark_memory.py --device cuda
+
+Every figure is the largest resident memory of a process of its own, less what the process held
+before it made structures and pair lists (on a GPU: the most that torch allocated). The largest box
+of water within `--limit` GiB is searched for with a given pair list, in steps of a tenth.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from ase.neighborlist import primitive_neighbor_list
+from benchmark_step import draw_batch, make_step, stock_loss
+from benchmarking import (
+    ATOMS_PER_BLOCK,
+    RESULTS,
+    Case,
+    network_pair,
+    quiet,
+    row,
+    water_box,
+    write,
+)
+from scipy.spatial import cKDTree
+from tqdm import tqdm
+
+from hippynn_mf.losses import build_loss
+from hippynn_mf.training import choose_device
+
+MODELS = ("stock", "fast", "blocks")
+BOXES = (192, 648, 1536, 3000)
+GROWTH = 1.1
+
+
+def pairs_of_box(positions: np.ndarray, side: float, cutoff: float) -> tuple[np.ndarray, ...]:
+    """Receivers, senders and cell shifts of all pairs in a cube, both directions."""
+    if side < 2 * cutoff:
+        return primitive_neighbor_list(
+            "ijS", [True] * 3, np.eye(3) * side, positions, cutoff, self_interaction=False
+        )
+    inside = positions % side
+    half = cKDTree(inside, boxsize=side).query_pairs(cutoff, output_type="ndarray")
+    first, second = np.concatenate([half, half[:, ::-1]]).T
+    shifts = -np.rint((positions[second] - positions[first]) / side).astype(np.int64)
+    return first, second, shifts
+
+
+def forces_of_box(case: Case, model: str, device: torch.device) -> Callable[[int], None]:
+    """A function that computes energy, forces and stress of a box of n atoms, as ASE would ask."""
+    network = network_pair(case)["stock" if model == "stock" else "fast"]
+    if model == "blocks":
+        network = replace(network, atoms_per_block=ATOMS_PER_BLOCK)
+    calculator = network.calculator().to(device)
+    calculator.pbc.set(True)
+
+    def compute(n_atoms: int) -> None:
+        box = water_box(n_atoms)
+        side = float(box.cell.array[0, 0])
+        first, second, shifts = pairs_of_box(box.positions, side, calculator.min_radius)
+        arrays = [box.numbers[None].astype(np.int64), box.positions[None].astype(np.float32)]
+        arrays += [(np.eye(3) * side).astype(np.float32)[None], first, second, shifts]
+        calculator.module(
+            *(torch.as_tensor(np.ascontiguousarray(a), device=device) for a in arrays)
+        )
+
+    return compute
+
+
+def training_step(case: Case, model: str, device: torch.device) -> Callable[[int], None]:
+    """A function that takes training steps on the batch of a case."""
+    heads = network_pair(case)["stock" if model == "stock" else "fast"].heads
+    batch = draw_batch(case, heads, device)
+    _, step = make_step(stock_loss(heads) if model == "stock" else build_loss(heads), batch, device)
+
+    def compute(n_steps: int) -> None:
+        for _ in range(n_steps):
+            step()
+
+    return compute
+
+
+def peak_of_this_process(case: Case, model: str, n: int, device: torch.device) -> float:
+    """MiB above those before: of `n` training steps, or of a box of `n` atoms."""
+    with case.setting(), quiet():
+        if case.system == "water":
+            compute = forces_of_box(case, model, device)
+            compute(30)  # compiles the kernels
+        else:
+            small = replace(case, system="small", n_features=4)
+            training_step(small, model, device)(1)
+            compute = training_step(case, model, device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+            compute(n)
+            return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+        page = resource.getpagesize()
+        before = int(Path("/proc/self/statm").read_text().split()[1]) * page
+        compute(n)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before / 2**20
+
+
+def peak(case: Case, model: str, n: int, device: str) -> float:
+    """`peak_of_this_process` in a process of its own; infinite if it was killed for memory."""
+    question = json.dumps({"case": asdict(case), "model": model, "n": n, "device": device})
+    child = subprocess.run(
+        [sys.executable, __file__, "--child", question], capture_output=True, text=True
+    )
+    if child.returncode == -9:
+        return float("inf")
+    if child.returncode != 0:
+        raise RuntimeError(f"{model}, {n}: {child.stderr[-2000:]}")
+    return float(child.stdout.split()[-1])
+
+
+def largest_box(case: Case, model: str, limit: float, device: str) -> dict[str, float]:
+    """The largest box within `limit` MiB, found upwards from the estimate of a smaller one."""
+    probe = 3000 if model != "blocks" else 12000
+    n_atoms, found = probe, peak(case, model, probe, device)
+    n_atoms = max(probe, int(0.85 * probe * limit / found))
+    best = {"n_atoms": probe, "mib": found}
+    while True:
+        n_atoms -= n_atoms % 3
+        found = peak(case, model, n_atoms, device)
+        if found > limit:
+            return best
+        best = {"n_atoms": n_atoms, "mib": found}
+        n_atoms = int(n_atoms * GROWTH)
+
+
+def main(
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:n.")] = "cpu",
+    limit: Annotated[float, typer.Option(min=0.1, help="GiB of the largest box.")] = 4.0,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    child: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Measure peaks; write `memory.json` and print it as a Markdown table."""
+    target = choose_device(device)
+    if child:
+        question = json.loads(child)
+        case, asked = Case(**question["case"]), choose_device(question["device"])
+        typer.echo(peak_of_this_process(case, question["model"], question["n"], asked))
+        return
+    kernels = {} if target.type == "cpu" else {"kernels": "auto"}
+    rows = []
+    training = [("small", "numba"), ("small", "pytorch"), ("ani1x", "numba")]
+    for system, name in tqdm(training, desc="training", unit="case"):
+        case = Case(**({"system": system, "kernels": name} | kernels))
+        peaks = {f"{m}_mib": peak(case, m, 3, device) for m in ("stock", "fast")}
+        rows.append(row("training", case, {"n_atoms": None} | peaks))
+    water = Case(**({"system": "water", "labels": "DZ/EF"} | kernels))
+    for n_atoms in tqdm(BOXES, desc="boxes", unit="case"):
+        peaks = {f"{m}_mib": peak(water, m, n_atoms, device) for m in MODELS}
+        rows.append(row("box", water, {"n_atoms": n_atoms} | peaks))
+    for model in tqdm(MODELS, desc="largest", unit="model"):
+        measured: dict[str, Any] = largest_box(water, model, 1024 * limit, device)
+        rows.append(row("largest", water, {"model": model, "limit_gib": limit} | measured))
+    write("memory", rows, target, out)
+    typer.echo("| what | system | kernels | atoms | stock MiB | fast MiB | in blocks |")
+    typer.echo("|---|---|---|---|---|---|---|")
+    for each in rows:
+        cells = [
+            each.get(f"{m}_mib", each["mib"] if each.get("model") == m else None) for m in MODELS
+        ]
+        shown = " | ".join("" if cell is None else f"{cell:.0f}" for cell in cells)
+        typer.echo(
+            f"| {each['factor']} | {each['system']} | {each['kernels']} "
+            f"| {each['n_atoms'] or ''} | {shown} |"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)
