@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hippynn_mf.allocation import keep_freed_memory
 from hippynn_mf.data.database import TrainingDatabase, build_database
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
@@ -70,8 +69,6 @@ def _train_in(
         log.info(
             "%s, seed %d, on %s, %s interaction", settings.name, settings.seed, device, interaction
         )
-        if device.type == "cpu":
-            keep_freed_memory()
         start = time.perf_counter()
         train_model(
             model,
