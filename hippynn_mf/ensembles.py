@@ -43,7 +43,7 @@ class StackedRows(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members = nn.ModuleList(copy.deepcopy(member) for member in members)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows of every member through its module."""
@@ -98,8 +98,11 @@ class Ensemble:
                     "Members differ in their weights only."
                 )
         first = self.members[0]
-        if not hasattr(first.heads.network.torch_module, "atoms_per_block"):
+        network = first.heads.network.torch_module
+        if not hasattr(network, "atoms_per_block"):
             raise UserError("An ensemble needs the fast interaction: load with interaction=fast.")
+        if network.atoms_per_block is not None:
+            raise UserError("An ensemble cannot work in blocks of atoms: set atoms_per_block=None.")
         self.predictor = first.predictor(device)
         pairs = [(first.heads.network, [m.heads.network for m in members])]
         pairs += [

@@ -41,9 +41,9 @@ class FinalStressForce(StressForce):
     ) -> tuple[Tensor, Tensor]:
         """Forces (n, n_atoms, 3), and stress (n, 3, 3), of periodic cells by their volume."""
         of_strain, of_coordinates = torch.autograd.grad(energy.sum(), [strain, coordinates])
-        return -of_coordinates, of_strain / torch.det(cell).view(
-            -1, 1, 1
-        ) if self.pbc else of_strain
+        if self.pbc:
+            of_strain = of_strain / torch.det(cell.detach()).view(-1, 1, 1)
+        return -of_coordinates, of_strain
 
 
 class FastCalculator(HippynnCalculator):

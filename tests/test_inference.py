@@ -1,0 +1,116 @@
+"""Forces for use are hippynn's forces, from graphs that keep less."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk, molecule
+from hippynn.graphs import Predictor
+from hippynn.interfaces.ase_interface import HippynnCalculator
+from tiny import structures, tiny_model
+
+from hippynn_mf import FastCalculator
+from hippynn_mf.networks import NETWORKS
+
+LABELS = {"DZ": "EF", "CC": "EF"}
+
+
+def periodic_methanol():
+    """A crystal-like box, smaller than the cut-off, so that an atom sees its own images."""
+    atoms = molecule("CH3OH")
+    atoms.set_cell([5.1, 5.6, 6.2])
+    atoms.pbc = True
+    return atoms
+
+
+SYSTEMS = {"molecule": lambda: molecule("CH3OH", cell=[30] * 3), "periodic": periodic_methanol}
+
+
+@pytest.mark.parametrize("interaction", list(NETWORKS))
+def test_predicted_forces_are_those_of_training(float64, interaction):
+    model = tiny_model(LABELS, interaction=interaction)
+    species, positions = structures()
+    values = {"species": species, "positions": positions}
+    heads = model.heads.values()
+    nodes = [node for head in heads for node in (head.energy.main_output, head.forces)]
+    expected = Predictor([model.species, model.positions], nodes)(**values)
+    found = model.predictor()(**values)
+    for head in model.heads.values():
+        assert expected[head.forces].abs().max() > 1e-6
+        torch.testing.assert_close(found[head.level.forces_name], expected[head.forces])
+        torch.testing.assert_close(found[head.level.energy_name], expected[head.energy.main_output])
+
+
+def test_predicted_forces_cannot_be_trained_on():
+    """They raise, rather than leave a loss without its gradient."""
+    model = tiny_model({"DZ": "EF"})
+    predictor = model.predictor()
+    predictor.requires_grad = True
+    species, positions = structures(1)
+    forces = predictor(species=species, positions=positions)[model.heads["DZ"].level.forces_name]
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        forces.square().sum().backward()
+
+
+def test_a_prediction_leaves_the_training_graph_as_it_was():
+    model = tiny_model({"DZ": "EF"})
+    model.predictor()
+    forces = model.heads["DZ"].forces
+    predictor = Predictor([model.species, model.positions], [forces], requires_grad=True)
+    species, positions = structures(1)
+    predictor(species=species, positions=positions)[forces].square().sum().backward()
+    slopes = [p.grad for p in model.heads.network.torch_module.parameters() if p.grad is not None]
+    assert max(slope.abs().max() for slope in slopes) > 0
+
+
+@pytest.mark.parametrize("level", list(LABELS))
+@pytest.mark.parametrize("system", list(SYSTEMS))
+@pytest.mark.parametrize("atoms_per_block", [None, 1, 4])
+def test_the_calculator_agrees_with_hippynns(float64, level, system, atoms_per_block):
+    model = tiny_model(LABELS)
+    energy = model.heads[level].energy
+    results = {}
+    for name, options in {"hippynn": None, "fast": {"atoms_per_block": atoms_per_block}}.items():
+        atoms = SYSTEMS[system]()
+        atoms.rattle(0.05, seed=0)
+        calculator = (
+            HippynnCalculator(energy) if options is None else FastCalculator(energy, **options)
+        )
+        atoms.calc = calculator
+        assert model.heads.network.torch_module.atoms_per_block == (options or {}).get(
+            "atoms_per_block"
+        )
+        stress = atoms.get_stress(voigt=False) if system == "periodic" else np.zeros((3, 3))
+        results[name] = atoms.get_potential_energy(), atoms.get_forces(), stress
+    assert np.abs(results["hippynn"][1]).max() > 1e-6
+    for theirs, ours in zip(results["hippynn"], results["fast"], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_the_calculator_follows_a_change_of_boundaries(float64):
+    calculator = FastCalculator(tiny_model({"DZ": "EF"}).heads["DZ"].energy)
+    stresses = []
+    for atoms in (SYSTEMS["molecule"](), periodic_methanol(), SYSTEMS["molecule"]()):
+        calculator.calculate(atoms)
+        stresses.append(np.abs(calculator.results["stress"]).max())
+    assert stresses[0] == stresses[2]
+    assert stresses[0] > stresses[1]  # of open systems hippynn gives the virial, not per volume
+
+
+def test_the_calculator_keeps_no_graph():
+    model = tiny_model({"DZ": "EF"})
+    atoms = bulk("C", cubic=True)
+    atoms.calc = FastCalculator(model.heads["DZ"].energy)
+    (forces,) = (m for m in atoms.calc.module.modules() if type(m).__name__ == "FinalStressForce")
+    kept = []
+    forces.register_forward_hook(lambda module, inputs, output: kept.extend(output))
+    atoms.get_forces()
+    assert kept
+    assert not any(tensor.requires_grad for tensor in kept)
+
+
+def test_blocks_of_a_network_of_hippynn_are_refused():
+    model = tiny_model({"DZ": "EF"}, interaction="stock")
+    with pytest.raises(ValueError, match="needs a network of hippynn_mf"):
+        FastCalculator(model.heads["DZ"].energy, atoms_per_block=100)
