@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from hippynn.graphs import GraphModule
 from hippynn.layers.hiplayers import InteractLayer
 from torch import Tensor, nn
 
@@ -78,6 +79,18 @@ def _stacked(tensors: Sequence[Tensor]) -> nn.Parameter:
     return nn.Parameter(torch.stack([tensor.detach() for tensor in tensors]))
 
 
+def stack_heads_and_network(
+    graph: GraphModule, members: Sequence[Model], device: torch.device | str
+) -> None:
+    """Let a graph of the first member work on structures repeated for every member."""
+    first = members[0]
+    nodes = [(first.heads.network, [member.heads.network for member in members])]
+    nodes += [(first.heads[k].energy, [m.heads[k].energy for m in members]) for k in first.heads]
+    for node, of_members in nodes:
+        stacked = stack_modules([each.torch_module for each in of_members])
+        graph.moddict[graph.names_dict[node]] = stacked.to(device)
+
+
 class Ensemble:
     """Members that predict together.
 
@@ -104,14 +117,7 @@ class Ensemble:
         if network.atoms_per_block is not None:
             raise UserError("An ensemble cannot work in blocks of atoms: set atoms_per_block=None.")
         self.predictor = first.predictor(device)
-        pairs = [(first.heads.network, [m.heads.network for m in members])]
-        pairs += [
-            (first.heads[k].energy, [m.heads[k].energy for m in members]) for k in first.heads
-        ]
-        for node, nodes in pairs:
-            key = self.predictor.graph.names_dict[node]
-            stacked = stack_modules([n.torch_module for n in nodes])
-            self.predictor.graph.moddict[key] = stacked.to(device)
+        stack_heads_and_network(self.predictor.graph, self.members, device)
 
     def predict(
         self, species: np.ndarray, positions: np.ndarray, *, batch_size: int

@@ -7,7 +7,8 @@
 `stock` is hippynn's network, nodes and losses; `nodes` are our heads and masked losses over
 hippynn's network; `fast` is ours altogether. They take steps in turn in one process; a step is
 hippynn's: forward, loss, backward, optimizer. One factor is varied at a time around the paper's
-network; `--full` runs every combination. Nothing is written unless the losses agree.
+network; `--full` runs every combination. Nothing is written unless the losses agree. The last
+column is the time of all matrix products of `fast` at the speed of a large one.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from benchmarking import (
 from hippynn.experiment import assemble_for_training
 from hippynn.experiment.step_functions import get_step_function
 from hippynn.graphs.nodes.loss import MAELoss, Mean, MSELoss
+from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from hippynn_mf.losses import build_loss
@@ -113,6 +115,38 @@ def make_step(loss: Any, batch: Batch, device: torch.device) -> tuple[float, Cal
     return loss_module(*model(*inputs), *targets)[0].item(), timed_step
 
 
+class ProductCounter(TorchDispatchMode):
+    """Counts the operations of matrix products, additions and multiplications."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> torch.Tensor:
+        """Count and compute."""
+        aten, packet = torch.ops.aten, func.overloadpacket
+        factors = {aten.mm: 0, aten.bmm: 0, aten.addmm: 1, aten.baddbmm: 1}.get(packet)
+        if factors is not None:
+            left, right = args[factors : factors + 2]
+            self.operations += 2 * left.numel() * right.shape[-1]
+        return func(*args, **(kwargs or {}))
+
+
+def peak_speed(device: torch.device, size: int = 1500, repeats: int = 9) -> float:
+    """Operations per ms of a large product, the best of several."""
+    matrix = torch.randn(size, size, device=device)
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        matrix @ matrix
+        synchronize(device)
+        times.append(1e3 * (time.perf_counter() - start))
+    return 2 * size**3 / min(times)
+
+
 def measure(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
     """Times of a case; RuntimeError if the losses of the models differ."""
     with case.setting(), quiet():
@@ -126,7 +160,11 @@ def measure(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
         values = {name: value for name, (value, _) in steps.items()}
         if not all(math.isclose(v, values["stock"], rel_tol=ROUNDING) for v in values.values()):
             raise RuntimeError(f"{case}: losses differ: {values}")
-        return compare({name: step for name, (_, step) in steps.items()}, repeats)
+        measured = compare({name: step for name, (_, step) in steps.items()}, repeats)
+        with ProductCounter() as counter:
+            steps["fast"][1]()
+        measured["fast_products_ms"] = counter.operations / peak_speed(device)
+        return measured
 
 
 def main(
@@ -143,15 +181,16 @@ def main(
         measured = measure(case, target, repeats)
         rows.append(row(factor, case, measured))
     write("step", rows, target, out)
-    typer.echo("| varied | value | stock ms | fast ms | fast is faster by | our nodes alone |")
-    typer.echo("|---|---|---|---|---|---|")
+    typer.echo("| varied | value | stock ms | fast ms | speed-up | our nodes alone | products ms |")
+    typer.echo("|---|---|---|---|---|---|---|")
     for each in rows:
         value = each.get(each["factor"], "the paper's network, 64 molecules of 9 atoms")
         nodes = each.get("nodes_speedup")
         typer.echo(
             f"| {each['factor']} | {value} | {each['stock_ms']:.1f} | {each['fast_ms']:.1f} "
             f"| {each['fast_speedup']:.2f} ± {each['fast_speedup_error']:.2f} "
-            f"| {'' if nodes is None else f'{1 / nodes:.3f} of stock'} |"
+            f"| {'' if nodes is None else f'{1 / nodes:.3f} of stock'} "
+            f"| {each['fast_products_ms']:.1f} |"
         )
 
 

@@ -90,12 +90,25 @@ def test_the_box_is_water_at_its_density():
     np.testing.assert_allclose(bonds, bonds[0])
 
 
+def test_products_are_counted():
+    from benchmark_step import ProductCounter
+
+    a, b = torch.ones(3, 4), torch.ones(4, 5, requires_grad=True)
+    batch = torch.ones(2, 3, 4)
+    with ProductCounter() as counter:
+        (a @ b).sum().backward()  # and the gradient of b, as many
+        torch.bmm(batch, torch.ones(2, 4, 7), out=torch.empty(2, 3, 7))
+        torch.nn.functional.linear(a, torch.ones(6, 4), torch.ones(6))
+    assert counter.operations == 2 * (2 * 3 * 4 * 5 + 2 * 3 * 4 * 7 + 3 * 4 * 6)
+
+
 def test_a_step_is_timed_for_every_model(case, monkeypatch):
     import benchmark_step
 
     measured = benchmark_step.measure(case, CPU, 2)
     assert measured["stock_ms"] > 0
     assert measured["fast_speedup"] > 0
+    assert 0 < measured["fast_products_ms"] < measured["fast_ms"]
     monkeypatch.setattr(
         benchmark_step, "build_loss", lambda heads: 2 * benchmark_step.stock_loss(heads)
     )
