@@ -2,8 +2,8 @@
 
     python scripts/benchmark_ensemble.py
 
-Energies and forces of the paper's and the quick network, from one molecule to a batch; `training` is
-a step with a loss of all members on the same batch. Both passes take turns in one process.
+Energies and forces of the paper's and the quick network, from one molecule to a batch; `training`
+is a step with a loss of all members on the same batch. Both passes take turns in one process.
 """
 
 from __future__ import annotations
