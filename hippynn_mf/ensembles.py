@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,9 +61,7 @@ def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
     first = members[0]
     if isinstance(first, nn.Linear):
         return StackedLinear([m for m in members if isinstance(m, nn.Linear)])
-    stacked = copy.copy(first)
-    # A copy whose own tables are its own, over the same parameters so far.
-    stacked._parameters, stacked._modules = dict(first._parameters), dict(first._modules)
+    stacked = copy.deepcopy(first)
     for name in first._modules:
         children = [member._modules[name] for member in members]
         if isinstance(first, InteractLayer) and name == "sensitivity":
@@ -76,48 +75,71 @@ def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
 
 
 def _stacked(tensors: Sequence[Tensor]) -> nn.Parameter:
-    return nn.Parameter(torch.stack([tensor.detach() for tensor in tensors]))
+    return nn.Parameter(torch.stack([t.detach().to(tensors[0].device) for t in tensors]))
 
 
-def stack_heads_and_network(
-    graph: GraphModule, members: Sequence[Model], device: torch.device | str
-) -> None:
-    """Let a graph of the first member work on structures repeated for every member."""
+def stack_heads_and_network(graph: GraphModule, members: Sequence[Model]) -> None:
+    """Let a graph of the first member work on structures repeated for every member.
+
+    The graph has modules of its own afterwards.
+    """
     first = members[0]
-    nodes = [(first.heads.network, [member.heads.network for member in members])]
-    nodes += [(first.heads[k].energy, [m.heads[k].energy for m in members]) for k in first.heads]
-    for node, of_members in nodes:
-        stacked = stack_modules([each.torch_module for each in of_members])
-        graph.moddict[graph.names_dict[node]] = stacked.to(device)
+    nodes = {first.heads.network: [member.heads.network for member in members]}
+    nodes |= {first.heads[k].energy: [m.heads[k].energy for m in members] for k in first.heads}
+    for node, name in graph.names_dict.items():
+        if node in nodes:
+            graph.moddict[name] = stack_modules([each.torch_module for each in nodes[node]])
+        elif name in graph.moddict:
+            graph.moddict[name] = copy.deepcopy(graph.moddict[name])
+
+
+def _architecture(model: Model) -> dict[str, Any]:
+    """All that members must share: everything but the values of their parameters."""
+    network = model.heads.network.torch_module
+    shapes = {name: tuple(p.shape) for name, p in model.parameters.named_parameters()}
+    return {
+        "levels and forces": [(k, h.forces is not None) for k, h in model.heads.items()],
+        "sizes": shapes,
+        "species": model.species_set,
+        "cut-off": network.dist_hard_max,
+        "modules": repr(model.parameters),
+        "constants": {
+            (name, key): value
+            for name, module in network.named_modules()
+            for key, value in vars(module).items()
+            if isinstance(value, (bool, int, float, str)) and key != "training"
+        },
+    }
 
 
 class Ensemble:
     """Members that predict together.
 
-    Raises UserError unless all have the same levels, sizes and the fast interaction.
+    Raises UserError unless they differ in the values of their parameters only, and have the fast
+    interaction. The members are copied.
     """
 
     def __init__(self, members: Sequence[Model], device: torch.device | str = "cpu") -> None:
         if not members:
             raise UserError("An ensemble needs at least one model.")
         self.members = list(members)
-        shapes = [
-            {name: tuple(t.shape) for name, t in m.parameters.named_parameters()} for m in members
-        ]
-        for number, other in enumerate(shapes):
-            if other != shapes[0]:
-                raise UserError(
-                    f"Model {number} of the ensemble has other levels or sizes than model 0. "
-                    "Members differ in their weights only."
-                )
+        expected = _architecture(members[0])
+        for number, member in enumerate(members):
+            for what, found in _architecture(member).items():
+                if found != expected[what]:
+                    raise UserError(
+                        f"Model {number} of the ensemble has other {what} than model 0. Members "
+                        "differ in the values of their parameters only."
+                    )
         first = self.members[0]
         network = first.heads.network.torch_module
         if not hasattr(network, "atoms_per_block"):
             raise UserError("An ensemble needs the fast interaction: load with interaction=fast.")
         if network.atoms_per_block is not None:
             raise UserError("An ensemble cannot work in blocks of atoms: set atoms_per_block=None.")
-        self.predictor = first.predictor(device)
-        stack_heads_and_network(self.predictor.graph, self.members, device)
+        self.predictor = first.predictor(device=None)
+        stack_heads_and_network(self.predictor.graph, self.members)
+        self.predictor.model_device = torch.device(device)
 
     def predict(
         self, species: np.ndarray, positions: np.ndarray, *, batch_size: int
@@ -128,6 +150,8 @@ class Ensemble:
         (n_members, n, n_atoms_max, 3) in kcal/mol/Å, 0 for padding. Atoms outside the species of
         the members are a UserError.
         """
+        if not len(species):
+            raise UserError("There is no structure to predict.")
         first = self.members[0]
         refuse_unknown_species(species, first.species_set)
         names = [head.level.energy_name for head in first.heads.values()]

@@ -6,6 +6,7 @@ memory, and some of the time. The nodes here give the same numbers, which cannot
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,7 +41,10 @@ class FinalStressForce(StressForce):
         self, energy: Tensor, strain: Tensor, coordinates: Tensor, cell: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Forces (n, n_atoms, 3), and stress (n, 3, 3), of periodic cells by their volume."""
-        of_strain, of_coordinates = torch.autograd.grad(energy.sum(), [strain, coordinates])
+        # Other properties may be derivatives of the same energy.
+        of_strain, of_coordinates = torch.autograd.grad(
+            energy.sum(), [strain, coordinates], retain_graph=True
+        )
         if self.pbc:
             of_strain = of_strain / torch.det(cell.detach()).view(-1, 1, 1)
         return -of_coordinates, of_strain
@@ -52,8 +56,7 @@ class FastCalculator(HippynnCalculator):
     Args:
         energy: the energy node of one level, `heads["CC"].energy`.
         atoms_per_block: work through the atoms in blocks of that many (a few hundred), for systems
-            that do not fit into memory otherwise; networks of this package only. It is set on the
-            network, wherever else that is used.
+            that do not fit into memory otherwise; networks of this package only.
         keywords: as of hippynn's `HippynnCalculator`.
 
     Raises ValueError if the network of `energy` cannot work in blocks.
@@ -61,16 +64,18 @@ class FastCalculator(HippynnCalculator):
 
     def __init__(self, energy: Any, *, atoms_per_block: int | None = None, **keywords: Any) -> None:
         super().__init__(energy, **keywords)
-        (name,) = (k for k, m in self.module.moddict.items() if isinstance(m, StressForce))
+        modules = self.module.moddict
+        (name,) = (name for name, module in modules.items() if isinstance(module, StressForce))
         final = FinalStressForce()
-        self.module.moddict[name] = final
+        modules[name] = final
         self.pbc = PBCHandle(SimpleNamespace(torch_module=final))
-        if atoms_per_block is not None:
-            networks = [m for m in self.module.modules() if hasattr(m, "atoms_per_block")]
-            if not networks:
-                raise ValueError(
-                    "atoms_per_block needs a network of hippynn_mf (FastHipnn, FastHipnnVec or "
-                    "FastHipnnQuad); this energy is of another. Leave atoms_per_block out."
-                )
-            for network in networks:
-                network.atoms_per_block = atoms_per_block
+        networks = [name for name, module in modules.items() if hasattr(module, "atoms_per_block")]
+        if atoms_per_block is not None and not networks:
+            raise ValueError(
+                "atoms_per_block needs a network of hippynn_mf (FastHipnn, FastHipnnVec or "
+                "FastHipnnQuad); this energy is of another. Leave atoms_per_block out."
+            )
+        for name in networks:
+            # The same parameters, with blocks of its own.
+            modules[name] = copy.copy(modules[name])
+            modules[name].atoms_per_block = atoms_per_block

@@ -6,9 +6,9 @@ An interaction layer computes, for atom i, tensor component m and output feature
 
 hippynn sums over neighbours first and multiplies by V last, once per tensor component. Here V comes
 first, once per atom: y_j = V z_j, then t_ij = Σ_ν s_ν(r_ij) y_jν per pair, then Σ_j R_m(r̂_ij) t_ij.
-The same numbers for about a ninth of the products at ℓ = 2. All is plain PyTorch, differentiable
-any number of times. The layers are hippynn's own, with their parameters; only the order of the sums
-differs.
+The same numbers for about a ninth of the products at ℓ = 2. All is PyTorch without kernels of its
+own, differentiable by autograd any number of times; `torch.func` cannot transform it. The layers
+are hippynn's own, with their parameters; only the order of the sums differs.
 """
 
 from __future__ import annotations
@@ -88,8 +88,10 @@ def by_member(rows: Tensor, weights: Tensor) -> Tensor:
 class InBlocks:
     """Neighbour sums block by block of sending atoms, computed again for every derivative.
 
-    What is kept grows with the atoms and with a few numbers per pair, not with pairs × features:
-    several times larger systems fit, for a third more time.
+    Between forward and backward, what is kept grows with the atoms and with a few numbers per pair,
+    not with pairs × features: several times larger systems fit, for more time. Nothing is saved
+    where forces are made to be differentiated again, as in training and in hippynn's own
+    calculator; `FastCalculator` and `Model.predictor` make final ones.
     """
 
     pair_list: PairList  # sorted by sender
@@ -108,7 +110,7 @@ class InBlocks:
         with torch.no_grad():
             order, place = sorting(pair_list.senders)
             block_of_pair = pair_list.senders // atoms_per_block
-            n_blocks = -(-pair_list.n_senders // atoms_per_block)
+            n_blocks = max(1, -(-pair_list.n_senders // atoms_per_block))
             pairs_per_block = torch.bincount(block_of_pair, minlength=n_blocks).tolist()
         distances = rearrange(pair_list.distances.unsqueeze(1), order, place)
         vectors = pair_list.vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,18 +42,28 @@ class Model:
             {"network": self.heads.network.torch_module, "heads": torch.nn.ModuleDict(heads)}
         )
 
-    def predictor(self, device: torch.device | str = "cpu") -> Predictor:
+    def predictor(self, device: torch.device | str | None = "cpu") -> Predictor:
         """Predictor (hippynn's) of every head's energy, and of its forces where it has them.
 
-        Its forces cannot be differentiated again.
+        Its forces cannot be differentiated again. The model moves to the device, unless it is None.
         """
-        heads = self.heads.values()
-        nodes = [head.energy.main_output for head in heads]
-        for head in heads:
-            if head.forces is not None:
-                name, parents = head.level.forces_name, (head.energy, self.positions)
-                nodes.append(FinalGradientNode(name, parents, sign=-1, db_name=name))
+        nodes = [head.energy.main_output for head in self.heads.values()]
+        nodes += self._final_forces
         return Predictor([self.species, self.positions], nodes, model_device=device)
+
+    @cached_property
+    def _final_forces(self) -> list[FinalGradientNode]:
+        """Made once: a node stays among the children of its parents."""
+        return [
+            FinalGradientNode(
+                head.level.forces_name,
+                (head.energy, self.positions),
+                sign=-1,
+                db_name=head.level.forces_name,
+            )
+            for head in self.heads.values()
+            if head.forces is not None
+        ]
 
 
 def build_model(hyperparameters: Hyperparameters, labels: Labels) -> Model:

@@ -28,7 +28,7 @@ class _FastForward:
     """The forward pass of a hippynn network over fast interaction layers.
 
     `atoms_per_block`, None at first, makes it work through the atoms in blocks of that many, for
-    systems that do not fit into memory otherwise.
+    systems that do not fit into memory otherwise; see `InBlocks` for what that saves.
     """
 
     _interaction_class: Any

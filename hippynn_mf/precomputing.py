@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import copy
 from typing import Any
 
 import torch
@@ -18,8 +18,6 @@ from torch import Tensor
 from hippynn_mf.data.database import PAIRS, SPECIES, TrainingDatabase
 from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.errors import UserError
-
-log = logging.getLogger(__name__)
 
 
 class PairGeometry(torch.nn.Module):
@@ -49,9 +47,12 @@ class StoredPairs(AutoNoKw, PairIndexer, MultiNode):
 def precompute_pairs(modules: TrainingModules, database: TrainingDatabase) -> TrainingModules:
     """Find the pairs of a database once; returns modules that take them from its batches.
 
-    `modules` are those of hippynn's `assemble_for_training`, and share their parameters with the
-    result; `database` is one of `load_database`, with its inputs and targets set. Losses and their
-    gradients are the same numbers.
+    `modules` are those of hippynn's `assemble_for_training`; they stay usable, and share their
+    parameters with the result. `database` is one of `load_database`; its inputs become those of the
+    returned modules. Losses and their gradients are the same numbers. A checkpoint of the returned
+    modules is loaded like any other, and given a database by this function again; its `state_dict`
+    also fits the modules from before. Predictions are made from the nodes of the model, which
+    find pairs themselves.
 
     Raises UserError for any other database, for graphs with periodic or several pair finders, and
     for elements that the network does not know.
@@ -63,7 +64,7 @@ def precompute_pairs(modules: TrainingModules, database: TrainingDatabase) -> Tr
         )
     outputs, nodes = copy_subgraph(modules.model.nodes_to_compute, [])
     finders = [node for node in nodes if isinstance(node, PairIndexer)]
-    if len(finders) != 1 or type(finders[0]) is not OpenPairIndexer:
+    if len(finders) != 1 or type(finders[0]) not in (OpenPairIndexer, StoredPairs):
         found = ", ".join(type(finder).__name__ for finder in finders) or "none"
         raise UserError(
             f"Pairs can be stored for one OpenPairIndexer; this graph has: {found}. Train without "
@@ -72,18 +73,20 @@ def precompute_pairs(modules: TrainingModules, database: TrainingDatabase) -> Tr
     (finder,) = finders
     known = find_unique_relative(finder, Encoder, "species of the pairs").species_set.tolist()
     for arrays in database.splits.values():
-        refuse_unknown_species(arrays[SPECIES].numpy(), known)
+        refuse_unknown_species(arrays[SPECIES].numpy(force=True), known)
     database.store_pairs(finder.dist_hard_max)
 
-    inputs = [node for node in nodes if isinstance(node, InputNode)]
+    inputs = [node for node in nodes if isinstance(node, InputNode) and node.db_name != PAIRS]
     pairs = InputNode(db_name=PAIRS, index_state=IdxType.NotFound)
     indexer = find_unique_relative(finder, AtomIndexer, "pairs from the database")
     parents = (finder.parents[0], indexer.real_atoms, indexer.inv_real_atoms, pairs)
     replace_node(finder, StoredPairs("stored_pairs", parents, finder.dist_hard_max), True)
     model = GraphModule([*inputs, pairs], outputs)
 
-    database.inputs = [node.db_name for node in model.input_nodes]
-    evaluator = modules.evaluator
-    evaluator.model, evaluator.n_inputs = model, len(model.input_nodes)
-    evaluator.db_info = {"inputs": database.inputs, "targets": database.targets}
-    return modules._replace(model=model)
+    names = [node.db_name for node in model.input_nodes]
+    evaluator = copy.copy(modules.evaluator)
+    evaluator.model, evaluator.n_inputs = model, len(names)
+    # Its targets are in the order of its loss, whatever order the database has.
+    evaluator.db_info = {**evaluator.db_info, "inputs": names}
+    database.inputs = list(names)
+    return modules._replace(model=model, evaluator=evaluator)

@@ -102,7 +102,8 @@ def draw_memory(axes: Axes, results: Results) -> None:
 
 def draw(out: Path) -> Path:
     """Draw `speed.png` from the results in a folder."""
-    results = {name: json.loads((out / f"{name}.json").read_text()) for name in BENCHMARKS}
+    drawn = ("step", "inference", "memory")
+    results = {name: json.loads((out / f"{name}.json").read_text()) for name in drawn}
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
     draw_steps(axes[0], results["step"])
     draw_dynamics(axes[1], results["inference"])

@@ -3,15 +3,15 @@
     python scripts/benchmark_memory.py
     python scripts/benchmark_memory.py --device cuda
 
-Every figure is the largest resident memory of a process of its own, less what the process held
-before it made structures and pair lists (on a GPU: the most that torch allocated). The largest box
+Every figure is the largest resident memory of a process of its own, as Linux counts it, less what
+the process held before it made structures and pair lists (on a GPU: the most that torch allocated). The largest box
 of water within `--limit` GiB is searched for with a given pair list, in steps of a tenth.
 """
 
 from __future__ import annotations
 
+import gc
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,10 +107,23 @@ def peak_of_this_process(case: Case, model: str, n: int, device: torch.device) -
             before = torch.cuda.memory_allocated(device)
             compute(n)
             return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-        page = resource.getpagesize()
-        before = int(Path("/proc/self/statm").read_text().split()[1]) * page
+        gc.collect()
+        before = _reset_peak_resident()
         compute(n)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before / 2**20
+        return _resident("VmHWM") - before
+
+
+def _reset_peak_resident() -> float:
+    """Let Linux count the peak from now on; returns the resident memory in MiB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _resident("VmRSS")
+
+
+def _resident(name: str) -> float:
+    """A line of Linux's account of this process, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    return int(kib) / 1024
 
 
 def peak(case: Case, model: str, n: int, device: str) -> float:
@@ -127,18 +140,26 @@ def peak(case: Case, model: str, n: int, device: str) -> float:
 
 
 def largest_box(case: Case, model: str, limit: float, device: str) -> dict[str, float]:
-    """The largest box within `limit` MiB, found upwards from the estimate of a smaller one."""
+    """The largest box within `limit` MiB, found from the estimate of a smaller one."""
     probe = 3000 if model != "blocks" else 12000
     n_atoms, found = probe, peak(case, model, probe, device)
-    n_atoms = max(probe, int(0.85 * probe * limit / found))
-    best = {"n_atoms": probe, "mib": found}
-    while True:
-        n_atoms -= n_atoms % 3
+    if found < float("inf"):
+        n_atoms = _whole(0.9 * probe * limit / found)
         found = peak(case, model, n_atoms, device)
-        if found > limit:
-            return best
+    while found > limit:
+        n_atoms = _whole(n_atoms / GROWTH)
+        found = peak(case, model, n_atoms, device)
+    best = {"n_atoms": n_atoms, "mib": found}
+    while found <= limit:
         best = {"n_atoms": n_atoms, "mib": found}
-        n_atoms = int(n_atoms * GROWTH)
+        n_atoms = _whole(n_atoms * GROWTH)
+        found = peak(case, model, n_atoms, device)
+    return best
+
+
+def _whole(n_atoms: float) -> int:
+    """Atoms of whole molecules of water."""
+    return 3 * max(1, round(n_atoms / 3))
 
 
 def main(
@@ -156,9 +177,8 @@ def main(
         return
     kernels = {} if target.type == "cpu" else {"kernels": "auto"}
     rows = []
-    training = [("small", "numba"), ("small", "pytorch"), ("ani1x", "numba")]
-    for system, name in tqdm(training, desc="training", unit="case"):
-        case = Case(**({"system": system, "kernels": name} | kernels))
+    for system in tqdm(("small", "ani1x"), desc="training", unit="case"):
+        case = Case(**({"system": system} | kernels))
         peaks = {f"{m}_mib": peak(case, m, 3, device) for m in ("stock", "fast")}
         rows.append(row("training", case, {"n_atoms": None} | peaks))
     water = Case(**({"system": "water", "labels": "DZ/EF"} | kernels))

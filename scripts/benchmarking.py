@@ -25,6 +25,7 @@ from hippynn.graphs import Predictor
 from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
 from hippynn.interfaces.ase_interface import HippynnCalculator
 
+from hippynn_mf.errors import UserError
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.inference import FastCalculator
@@ -58,10 +59,15 @@ class Case:
     @contextlib.contextmanager
     def setting(self) -> Iterator[None]:
         """Threads and kernels of the case."""
+        if self.threads > numba.config.NUMBA_NUM_THREADS:
+            raise UserError(
+                f"numba has {numba.config.NUMBA_NUM_THREADS} threads here, the case asks for "
+                f"{self.threads}. Unset NUMBA_NUM_THREADS, or use a machine with more cores."
+            )
         before = torch.get_num_threads(), numba.get_num_threads()
         active = custom_kernels.CUSTOM_KERNELS_ACTIVE
         torch.set_num_threads(self.threads)
-        numba.set_num_threads(min(self.threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(self.threads)
         custom_kernels.set_custom_kernels(self.kernels)
         try:
             yield
@@ -181,11 +187,15 @@ def network_pair(case: Case, *, seed: int = 0) -> dict[str, Network]:
 
 
 def compare(
-    timed: Mapping[str, Callable[[], float]], repeats: int, warm_up: int = 2
+    timed: Mapping[str, Callable[[], float]],
+    repeats: int,
+    warm_up: int = 2,
+    reference: str = "stock",
 ) -> dict[str, Any]:
-    """Median ms of `stock` and of the others, called in turn; ratios of neighbours to `stock`.
+    """Median ms of functions called in turn, and how much faster each is than the `reference`.
 
-    Every call has a stock call before and after it, so that a drift of the machine cancels.
+    Ratios are to the reference's call of the same round and of the next, so that a drift of the
+    machine cancels.
     """
     for _ in range(warm_up):
         for function in timed.values():
@@ -194,10 +204,10 @@ def compare(
     result: dict[str, Any] = {}
     for name in timed:
         result[f"{name}_ms"] = statistics.median(each[name] for each in rounds)
-        if name == "stock":
+        if name == reference:
             continue
-        ratios = [each["stock"] / each[name] for each in rounds]
-        ratios += [after["stock"] / each[name] for each, after in itertools.pairwise(rounds)]
+        ratios = [each[reference] / each[name] for each in rounds]
+        ratios += [after[reference] / each[name] for each, after in itertools.pairwise(rounds)]
         result[f"{name}_speedup"] = statistics.median(ratios)
         result[f"{name}_speedup_error"] = _error_of_median(ratios, repeats)
     return result

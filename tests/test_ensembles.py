@@ -83,9 +83,46 @@ def test_an_ensemble_of_nothing_is_refused():
         Ensemble([])
 
 
-def test_members_of_other_sizes_are_refused():
-    with pytest.raises(UserError, match="Model 1 of the ensemble has other levels or sizes"):
-        Ensemble([*members(1), *members(1, n_features=5)])
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"n_features": 5}, "sizes"),
+        ({"dist_hard_max": 6.0}, "cut-off"),
+        ({"species": (0, 1, 8, 6, 7)}, "species"),
+        ({"tensor_order": 1}, "sizes"),
+    ],
+)
+def test_members_of_another_architecture_are_refused(changes, what):
+    with pytest.raises(UserError, match=f"Model 1 of the ensemble has other {what} than model 0"):
+        Ensemble([*members(1), *members(1, **changes)])
+
+
+def test_members_of_other_levels_are_refused():
+    with pytest.raises(UserError, match="other levels and forces"):
+        Ensemble([tiny_model({"DZ": "EF"}), tiny_model({"DZ": "E"})])
+
+
+def test_members_with_other_constants_are_refused():
+    models = members(2)
+    models[1].heads.network.torch_module.interaction_layers[0].cusp_reg = 1e-3
+    with pytest.raises(UserError, match="other constants"):
+        Ensemble(models)
+
+
+def test_another_device_leaves_the_members_where_they_are():
+    models = members(2)
+    ensemble = Ensemble(models, device="meta")
+    assert {p.device.type for p in ensemble.predictor.graph.parameters()} == {"meta"}
+    for model in models:
+        assert {p.device.type for p in model.parameters.parameters()} == {"cpu"}
+        buffers = model.heads.network.torch_module.buffers()
+        assert {buffer.device.type for buffer in buffers} <= {"cpu"}
+
+
+def test_nothing_to_predict_is_refused():
+    species, positions = (array.numpy() for array in structures(1))
+    with pytest.raises(UserError, match="no structure"):
+        Ensemble(members(2)).predict(species[:0], positions[:0], batch_size=5)
 
 
 def test_stock_members_are_refused():
@@ -95,6 +132,7 @@ def test_stock_members_are_refused():
 
 def test_members_in_blocks_are_refused():
     models = members(2)
-    models[0].heads.network.torch_module.atoms_per_block = 10
+    for model in models:
+        model.heads.network.torch_module.atoms_per_block = 10
     with pytest.raises(UserError, match="blocks of atoms"):
         Ensemble(models)

@@ -78,9 +78,7 @@ def test_the_calculator_agrees_with_hippynns(float64, level, system, atoms_per_b
             HippynnCalculator(energy) if options is None else FastCalculator(energy, **options)
         )
         atoms.calc = calculator
-        assert model.heads.network.torch_module.atoms_per_block == (options or {}).get(
-            "atoms_per_block"
-        )
+        assert model.heads.network.torch_module.atoms_per_block is None
         stress = atoms.get_stress(voigt=False) if system == "periodic" else np.zeros((3, 3))
         results[name] = atoms.get_potential_energy(), atoms.get_forces(), stress
     assert np.abs(results["hippynn"][1]).max() > 1e-6
@@ -114,3 +112,67 @@ def test_blocks_of_a_network_of_hippynn_are_refused():
     model = tiny_model({"DZ": "EF"}, interaction="stock")
     with pytest.raises(ValueError, match="needs a network of hippynn_mf"):
         FastCalculator(model.heads["DZ"].energy, atoms_per_block=100)
+
+
+def test_calculators_of_one_energy_do_not_share_their_blocks():
+    energy = tiny_model({"DZ": "EF"}).heads["DZ"].energy
+    sizes = [1, None, 3]
+    calculators = [FastCalculator(energy, atoms_per_block=size) for size in sizes]
+    for size, calculator in zip(sizes, calculators, strict=True):
+        found = {
+            m.atoms_per_block for m in calculator.module.modules() if hasattr(m, "atoms_per_block")
+        }
+        assert found == {size}
+
+
+def test_a_calculator_follows_the_parameters_of_the_model():
+    model = tiny_model({"DZ": "EF"})
+    atoms = SYSTEMS["molecule"]()
+    atoms.calc = FastCalculator(model.heads["DZ"].energy, atoms_per_block=2)
+    before = atoms.get_forces()
+    with torch.no_grad():
+        for layer in model.heads.network.torch_module.interaction_layers:
+            layer.int_weights.mul_(0.5)
+    atoms.calc.calculate(atoms)
+    assert np.abs(atoms.calc.results["forces"] - before).max() > 1e-6
+
+
+def test_other_derivatives_of_the_same_energy_are_properties(float64):
+    model = tiny_model(LABELS)
+    heads = model.heads
+    properties = {"own": heads["DZ"].forces, "other": heads["CC"].forces}
+    found = []
+    for calculator_class in (HippynnCalculator, FastCalculator):
+        calculator = calculator_class(heads["DZ"].energy, extra_properties=properties)
+        calculator.calculate(SYSTEMS["molecule"]())
+        found.append([calculator.results[name] for name in ("forces", "own", "other")])
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_predictions_do_not_let_the_graph_grow():
+    model = tiny_model({"DZ": "EF"})
+    model.predictor()
+    before = len(model.positions.children)
+    for _ in range(3):
+        model.predictor()
+    assert len(model.positions.children) == before
+
+
+def test_final_forces_in_blocks_keep_little(float64):
+    """After the forward pass, a system in blocks holds far fewer numbers than one at a time."""
+    kept = {}
+    for size in (None, 8):
+        model = tiny_model({"DZ": "EF"}, n_features=24)
+        atoms = bulk("C", cubic=True) * (2, 2, 2)
+        calculator = FastCalculator(model.heads["DZ"].energy, atoms_per_block=size)
+        sizes = {}
+
+        def pack(tensor, sizes=sizes):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            calculator.calculate(atoms)
+        kept[size] = sum(sizes.values())
+    assert kept[8] < kept[None] / 2

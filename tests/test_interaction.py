@@ -157,6 +157,16 @@ def test_blocks_of_atoms(order, atoms_per_block):
     assert_same(stock, fast, species, positions, *pairs_of(positions))
 
 
+@pytest.mark.parametrize("atoms_per_block", [None, 3])
+def test_no_atoms_at_all(atoms_per_block):
+    _, fast = modules(2)
+    fast.atoms_per_block = atoms_per_block
+    nothing = torch.empty(0, dtype=torch.int64)
+    features = torch.empty(0, 3, dtype=torch.bool)
+    found = fast(features, nothing, nothing, torch.empty(0), torch.empty(0, 3))
+    assert [tuple(f.shape) for f in found] == [(0, 3), (0, 7), (0, 7)]
+
+
 @pytest.mark.parametrize("atoms_per_block", [0, -1])
 def test_empty_blocks_are_refused(atoms_per_block):
     species, positions = cloud(4)

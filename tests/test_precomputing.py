@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hippynn.databases import Database
-from hippynn.experiment import assemble_for_training
+from hippynn.experiment import SetupParams, assemble_for_training, setup_and_train
 from hippynn.graphs.nodes.inputs import CellNode, PositionsNode, SpeciesNode
 from planted import write_ani1x
 from test_interaction import SIZES
@@ -53,9 +53,9 @@ def pairs_by_definition(species, positions):
     }
 
 
-@pytest.mark.parametrize("at_once", [1, 4, 1000])
+@pytest.mark.parametrize("at_once", [1, 100, 2**20])
 def test_lists_hold_every_pair_within_the_cutoff(at_once, monkeypatch):
-    monkeypatch.setattr(neighbours, "STRUCTURES_AT_ONCE", at_once)
+    monkeypatch.setattr(neighbours, "DISTANCES_AT_ONCE", at_once)
     species, positions = structures(2)
     lists = NeighbourLists.of(species, positions, CUTOFF)
     n_atoms = species.shape[1]
@@ -155,6 +155,45 @@ def test_the_plugin_stores_pairs(ani1x_file):
         assert torch.equal(theirs, ours)
     metrics = stored.evaluator.evaluate(database.make_generator("test", "eval", 8), "test")
     assert np.isfinite(list(metrics.values())).all()
+
+
+@pytest.mark.filterwarnings("ignore")  # hippynn's own plots at the end of training
+@pytest.mark.parametrize("backwards", [False, True])
+def test_hippynns_training_takes_stored_pairs(ani1x_file, tmp_path, monkeypatch, backwards):
+    """Whatever order the database has its targets in."""
+    monkeypatch.chdir(tmp_path)
+    results = []
+    for store in (False, True):
+        torch.manual_seed(0)
+        modules, db_info = assembled()
+        before = modules
+        database = load_database(ani1x_file, LABELS, **db_info)
+        if backwards:
+            database.targets = database.targets[::-1]
+        if store:
+            modules = precompute_pairs(modules, database)
+            assert before.evaluator.model is before.model
+        settings = SetupParams(
+            stopping_key="energy_rmse_sum", batch_size=50, learning_rate=1e-2, max_epochs=2
+        )
+        tracker = setup_and_train(modules, database, settings)
+        results.append(tracker.best_metric_values)
+    assert results[0] == results[1]
+    assert set(results[1]) >= {"train", "valid"}
+
+
+def test_stored_pairs_can_be_stored_again(ani1x_file):
+    """As after loading a checkpoint, with a database of its own."""
+    modules, db_info = assembled()
+    first, second = (load_database(ani1x_file, LABELS, **db_info) for _ in range(2))
+    once = precompute_pairs(modules, first)
+    twice = precompute_pairs(once, second)
+    assert second.inputs.count("pairs") == 1
+    found = [
+        stored.evaluator.evaluate(database.make_generator("valid", "eval", 8), "valid")
+        for stored, database in ((once, first), (twice, second))
+    ]
+    assert found[0] == found[1]
 
 
 def test_other_databases_are_refused():

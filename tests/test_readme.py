@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -34,16 +35,27 @@ def test_every_command_in_the_readme_exists():
     assert named <= set(group.commands)
 
 
+def options_of(command):
+    return {option for parameter in command.params for option in parameter.opts}
+
+
+def option_names(text):
+    return set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]*)", text))
+
+
 def test_every_option_in_the_readme_exists():
     group = typer.main.get_command(app)
-    known = {
-        option
-        for command in group.commands.values()
-        for parameter in command.params
-        for option in parameter.opts
-    }
-    used = set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]*)", README))
-    assert used <= known
+    known = set().union(*map(options_of, group.commands.values()))
+    assert option_names(re.sub(r"python scripts/.*", "", README)) <= known
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"python scripts/[^`#\n]*", README))))
+def test_every_option_of_a_script_in_the_readme_exists(line, monkeypatch):
+    monkeypatch.syspath_prepend(TOP / "scripts")
+    name = re.match(r"python scripts/(\w+)\.py", line)[1]
+    script = typer.Typer()
+    script.command()(importlib.import_module(name).main)
+    assert option_names(line) <= options_of(typer.main.get_command(script))
 
 
 def test_files_named_in_the_readme_exist():

@@ -133,6 +133,9 @@ class TrainingDatabase(Database):
             split: NeighbourLists.of(arrays[SPECIES], arrays[POSITIONS], cutoff)
             for split, arrays in self.splits.items()
         }
+        for split, lists in self.pairs.items():
+            # hippynn takes a split for one with pairs if it has an array of that name.
+            self.splits[split][PAIRS] = lists.starts.diff()
         size = self.pairs["train"].bytes_per_structure
         log.info("Neighbour lists within %g Å: %.0f bytes per structure", cutoff, size)
 

@@ -9,7 +9,7 @@ from hippynn.layers.pairs import OpenPairIndexer
 from torch import Tensor
 from tqdm import tqdm
 
-STRUCTURES_AT_ONCE = 1024
+DISTANCES_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ class NeighbourLists:
         dtype = torch.uint8 if n_atoms <= 256 else torch.int16
         finder = OpenPairIndexer(cutoff)
         atoms, counts = [torch.empty(0, 2, dtype=dtype)], [torch.zeros(1, dtype=torch.int64)]
-        first_rows = range(0, n_structures, STRUCTURES_AT_ONCE)
+        at_once = max(1, DISTANCES_AT_ONCE // max(1, n_atoms**2))
+        first_rows = range(0, n_structures, at_once)
         for first_row in tqdm(first_rows, desc="Neighbour lists", unit="block", delay=1):
-            rows = slice(first_row, first_row + STRUCTURES_AT_ONCE)
+            rows = slice(first_row, first_row + at_once)
             padded = torch.arange(species[rows].numel())  # every place counts as an atom
             _, receivers, senders, _ = finder(positions[rows], species[rows] > 0, padded, padded)
             pairs = torch.stack([receivers, senders], dim=1) % n_atoms
