@@ -4,12 +4,14 @@
     python scripts/benchmark_memory.py --device cuda
 
 Every figure is the largest resident memory of a process of its own, as Linux counts it, less what
-the process held before it made structures and pair lists (on a GPU: the most that torch allocated). The largest box
-of water within `--limit` GiB is searched for with a given pair list, in steps of a tenth.
+the process held before the structures and their pair list; on a GPU, the most that torch allocated.
+The search for pairs is left out. The largest box of water within `--limit` GiB is found in steps of
+a tenth.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import subprocess
@@ -41,7 +43,7 @@ from hippynn_mf.losses import build_loss
 from hippynn_mf.training import choose_device
 
 MODELS = ("stock", "fast", "blocks")
-BOXES = (192, 648, 1536, 3000)
+BOXES = (192, 648, 3000)
 GROWTH = 1.1
 
 
@@ -58,63 +60,69 @@ def pairs_of_box(positions: np.ndarray, side: float, cutoff: float) -> tuple[np.
     return first, second, shifts
 
 
-def forces_of_box(case: Case, model: str, device: torch.device) -> Callable[[int], None]:
-    """A function that computes energy, forces and stress of a box of n atoms, as ASE would ask."""
+# Takes a number of atoms or steps; returns the arrays to work on, and a function that does so.
+Prepare = Callable[[int], tuple[list[torch.Tensor], Callable[[], None]]]
+
+
+def forces_of_box(case: Case, model: str, device: torch.device) -> Prepare:
+    """Energy, forces and stress of a box of n atoms, as ASE would ask for them."""
     network = network_pair(case)["stock" if model == "stock" else "fast"]
     if model == "blocks":
         network = replace(network, atoms_per_block=ATOMS_PER_BLOCK)
     calculator = network.calculator().to(device)
     calculator.pbc.set(True)
 
-    def compute(n_atoms: int) -> None:
+    def prepare(n_atoms: int) -> tuple[list[torch.Tensor], Callable[[], None]]:
         box = water_box(n_atoms)
         side = float(box.cell.array[0, 0])
-        first, second, shifts = pairs_of_box(box.positions, side, calculator.min_radius)
+        pairs = pairs_of_box(box.positions, side, calculator.min_radius)
         arrays = [box.numbers[None].astype(np.int64), box.positions[None].astype(np.float32)]
-        arrays += [(np.eye(3) * side).astype(np.float32)[None], first, second, shifts]
-        calculator.module(
-            *(torch.as_tensor(np.ascontiguousarray(a), device=device) for a in arrays)
-        )
+        arrays += [(np.eye(3) * side).astype(np.float32)[None], *map(np.ascontiguousarray, pairs)]
+        tensors = [torch.as_tensor(array, device=device) for array in arrays]
+        return tensors, lambda: calculator.module(*tensors)
 
-    return compute
+    return prepare
 
 
-def training_step(case: Case, model: str, device: torch.device) -> Callable[[int], None]:
-    """A function that takes training steps on the batch of a case."""
+def training_step(case: Case, model: str, device: torch.device) -> Prepare:
+    """Training steps on the batch of a case."""
     heads = network_pair(case)["stock" if model == "stock" else "fast"].heads
     batch = draw_batch(case, heads, device)
     _, step = make_step(stock_loss(heads) if model == "stock" else build_loss(heads), batch, device)
 
-    def compute(n_steps: int) -> None:
+    def steps(n_steps: int) -> None:
         for _ in range(n_steps):
             step()
 
-    return compute
+    return lambda n_steps: (list(batch.values()), lambda: steps(n_steps))
 
 
 def peak_of_this_process(case: Case, model: str, n: int, device: torch.device) -> float:
-    """MiB above those before: of `n` training steps, or of a box of `n` atoms."""
+    """MiB of `n` training steps, or of a box of `n` atoms, with the arrays they work on."""
     with case.setting(), quiet():
         if case.system == "water":
-            compute = forces_of_box(case, model, device)
-            compute(30)  # compiles the kernels
+            prepare = forces_of_box(case, model, device)
+            prepare(30)[1]()  # compiles the kernels
         else:
             small = replace(case, system="small", n_features=4)
-            training_step(small, model, device)(1)
-            compute = training_step(case, model, device)
+            training_step(small, model, device)(1)[1]()
+            prepare = training_step(case, model, device)
+        arrays, compute = prepare(n)
+        size = sum(array.nbytes for array in arrays) / 2**20
+        gc.collect()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-            before = torch.cuda.memory_allocated(device)
-            compute(n)
-            return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-        gc.collect()
+            before = torch.cuda.memory_allocated(device) / 2**20
+            compute()
+            return size + torch.cuda.max_memory_allocated(device) / 2**20 - before
         before = _reset_peak_resident()
-        compute(n)
-        return _resident("VmHWM") - before
+        compute()
+        return size + _resident("VmHWM") - before
 
 
 def _reset_peak_resident() -> float:
     """Let Linux count the peak from now on; returns the resident memory in MiB."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed memory would hide what is asked for next
     Path("/proc/self/clear_refs").write_text("5")
     return _resident("VmRSS")
 
@@ -141,7 +149,7 @@ def peak(case: Case, model: str, n: int, device: str) -> float:
 
 def largest_box(case: Case, model: str, limit: float, device: str) -> dict[str, float]:
     """The largest box within `limit` MiB, found from the estimate of a smaller one."""
-    probe = 3000 if model != "blocks" else 12000
+    probe = 12000 if model == "blocks" else 3000
     n_atoms, found = probe, peak(case, model, probe, device)
     if found < float("inf"):
         n_atoms = _whole(0.9 * probe * limit / found)
