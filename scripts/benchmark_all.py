@@ -3,7 +3,8 @@
     python scripts/benchmark_all.py
     python scripts/benchmark_all.py --draw-only
 
-Twenty minutes on two quiet cores. Results are JSON files in `scripts/benchmarks`.
+25 minutes on two quiet cores. Results are JSON files in `scripts/benchmarks`;
+what is printed last is the README's table.
 """
 
 from __future__ import annotations
@@ -100,10 +101,60 @@ def draw_memory(axes: Axes, results: Results) -> None:
     axes.set_ylabel("peak memory, MiB")
 
 
-def draw(out: Path) -> Path:
-    """Draw `speed.png` from the results in a folder."""
-    drawn = ("step", "inference", "memory")
-    results = {name: json.loads((out / f"{name}.json").read_text()) for name in drawn}
+def read(out: Path) -> dict[str, Results]:
+    """The results in a folder."""
+    return {name: json.loads((out / f"{name}.json").read_text()) for name in BENCHMARKS}
+
+
+def summary(results: Mapping[str, Results]) -> str:
+    """The README's table."""
+    lines = ["| one thread, the paper's network | hippynn | hippynn_mf | |", "|---|---|---|---|"]
+
+    def times(what: str, row: Mapping[str, Any]) -> None:
+        lines.append(
+            f"| {what} | {row['stock_ms']:.0f} ms | {row['fast_ms']:.0f} ms "
+            f"| {row['fast_speedup']:.1f} times faster |"
+        )
+
+    def row_of(name: str, **wanted: Any) -> Mapping[str, Any]:
+        rows = results[name]["rows"]
+        return next(row for row in rows if all(row.get(k) == v for k, v in wanted.items()))
+
+    base = row_of("step", factor="base")
+    times(f"training step, 64 molecules of 9 atoms, {base['labels']}", base)
+    products = base["fast_products_ms"]
+    lines.append(
+        f"| its matrix products at the speed of a large one | | {products:.0f} ms "
+        f"| {products / base['fast_ms']:.2f} of our step |"
+    )
+    for row in results["step"]["rows"]:
+        if row["factor"] == "labels":
+            times(f"the same, {row['labels']}", row)
+    times("the same batch on two threads", row_of("step", factor="threads"))
+    times("the same batch, hippynn's PyTorch kernels", row_of("step", factor="kernels"))
+    times("training step, 64 molecules of 14 atoms", row_of("step", system="ani1x"))
+    times("energies and forces, 64 molecules of 9 atoms", row_of("inference", factor="base"))
+    times("step of dynamics, a molecule of 9 atoms", row_of("inference", system="molecule"))
+    for n in (192, 3000):
+        times(f"step of dynamics, {n} atoms of water", row_of("inference", system=f"water{n}"))
+    for what, system in {"9": "small", "14": "ani1x"}.items():
+        row = row_of("memory", factor="training", system=system)
+        stock, fast = row["stock_mib"], row["fast_mib"]
+        lines.append(
+            f"| memory of a training step, 64 molecules of {what} atoms | {stock:.0f} MiB "
+            f"| {fast:.0f} MiB | {fast / stock:.2f} of it |"
+        )
+    largest = {model: row_of("memory", model=model)["n_atoms"] for model in NAMES}
+    for model, what in {"fast": "", "blocks": ", in blocks of atoms"}.items():
+        lines.append(
+            f"| largest box of water in 4 GiB{what} | {largest['stock']:,} atoms "
+            f"| {largest[model]:,} atoms | {largest[model] / largest['stock']:.1f} times larger |"
+        )
+    return "\n".join(lines)
+
+
+def draw(results: Mapping[str, Results], out: Path) -> Path:
+    """Draw `speed.png` into a folder."""
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
     draw_steps(axes[0], results["step"])
     draw_dynamics(axes[1], results["inference"])
@@ -126,7 +177,9 @@ def main(
         script = Path(__file__).with_name(f"benchmark_{name}.py")
         options = ["--device", device, "--out", str(out)]
         subprocess.run([sys.executable, str(script), *options], check=True)
-    typer.echo(f"Drawn: {draw(out)}")
+    results = read(out)
+    typer.echo(summary(results))
+    typer.echo(f"Drawn: {draw(results, out)}")
 
 
 if __name__ == "__main__":

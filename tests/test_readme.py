@@ -61,3 +61,9 @@ def test_every_option_of_a_script_in_the_readme_exists(line, monkeypatch):
 def test_files_named_in_the_readme_exist():
     for name in re.findall(r"(?:hippynn_mf|experiments|scripts)/[\w/.-]+\.\w+", README):
         assert (TOP / name).exists(), name
+
+
+def test_the_table_of_benchmarks_is_that_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(TOP / "scripts")
+    benchmarks = importlib.import_module("benchmark_all")
+    assert benchmarks.summary(benchmarks.read(benchmarks.RESULTS)) in README
