@@ -2,7 +2,7 @@
 
 The structures are repeated for every member, and each layer multiplies the rows of a member with
 its weights. There is no more arithmetic than in one pass per member, but as few calls as in a
-single one: that pays where calls cost more than arithmetic, for small systems and on a GPU.
+single one: that pays where calls cost more than arithmetic, as for single molecules on a CPU.
 """
 
 from __future__ import annotations

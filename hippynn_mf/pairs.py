@@ -11,7 +11,7 @@ from torch import Tensor
 from hippynn_mf.products import Runs, rearrange
 
 MAX_RUNS = 8
-SLOTS_WORTH_A_RUN = 400  # a product more costs about as much as this many rows
+SLOTS_WORTH_A_RUN = 400  # an estimate: one call more costs about as much as this many rows
 
 
 @dataclass(frozen=True)

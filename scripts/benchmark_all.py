@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import matplotlib.pyplot as plt
 import typer
-from benchmarking import RESULTS
+from benchmarking import RESULTS, start
 from matplotlib.axes import Axes
 
 from hippynn_mf.files import replace_when_complete
@@ -176,11 +176,13 @@ def main(
     for name in () if draw_only else BENCHMARKS:
         script = Path(__file__).with_name(f"benchmark_{name}.py")
         options = ["--device", device, "--out", str(out)]
-        subprocess.run([sys.executable, str(script), *options], check=True)
+        done = subprocess.run([sys.executable, str(script), *options])
+        if done.returncode:
+            raise SystemExit(done.returncode)
     results = read(out)
     typer.echo(summary(results))
     typer.echo(f"Drawn: {draw(results, out)}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

@@ -8,7 +8,6 @@ is a step with a loss of all members on the same batch. Both passes take turns i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,8 @@ from benchmarking import (
     quiet,
     random_molecules,
     row,
-    synchronize,
+    start,
+    timer,
     write,
 )
 from hippynn.graphs import GraphModule
@@ -41,19 +41,6 @@ N_ATOMS = 9
 ROUNDING = 2e-4  # of the norm of all values, float32
 
 Timed = dict[str, Callable[[], float]]
-
-
-def timer(function: Callable[[], Any], device: torch.device) -> Callable[[], float]:
-    """A function that calls another and returns its ms."""
-
-    def timed() -> float:
-        synchronize(device)
-        start = time.perf_counter()
-        function()
-        synchronize(device)
-        return 1e3 * (time.perf_counter() - start)
-
-    return timed
 
 
 def predictions(members: list[Model], n: int, device: torch.device) -> Timed:
@@ -152,4 +139,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

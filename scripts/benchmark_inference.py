@@ -11,9 +11,9 @@ compared before times are taken.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,19 +28,15 @@ from benchmarking import (
     RESULTS,
     Case,
     Network,
-    cases,
     compare,
+    measure_cases,
     network_pair,
     quiet,
     random_molecules,
-    row,
-    synchronize,
+    start,
+    timer,
     water_box,
-    write,
 )
-from tqdm import tqdm
-
-from hippynn_mf.training import choose_device
 
 FACTORS = {
     "labels": ["DZ/EF"],
@@ -66,17 +62,9 @@ def predictions(case: Case, models: dict[str, Network], device: torch.device) ->
         arrays = [torch.as_tensor(species), torch.as_tensor(positions).float()]
         values = dict(zip(model.inputs, arrays, strict=True))
 
-        def predict(predictor: Any = predictor, values: Any = values) -> float:
-            synchronize(device)
-            start = time.perf_counter()
-            predictor(node_values=values, batch_size=n)
-            synchronize(device)
-            return 1e3 * (time.perf_counter() - start)
-
-        timed[name] = predict
-        forces[name] = predictor(node_values=values, batch_size=n)[
-            model.heads["DZ"].level.forces_name
-        ].numpy()
+        predict = partial(predictor, node_values=values, batch_size=n)
+        timed[name] = timer(predict, device)
+        forces[name] = predict()[model.heads["DZ"].level.forces_name].numpy()
     return timed, forces
 
 
@@ -91,15 +79,7 @@ def dynamics(case: Case, models: dict[str, Network], device: torch.device) -> tu
             atoms = water_box(int(case.system.removeprefix("water")))
         atoms.calc = model.calculator().to(device)
         dynamics = VelocityVerlet(atoms, timestep=TIMESTEP)
-
-        def step(dynamics: Any = dynamics) -> float:
-            synchronize(device)
-            start = time.perf_counter()
-            dynamics.run(1)
-            synchronize(device)
-            return 1e3 * (time.perf_counter() - start)
-
-        timed[name] = step
+        timed[name] = timer(partial(dynamics.run, 1), device)
         forces[name] = atoms.get_forces()
     return timed, forces
 
@@ -128,12 +108,14 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Time predictions and dynamics; write `inference.json` and print a Markdown table."""
-    target = choose_device(device)
-    factors = FACTORS if target.type == "cpu" else FACTORS | {"threads": [1], "kernels": ["auto"]}
-    rows = []
-    for factor, case in tqdm(cases(factors, full=full), unit="case"):
-        rows.append(row(factor, case, measure(case, target, repeats)))
-    write("inference", rows, target, out)
+    rows = measure_cases(
+        "inference",
+        FACTORS,
+        lambda case, target: measure(case, target, repeats),
+        device=device,
+        full=full,
+        out=out,
+    )
     typer.echo("| varied | value | stock ms | fast ms | fast is faster by | in blocks |")
     typer.echo("|---|---|---|---|---|---|")
     for each in rows:
@@ -147,4 +129,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

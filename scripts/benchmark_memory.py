@@ -33,6 +33,7 @@ from benchmarking import (
     network_pair,
     quiet,
     row,
+    start,
     water_box,
     write,
 )
@@ -211,4 +212,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

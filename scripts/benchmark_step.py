@@ -14,7 +14,6 @@ column is the time of all matrix products of `fast` at the speed of a large one.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,25 +25,22 @@ from benchmarking import (
     MOLECULES,
     RESULTS,
     Case,
-    cases,
     compare,
+    measure_cases,
     network_pair,
     quiet,
     random_molecules,
-    row,
-    synchronize,
+    start,
+    timer,
     water_box,
-    write,
 )
 from hippynn.experiment import assemble_for_training
 from hippynn.experiment.step_functions import get_step_function
 from hippynn.graphs.nodes.loss import MAELoss, Mean, MSELoss
 from torch.utils._python_dispatch import TorchDispatchMode
-from tqdm import tqdm
 
 from hippynn_mf.losses import build_loss
 from hippynn_mf.nodes import Heads
-from hippynn_mf.training import choose_device
 
 FACTORS = {
     "labels": [
@@ -105,14 +101,8 @@ def make_step(loss: Any, batch: Batch, device: torch.device) -> tuple[float, Cal
     inputs = [batch[name].clone() for name in names["inputs"]]
     targets = [batch[name] for name in names["targets"]]
 
-    def timed_step() -> float:
-        synchronize(device)
-        start = time.perf_counter()
-        step(optimizer, model, loss_module, inputs, targets)
-        synchronize(device)
-        return 1e3 * (time.perf_counter() - start)
-
-    return loss_module(*model(*inputs), *targets)[0].item(), timed_step
+    timed = timer(lambda: step(optimizer, model, loss_module, inputs, targets), device)
+    return loss_module(*model(*inputs), *targets)[0].item(), timed
 
 
 class ProductCounter(TorchDispatchMode):
@@ -137,14 +127,8 @@ class ProductCounter(TorchDispatchMode):
 def peak_speed(device: torch.device, size: int = 1500, repeats: int = 9) -> float:
     """Operations per ms of a large product, the best of several."""
     matrix = torch.randn(size, size, device=device)
-    times = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        matrix @ matrix
-        synchronize(device)
-        times.append(1e3 * (time.perf_counter() - start))
-    return 2 * size**3 / min(times)
+    timed = timer(lambda: matrix @ matrix, device)
+    return 2 * size**3 / min(timed() for _ in range(repeats))
 
 
 def measure(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
@@ -174,13 +158,14 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Time training steps; write `step.json` and print it as a Markdown table."""
-    target = choose_device(device)
-    factors = FACTORS if target.type == "cpu" else FACTORS | {"threads": [1], "kernels": ["auto"]}
-    rows = []
-    for factor, case in tqdm(cases(factors, full=full), unit="case"):
-        measured = measure(case, target, repeats)
-        rows.append(row(factor, case, measured))
-    write("step", rows, target, out)
+    rows = measure_cases(
+        "step",
+        FACTORS,
+        lambda case, target: measure(case, target, repeats),
+        device=device,
+        full=full,
+        out=out,
+    )
     typer.echo("| varied | value | stock ms | fast ms | speed-up | our nodes alone | products ms |")
     typer.echo("|---|---|---|---|---|---|---|")
     for each in rows:
@@ -195,4 +180,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(main)

@@ -8,6 +8,7 @@ import json
 import math
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+import typer
 from ase import Atoms
 from ase.build import molecule
 from hippynn import custom_kernels
@@ -24,6 +26,7 @@ from hippynn import settings as hippynn_settings
 from hippynn.graphs import Predictor
 from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
 from hippynn.interfaces.ase_interface import HippynnCalculator
+from tqdm import tqdm
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import replace_when_complete
@@ -33,6 +36,7 @@ from hippynn_mf.labels import parse_labels
 from hippynn_mf.models import Model
 from hippynn_mf.networks import NETWORKS
 from hippynn_mf.nodes import Heads, build_heads
+from hippynn_mf.training import choose_device
 
 RESULTS = Path(__file__).parent / "benchmarks"
 ATOMS_PER_BLOCK = 250
@@ -75,6 +79,10 @@ class Case:
             torch.set_num_threads(before[0])
             numba.set_num_threads(before[1])
             custom_kernels.set_custom_kernels(active)
+
+
+# On a GPU hippynn chooses its kernels, and threads do not matter.
+GPU_FACTORS = {"threads": [1], "kernels": ["auto"]}
 
 
 def cases(factors: Mapping[str, Sequence[Any]], *, full: bool) -> list[tuple[str, Case]]:
@@ -218,6 +226,26 @@ def _error_of_median(values: Sequence[float], n: int) -> float:
     return 1.2533 * (upper - lower) / 1.349 / math.sqrt(n)
 
 
+def measure_cases(
+    name: str,
+    factors: Mapping[str, Sequence[Any]],
+    measure: Callable[[Case, torch.device], Mapping[str, Any]],
+    *,
+    device: str,
+    full: bool,
+    out: Path,
+) -> list[dict[str, Any]]:
+    """Measure every case of the factors, write `<name>.json`, return its rows."""
+    target = choose_device(device)
+    chosen = factors if target.type == "cpu" else {**factors, **GPU_FACTORS}
+    rows = [
+        row(factor, case, measure(case, target))
+        for factor, case in tqdm(cases(chosen, full=full), unit="case")
+    ]
+    write(name, rows, target, out)
+    return rows
+
+
 def row(factor: str, case: Case, measured: Mapping[str, Any]) -> dict[str, Any]:
     """A row of results: what varied, the whole case, what was measured."""
     return {"factor": factor, **asdict(case), **measured}
@@ -238,6 +266,28 @@ def _cpu_name() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else "CPU"
+
+
+def timer(function: Callable[[], Any], device: torch.device) -> Callable[[], float]:
+    """A function that calls another and returns its ms."""
+
+    def timed() -> float:
+        synchronize(device)
+        start = time.perf_counter()
+        function()
+        synchronize(device)
+        return 1e3 * (time.perf_counter() - start)
+
+    return timed
+
+
+def start(main: Callable[..., None]) -> None:
+    """Run a script; wrong input is one message and exit code 2, as of `hippynn-mf`."""
+    try:
+        typer.run(main)
+    except UserError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise SystemExit(2) from None
 
 
 def synchronize(device: torch.device) -> None:

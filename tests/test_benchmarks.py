@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -220,6 +221,20 @@ def test_results_are_written_with_the_machine(tmp_path, case):
     assert read["versions"]["torch"] == torch.__version__
     assert read["device"]
     assert [path.name for path in tmp_path.iterdir()] == ["step.json"]
+
+
+@pytest.mark.parametrize("name", ["step", "inference", "memory", "ensemble", "all"])
+def test_wrong_input_is_one_message(name, monkeypatch, capsys, tmp_path):
+    import benchmarking
+
+    script = importlib.import_module(f"benchmark_{name}")
+    monkeypatch.setattr(sys, "argv", [name, "--device", "tpu", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        benchmarking.start(script.main)
+    assert ended.value.code == 2
+    if name != "all":  # that one leaves the message to its children
+        assert capsys.readouterr().err.startswith("Error: Unknown device 'tpu'.")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_scripts_run_nothing_at_import():

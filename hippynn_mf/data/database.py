@@ -96,10 +96,10 @@ def is_per_atom(name: str) -> bool:
 class TrainingDatabase(Database):
     """A split hippynn database whose training batches are cut to their own largest molecule.
 
-    In a batch they are sorted by their number of atoms. Evaluation batches keep the width of the
-    file, because hippynn's evaluator joins them. The order
-    of batches depends on `seed` alone: torch's global random state is also drawn on by progress
-    bars, which open every loader twice.
+    In a training batch they are sorted by their number of atoms. Evaluation batches keep the order
+    and the width of the file, because hippynn's evaluator joins them. The order of batches depends
+    on `seed` alone: torch's global random state is also drawn on by progress bars, which open every
+    loader twice.
     """
 
     def __init__(
