@@ -18,7 +18,7 @@ from tqdm import tqdm
 from hippynn_mf.engines import Engine, available_cores
 from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.levels import Level, known_levels, register_level
-from hippynn_mf.owner import Owner, end_with, owned
+from hippynn_mf.owner import Owner, end_with, owned, refuse_owned
 from hippynn_mf.progress import EpochBar
 from hippynn_mf.runs import RunFolder, RunKey, RunSettings
 
@@ -59,6 +59,7 @@ def run_campaign(
     Raises UserError before anything starts for wrong input, for runs of other settings in the same
     folders, and for a folder in which another campaign runs.
     """
+    refuse_owned(out)  # first, since reading large files takes minutes
     to_do = select_unfinished(runs, out)
     errors: dict[RunKey, str | None] = {}
     if to_do:

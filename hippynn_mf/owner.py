@@ -25,6 +25,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.runs import RunSettings, write_json
 
 FILE = "campaign.json"
+LOCK = ".campaign.lock"
 POLL_SECONDS = 1.0
 
 
@@ -62,12 +63,25 @@ class Owner:
 def owned(out: Path, runs: Sequence[RunSettings]) -> Iterator[Owner]:
     """Own a results folder for a campaign over these runs; a UserError if another campaign does."""
     out.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        owner = Owner.of_this_process()
+        names = [[settings.name, settings.slug, settings.seed] for settings in runs]
+        write_json(out / FILE, asdict(owner) | {"runs": names})
+        yield owner
+
+
+def refuse_owned(out: Path) -> None:
+    """Raise UserError if a campaign runs in a folder; nothing is written."""
+    if (out / LOCK).exists():
+        with _locked(out):
+            pass
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
     try:
-        with FileLock(out / ".campaign.lock", timeout=0):
-            owner = Owner.of_this_process()
-            names = [[settings.name, settings.slug, settings.seed] for settings in runs]
-            write_json(out / FILE, asdict(owner) | {"runs": names})
-            yield owner
+        with FileLock(out / LOCK, timeout=0):
+            yield
     except Timeout:
         stored = read_campaign(out) or {"pid": "unknown", "host": "unknown"}
         raise UserError(
