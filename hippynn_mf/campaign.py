@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import sys
+import textwrap
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # A run whose worker is lost is given to another; so often without a new epoch, it has failed.
 MAX_LOSSES = 3
+MAX_REASON = 300  # characters of what an engine says about it
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def _execute(
                         yield Outcome(settings, future.result())
                         continue
                     is_broken = is_broken or isinstance(error, BrokenExecutor)
-                    reason = f"its worker was lost ({describe_error(error)})"
+                    what = textwrap.shorten(describe_error(error), MAX_REASON)
+                    reason = f"its worker was lost ({what})"
                     if losses.allow_another(settings):
                         _say(f"{_name(settings)}: {reason}; it continues in another")
                         waiting.append(settings)

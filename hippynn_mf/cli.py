@@ -364,6 +364,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; wrong input prints one message and exits with code 2."""
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.WARNING)  # of what runs log for their own file, only this
+    # Parsl has a log of its own, and reports the same through the outcomes of runs.
+    terminal.addFilter(lambda record: not record.name.startswith("parsl"))
     logging.basicConfig(format="%(name)s: %(message)s", handlers=[terminal])
     ignore_import_warnings()
     try:

@@ -32,7 +32,7 @@ def command(out, data, *options):
 def start(*arguments):
     return subprocess.Popen(
         command(*arguments), env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
+    )  # what it says fits into the pipe
 
 
 def finish(*arguments):
