@@ -267,6 +267,9 @@ def train(
         split_seed=split_seed,
         device=device,
     )
+    from hippynn_mf.training import choose_device
+
+    choose_device(device)
     with _interruptible():
         outcomes = run_here(settings, out)
     for outcome in outcomes:
