@@ -195,7 +195,8 @@ def write_claims(
         return Written(out, lacking={"tables/claims.md": missing})
     if not claims:
         return Written(out)
-    ensembles = find_ensembles(results, [c.better for c in claims if c.worse == DZ_LABELS])
+    beside_labels = [claim.better for claim in claims if claim.worse == DZ_LABELS]
+    ensembles = find_ensembles(results, beside_labels, are_all=seeds is None)
     findings = Findings(
         format=1,
         confidence=CONFIDENCE,

@@ -173,10 +173,10 @@ def reproduce(
     failed = [outcome for outcome in outcomes if outcome.error]
     refusals: list[str | None] = []
     if len(failed) < len(outcomes):
-        rows, of_seeds = _parse_experiments(experiments), _parse_seeds(seeds)
+        chosen, numbers = _parse_experiments(experiments), _parse_seeds(seeds)
         refusals = [
-            _print_tables(out, MetricChoice.rmse, experiments=rows, seeds=of_seeds),
-            _print_figures(out, experiments=rows, seeds=of_seeds),
+            _print_tables(out, MetricChoice.rmse, experiments=chosen, seeds=numbers),
+            _print_figures(out, experiments=chosen, seeds=numbers),
         ]
     if failed:
         message = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,16 +11,21 @@ from hippynn_mf.results import Results
 
 
 @dataclass(frozen=True)
-class MissingRun:
-    """A run that is not finished; `seed` is None where no run says which seeds there should be."""
+class MissingRuns:
+    """The seeds that an experiment lacks, and those among them that have begun.
+
+    `seeds` is empty if no run says which seeds there should be.
+    """
 
     name: str
-    seed: int | None
-    unfinished: bool
+    seeds: tuple[int, ...]
+    unfinished: tuple[int, ...]
 
     def __str__(self) -> str:
-        seed = "any seed" if self.seed is None else f"seed {self.seed}"
-        return f"{self.name}, {seed}" + (" (unfinished)" if self.unfinished else "")
+        if not self.seeds:
+            return f"{self.name}, any seed"
+        text = f"{self.name}, seed{'s' if len(self.seeds) > 1 else ''} {_join(self.seeds)}"
+        return text + (f" (begun: {_join(self.unfinished)})" if self.unfinished else "")
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Written:
 
     out: Path
     paths: list[Path] = field(default_factory=list)
-    lacking: dict[str, list[MissingRun]] = field(default_factory=dict)
+    lacking: dict[str, list[MissingRuns]] = field(default_factory=dict)
 
     def __add__(self, other: Written) -> Written:
         """Both together."""
@@ -45,12 +50,12 @@ class Written:
         ]
         missing = [run for runs in self.lacking.values() for run in runs]
         names = dict.fromkeys(run.name for run in missing)
-        seeds = sorted({run.seed for run in missing if run.seed is not None}) or [0]
+        seeds = sorted({seed for run in missing for seed in run.seeds}) or [0]
         return (
             f"Not written, because of runs that are not finished: {', '.join(documents)}. Train "
             f"them with 'hippynn-mf reproduce --out {self.out} --experiments {','.join(names)} "
-            f"--seeds {','.join(map(str, seeds))}' and the options of the other runs, or write "
-            "what is there with --partial."
+            f"--seeds {','.join(map(str, seeds))}' and the options of the other runs. To write "
+            f"what is there: 'hippynn-mf tables {self.out} --partial', and the same with figures."
         )
 
     def require(self) -> list[Path]:
@@ -62,23 +67,22 @@ class Written:
 
 def missing_runs(
     results: Results, names: Sequence[str], seeds: Sequence[int] | None = None
-) -> list[MissingRun]:
-    """The runs of these experiments that are not finished.
+) -> list[MissingRuns]:
+    """What these experiments lack, in their order; empty if all runs are finished.
 
     Every experiment needs the same seeds: `seeds`, or those that any of them has, finished or not.
     """
-    needed: Sequence[int | None] = sorted(
-        set(seeds or ())
-        if seeds is not None
-        else {
-            seed
-            for name in names
-            for seed in (*results.seeds(name), *results.unfinished.get(name, ()))
-        }
-    )
-    return [
-        MissingRun(name, seed, seed in results.unfinished.get(name, ()))
-        for name in names
-        for seed in needed or [None]
-        if seed not in results.seeds(name)
-    ]
+    if seeds is None:
+        seeds = [s for n in names for s in (*results.seeds(n), *results.unfinished.get(n, ()))]
+    needed = sorted(set(seeds))
+    missing = []
+    for name in names:
+        lacking = [seed for seed in needed if seed not in results.seeds(name)]
+        if lacking or not needed:
+            begun = [seed for seed in lacking if seed in results.unfinished.get(name, ())]
+            missing.append(MissingRuns(name, tuple(lacking), tuple(begun)))
+    return missing
+
+
+def _join(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -57,12 +57,15 @@ class EnsembleRecord(Strict):
     level_differences: LevelDifferences
 
 
-def find_ensembles(results: Results, names: Sequence[str]) -> dict[str, EnsembleRecord]:
+def find_ensembles(
+    results: Results, names: Sequence[str], *, are_all: bool = True
+) -> dict[str, EnsembleRecord]:
     """`ensemble.json` of these experiments by name, made from predictions where it is out of date.
 
     An experiment is left out if it has neither the file nor the predictions of all members.
     Raises UserError if the file is of other members and predictions are missing, or if the
-    members were not tested on the same structures.
+    members were not tested on the same structures. If the results are not all finished runs of
+    their folder (`are_all`), the file is neither written nor refused.
     """
     found = {}
     for name in names:
@@ -71,15 +74,15 @@ def find_ensembles(results: Results, names: Sequence[str]) -> dict[str, Ensemble
             continue
         path = results.out / "runs" / members[0].settings.slug / FILE
         record = _read(path) if path.exists() else None
+        without = [m for m in members if not m.folder.file("predictions.npz").exists()]
         if record is not None and record.members == _digests(members):
             found[name] = record
-            continue
-        without = [m for m in members if not m.folder.file("predictions.npz").exists()]
-        if not without:
-            found[name] = record = score_ensemble(members)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, record.model_dump(mode="json", exclude_unset=True))
-        elif record is not None:
+        elif not without:
+            found[name] = score_ensemble(members)
+            if are_all:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, found[name].model_dump(mode="json", exclude_unset=True))
+        elif record is not None and are_all:
             raise UserError(
                 f"{path} is of seeds {', '.join(record.members)} as they were, not of the finished "
                 f"runs here, seeds {', '.join(_digests(members))}, and {without[0].folder.path} "

@@ -168,7 +168,8 @@ def write_complete_tables(
         if missing and not partial:
             written.lacking[f"tables/{stem}.md"] = missing
         elif specs:
-            ensembles |= find_ensembles(results, [name for name in names if name not in ensembles])
+            new = [name for name in names if name not in ensembles]
+            ensembles |= find_ensembles(results, new, are_all=seeds is None)
             path = out / "tables" / f"{stem}.md"
             _write_document(path, specs, results, ensembles, metric, seeds)
             written.paths.append(path)
