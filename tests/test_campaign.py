@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from made_runs import TINY, TINY_OPTIONS, files_below
+from made_runs import TINY, TINY_OPTIONS, files_below, run_metrics
 
 from hippynn_mf import levels
 from hippynn_mf.campaign import LocalPool, Outcome, in_process, run_campaign, start_worker
@@ -37,7 +37,7 @@ class FakeEngine:
                 continue
             folder = RunFolder.of(out, settings)
             folder.prepare(settings, facts={})
-            folder.write_metrics({})
+            folder.write_metrics(run_metrics())
             yield Outcome(settings, None)
 
 
