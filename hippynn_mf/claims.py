@@ -7,6 +7,7 @@ lies below, and open if it contains zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,10 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 class Finding(Strict):
-    """A claim with what the runs show: by how many percent the error of `better` is lower."""
+    """A claim with what the runs show: by how many percent the error of `better` is lower.
+
+    `above_zero_prediction` says that even `better` has a larger error than predicting zero.
+    """
 
     text: str
     better: str
@@ -95,6 +99,7 @@ class Finding(Strict):
     published_percent_improvement: float | None
     percent_improvement: Estimate | None
     verdict: Verdict
+    above_zero_prediction: bool
 
 
 class Findings(Strict):
@@ -121,6 +126,7 @@ def find(claim: Claim, results: Results, ensembles: Mapping[str, EnsembleRecord]
     """What the runs show of a claim."""
     path = claim.column.metric_path("rmse")
     better = results.by_seed(claim.better, *path)
+    zero = results.by_seed(claim.better, *claim.column.label_rms_path)
     worse: Mapping[int, float]
     if claim.worse != DZ_LABELS:
         worse = results.by_seed(claim.worse, *path)
@@ -149,7 +155,12 @@ def find(claim: Claim, results: Results, ensembles: Mapping[str, EnsembleRecord]
         ),
         percent_improvement=improvement,
         verdict=judge(improvement),
+        above_zero_prediction=bool(better) and _mean(better) > _mean(zero, default=math.inf),
     )
+
+
+def _mean(values: Mapping[int, float], default: float = math.nan) -> float:
+    return sum(values.values()) / len(values) if values else default
 
 
 HEADING = ("the paper finds that", "lower error", "than", "in", "by (%)", "published", "here")
@@ -159,7 +170,8 @@ NOTES = """\
   they are in the Supporting Information only).
 - here: *confirmed* if the interval lies above zero, *contradicted* if below, *open* if it contains
   zero. Each interval stands alone: of twenty, one is expected to miss. They cover what the seed
-  changes, not the choice of structures."""
+  changes, not the choice of structures.
+- †: even the lower error is above that of predicting zero."""
 
 
 def format_claims(findings: Findings) -> str:
@@ -169,7 +181,8 @@ def format_claims(findings: Findings) -> str:
         published = f.published_percent_improvement
         text = "—" if published is None else f"{published:.1f}".replace("-", "−")
         by = format_interval(f.percent_improvement)
-        rows.append((f.text, f.better, f.worse, f.metric, by, text, f.verdict))
+        verdict = f.verdict + (" †" if f.above_zero_prediction else "")
+        rows.append((f.text, f.better, f.worse, f.metric, by, text, verdict))
     lines = ["## What the paper finds, and what is found here", ""]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     if findings.missing:

@@ -111,15 +111,24 @@ def write_complete_figures(
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         draw_figure3(figure.subplots(), data)
         written.paths.append(_save(figure, out / "figures" / "figure3.png"))
-    for name, runs in results.by_name.items():
-        for file, draw in {"predictions.npz": _parity, "epochs.jsonl": _learning}.items():
-            without = [run for run in runs if not run.folder.file(file).exists()]
-            path = out / "figures" / f"{draw.__name__[1:]}-{runs[0].settings.slug}.png"
+    for file, draw in {"predictions.npz": _parity, "epochs.jsonl": _learning}.items():
+        kind = draw.__name__[1:]
+        left_out = {}
+        for name, runs in results.by_name.items():
+            without = [run.folder.file(file) for run in runs if not run.folder.file(file).exists()]
             if without:
-                where = ", ".join(str(run.folder.file(file)) for run in without)
-                log.warning("%s is left out: it needs %s, which is not there", path.name, where)
-            else:
-                written.paths.append(_save(draw(name, runs), path))
+                left_out[name] = without[0]
+                continue
+            path = out / "figures" / f"{kind}-{runs[0].settings.slug}.png"
+            written.paths.append(_save(draw(name, runs), path))
+        if left_out:
+            log.warning(
+                "no %s plots of %s: they need %s of every run, which is missing, first of all %s",
+                kind,
+                ", ".join(left_out),
+                file,
+                next(iter(left_out.values())),
+            )
     return written
 
 

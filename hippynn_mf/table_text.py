@@ -95,7 +95,13 @@ def _notes(table: TableData) -> list[str]:
         cells = [row.cells[place] for row in table.rows]
         if table.metric == "rmse" and column.label_rms is not None:
             size = f"{column.label_rms:.2f} {column.unit}"
-            notes.append(f"- {column.heading}: predicting zero has an RMSE of {size}.")
+            note = f"- {column.heading}: predicting zero has an RMSE of {size}"
+            above = [
+                row.model
+                for row, cell in zip(table.rows, cells, strict=True)
+                if cell.mean is not None and cell.mean.value > column.label_rms
+            ]
+            notes.append(f"{note}; above it: {', '.join(above)}." if above else f"{note}.")
         if any(cell.mean is None for cell in cells) and column.null_reason:
             notes.append(f"- {column.heading}: — because {column.null_reason}.")
     without = [

@@ -137,3 +137,14 @@ def test_a_claim_about_runs_that_are_not_there_has_no_numbers(tmp_path):
     tz_runs(tmp_path, "SF-TZ/E", [1.0])
     results = read_results(tmp_path)
     assert {find(claim, results, {}).verdict for claim in CLAIMS} == {"no numbers"}
+
+
+def test_an_improvement_above_the_error_of_predicting_zero_is_marked(tmp_path):
+    for seed in range(3):
+        for name, energy, force in [("SF-TZ/E", 2.0, 90.0), ("MF-DZ/EF-TZ/E", 1.0, 40.0)]:
+            held = {"wb97x_tz": heldout_errors(energy, force + seed, label_rms=30.0)}
+            make_run(tmp_path, name, seed, run_metrics(held))
+    (energy, force), text = findings(tmp_path, "SF-TZ/E", "MF-DZ/EF-TZ/E")
+    assert (energy.above_zero_prediction, force.above_zero_prediction) == (False, True)
+    assert energy.verdict == force.verdict == "confirmed"
+    assert text.count("| confirmed |") == text.count("| confirmed † |") == 1

@@ -340,3 +340,11 @@ def test_the_main_table_alone_is_what_a_readme_can_quote(pair):
     (content,) = json.loads(path.with_suffix(".json").read_text())["tables"]
     lines = main_table(TableData.model_validate(content)).splitlines()
     assert lines == path.read_text().splitlines()[2:6]
+
+
+def test_models_that_are_worse_than_predicting_zero_are_named(tmp_path):
+    for name, force in [("SF-TZ/E", 40.0), ("SF-TZ/EF", 31.0), ("MF-DZ/EF-TZ/E", 31.5)]:
+        make_run(tmp_path, name, 0, tz(1.0, force))
+    text = tables(tmp_path, partial=True)[0].read_text()
+    note = "predicting zero has an RMSE of 31.25 kcal/mol/Å; above it: SF-TZ/E, MF-DZ/EF-TZ/E.\n"
+    assert f"- force, held-out TZ: {note}" in text
