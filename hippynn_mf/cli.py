@@ -5,30 +5,27 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from hippynn_mf.campaign import (
-    Engine,
-    LocalPool,
-    Outcome,
-    available_cores,
-    ignore_import_warnings,
-    in_process,
-    run_campaign,
-)
+from hippynn_mf.campaign import ignore_import_warnings, run_campaign, run_here
 from hippynn_mf.data.info import describe_file, format_description
 from hippynn_mf.documents import write_documents
+from hippynn_mf.engines import Engine, LocalPool, ParslSite, available_cores, read_site
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, get_experiment, table1
 from hippynn_mf.figures import write_complete_figures
 from hippynn_mf.labels import plain_labels
+from hippynn_mf.plan import format_plan, plan_runs
 from hippynn_mf.results import read_results
 from hippynn_mf.runs import RunFolder, RunSettings
 from hippynn_mf.settings import ENERGY_CUT_KCAL_PER_MOL, build_settings
+from hippynn_mf.status import format_status, plain_status, read_status
 
 app = typer.Typer(
     help="Multi-fidelity learning for interatomic potentials.",
@@ -47,19 +44,26 @@ class MetricChoice(StrEnum):
     mae = "mae"
 
 
+class EngineChoice(StrEnum):
+    """What executes the runs of a campaign."""
+
+    parsl = "parsl"
+    pool = "pool"
+
+
 OutOption = Annotated[
     Path, typer.Option(help="Folder of runs, tables and figures.", file_okay=False)
 ]
 DataOption = Annotated[
-    Path | None, typer.Option(help="File in the ANI-1x layout. [default: the embedded data]")
+    Path | None, typer.Option(help="File in the ANI-1x layout. (default: the embedded data)")
 ]
 Comp6Option = Annotated[
     Path | None,
-    typer.Option(help="File or folder in the COMP6 layout. [default: embedded, with its data]"),
+    typer.Option(help="File or folder in the COMP6 layout. (default: embedded, with its data)"),
 ]
 Comp6KeysOption = Annotated[
     Path | None,
-    typer.Option(help="JSON key map of --comp6. [default: the public layout]", dir_okay=False),
+    typer.Option(help="JSON key map of --comp6. (default: the public layout)", dir_okay=False),
 ]
 CutOption = Annotated[
     float, typer.Option(help="COMP6 conformers up to so far above their minimum, kcal/mol.", min=0)
@@ -77,7 +81,7 @@ SplitSeedOption = Annotated[
 ]
 OnlySeedsOption = Annotated[
     str | None,
-    typer.Option(help="Seeds, comma-separated. [default: all that any row has]"),
+    typer.Option(help="Seeds, comma-separated. (default: all that any row has)"),
 ]
 PartialOption = Annotated[
     bool, typer.Option("--partial", help="Write what is there, and name what is missing.")
@@ -112,23 +116,40 @@ def _parse_experiments(names: str | None) -> list[Experiment]:
     return [get_experiment(n.strip()) for n in names.split(",")] if names is not None else table1()
 
 
-def _resolve_device(name: str) -> str:
-    """The type of a device; both engines of the command line train on this machine."""
-    from hippynn_mf.training import choose_device
-
-    return choose_device(name).type
-
-
-def _run(settings: list[RunSettings], out: Path, engine: Engine) -> list[Outcome]:
+@contextmanager
+def _interruptible() -> Iterator[None]:
     try:
-        return run_campaign(settings, out, engine=engine)
+        yield
     except KeyboardInterrupt:
         typer.echo("hippynn-mf: interrupted. The same command continues.", err=True)
         raise typer.Exit(130) from None
 
 
-@app.command()
-def reproduce(
+def _make_engine(kind: EngineChoice, site: Path | None, workers: int | None, device: str) -> Engine:
+    """The engine that was asked for; what does not go together is a UserError."""
+    if site is not None:
+        if kind is not EngineChoice.parsl or workers is not None:
+            raise UserError("--site says where and how to run; leave --engine and --workers out.")
+        read_site(site)
+        return ParslSite(site)
+    from hippynn_mf.training import choose_device
+
+    target = choose_device(device)
+    n_gpus = 0
+    if target.type == "cuda":
+        import torch
+
+        n_gpus = torch.cuda.device_count() if target.index is None else 0
+    if kind is EngineChoice.pool:
+        return LocalPool(workers or (1 if target.type == "cuda" else available_cores()))
+    if workers is None:
+        workers = max(1, n_gpus) if target.type == "cuda" else available_cores()
+    return ParslSite(n_workers=workers, n_gpus=n_gpus)
+
+
+@app.command("reproduce", help="The same as campaign.")
+@app.command("campaign")
+def campaign(
     out: OutOption = Path("results"),
     data: DataOption = None,
     comp6: Comp6Option = None,
@@ -137,25 +158,37 @@ def reproduce(
     preset: PresetOption = "quick",
     set_: SetOption = None,
     experiments: Annotated[
-        str | None, typer.Option(help="Names, comma-separated. [default: all 17]")
+        str | None, typer.Option(help="Names, comma-separated. (default: all 17)")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1",
+    engine: Annotated[
+        EngineChoice, typer.Option(help="parsl; or pool, Python's own, where Parsl does not run.")
+    ] = EngineChoice.parsl,
+    site: Annotated[
+        Path | None,
+        typer.Option(help="Python file that defines a Parsl `config`. (default: this machine)"),
+    ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Runs at a time. [default: one per core; one on a GPU]", min=1),
+        typer.Option(help="Runs at a time. (default: one per GPU, or per core)", min=1),
     ] = None,
     rows: RowsOption = "common",
     split_seed: SplitSeedOption = 0,
     device: DeviceOption = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and what it costs here.")
+    ] = False,
 ) -> None:
     """Train the models of Table 1, evaluate them, and write the paper's tables and figures.
 
-    Killed or interrupted, the same command continues: finished runs are kept.
+    Killed or interrupted, the same command continues: finished runs are kept, others go on from
+    their last epoch.
 
-    Example: hippynn-mf reproduce --out results --experiments SF-CC/E,MF-DZ/EF-CC/E --seeds 0,1
+    Example: hippynn-mf campaign --out results --experiments SF-CC/E,MF-DZ/EF-CC/E --seeds 0,1
     """
+    chosen = _parse_experiments(experiments)
     settings = build_settings(
-        _parse_experiments(experiments),
+        chosen,
         _parse_seeds(seeds),
         data=data,
         comp6=comp6,
@@ -167,23 +200,49 @@ def reproduce(
         split_seed=split_seed,
         device=device,
     )
-    if workers is None:
-        workers = 1 if _resolve_device(device) == "cuda" else available_cores()
-    outcomes = _run(settings, out, LocalPool(workers))
+    chosen_engine = _make_engine(engine, site, workers, device)
+    if dry_run:
+        _print_plan(settings, out, chosen_engine)
+        return
+    with _interruptible():
+        outcomes = run_campaign(settings, out, engine=chosen_engine)
     failed = [outcome for outcome in outcomes if outcome.error]
-    refusals: list[str | None] = []
-    if len(failed) < len(outcomes):
-        chosen, numbers = _parse_experiments(experiments), _parse_seeds(seeds)
-        refusals = [
-            _print_tables(out, MetricChoice.rmse, experiments=chosen, seeds=numbers),
-            _print_figures(out, experiments=chosen, seeds=numbers),
-        ]
+    problems: list[str | None] = []
     if failed:
-        message = (
+        problems.append(
             f"{len(failed)} of {len(outcomes)} runs failed; the others are kept. First failure, "
             f"{failed[0].settings.name}, seed {failed[0].settings.seed}: {failed[0].error}"
         )
-        raise UserError(" ".join([message, *filter(None, refusals)]))
+    if len(failed) < len(outcomes):
+        numbers = _parse_seeds(seeds)
+        problems.append(_print_tables(out, MetricChoice.rmse, experiments=chosen, seeds=numbers))
+        problems.append(_print_figures(out, experiments=chosen, seeds=numbers))
+    _refuse(" ".join(filter(None, problems)))
+
+
+def _print_plan(settings: list[RunSettings], out: Path, engine: Engine) -> None:
+    planned = plan_runs(settings, out)
+    unfinished = [run.settings for run in planned if run.state in ("to do", "to continue")]
+    probed = None
+    if unfinished:
+        from hippynn_mf.probing import probe
+
+        costliest = max(unfinished, key=lambda run: run.experiment.relative_cost)
+        probed = probe(costliest, n_threads=engine.n_threads)
+    typer.echo(format_plan(planned, probed, getattr(engine, "n_workers", None)))
+
+
+@app.command()
+def status(
+    directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show what the runs of a folder are doing, and why some have failed.
+
+    Example: hippynn-mf status results
+    """
+    statuses = read_status(directory)
+    typer.echo(json.dumps(plain_status(statuses), indent=2) if as_json else format_status(statuses))
 
 
 @app.command()
@@ -218,8 +277,9 @@ def train(
         split_seed=split_seed,
         device=device,
     )
-    _resolve_device(device)
-    for outcome in _run(settings, out, in_process):
+    with _interruptible():
+        outcomes = run_here(settings, out)
+    for outcome in outcomes:
         if outcome.error:
             raise UserError(f"{outcome.settings.name}: {outcome.error}")
         typer.echo(RunFolder.of(out, outcome.settings).path)

@@ -22,6 +22,8 @@ TINY = {
     "dist_soft_min": 0.5,
     "max_epochs": 1,
 }
+# Tiny runs are faster without compiling kernels for each worker process.
+NO_COMPILER = {"HIPPYNN_USE_CUSTOM_KERNELS": "false", "TORCHDYNAMO_DISABLE": "1"}
 TINY_OPTIONS = [text for name, value in TINY.items() for text in ("--set", f"{name}={value}")]
 
 
