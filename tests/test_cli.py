@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import planted
 import pytest
-from made_runs import TINY_OPTIONS, exit_code, files_below
+from made_runs import TINY_OPTIONS, exit_code, files_below, run_metrics
 
 from hippynn_mf import cli
 from hippynn_mf.campaign import Outcome
@@ -200,25 +200,20 @@ def test_tables_and_figures_are_made_of_the_trained_run(trained, capsys, metrics
     }
 
 
-class FakePool:
-    """Stands for LocalPool: finishes the first run and fails the others."""
-
-    def __init__(self, n_workers):
-        assert n_workers == 3
-
-    def __call__(self, runs, out):
-        folder = RunFolder.of(out, runs[0])
-        folder.prepare(runs[0], facts={})
-        folder.write_metrics({"heldout": {}, "cross": {}, "comp6": None})
-        yield Outcome(runs[0], None)
-        for settings in runs[1:]:
-            yield Outcome(settings, "planted failure")
+def campaign_that_fails(runs, out, engine):
+    """Stands for run_campaign: finishes the first run and fails the others."""
+    assert engine.n_workers == 3
+    folder = RunFolder.of(out, runs[0])
+    folder.prepare(runs[0], facts={})
+    folder.write_metrics(run_metrics())
+    failed = [Outcome(settings, "planted failure") for settings in runs[1:]]
+    return [Outcome(runs[0], None), *failed]
 
 
 def test_a_run_that_fails_in_the_pool_makes_reproduce_end_with_code_2(
     ani1x_file, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(cli, "LocalPool", FakePool)
+    monkeypatch.setattr(cli, "run_campaign", campaign_that_fails)
     monkeypatch.setattr(cli, "write_complete_figures", lambda out, results, **kw: Written(out))
     options = ["--data", ani1x_file, "--out", tmp_path / "out", "--workers", 3]
     names = ["--experiments", "SF-CC/E, MF-DZ/EF-CC/E", "--seeds", "0"]
@@ -271,9 +266,10 @@ def test_data_info_for_people_names_the_levels_and_the_overlaps(ani1x_file, caps
 
 
 COMMANDS = {
-    "reproduce": "hippynn-mf reproduce --out results --experiments",
+    "campaign": "hippynn-mf campaign --out results --experiments",
     "train": "hippynn-mf train MF-DZ/EF-CC/E --seed 3",
     "evaluate": "hippynn-mf evaluate results/runs/mf_dz_ef_cc_e/seed-0",
+    "status": "hippynn-mf status results",
     "tables": "hippynn-mf tables results --metric mae",
     "figures": "hippynn-mf figures results",
     "experiments": "hippynn-mf experiments --json",
