@@ -15,17 +15,17 @@ import typer
 
 from hippynn_mf.campaign import ignore_import_warnings, run_campaign, run_here
 from hippynn_mf.data.info import describe_file, format_description
+from hippynn_mf.documents import write_documents
 from hippynn_mf.engines import Engine, LocalPool, ParslSite, available_cores, read_site
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, get_experiment, table1
-from hippynn_mf.figures import write_figures
+from hippynn_mf.figures import write_complete_figures
 from hippynn_mf.labels import plain_labels
 from hippynn_mf.plan import format_plan, plan_runs
 from hippynn_mf.results import read_results
 from hippynn_mf.runs import RunFolder, RunSettings
 from hippynn_mf.settings import ENERGY_CUT_KCAL_PER_MOL, build_settings
 from hippynn_mf.status import format_status, plain_status, read_status
-from hippynn_mf.tables import write_tables
 
 app = typer.Typer(
     help="Multi-fidelity learning for interatomic potentials.",
@@ -78,6 +78,13 @@ RowsOption = Annotated[
 ]
 SplitSeedOption = Annotated[
     int, typer.Option(help="Chooses test and validation structures.", min=0)
+]
+OnlySeedsOption = Annotated[
+    str | None,
+    typer.Option(help="Seeds, comma-separated. (default: all that any row has)"),
+]
+PartialOption = Annotated[
+    bool, typer.Option("--partial", help="Write what is there, and name what is missing.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
@@ -200,14 +207,17 @@ def campaign(
     with _interruptible():
         outcomes = run_campaign(settings, out, engine=chosen_engine)
     failed = [outcome for outcome in outcomes if outcome.error]
-    if len(failed) < len(outcomes):
-        _print_tables(out, MetricChoice.rmse)
-        _print_figures(out)
+    problems: list[str | None] = []
     if failed:
-        raise UserError(
+        problems.append(
             f"{len(failed)} of {len(outcomes)} runs failed; the others are kept. First failure, "
             f"{failed[0].settings.name}, seed {failed[0].settings.seed}: {failed[0].error}"
         )
+    if len(failed) < len(outcomes):
+        numbers = _parse_seeds(seeds)
+        problems.append(_print_tables(out, MetricChoice.rmse, experiments=chosen, seeds=numbers))
+        problems.append(_print_figures(out, experiments=chosen, seeds=numbers))
+    _refuse(" ".join(filter(None, problems)))
 
 
 def _print_plan(settings: list[RunSettings], out: Path, engine: Engine) -> None:
@@ -302,23 +312,33 @@ def evaluate(
 def tables(
     directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
     metric: Annotated[MetricChoice, typer.Option(help="rmse or mae.")] = MetricChoice.rmse,
+    seeds: OnlySeedsOption = None,
+    partial: PartialOption = False,
 ) -> None:
-    """Write the paper's tables 2 to 4 from finished runs, and print them.
+    """Write the paper's tables 2 to 4 and what is said about them, and print them.
+
+    A table that lacks runs is refused.
 
     Example: hippynn-mf tables results --metric mae
     """
-    _print_tables(directory, metric)
+    only = None if seeds is None else _parse_seeds(seeds)
+    _refuse(_print_tables(directory, metric, seeds=only, partial=partial))
 
 
 @app.command()
 def figures(
     directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
+    seeds: OnlySeedsOption = None,
+    partial: PartialOption = False,
 ) -> None:
     """Draw the paper's figure 3, parity plots and learning curves from finished runs.
 
+    A figure 3 that lacks runs is refused.
+
     Example: hippynn-mf figures results
     """
-    _print_figures(directory)
+    only = None if seeds is None else _parse_seeds(seeds)
+    _refuse(_print_figures(directory, seeds=only, partial=partial))
 
 
 @app.command()
@@ -353,14 +373,48 @@ def info(
     typer.echo(json.dumps(description, indent=2) if as_json else format_description(description))
 
 
-def _print_tables(out: Path, metric: MetricChoice) -> None:
-    for path in write_tables(out, read_results(out), metric=metric.value):
+def _print_tables(
+    out: Path,
+    metric: MetricChoice,
+    *,
+    experiments: list[Experiment] | None = None,
+    seeds: list[int] | None = None,
+    partial: bool = False,
+) -> str | None:
+    """Write the complete tables and print them; why others were not written, or None."""
+    written = write_documents(
+        out,
+        read_results(out),
+        metric=metric.value,
+        experiments=experiments,
+        seeds=seeds,
+        partial=partial,
+    )
+    for path in written.paths:
         typer.echo(path.read_text())
+    return written.refusal
 
 
-def _print_figures(out: Path) -> None:
-    paths = write_figures(out, read_results(out))
-    typer.echo(f"{len(paths)} figures in {out / 'figures'}, among them {paths[0].name}")
+def _print_figures(
+    out: Path,
+    *,
+    experiments: list[Experiment] | None = None,
+    seeds: list[int] | None = None,
+    partial: bool = False,
+) -> str | None:
+    """Draw the figures and say where; why figure 3 was not drawn, or None."""
+    written = write_complete_figures(
+        out, read_results(out), experiments=experiments, seeds=seeds, partial=partial
+    )
+    names = ", ".join(path.name for path in written.paths[:3]) or "none"
+    more = ", …" if len(written.paths) > 3 else ""
+    typer.echo(f"{len(written.paths)} figures in {out / 'figures'}: {names}{more}")
+    return written.refusal
+
+
+def _refuse(refusal: str | None) -> None:
+    if refusal:
+        raise UserError(refusal)
 
 
 def main(arguments: list[str] | None = None) -> None:

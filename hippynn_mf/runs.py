@@ -34,6 +34,7 @@ from hippynn_mf.experiment import Experiment
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.levels import get_level
+from hippynn_mf.metrics_schema import validate_metrics
 
 FORMAT = 1
 FAILURE = "failure.txt"
@@ -218,12 +219,18 @@ class RunFolder:
             )
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write `metrics.json`, which marks the run as finished."""
+        """Write `metrics.json`, which marks the run as finished.
+
+        Raises UserError naming the field if they are not what `metrics_schema` describes.
+        """
+        validate_metrics(metrics, self.file("metrics.json"))
         write_json(self.file("metrics.json"), metrics)
 
     def read_metrics(self) -> dict[str, Any]:
-        """The run's metrics."""
-        return read_json(self.file("metrics.json"))
+        """The run's metrics, checked by `metrics_schema`; a UserError naming file and field."""
+        content = read_json(self.file("metrics.json"))
+        validate_metrics(content, self.file("metrics.json"))
+        return content
 
     def read_epochs(self) -> list[dict[str, Any]]:
         """Metrics of every epoch: `{"epoch": n, "train": {...}, "valid": {...}}`."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from made_runs import NO_COMPILER, TINY, files_below, make_settings
+from made_runs import NO_COMPILER, TINY, files_below, make_settings, run_metrics
 from planted import write_ani1x
 
 from hippynn_mf import levels
@@ -66,7 +66,7 @@ class FakeEngine:
         elif settings.name in self.failing:
             future.set_result("planted failure")
         else:
-            folder.write_metrics({})
+            folder.write_metrics(run_metrics())
             future.set_result(None)
         return future
 
