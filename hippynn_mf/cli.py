@@ -7,20 +7,39 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hippynn_mf.campaign import ignore_import_warnings, run_campaign, run_here
 from hippynn_mf.data.info import describe_file, format_description
 from hippynn_mf.documents import write_documents
-from hippynn_mf.engines import Engine, LocalPool, ParslSite, available_cores, read_site
+from hippynn_mf.engines import Engine
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, get_experiment, table1
 from hippynn_mf.figures import write_complete_figures
 from hippynn_mf.labels import plain_labels
+from hippynn_mf.options import (
+    Comp6KeysOption,
+    Comp6Option,
+    CutOption,
+    DataOption,
+    DeviceOption,
+    EngineChoice,
+    MetricChoice,
+    OnlySeedsOption,
+    OutOption,
+    PartialOption,
+    PresetOption,
+    RowsOption,
+    SetOption,
+    SplitSeedOption,
+    make_engine,
+    parse_experiments,
+    parse_overrides,
+    parse_seeds,
+)
 from hippynn_mf.plan import format_plan, plan_runs
 from hippynn_mf.results import read_results
 from hippynn_mf.runs import RunFolder, RunSettings
@@ -37,85 +56,6 @@ data_app = typer.Typer(help="Look into data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
-class MetricChoice(StrEnum):
-    """Errors that tables can show."""
-
-    rmse = "rmse"
-    mae = "mae"
-
-
-class EngineChoice(StrEnum):
-    """What executes the runs of a campaign."""
-
-    parsl = "parsl"
-    pool = "pool"
-
-
-OutOption = Annotated[
-    Path, typer.Option(help="Folder of runs, tables and figures.", file_okay=False)
-]
-DataOption = Annotated[
-    Path | None, typer.Option(help="File in the ANI-1x layout. (default: the embedded data)")
-]
-Comp6Option = Annotated[
-    Path | None,
-    typer.Option(help="File or folder in the COMP6 layout. (default: embedded, with its data)"),
-]
-Comp6KeysOption = Annotated[
-    Path | None,
-    typer.Option(help="JSON key map of --comp6. (default: the public layout)", dir_okay=False),
-]
-CutOption = Annotated[
-    float, typer.Option(help="COMP6 conformers up to so far above their minimum, kcal/mol.", min=0)
-]
-PresetOption = Annotated[str, typer.Option(help="Hyperparameters: quick or paper.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override one, NAME=VALUE; repeatable.")
-]
-RowsOption = Annotated[
-    str,
-    typer.Option(help="common: structures with all four levels' energies; all: any label."),
-]
-SplitSeedOption = Annotated[
-    int, typer.Option(help="Chooses test and validation structures.", min=0)
-]
-OnlySeedsOption = Annotated[
-    str | None,
-    typer.Option(help="Seeds, comma-separated. (default: all that any row has)"),
-]
-PartialOption = Annotated[
-    bool, typer.Option("--partial", help="Write what is there, and name what is missing.")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-
-
-def _parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
-    overrides: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, separator, text = pair.partition("=")
-        if not separator:
-            raise UserError(f"--set expects NAME=VALUE, found {pair!r}.")
-        try:
-            overrides[name] = json.loads(text)
-        except ValueError:
-            overrides[name] = text
-    return overrides
-
-
-def _parse_seeds(text: str) -> list[int]:
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds expects whole numbers as 0,1,2; found {text!r}.") from None
-    if any(seed < 0 for seed in seeds):
-        raise UserError(f"Seeds are not negative; found {text!r}.")
-    return seeds
-
-
-def _parse_experiments(names: str | None) -> list[Experiment]:
-    return [get_experiment(n.strip()) for n in names.split(",")] if names is not None else table1()
-
-
 @contextmanager
 def _interruptible() -> Iterator[None]:
     try:
@@ -123,28 +63,6 @@ def _interruptible() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("hippynn-mf: interrupted. The same command continues.", err=True)
         raise typer.Exit(130) from None
-
-
-def _make_engine(kind: EngineChoice, site: Path | None, workers: int | None, device: str) -> Engine:
-    """The engine that was asked for; what does not go together is a UserError."""
-    if site is not None:
-        if kind is not EngineChoice.parsl or workers is not None:
-            raise UserError("--site says where and how to run; leave --engine and --workers out.")
-        read_site(site)
-        return ParslSite(site)
-    from hippynn_mf.training import choose_device
-
-    target = choose_device(device)
-    n_gpus = 0
-    if target.type == "cuda":
-        import torch
-
-        n_gpus = torch.cuda.device_count() if target.index is None else 0
-    if kind is EngineChoice.pool:
-        return LocalPool(workers or (1 if target.type == "cuda" else available_cores()))
-    if workers is None:
-        workers = max(1, n_gpus) if target.type == "cuda" else available_cores()
-    return ParslSite(n_workers=workers, n_gpus=n_gpus)
 
 
 @app.command("reproduce", help="The same as campaign.")
@@ -186,21 +104,21 @@ def campaign(
 
     Example: hippynn-mf campaign --out results --experiments SF-CC/E,MF-DZ/EF-CC/E --seeds 0,1
     """
-    chosen = _parse_experiments(experiments)
+    chosen = parse_experiments(experiments)
     settings = build_settings(
         chosen,
-        _parse_seeds(seeds),
+        parse_seeds(seeds),
         data=data,
         comp6=comp6,
         comp6_keys=comp6_keys,
         energy_cut_kcal_per_mol=energy_cut,
         preset=preset,
-        overrides=_parse_overrides(set_),
+        overrides=parse_overrides(set_),
         rows=rows,
         split_seed=split_seed,
         device=device,
     )
-    chosen_engine = _make_engine(engine, site, workers, device)
+    chosen_engine = make_engine(engine, site, workers, device)
     if dry_run:
         _print_plan(settings, out, chosen_engine)
         return
@@ -214,7 +132,7 @@ def campaign(
             f"{failed[0].settings.name}, seed {failed[0].settings.seed}: {failed[0].error}"
         )
     if len(failed) < len(outcomes):
-        numbers = _parse_seeds(seeds)
+        numbers = parse_seeds(seeds)
         problems.append(_print_tables(out, MetricChoice.rmse, experiments=chosen, seeds=numbers))
         problems.append(_print_figures(out, experiments=chosen, seeds=numbers))
     _refuse(" ".join(filter(None, problems)))
@@ -272,7 +190,7 @@ def train(
         comp6_keys=comp6_keys,
         energy_cut_kcal_per_mol=energy_cut,
         preset=preset,
-        overrides=_parse_overrides(set_),
+        overrides=parse_overrides(set_),
         rows=rows,
         split_seed=split_seed,
         device=device,
@@ -321,7 +239,7 @@ def tables(
 
     Example: hippynn-mf tables results --metric mae
     """
-    only = None if seeds is None else _parse_seeds(seeds)
+    only = None if seeds is None else parse_seeds(seeds)
     _refuse(_print_tables(directory, metric, seeds=only, partial=partial))
 
 
@@ -337,7 +255,7 @@ def figures(
 
     Example: hippynn-mf figures results
     """
-    only = None if seeds is None else _parse_seeds(seeds)
+    only = None if seeds is None else parse_seeds(seeds)
     _refuse(_print_figures(directory, seeds=only, partial=partial))
 
 

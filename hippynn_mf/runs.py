@@ -167,7 +167,7 @@ class RunFolder:
     @property
     def is_locked(self) -> bool:
         """Whether a process trains in the folder now."""
-        if not self.path.is_dir():
+        if not self.file(".lock").exists():
             return False
         try:
             with FileLock(self.file(".lock"), timeout=0):

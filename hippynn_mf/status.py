@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ class RunStatus:
     best: float | None = None
     seconds_left: float | None = None  # at most, since a training may stop earlier
     problem: str | None = None
-    log: Sequence[str] = ()
+    log: list[str] = field(default_factory=list)
 
 
 def read_status(out: Path) -> list[RunStatus]:
