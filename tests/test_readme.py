@@ -31,7 +31,17 @@ def test_plugin_script_trains_two_levels(tmp_path, monkeypatch, capsys):
 def test_every_command_in_the_readme_exists():
     group = typer.main.get_command(app)
     named = set(re.findall(r"hippynn-mf ([a-z]+)", README))
-    assert named >= {"reproduce", "train", "evaluate", "tables", "figures", "experiments", "data"}
+    assert named >= {
+        "campaign",
+        "status",
+        "reproduce",
+        "train",
+        "evaluate",
+        "tables",
+        "figures",
+        "experiments",
+        "data",
+    }
     assert named <= set(group.commands)
 
 
