@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from hippynn.experiment import assemble_for_training
+from hippynn.experiment.assembly import TrainingModules
 from hippynn.experiment.controllers import PatienceController, RaiseBatchSizeOnPlateau
 from hippynn.experiment.metric_tracker import MetricTracker
 from hippynn.experiment.routines import SetupParams, setup_training, training_loop
@@ -54,6 +55,33 @@ def train_model(
     The best parameters by the stopping metric are in the tracker's `best_model`. `callbacks`
     makes the functions to call with (epoch, whether it is the best so far) after every epoch.
     """
+    modules, controller, tracker = prepare_training(model, database, hyperparameters, device=device)
+    training_loop(
+        training_modules=modules,
+        database=database,
+        controller=controller,
+        metric_tracker=tracker,
+        callbacks=callbacks(tracker),
+        batch_callbacks=None,
+        store_all_better=False,
+        store_best=False,
+        store_every=0,
+        quiet=False,
+    )
+    return tracker
+
+
+def prepare_training(
+    model: Model,
+    database: TrainingDatabase,
+    hyperparameters: Hyperparameters,
+    *,
+    device: torch.device | str = "cpu",
+) -> tuple[TrainingModules, PatienceController, MetricTracker]:
+    """What a training needs: hippynn's modules with initial weights, controller and tracker.
+
+    Sets the inputs and targets of the database.
+    """
     heads = model.heads
     weights = LossWeights(
         energy=hyperparameters.energy_weight,
@@ -82,19 +110,7 @@ def train_model(
     modules, controller, tracker = setup_training(
         modules, SetupParams(controller=controller, device=device)
     )
-    training_loop(
-        training_modules=modules,
-        database=database,
-        controller=controller,
-        metric_tracker=tracker,
-        callbacks=callbacks(tracker),
-        batch_callbacks=None,
-        store_all_better=False,
-        store_best=False,
-        store_every=0,
-        quiet=False,
-    )
-    return tracker
+    return modules, controller, tracker
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters) -> Any:
