@@ -119,7 +119,7 @@ def train_distributed(
         modules,
         controller,
         tracker,
-        facts={"hyperparameters": hyperparameters.model_dump(mode="json"), "structures": sizes},
+        facts=hyperparameters.model_dump(mode="json") | {"structures": sizes},
         random_state=database.random_state,
         checkpoint=checkpoint,
         callbacks=callbacks(tracker),

@@ -32,7 +32,7 @@ STATE = "hippynn_mf"  # what a checkpoint holds beside Lightning's own
 TRACKED = ("best_model", "best_metric_values", "epoch_metric_values", "epoch_best_metric_values")
 
 
-class _NamedGraph(torch.nn.Module):
+class NamedGraph(torch.nn.Module):
     """A model whose parameters come first under names, and in an order, that no graph decides."""
 
     def __init__(self, parameters: torch.nn.ModuleDict, graph: torch.nn.Module) -> None:
@@ -65,7 +65,7 @@ class DataParallelModule(HippynnLightningModule):
     ) -> None:
         evaluator = modules.evaluator
         super().__init__(
-            model=_NamedGraph(model.parameters, modules.model),
+            model=NamedGraph(model.parameters, modules.model),
             loss=GlobalLoss(modules.loss),
             eval_loss=GlobalLoss(evaluator.loss),
             eval_names=evaluator.loss_names,
