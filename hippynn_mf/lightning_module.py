@@ -41,6 +41,7 @@ class NamedGraph(torch.nn.Module):
         self.graph = graph
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The outputs of the graph."""
         return self.graph(*inputs)
 
 

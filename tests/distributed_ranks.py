@@ -47,26 +47,26 @@ def launch(folder: Path, *tasks: str, n_ranks: int = 2) -> dict[str, list[Any]]:
     command = [sys.executable, __file__, str(folder), *tasks]
     common = {"WORLD_SIZE": str(n_ranks), "LOCAL_WORLD_SIZE": str(n_ranks)}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
-    processes = [
-        subprocess.Popen(
-            command,
-            env=environment(
-                **common, RANK=str(rank), LOCAL_RANK=str(rank), PYTHONHASHSEED=str(rank)
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(n_ranks)
-    ]
+    processes = []
+    logs = [folder / f"rank-{rank}.log" for rank in range(n_ranks)]
     end = time.monotonic() + TIMEOUT
     try:
-        printed = [p.communicate(timeout=max(1, end - time.monotonic()))[0] for p in processes]
+        for rank, path in enumerate(logs):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONHASHSEED": str(rank)}
+            with path.open("w") as stream:  # a pipe that is full would stop its process
+                processes.append(
+                    subprocess.Popen(
+                        command, env=environment(**common, **own), stdout=stream, stderr=stream
+                    )
+                )
+        codes = [process.wait(max(1, end - time.monotonic())) for process in processes]
+    except subprocess.TimeoutExpired:
+        codes = ["hangs"]
     finally:
         for process in processes:
             process.kill()
-    for process, text in zip(processes, printed, strict=True):
-        assert process.returncode == 0, text[-5000:]
+            process.wait()
+    assert not any(codes), "\n".join(f"{codes}\n{path.read_text()[-3000:]}" for path in logs)
     return {
         task: [
             torch.load(folder / f"{task}-{rank}.pt", weights_only=True) for rank in range(n_ranks)
@@ -237,15 +237,17 @@ def trained(folder: Path) -> dict[str, Any]:
 
 
 def interrupted(folder: Path) -> dict[str, Any]:
-    return train(folder, "continued", interrupted_after=2)
+    """A training that fails in its third epoch, twice: to be continued by one and by two ranks."""
+    train(folder, "continued-1", interrupted_after=2)
+    return train(folder, "continued-2", interrupted_after=2)
 
 
 def continued(folder: Path) -> dict[str, Any]:
-    return train(folder, "continued", resume=True)
+    return train(folder, f"continued-{os.environ['WORLD_SIZE']}", resume=True)
 
 
 def ended(folder: Path) -> dict[str, Any]:
-    return train(folder, "continued", resume=True)
+    return train(folder, "whole", resume=True)
 
 
 def spoiled(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import math
@@ -30,7 +31,7 @@ from hippynn.databases import Database
 from hippynn.experiment import assemble_for_training
 from hippynn.graphs.nodes.loss import MSELoss
 from planted import MOLECULES, write_ani1x
-from tiny import evaluate, labelled_batch, tiny_model
+from tiny import labelled_batch, tiny_model
 
 from hippynn_mf import UserError
 from hippynn_mf.global_loss import GlobalLoss
@@ -51,15 +52,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(folder):
+def ranks(folder):
     """What two processes do, with hashes and addresses of their own."""
-    return launch(folder, "gradients", "trained", "interrupted", "spoiled", "frozen", "refused")
+    trainings = "trained", "interrupted", "continued", "ended", "spoiled", "frozen", "refused"
+    return launch(folder, "gradients", *trainings)
 
 
 @pytest.fixture(scope="module")
-def second(folder, first):
-    """What two processes do that are started anew."""
-    return launch(folder, "continued", "ended")
+def alone(folder, ranks):
+    """What a process does that is started after them."""
+    return launch(folder, "continued", n_ranks=1)
 
 
 @pytest.fixture(autouse=True)
@@ -84,31 +86,39 @@ def evaluated(folder, parameters, split="valid"):
 # Losses and gradients
 
 
+@functools.cache
+def assembled(name):
+    """A model, and hippynn's modules of one loss of it with their names of arrays."""
+    model = tiny_model(LABELS)
+    node = losses_of(model.heads)[name]
+    return model, *assemble_for_training(node, {name: node})
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("name", ["loss", "mse", "rmse", "mae", "hierarchicality"])
-def test_loss_and_averaged_gradients_are_those_of_one_process(first, name, pattern):
-    model = tiny_model(LABELS)
-    expected, gradients = evaluate(losses_of(model.heads)[name], model, batch_with(pattern, model))
-    if pattern == "complete":
-        assert expected > 0
-    for value, found in (rank[f"{name}, {pattern}"] for rank in first["gradients"]):
-        assert_close(torch.tensor(value), expected)
-        assert found.keys() == gradients.keys()
-        for parameter, gradient in gradients.items():
-            zeros = torch.zeros_like(dict(model.parameters.named_parameters())[parameter])
-            gradient = zeros if gradient is None else gradient
+def test_loss_and_averaged_gradients_are_those_of_one_process(ranks, name, pattern):
+    model, modules, names = assembled(name)
+    batch = batch_with(pattern, model)
+    predictions = modules.model(*(batch[name].clone() for name in names["inputs"]))
+    expected = modules.loss(*predictions, *(batch[name] for name in names["targets"]))[0]
+    assert (expected == 0) == (pattern == "nowhere")
+    parameters = dict(model.parameters.named_parameters())
+    gradients = torch.autograd.grad(expected, parameters.values(), allow_unused=True)
+    for value, found in (rank[f"{name}, {pattern}"] for rank in ranks["gradients"]):
+        assert_close(torch.tensor(value), expected.detach())
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            zeros = torch.zeros_like(parameters[parameter])
             actual = zeros if found[parameter] is None else found[parameter]
-            assert_close(actual, gradient)
+            assert_close(actual, zeros if gradient is None else gradient)
             if pattern == "nowhere":
                 assert torch.equal(actual, zeros)
 
 
-def test_errors_are_added_up_in_one_order_on_all_ranks(first):
+def test_errors_are_added_up_in_one_order_on_all_ranks(ranks):
     for name in ("loss", "mse", "rmse", "mae", "hierarchicality"):
-        ranks = [rank[f"names of {name}"] for rank in first["gradients"]]
-        assert ranks[0] == ranks[1] == sorted(ranks[0])
-        assert len(set(ranks[0])) == len(ranks[0])
+        names, other = (rank[f"names of {name}"] for rank in ranks["gradients"])
+        assert names == other == sorted(set(names))
 
 
 @pytest.mark.usefixtures("float64")
@@ -205,7 +215,7 @@ def test_a_rank_without_a_structure_gets_one_without_labels(database):
 # Trainings
 
 
-def test_losses_of_the_steps_are_those_of_one_process(folder, first):
+def test_losses_of_the_steps_are_those_of_one_process(folder, ranks):
     """Plain hippynn modules and a plain loop, with the batches of one process."""
     _, database, modules, controller = modules_and_database(folder)
     sizes = {split: len(arrays["species"]) for split, arrays in database.splits.items()}
@@ -228,67 +238,67 @@ def test_losses_of_the_steps_are_those_of_one_process(folder, first):
             losses.append(loss.item())
     assert len(losses) >= 20
     assert set(with_cc) == {(True, True), (True, False), (False, True), (False, False)}
-    for rank in first["trained"]:
+    for rank in ranks["trained"]:
         assert rank["losses"] == pytest.approx(losses, rel=1e-5)
 
 
-def test_metrics_are_those_of_the_whole_validation_set(folder, first):
+def test_metrics_are_those_of_the_whole_validation_set(folder, ranks):
     checkpoint = torch.load(folder / "whole" / "last.ckpt", weights_only=True)
     expected = evaluated(folder, checkpoint["state_dict"])
-    for rank in first["trained"]:
+    for rank in ranks["trained"]:
         assert rank["metrics"][-1] == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_checkpoint_holds_parameters_under_the_names_of_the_model(folder, first):
+def test_a_checkpoint_holds_parameters_under_the_names_of_the_model(folder, ranks):
     checkpoint = torch.load(folder / "whole" / "last.ckpt", weights_only=True)
     model, *_ = model_and_database(folder)
     assert checkpoint["state_dict"].keys() == model.parameters.state_dict().keys()
     assert not any(folder.rglob("*.partial"))
 
 
-def test_a_training_that_is_continued_is_the_training(folder, first, second):
-    for whole, begun, continued in zip(
-        first["trained"], first["interrupted"], second["continued"], strict=True
-    ):
-        assert len(begun["losses"]) == len(continued["losses"]) == len(whole["losses"]) // 2
-        losses = begun["losses"] + continued["losses"]
-        assert losses == pytest.approx(whole["losses"], rel=1e-6)
-        assert continued["rates"] == whole["rates"][2:]
-        for found, expected in zip(continued["metrics"], whole["metrics"], strict=True):
+@pytest.mark.parametrize("n_ranks", [1, 2])
+def test_a_training_that_is_continued_is_the_training(folder, ranks, alone, n_ranks):
+    whole, begun = ranks["trained"][0], ranks["interrupted"][0]
+    continued = (alone if n_ranks == 1 else ranks)["continued"]
+    assert len(continued) == n_ranks
+    for rank in continued:
+        assert len(begun["losses"]) == len(rank["losses"]) == len(whole["losses"]) // 2
+        assert begun["losses"] + rank["losses"] == pytest.approx(whole["losses"], rel=1e-6)
+        assert rank["rates"] == whole["rates"][2:]
+        for found, expected in zip(rank["metrics"], whole["metrics"], strict=True):
             assert found == pytest.approx(expected, rel=1e-6)
-    for name in ("last.ckpt", "model.pt"):
-        whole, continued = (
-            torch.load(folder / out / name, weights_only=True) for out in ("whole", "continued")
-        )
-        parameters = [c["state_dict"] if name == "last.ckpt" else c for c in (whole, continued)]
-        torch.testing.assert_close(*reversed(parameters), rtol=1e-6, atol=1e-7)
+    outs = f"continued-{n_ranks}", "whole"
+    last = [torch.load(folder / out / "last.ckpt", weights_only=True) for out in outs]
+    best = [torch.load(folder / out / "model.pt", weights_only=True) for out in outs]
+    for pair in ([checkpoint["state_dict"] for checkpoint in last], best):
+        torch.testing.assert_close(*pair, rtol=1e-6, atol=1e-7)
 
 
-def test_a_training_that_has_ended_is_not_continued(second):
-    for rank, before in zip(second["ended"], second["continued"], strict=True):
+def test_a_training_that_has_ended_is_not_continued(ranks):
+    for rank, before in zip(ranks["ended"], ranks["trained"], strict=True):
         assert rank["losses"] == []
         assert rank["metrics"] == before["metrics"]
 
 
-def test_the_best_epoch_of_all_ranks_is_kept_and_patience_ends_the_training(folder, first):
-    ranks = first["spoiled"]
-    assert ranks[0]["metrics"] == ranks[1]["metrics"]
-    errors = [epoch["energy_rmse.wb97x_dz"] for epoch in ranks[0]["metrics"]]
+def test_the_best_epoch_of_all_ranks_is_kept_and_patience_ends_the_training(folder, ranks):
+    leading, other = ranks["spoiled"]
+    assert leading["metrics"] == other["metrics"]
+    errors = [epoch["energy_rmse.wb97x_dz"] for epoch in leading["metrics"]]
     best = errors.index(min(errors))
     assert best > 0
     assert errors[-1] > 1.5 * errors[best]
     assert len(errors) == best + 2 + 1
     found = evaluated(folder, torch.load(folder / "spoiled" / "model.pt", weights_only=True))
-    assert found == pytest.approx(ranks[0]["metrics"][best], rel=1e-6)
+    assert found == pytest.approx(leading["metrics"][best], rel=1e-6)
 
 
-def test_the_plateau_of_the_global_metric_lowers_the_rate(first):
-    for rank in first["frozen"]:
+def test_the_plateau_of_the_global_metric_lowers_the_rate(ranks):
+    for rank in ranks["frozen"]:
         assert rank["rates"] == [1e-7, 1e-7, 1e-7, 5e-8, 5e-8]
 
 
-def test_callbacks_are_called_once_per_epoch(first):
-    leading, other = first["spoiled"]
+def test_callbacks_are_called_once_per_epoch(ranks):
+    leading, other = ranks["spoiled"]
     errors = [epoch["energy_rmse.wb97x_dz"] for epoch in leading["metrics"]]
     better = [error < min(errors[:n], default=math.inf) for n, error in enumerate(errors)]
     assert leading["calls"] == [[n, int(flag)] for n, flag in enumerate(better)]
@@ -304,8 +314,8 @@ def test_callbacks_are_called_once_per_epoch(first):
         ("diverged", r"diverged in epoch 1: .* Lower learning_rate"),
     ],
 )
-def test_every_rank_refuses_with_one_message(first, case, match):
-    messages = [rank[case] for rank in first["refused"]]
+def test_every_rank_refuses_with_one_message(ranks, case, match):
+    messages = [rank[case] for rank in ranks["refused"]]
     assert messages[0] == messages[1]
     assert re.search(match, messages[0])
 
