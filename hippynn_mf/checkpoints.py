@@ -18,7 +18,7 @@ import torch
 
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.runs import RunFolder
-from hippynn_mf.training import Training
+from hippynn_mf.training import Training, load_controller
 
 log = logging.getLogger(__name__)
 
@@ -139,11 +139,3 @@ def _saved(state: State) -> bytes:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
-
-
-def load_controller(controller: Any, state: State) -> None:
-    """Restore hippynn's controller, its optimizer and its schedulers."""
-    controller.load_state_dict(state)
-    for scheduler, stored in zip(controller.scheduler_list, state["scheduler"], strict=True):
-        if "best_metric" in stored:  # which hippynn 0.1.3 restores from "boredom"
-            scheduler.best_metric = stored["best_metric"]

@@ -144,3 +144,11 @@ def build_scheduler(optimizer: torch.optim.Optimizer, hyperparameters: Hyperpara
             factor=0.5,
             patience=hyperparameters.patience,
         )
+
+
+def load_controller(controller: PatienceController, state: dict[str, Any]) -> None:
+    """Restore hippynn's controller, its optimizer and its schedulers."""
+    controller.load_state_dict(state)
+    for scheduler, stored in zip(controller.scheduler_list, state["scheduler"], strict=True):
+        if "best_metric" in stored:  # which hippynn 0.1.3 restores from "boredom"
+            scheduler.best_metric = stored["best_metric"]
