@@ -330,6 +330,13 @@ def test_loading_a_graph_from_a_checkpoint_is_refused(tmp_path):
         DataParallelModule.load_from_checkpoint(tmp_path / "last.ckpt")
 
 
+def test_a_checkpoint_of_another_program_is_refused():
+    from hippynn_mf.lightning_module import DataParallelModule
+
+    with pytest.raises(UserError, match="not one of hippynn_mf: it has no 'hippynn_mf'"):
+        DataParallelModule.on_load_checkpoint(None, {"state_dict": {}})
+
+
 def test_without_lightning_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
     monkeypatch.delitem(sys.modules, "hippynn_mf.distributed", raising=False)
