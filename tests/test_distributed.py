@@ -35,7 +35,6 @@ from tiny import labelled_batch, tiny_model
 
 from hippynn_mf import UserError
 from hippynn_mf.global_loss import GlobalLoss
-from hippynn_mf.layers import MaskedMAE, MaskedMean, MaskedMSE, MaskedRMSE
 from hippynn_mf.nodes import MaskedMSELoss
 from hippynn_mf.training import prepare_training
 
@@ -143,20 +142,6 @@ def test_a_loss_that_is_not_of_masked_errors_is_refused(where):
     modules, _ = assemble_for_training(loss, {"loss": loss})
     with pytest.raises(UserError, match=r"cannot be summed over devices: .*MaskedRMSELoss"):
         GlobalLoss(modules.loss)
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("layer", [MaskedMSE(), MaskedMAE(), MaskedRMSE(), MaskedMean()], ids=str)
-def test_sums_of_parts_give_the_average_of_the_whole(layer):
-    generator = torch.Generator().manual_seed(0)
-    predicted, true = torch.randn(2, 9, 3, generator=generator)
-    true[[0, 4, 5]] = math.nan
-    parts = [
-        layer.sum_and_count(predicted[rows], true[rows])
-        for rows in ([0, 1, 2, 3], [4, 5], [6, 7, 8])
-    ]
-    total, count = (sum(values) for values in zip(*parts, strict=True))
-    assert_close(layer.of_sum(total, count), layer(predicted, true))
 
 
 # Shares of batches
@@ -343,6 +328,13 @@ def test_loading_a_graph_from_a_checkpoint_is_refused(tmp_path):
 
     with pytest.raises(UserError, match=r"no graph\. Continue with train_distributed\(…, resume"):
         DataParallelModule.load_from_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_a_checkpoint_of_another_program_is_refused():
+    from hippynn_mf.lightning_module import DataParallelModule
+
+    with pytest.raises(UserError, match="not one of hippynn_mf: it has no 'hippynn_mf'"):
+        DataParallelModule.on_load_checkpoint(None, {"state_dict": {}})
 
 
 def test_without_lightning_the_message_says_what_to_install(monkeypatch):
