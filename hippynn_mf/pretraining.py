@@ -65,7 +65,10 @@ def initialize_heads(heads: Heads, database: Any) -> None:
         rows = database.splits["train"]
         energies = rows[head.level.energy_name]
         labelled = torch.isfinite(energies).reshape(len(energies))
-        labelled_rows = {name: rows[name][labelled] for name in (species, head.level.energy_name)}
+        labelled_rows = {
+            species: rows[species][labelled].to(torch.int64),
+            head.level.energy_name: energies[labelled],
+        }
         hierarchical_energy_initialization(
             head.energy,
             database=_TrainingRows({"train": labelled_rows}),

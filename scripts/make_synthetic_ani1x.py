@@ -3,15 +3,17 @@
     python scripts/make_synthetic_ani1x.py synthetic.h5
     python scripts/make_synthetic_ani1x.py small.h5 --conformers 10000
     python scripts/make_synthetic_ani1x.py full.h5 --full
+    python scripts/make_synthetic_ani1x.py sparse.h5 --full --conformers 10000
 
 It is for measuring readers and trying out trainings at scale, without the download; nothing learnt
 from it is chemistry. Exact are the counts of the published file: 3,114 groups of 2 to 63 atoms, and
 489,571 conformers with coupled-cluster labels that have 6,763,288 atoms together. They lie among
-10⁶ conformers, or with `--full` among all 4,956,005; with `--conformers` all counts shrink in
-proportion. Assumed is what is not known here of the published file: conformers without CC labels
-have 15.5 atoms on average, CC labels stop at molecules of 28 atoms, every conformer has DZ labels,
-19 in 20 of those without CC labels have TZ labels, and the MP2 and coupled-cluster keys are there
-where the CC label is. Dipoles, charges and other keys that no level here reads are left out.
+10⁶ conformers, half of them labelled, or with `--full` among all 4,956,005, a tenth of them; with
+`--conformers` all counts shrink in proportion. Assumed is what is not known here of the published
+file: conformers without CC labels have 15.5 atoms on average, CC labels stop at molecules of 28
+atoms, every conformer has DZ labels, 19 in 20 of those without CC labels have TZ labels, and the
+MP2 and coupled-cluster keys are there where the CC label is. Dipoles, charges and other keys that
+no level here reads are left out.
 
 The molecules are random trees of bonded atoms on a lattice, shaken by 0.05 Å per coordinate. The
 energy is a sum of Morse bonds, scaled differently at each level, and of atomic energies; forces
@@ -80,9 +82,9 @@ class Plan:
         return int((n * (4 * 3 * self.n_atoms * (1 + len(FORCES)) + 8 * n_energies)).sum())
 
 
-def plan_file(n_conformers: int, rng: np.random.Generator) -> Plan:
-    """Draw the groups of a file, with exact counts."""
-    share = min(1.0, n_conformers / N_DEFAULT)
+def plan_file(n_conformers: int, n_whole: int, rng: np.random.Generator) -> Plan:
+    """Draw the groups of a file, with the counts of one of `n_whole` conformers in proportion."""
+    share = n_conformers / n_whole
     n_cc, n_cc_atoms = round(share * N_CC), round(share * N_CC_ATOMS)
     n_groups = max(MIN_GROUPS, round(share * N_GROUPS))
     n_atoms = np.clip(rng.gamma(7.0, 2.7, n_groups).round().astype(int), MIN_ATOMS, MAX_ATOMS)
@@ -209,17 +211,19 @@ def make_group(
     return {"atomic_numbers": numbers, "coordinates": positions, **columns}
 
 
-def write_file(path: Path, n_conformers: int, seed: int = 0) -> Plan:
-    """Write a file of `n_conformers`; returns what is in it.
+def write_file(path: Path, n_conformers: int, *, n_whole: int = N_DEFAULT, seed: int = 0) -> Plan:
+    """Write a file of `n_conformers`, in proportion to one of `n_whole`; returns what is in it.
 
-    Raises UserError for too few conformers, a folder that does not exist, or a full disk.
+    Raises UserError for too few or too many conformers, no such folder, or a full disk.
     """
-    if n_conformers < MIN_CONFORMERS:
-        raise UserError(f"{n_conformers} conformers are too few; at least {MIN_CONFORMERS}.")
+    if not MIN_CONFORMERS <= n_conformers <= n_whole:
+        raise UserError(
+            f"{n_conformers} conformers cannot be made; choose {MIN_CONFORMERS} to {n_whole}."
+        )
     if not path.parent.is_dir():
         raise UserError(f"No folder {path.parent} for {path.name}.")
     rng = np.random.default_rng(seed)
-    plan = plan_file(n_conformers, rng)
+    plan = plan_file(n_conformers, n_whole, rng)
     free = shutil.disk_usage(path.parent).free
     if plan.n_bytes > 0.95 * free:
         raise UserError(
@@ -240,13 +244,17 @@ def write_file(path: Path, n_conformers: int, seed: int = 0) -> Plan:
 
 def main(
     path: Annotated[Path, typer.Argument(help="The file to write.")],
-    conformers: Annotated[int, typer.Option(help="How many conformers.")] = N_DEFAULT,
-    full: Annotated[bool, typer.Option("--full", help=f"All {N_FULL:,}; 3.3 GB.")] = False,
+    conformers: Annotated[
+        int | None, typer.Option(help="How many conformers, instead of all.", show_default=False)
+    ] = None,
+    full: Annotated[bool, typer.Option(help=f"Of {N_FULL:,} conformers (3.3 GB).")] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
     """Write a synthetic file in the ANI-1x layout."""
+    n_whole = N_FULL if full else N_DEFAULT
     try:
-        plan = write_file(path, N_FULL if full else conformers, seed)
+        n_conformers = n_whole if conformers is None else conformers
+        plan = write_file(path, n_conformers, n_whole=n_whole, seed=seed)
     except UserError as error:
         typer.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from None
