@@ -14,7 +14,12 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from hippynn_mf.data.ani1x import Rows
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.neighbours import NeighbourLists
-from hippynn_mf.data.structures import Structures, atomic_energy_sum, blocks_of
+from hippynn_mf.data.structures import (
+    ROWS_AT_ONCE,
+    Structures,
+    atomic_energy_sum,
+    blocks_of,
+)
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
@@ -82,7 +87,10 @@ class _Batches(Dataset[list[torch.Tensor]]):
         self.arrays = arrays
         self.names = names  # a name may be both input and target
         self.pairs = pairs
-        self.n_atoms = (arrays[SPECIES] > 0).sum(dim=1) if trimmed else None
+        self.n_atoms = None
+        if trimmed:
+            blocks = torch.split(arrays[SPECIES], ROWS_AT_ONCE)
+            self.n_atoms = torch.cat([(species > 0).sum(dim=1) for species in blocks])
 
     def __len__(self) -> int:
         return len(self.arrays[SPECIES])
@@ -216,8 +224,8 @@ def load_database(
     """A split hippynn database of a file in the ANI-1x layout, in kcal/mol and Å, NaN = no label.
 
     `load_database(path, {"DZ": "EF", "CC": "E"}, **db_info)` with hippynn's `db_info`; arrays are
-    named as in `training_arrays`, and `seed` fixes the order of batches. Raises UserError as
-    `load_splits` does.
+    named as in `training_arrays`, and `seed` fixes the order of batches. Species are kept in one
+    byte, and are int64 in batches. Raises UserError as `load_splits` does.
     """
     resolved = parse_labels(labels)
     parts = load_splits(

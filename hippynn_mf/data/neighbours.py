@@ -37,14 +37,11 @@ class NeighbourLists:
         first_rows = range(0, n_structures, at_once)
         for first_row in tqdm(first_rows, desc="Neighbour lists", unit="block", delay=1):
             rows = slice(first_row, first_row + at_once)
-            is_atom = species[rows] > 0
-            width = int(is_atom.sum(dim=1).max())
-            is_atom = is_atom[:, :width]
-            padded = torch.arange(is_atom.numel())  # every place counts as an atom
-            _, receivers, senders, _ = finder(positions[rows, :width], is_atom, padded, padded)
-            pairs = torch.stack([receivers, senders], dim=1) % width
+            padded = torch.arange(species[rows].numel())  # every place counts as an atom
+            _, receivers, senders, _ = finder(positions[rows], species[rows] > 0, padded, padded)
+            pairs = torch.stack([receivers, senders], dim=1) % n_atoms
             atoms.append(pairs.to(dtype))
-            counts.append(torch.bincount(receivers // width, minlength=len(is_atom)))
+            counts.append(torch.bincount(receivers // n_atoms, minlength=len(species[rows])))
         return cls(torch.cat(atoms), torch.cat(counts).cumsum(0))
 
     @property
