@@ -97,19 +97,19 @@ def make_missing(folder: Path, sizes: Sequence[int]) -> dict[int, Path]:
     return files
 
 
-def table(results: Mapping[str, Any]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The README's table."""
     lines = [
         "| conformers in the file | `--rows` | kept | splits | database | CPU time | peak memory "
         "| its arrays |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in results["rows"]:
+    for row in rows:
         lines.append(
-            f"| {row['n_conformers']:,} ({row['file_mib']:.0f} MiB) | {row['rows']} "
+            f"| {row['n_conformers']:,} ({row['file_mib']:,.0f} MiB) | {row['rows']} "
             f"| {row['n_kept']:,.0f} | {row['splits_s']:.1f} s | {row['database_s']:.1f} s "
-            f"| {row['database_cpu_s']:.1f} s | {row['peak_mib'] / 1024:.2f} GiB "
-            f"| {row['arrays_mib'] / 1024:.2f} GiB |"
+            f"| {row['database_cpu_s']:.1f} s | {row['peak_mib']:,.0f} MiB "
+            f"| {row['arrays_mib']:,.0f} MiB |"
         )
     return "\n".join(lines)
 
@@ -138,7 +138,7 @@ def main(
         for rows in ROWS
     ]
     write("reading", results, torch.device("cpu"), out)
-    typer.echo(table({"rows": results}))
+    typer.echo(table(results))
 
 
 if __name__ == "__main__":
