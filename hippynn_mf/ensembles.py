@@ -168,7 +168,7 @@ class Ensemble:
         n_members, model = len(self.members), self.members[0]
         dtype = torch.get_default_dtype()
         values = {
-            model.species: torch.as_tensor(species).repeat(n_members, 1),
+            model.species: torch.as_tensor(species, dtype=torch.int64).repeat(n_members, 1),
             model.positions: torch.as_tensor(positions, dtype=dtype).repeat(n_members, 1, 1),
         }
         outputs = self.predictor(node_values=values)

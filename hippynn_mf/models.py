@@ -95,7 +95,7 @@ def predict(
     predictor = model.predictor(device)
     outputs = predictor(
         node_values={
-            model.species: torch.as_tensor(species),
+            model.species: torch.as_tensor(species, dtype=torch.int64),
             model.positions: torch.as_tensor(positions, dtype=torch.get_default_dtype()),
         },
         batch_size=batch_size,

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from hippynn.graphs import find_unique_relative
 from hippynn.graphs.nodes.inputs import SpeciesNode
+from hippynn.graphs.nodes.tags import Encoder
 from hippynn.pretraining import hierarchical_energy_initialization
 
+from hippynn_mf.data.structures import ROWS_AT_ONCE
 from hippynn_mf.errors import UserError
 from hippynn_mf.nodes import Heads
 
@@ -22,6 +24,22 @@ class _TrainingRows:
     """What hippynn's initialisation reads of a database."""
 
     splits: Mapping[str, Mapping[str, torch.Tensor]]
+
+
+class _ElementCounts(torch.nn.Module):
+    """An encoder of species that adds up the atoms of a structure at once, which saves memory."""
+
+    def __init__(self, encoder: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, species: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Atoms per element, (n, 1, n_elements), of species (n, n_atoms_max) of any integer."""
+        counts = [
+            self.encoder(rows.to(torch.int64))[0].sum(dim=1, keepdim=True)
+            for rows in torch.split(species, ROWS_AT_ONCE)
+        ]
+        return torch.cat(counts), None
 
 
 def require_labels(heads: Heads, database: Any, split: str = "train") -> None:
@@ -36,12 +54,18 @@ def require_labels(heads: Heads, database: Any, split: str = "train") -> None:
                     f"The database has no array {node.db_name!r}, which the head of level "
                     f"{head.level.id} is trained on. It has: {', '.join(sorted(rows))}."
                 )
-            if not torch.isfinite(rows[node.db_name]).flatten(1).all(dim=1).any():
+            if not _any_complete(rows[node.db_name]):
                 raise UserError(
                     f"Level {head.level.id} has no {node.db_name.removeprefix(head.level.id + '.')}"
                     f" label in the {split} split ({len(rows[node.db_name])} structures). Remove "
                     "the level from the experiment, or supply data that carries it."
                 )
+
+
+def _any_complete(array: torch.Tensor) -> bool:
+    """Whether any row of an array is finite throughout; a few rows are usually enough to tell."""
+    blocks = torch.split(array, ROWS_AT_ONCE)
+    return any(bool(torch.isfinite(rows).flatten(1).all(dim=1).any()) for rows in blocks)
 
 
 def initialize_heads(heads: Heads, database: Any) -> None:
@@ -66,9 +90,11 @@ def initialize_heads(heads: Heads, database: Any) -> None:
         energies = rows[head.level.energy_name]
         labelled = torch.isfinite(energies).reshape(len(energies))
         labelled_rows = {name: rows[name][labelled] for name in (species, head.level.energy_name)}
+        encoder = find_unique_relative(head.energy, Encoder, "atomic energies").torch_module
         hierarchical_energy_initialization(
             head.energy,
             database=_TrainingRows({"train": labelled_rows}),
+            encoder=_ElementCounts(encoder),
             trainable_after=False,
             decay_factor=DECAY_FACTOR,
         )

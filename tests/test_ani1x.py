@@ -99,7 +99,7 @@ def test_references_are_read_beside_the_labels(ani1x_file):
 
 def test_the_types_are_exact_for_energies_and_those_of_the_file_otherwise(ani1x_file):
     structures, _ = read_ani1x(ani1x_file, DZ_LABELS)
-    assert structures.species.dtype == np.int64
+    assert structures.species.dtype == np.uint8
     assert structures.positions.dtype == np.float32
     assert structures.energies["wb97x_dz"].dtype == np.float64
     assert structures.forces["wb97x_dz"].dtype == np.float32

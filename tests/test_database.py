@@ -51,7 +51,7 @@ def batches(database, split="train", mode="train", size=16, **options):
 def test_the_arrays_have_the_shapes_and_types_of_training(structures):
     arrays = training_arrays(structures, LABELS)
     assert {name: (array.shape, array.dtype.name) for name, array in arrays.items()} == {
-        "species": ((200, 5), "int64"),
+        "species": ((200, 5), "uint8"),
         "positions": ((200, 5, 3), "float32"),
         "wb97x_dz.energy": ((200, 1), "float32"),
         "wb97x_dz.forces": ((200, 5, 3), "float32"),
@@ -148,6 +148,9 @@ def test_the_arrays_of_a_row_stay_together_and_lose_only_padding(database):
                 assert array.shape[1] == width
                 assert not torch.count_nonzero(torch.nan_to_num(expected[:, width:]))
                 expected = expected[:, :width]
+            if name == "species":
+                assert (array.dtype, expected.dtype) == (torch.int64, torch.uint8)
+                expected = expected.to(torch.int64)
             torch.testing.assert_close(array, expected, rtol=0, atol=0, equal_nan=True)
 
 
@@ -169,7 +172,7 @@ def test_evaluation_batches_keep_the_order_and_the_width_of_the_file(database, s
     found = batches(database, split, "eval", size=7)
     for name in NAMES:
         joined = torch.cat([batch[name] for batch in found])
-        expected = database.splits[split][name]
+        expected = database.splits[split][name].to(joined.dtype)
         torch.testing.assert_close(joined, expected, rtol=0, atol=0, equal_nan=True)
     assert {batch["species"].shape[1] for batch in found} == {5}
 

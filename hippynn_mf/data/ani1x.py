@@ -1,13 +1,15 @@
 """Reader of files in the layout of `ani1x-release.h5`.
 
 Every group holds conformers of one formula: `atomic_numbers` (n_atoms,), `coordinates`
-(n_conformers, n_atoms, 3) in Å, and labels per conformer, NaN where missing.
+(n_conformers, n_atoms, 3) in Å, and labels per conformer, NaN where missing. Files are read twice:
+energies decide which conformers are kept, then only what belongs to those is read.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,8 +17,15 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from hippynn_mf.data.hdf5 import open_hdf5, read_array, refuse_infinite, require_dataset
-from hippynn_mf.data.structures import Block, Structures, pad_blocks
+from hippynn_mf.data.atoms import Group, Part, read_forces, read_parts
+from hippynn_mf.data.hdf5 import (
+    check_array,
+    open_hdf5,
+    read_array,
+    refuse_infinite,
+    require_dataset,
+)
+from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.levels import Level, known_levels
@@ -24,6 +33,38 @@ from hippynn_mf.levels import Level, known_levels
 log = logging.getLogger(__name__)
 
 Rows = Literal["common", "all"]
+LARGEST_NUMBER = 118
+
+
+@dataclass(frozen=True)
+class FileIndex:
+    """What the energies of a file say: its groups, and which conformers are kept.
+
+    Attributes:
+        groups: the groups of the file, in its order.
+        rows: (n,) ascending positions in the file of the conformers that are kept.
+        is_common: (n_file,) whether a conformer of the file is common.
+        energies: level id → (n,) float64 in hartree, NaN where the label is missing.
+    """
+
+    groups: tuple[Group, ...]
+    rows: np.ndarray
+    is_common: np.ndarray
+    energies: Mapping[str, np.ndarray]
+
+    @property
+    def group_of_row(self) -> np.ndarray:
+        """(n,) index of the group of each conformer that is kept."""
+        starts = [group.start for group in self.groups]
+        return np.searchsorted(starts, self.rows, side="right") - 1
+
+    def part(self, members: np.ndarray | slice, labels: Labels) -> Part:
+        """Some of the conformers, given by their index into `rows`, with these labels."""
+        return Part(
+            rows=self.rows[members],
+            energies={level.id: self.energies[level.id][members] for level in labels},
+            force_levels=[level for level, properties in labels.items() if properties.forces],
+        )
 
 
 def read_ani1x(
@@ -35,7 +76,7 @@ def read_ani1x(
     rows: Rows = "all",
     drop_damaged: bool = False,
 ) -> tuple[Structures, np.ndarray]:
-    """Read the labelled conformers of a file in one pass, group by group.
+    """Read the labelled conformers of a file.
 
     Args:
         path: the HDF5 file.
@@ -50,9 +91,41 @@ def read_ani1x(
         The kept conformers, and for every conformer of the file whether it is common, (n_file,).
 
     Raises:
-        UserError: for a file, key, shape or value that cannot be right, naming it.
+        UserError: for a file, key, shape or value that cannot be right, naming it. Coordinates and
+            forces are looked at in groups of which a conformer is kept.
     """
+    wanted = join_labels(labels, references or {})
     path = Path(path)
+    with open_hdf5(path) as file:
+        index = index_ani1x(
+            file,
+            path,
+            labels,
+            references=references,
+            common_levels=common_levels,
+            rows=rows,
+            drop_damaged=drop_damaged,
+        )
+        part = index.part(slice(None), wanted)
+        read = read_parts(path, index.groups, {"all": part}, drop_damaged=drop_damaged)
+    return read["all"], index.is_common
+
+
+def index_ani1x(
+    file: h5py.File,
+    path: Path,
+    labels: Labels,
+    *,
+    references: Labels | None = None,
+    common_levels: Collection[Level] = (),
+    rows: Rows = "all",
+    drop_damaged: bool = False,
+) -> FileIndex:
+    """Find the conformers that `read_ani1x` keeps, from the energies of an open file.
+
+    Forces are read only where a conformer has no energy of the experiment. Raises UserError as
+    `read_ani1x` does, for groups, energies and shapes of coordinates.
+    """
     if rows not in get_args(Rows):
         raise UserError(unknown_name_message("choice of rows", rows, get_args(Rows)))
     wanted = join_labels(labels, references or {})
@@ -62,101 +135,102 @@ def read_ani1x(
                 f"Level {level.id} ({level.label}) has no forces in this layout; "
                 "ask for its energies only."
             )
-    blocks: list[Block] = []
+    kept_labels = None if rows == "common" else labels
+    kept: list[np.ndarray] = []
     is_common: list[np.ndarray] = []
-    with open_hdf5(path) as file:
-        names = [name for name in file if isinstance(file[name], h5py.Group)]
-        if not names:
-            raise UserError(
-                f"{path} has no groups; a file in the ANI-1x layout has one group per formula. "
-                f"Found: {', '.join(file) or 'nothing'}."
+    energies: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
+    groups = _list_groups(file, path)
+    total = sum(group.size for group in groups)
+    progress = tqdm(
+        total=total, desc=f"{path.name}: labels", unit="conformer", unit_scale=True, delay=2
+    )
+    with progress:
+        for group in groups:
+            found, chosen, common = _read_labels(
+                group, path, wanted, common_levels, kept_labels, drop_damaged
             )
-        for name in tqdm(names, desc=f"reading {path.name}", unit="group", delay=2, leave=False):
-            kept_labels = None if rows == "common" else labels
-            block, common = _read_group(
-                file[name], path, wanted, common_levels, kept_labels, drop_damaged
-            )
-            blocks.append(block)
+            for level_id, values in energies.items():
+                values.append(found[level_id][chosen])
+            kept.append(chosen)
             is_common.append(common)
-    structures = pad_blocks(blocks)
-    common_in_file = np.concatenate(is_common)
-    log.info("%s: %d of %d conformers kept", path, len(structures), len(common_in_file))
-    return structures, common_in_file
+            progress.update(group.size)
+    index = FileIndex(
+        groups=tuple(groups),
+        rows=np.flatnonzero(np.concatenate(kept)),
+        is_common=np.concatenate(is_common),
+        energies={name: np.concatenate(values) for name, values in energies.items()},
+    )
+    log.info("%s: %d of %d conformers kept", path, len(index.rows), len(index.is_common))
+    return index
 
 
-def _read_group(
-    group: h5py.Group,
+def _list_groups(file: h5py.File, path: Path) -> list[Group]:
+    """The groups of a file with their atoms and numbers of conformers."""
+    members = [item for item in file.values() if isinstance(item, h5py.Group)]
+    if not members:
+        raise UserError(
+            f"{path} has no groups; a file in the ANI-1x layout has one group per formula. "
+            f"Found: {', '.join(file) or 'nothing'}."
+        )
+    groups: list[Group] = []
+    start = 0
+    for member in members:
+        name = member.name.lstrip("/")
+        dataset = require_dataset(member, "atomic_numbers", path)
+        numbers = np.ravel(check_array(dataset, path, dataset.shape)[()])
+        if ((numbers < 1) | (numbers > LARGEST_NUMBER)).any():
+            raise UserError(
+                f"{path}, group {name}: atomic_numbers {numbers.tolist()} must all be positive, "
+                f"and at most {LARGEST_NUMBER}."
+            )
+        coordinates = require_dataset(member, "coordinates", path)
+        groups.append(Group(name, member, numbers.astype(np.uint8), start, len(coordinates)))
+        check_array(coordinates, path, groups[-1].shape)
+        start += len(coordinates)
+    return groups
+
+
+def _read_labels(
+    group: Group,
     path: Path,
     wanted: Labels,
     common_levels: Collection[Level],
     kept_labels: Labels | None,
     drop_damaged: bool,
-) -> tuple[Block, np.ndarray]:
-    """Read one group; keep its common conformers, or those with any of `kept_labels`."""
-    where = group.name.lstrip("/")
-    numbers_shape = require_dataset(group, "atomic_numbers", path).shape
-    numbers = read_array(group, "atomic_numbers", path, numbers_shape).astype(np.int64).reshape(-1)
-    if (numbers < 1).any():
-        raise UserError(
-            f"{path}, group {where}: atomic_numbers {numbers.tolist()} must all be positive."
-        )
-    n_conformers = len(require_dataset(group, "coordinates", path))
-    shape = (n_conformers, len(numbers), 3)
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Energies of a group, which conformers are kept, and which are common.
 
+    Kept are the common ones, or those with any of `kept_labels`.
+    """
+    common = np.ones(group.size, bool)
+    keys = set(group.member) if kept_labels is not None else set()
+    if kept_labels is not None and not all(has_level(keys, level) for level in common_levels):
+        common_levels, common = (), np.zeros(group.size, bool)  # a level nobody asked for
     energies: dict[str, np.ndarray] = {}
-    forces: dict[str, np.ndarray] = {}
-    if kept_labels is not None and not all(has_level(group, level) for level in common_levels):
-        common_levels, common = (), np.zeros(n_conformers, bool)  # a level nobody asked for
-    else:
-        common = np.ones(n_conformers, bool)
     for level in dict.fromkeys([*wanted, *common_levels]):
-        parts = [read_array(group, key, path, (n_conformers,)) for key in level.energy_keys]
+        parts = [read_array(group.member, key, path, (group.size,)) for key in level.energy_keys]
         values = np.sum([part.astype(np.float64) for part in parts], axis=0)
         if not drop_damaged:
-            refuse_infinite(values, f"the energies of {level.id}", path, where)
+            refuse_infinite(values, f"the energies of {level.id}", path, group.name)
         energies[level.id] = np.where(np.isinf(values), np.nan, values)
-    for level, properties in wanted.items():
-        if properties.forces and level.force_key is not None:
-            values = read_array(group, level.force_key, path, shape)
-            if not drop_damaged:
-                refuse_infinite(values, level.force_key, path, where)
-            values = values.astype(np.float32, copy=False)
-            has_hole = ~np.isfinite(values).all(axis=(1, 2))
-            values[has_hole] = np.nan  # forces with a hole are no forces
-            forces[level.id] = values
-
     for level in common_levels:
         common &= np.isfinite(energies[level.id])
-    kept = common
-    if kept_labels is not None:
-        kept = np.zeros(n_conformers, bool)
-        for level, properties in kept_labels.items():
-            kept |= np.isfinite(energies[level.id])
-            if properties.forces:
-                kept |= np.isfinite(forces[level.id]).all(axis=(1, 2))
+    if kept_labels is None:
+        return energies, common, common
 
-    positions = read_array(group, "coordinates", path, shape)
-    damaged = kept & ~np.isfinite(positions).all(axis=(1, 2))
-    if damaged.any() and not drop_damaged:
-        raise UserError(
-            f"{path}, group {where}: NaN or infinite coordinates in {int(damaged.sum())} "
-            "conformers. Remove them."
-        )
-    kept = kept & ~damaged
-    block = Block(
-        name=where,
-        numbers=numbers,
-        kept=kept,
-        positions=positions[kept],
-        energies={level.id: energies[level.id][kept] for level in wanted},
-        forces={level_id: values[kept] for level_id, values in forces.items()},
-    )
-    return block, common
+    kept = np.zeros(group.size, bool)
+    for level in kept_labels:
+        kept |= np.isfinite(energies[level.id])
+    for level, properties in kept_labels.items():
+        if properties.forces and not kept.all():
+            for start, values in read_forces(group, level, path, drop_damaged):
+                kept[start : start + len(values)] |= np.isfinite(values).all(axis=(1, 2))
+    return energies, kept, common
 
 
-def has_level(group: h5py.Group, level: Level) -> bool:
-    """Whether a group has the keys of a level's energy."""
-    return all(key in group for key in level.energy_keys)
+def has_level(keys: Collection[str], level: Level) -> bool:
+    """Whether the keys of a level's energy are among those of a group."""
+    return all(key in keys for key in level.energy_keys)
 
 
 def labels_in_file(path: Path) -> Labels:
@@ -165,10 +239,10 @@ def labels_in_file(path: Path) -> Labels:
     Only the first group is looked at: every group of a file has every key.
     """
     with open_hdf5(Path(path)) as file:
-        groups = [item for item in file.values() if isinstance(item, h5py.Group)]
-        keys = set(groups[0]) if groups else set()
+        first = next((item for item in file.values() if isinstance(item, h5py.Group)), ())
+        keys = set(first)
     return {
         level: Properties.EF if level.force_key in keys else Properties.E
         for level in known_levels()
-        if keys >= set(level.energy_keys)
+        if has_level(keys, level)
     }

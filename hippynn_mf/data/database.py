@@ -14,7 +14,12 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from hippynn_mf.data.ani1x import Rows
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.neighbours import NeighbourLists
-from hippynn_mf.data.structures import Structures, atomic_energy_sum
+from hippynn_mf.data.structures import (
+    ROWS_AT_ONCE,
+    Structures,
+    atomic_energy_sum,
+    blocks_of,
+)
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
@@ -26,20 +31,29 @@ POSITIONS = "positions"
 PAIRS = "pairs"  # of a batch, where they have been stored; see `NeighbourLists.of_batch`
 
 
-def training_arrays(structures: Structures, labels: Labels) -> dict[str, np.ndarray]:
+def training_arrays(
+    structures: Structures, labels: Labels, *, consume: bool = False
+) -> dict[str, np.ndarray]:
     """Arrays by `db_name`, in the units of training.
 
-    `species` (n, n_atoms_max) int64; `positions` (n, n_atoms_max, 3) float32 in Å;
+    `species` (n, n_atoms_max) uint8; `positions` (n, n_atoms_max, 3) float32 in Å;
     `<level>.energy` (n, 1) float32 in kcal/mol without self energies; `<level>.forces`
     (n, n_atoms_max, 3) float32 in kcal/mol/Å. NaN marks missing labels. The self energies are
-    subtracted in float64, and the cast comes last.
+    subtracted in float64, and the cast comes last. Species and positions are those of `structures`,
+    not copies; with `consume`, forces also take the place of its own, for which it is then no
+    longer good.
     """
-    arrays = {SPECIES: structures.species, POSITIONS: structures.positions.astype(np.float32)}
+    positions = structures.positions.astype(np.float32, copy=False)
+    arrays = {SPECIES: structures.species, POSITIONS: positions}
     for level, properties in labels.items():
         energies = reference_energies(structures, level)
         arrays[level.energy_name] = energies[:, None].astype(np.float32)
         if properties.forces:
-            arrays[level.forces_name] = reference_forces(structures, level).astype(np.float32)
+            forces = structures.forces[level.id]
+            target = forces if consume else np.empty(forces.shape, np.float32)
+            for rows in blocks_of(len(forces)):
+                target[rows] = to_kcal_per_mol(forces[rows])
+            arrays[level.forces_name] = target
     return arrays
 
 
@@ -51,7 +65,12 @@ def reference_energies(structures: Structures, level: Level) -> np.ndarray:
 
 def reference_forces(structures: Structures, level: Level) -> np.ndarray:
     """Forces (n, n_atoms_max, 3) float64 in kcal/mol/Å, NaN where missing, 0 for padding."""
-    return structures.forces[level.id].astype(np.float64) * KCAL_PER_MOL_PER_HARTREE
+    return to_kcal_per_mol(structures.forces[level.id])
+
+
+def to_kcal_per_mol(values: np.ndarray) -> np.ndarray:
+    """Energies or forces in hartree as kcal/mol, in float64."""
+    return np.asarray(values.astype(np.float64) * KCAL_PER_MOL_PER_HARTREE)
 
 
 class _Batches(Dataset[list[torch.Tensor]]):
@@ -73,7 +92,10 @@ class _Batches(Dataset[list[torch.Tensor]]):
         self.names = names  # a name may be both input and target
         self.pairs = pairs
         self.share = share
-        self.n_atoms = (arrays[SPECIES] > 0).sum(dim=1) if trimmed else None
+        self.n_atoms = None
+        if trimmed:
+            blocks = torch.split(arrays[SPECIES], ROWS_AT_ONCE)
+            self.n_atoms = torch.cat([(species > 0).sum(dim=1) for species in blocks])
 
     def __len__(self) -> int:
         return len(self.arrays[SPECIES])
@@ -101,6 +123,8 @@ class _Batches(Dataset[list[torch.Tensor]]):
         if name == PAIRS and self.pairs is not None:
             return self.pairs.of_batch(rows, width)
         array = self.arrays[name][rows]
+        if name == SPECIES:
+            array = array.to(torch.int64)  # hippynn's type; one byte is enough to keep
         return array[:, :width] if is_per_atom(name) else array
 
 
@@ -220,11 +244,12 @@ def load_database(
     """A split hippynn database of a file in the ANI-1x layout, in kcal/mol and Å, NaN = no label.
 
     `load_database(path, {"DZ": "EF", "CC": "E"}, **db_info)` with hippynn's `db_info`; arrays are
-    named as in `training_arrays`, and `seed` fixes the order of batches. Raises UserError as
-    `load_splits` does.
+    named as in `training_arrays`, and `seed` fixes the order of batches. Species are kept in one
+    byte, and are int64 in batches. Raises UserError as `load_splits` does.
     """
     resolved = parse_labels(labels)
     parts = load_splits(
         path, resolved, common_levels=common_levels, rows=rows, split_seed=split_seed
     )
-    return build_database(parts, resolved, seed=seed, inputs=inputs, targets=targets)
+    splits = {name: training_arrays(part, resolved, consume=True) for name, part in parts.items()}
+    return TrainingDatabase(splits, seed=seed, inputs=inputs, targets=targets)

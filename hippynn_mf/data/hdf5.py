@@ -33,27 +33,34 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 def require_dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
     """The dataset `key` of a group; a missing one is a UserError with the nearest names."""
-    if key not in group or not isinstance(group[key], h5py.Dataset):
+    dataset = group.get(key)
+    if not isinstance(dataset, h5py.Dataset):
         message = unknown_name_message("key", key, sorted(group))
         raise UserError(f"{path}, group {group.name}: {message}")
-    return group[key]
+    return dataset
+
+
+def require_array(group: h5py.Group, key: str, path: Path, shape: tuple[int, ...]) -> h5py.Dataset:
+    """The dataset `key` of a group, if it holds numbers in the expected shape."""
+    return check_array(require_dataset(group, key, path), path, shape)
+
+
+def check_array(dataset: h5py.Dataset, path: Path, shape: tuple[int, ...]) -> h5py.Dataset:
+    """The dataset itself; a UserError if it does not hold numbers in the expected shape."""
+    found = None
+    if dataset.shape != shape:
+        found = f"has shape {dataset.shape}, expected {shape}"
+    elif dataset.dtype.kind not in "iuf":
+        found = f"holds {dataset.dtype}, numbers were expected"
+    if found:
+        group, _, key = dataset.name.rpartition("/")
+        raise UserError(f"{path}, group {group}: {key} {found}.")
+    return dataset
 
 
 def read_array(group: h5py.Group, key: str, path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A numeric dataset of the expected shape, as a whole.
-
-    Rows are selected in memory afterwards: a mask inside h5py is far slower.
-    """
-    dataset = require_dataset(group, key, path)
-    if dataset.shape != shape:
-        raise UserError(
-            f"{path}, group {group.name}: {key} has shape {dataset.shape}, expected {shape}."
-        )
-    if dataset.dtype.kind not in "iuf":
-        raise UserError(
-            f"{path}, group {group.name}: {key} holds {dataset.dtype}, numbers were expected."
-        )
-    return np.asarray(dataset[()])
+    """A numeric dataset of the expected shape, as a whole."""
+    return np.asarray(require_array(group, key, path, shape)[()])
 
 
 def refuse_infinite(values: np.ndarray, what: str, path: Path, group: str) -> None:

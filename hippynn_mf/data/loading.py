@@ -7,13 +7,17 @@ import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from hippynn_mf.data.ani1x import Rows, labels_in_file, read_ani1x
-from hippynn_mf.data.signs import require_force_sign
-from hippynn_mf.data.splits import split_structures
+import numpy as np
+
+from hippynn_mf.data.ani1x import FileIndex, Rows, index_ani1x, labels_in_file
+from hippynn_mf.data.atoms import read_parts
+from hippynn_mf.data.hdf5 import open_hdf5
+from hippynn_mf.data.signs import require_force_sign, sample_groups
+from hippynn_mf.data.splits import split_rows
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
-from hippynn_mf.labels import Labels
-from hippynn_mf.levels import Level, get_level
+from hippynn_mf.labels import Labels, Properties, join_labels
+from hippynn_mf.levels import Level
 
 log = logging.getLogger(__name__)
 
@@ -34,21 +38,50 @@ def load_splits(
     Raises UserError for wrong input, an empty split, a level without any label in training or
     validation, or forces whose sign is proved wrong.
     """
-    structures, is_common = read_ani1x(
-        path, labels, references=labels_in_file(path), common_levels=common_levels, rows=rows
-    )
-    if not len(structures):
-        names = ", ".join(level.id for level in common_levels)
-        remedy = f"Of {len(is_common)} conformers, {int(is_common.sum())} carry all of {names}."
-        raise UserError(f"{path}: no conformer has the labels of the experiment. {remedy}")
-    parts = split_structures(structures, is_common, split_seed)
+    path = Path(path)
+    references = labels_in_file(path)
+    everything = join_labels(labels, references)
+    # Of forces that are only evaluated against, a sample proves the sign.
+    samples: dict[str, Labels] = {
+        f"sample of {level.id}": {level: properties}
+        for level, properties in everything.items()
+        if properties.forces and not labels.get(level, Properties.E).forces
+    }
+    with open_hdf5(path) as file:
+        index = index_ani1x(
+            file, path, labels, references=references, common_levels=common_levels, rows=rows
+        )
+        if not len(index.rows):
+            names = ", ".join(level.id for level in common_levels)
+            n_common = int(index.is_common.sum())
+            remedy = f"Of {len(index.is_common)} conformers, {n_common} carry all of {names}."
+            raise UserError(f"{path}: no conformer has the labels of the experiment. {remedy}")
+        members = split_rows(index.rows, index.is_common, split_seed)
+        wanted = {
+            name: index.part(of_split, everything if name == "test" else labels)
+            for name, of_split in members.items()
+        }
+        for name, labels_of_sample in samples.items():
+            (level,) = labels_of_sample
+            sampled = _sample_for_sign(index, members["train"], level)
+            wanted[name] = index.part(sampled, labels_of_sample)
+        parts = read_parts(path, index.groups, wanted)
     for split in ("train", "valid"):
         refuse_missing_level(parts[split], labels, split, path)
-    for name in structures.forces:  # trained on or only evaluated against
-        outcome = require_force_sign(parts["train"], get_level(name), str(path))
-        if outcome.verdict == "undecided":
-            log.warning("%s: energies do not prove the sign of %s forces", path, name)
-    return {name: part if name == "test" else part.only(labels) for name, part in parts.items()}
+    for level, properties in everything.items():
+        if properties.forces:
+            part = parts.pop(f"sample of {level.id}", parts["train"])
+            outcome = require_force_sign(part, level, str(path))
+            if outcome.verdict == "undecided":
+                log.warning("%s: energies do not prove the sign of %s forces", path, level.id)
+    return parts
+
+
+def _sample_for_sign(index: FileIndex, train: np.ndarray, level: Level) -> np.ndarray:
+    """The training conformers whose forces are read to prove their sign."""
+    labelled = np.isfinite(index.energies[level.id][train])
+    groups = sample_groups(index.group_of_row[train], labelled)
+    return np.concatenate([train[:0], *(train[members] for members in groups)])
 
 
 def refuse_missing_level(part: Structures, labels: Labels, split: str, path: Path) -> None:

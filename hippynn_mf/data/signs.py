@@ -39,14 +39,11 @@ def find_force_sign(structures: Structures, level: Level) -> ForceSign:
     Each conformer is compared with the most similar one of its group, after superposition.
     `undecided` where there are too few labelled pairs, or no clear relation.
     """
-    labelled = np.flatnonzero(structures.has_energy(level) & structures.has_forces(level))
-    groups = structures.groups[labelled]
-    names = np.unique(groups)
-    chosen = names[np.linspace(0, len(names) - 1, min(len(names), MAX_GROUPS)).astype(int)]
+    labelled = structures.has_energy(level) & structures.has_forces(level)
     estimates: list[float] = []
     changes: list[float] = []
-    for group in chosen if len(names) else []:
-        members = structures[labelled[groups == group][:MAX_CONFORMERS]]
+    for members_of_group in sample_groups(structures.groups, labelled):
+        members = structures[members_of_group]
         n_atoms = int(members.atom_mask[0].sum())
         positions = members.positions[:, :n_atoms].astype(np.float64)
         forces = members.forces[level.id][:, :n_atoms].astype(np.float64)
@@ -62,6 +59,20 @@ def find_force_sign(structures: Structures, level: Level) -> ForceSign:
     if abs(correlation) >= MIN_CORRELATION and SLOPE_RANGE[0] <= abs(slope) <= SLOPE_RANGE[1]:
         verdict = "forces" if slope > 0 else "gradient"
     return ForceSign(verdict, slope, correlation, len(changes))
+
+
+def sample_groups(groups: np.ndarray, labelled: np.ndarray) -> list[np.ndarray]:
+    """The labelled conformers that the proof looks at, as indices, group by group.
+
+    `groups` (n,) is the group of each conformer, in ascending order; `labelled` is (n,) bool.
+    """
+    rows = np.flatnonzero(labelled)
+    names, starts = np.unique(groups[rows], return_index=True)
+    if not len(names):
+        return []
+    members = np.split(rows, starts[1:])
+    chosen = np.linspace(0, len(names) - 1, min(len(names), MAX_GROUPS)).astype(int)
+    return [members[number][:MAX_CONFORMERS] for number in chosen]
 
 
 def require_force_sign(structures: Structures, level: Level, source: str) -> ForceSign:

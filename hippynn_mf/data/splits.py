@@ -39,16 +39,26 @@ def assign_splits(is_common: np.ndarray, seed: int) -> np.ndarray:
     return splits
 
 
+def split_rows(rows: np.ndarray, is_common: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Which of the kept conformers belong to each split, as indices into `rows`.
+
+    `rows` (n,) are their positions in the file; `is_common` and `seed` as in `assign_splits`. An
+    empty split is a UserError.
+    """
+    splits = assign_splits(is_common, seed)[rows]
+    members = {name: np.flatnonzero(splits == index) for index, name in enumerate(SPLITS)}
+    for name, indices in members.items():
+        if not len(indices):
+            raise UserError(
+                f"The {name} split is empty: {len(rows)} conformers are too few. At least "
+                "10 of them must carry the labels of the experiment (see hippynn-mf data info)."
+            )
+    return members
+
+
 def split_structures(
     structures: Structures, is_common: np.ndarray, seed: int
 ) -> Mapping[str, Structures]:
     """The kept conformers of each split; an empty split is a UserError."""
-    splits = assign_splits(is_common, seed)[structures.rows]
-    parts = {name: structures[splits == index] for index, name in enumerate(SPLITS)}
-    for name, part in parts.items():
-        if not len(part):
-            raise UserError(
-                f"The {name} split is empty: {len(structures)} conformers are too few. At least "
-                "10 of them must carry the labels of the experiment (see hippynn-mf data info)."
-            )
-    return parts
+    members = split_rows(structures.rows, is_common, seed)
+    return {name: structures[indices] for name, indices in members.items()}

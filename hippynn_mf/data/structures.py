@@ -11,13 +11,15 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level
 
+ROWS_AT_ONCE = 2**14
+
 
 @dataclass(frozen=True)
 class Structures:
     """Conformers of molecules of any size, padded to the largest, with labels of several levels.
 
     Attributes:
-        species: (n, n_atoms_max) int64 atomic numbers, 0 where there is no atom.
+        species: (n, n_atoms_max) uint8 atomic numbers, 0 where there is no atom.
         positions: (n, n_atoms_max, 3) float32 in Å, as the files hold them, 0 for padding.
         energies: level id → (n,) float64 in hartree, NaN where the label is missing.
         forces: level id → (n, n_atoms_max, 3) float32, −dE/dR in hartree/Å. All atoms of a
@@ -61,7 +63,7 @@ class Structures:
 
     def has_forces(self, level: Level) -> np.ndarray:
         """(n,) True where a conformer has forces of this level."""
-        return np.isfinite(self.forces[level.id]).all(axis=(1, 2))
+        return np.isfinite(self.forces[level.id][:, :1]).all(axis=(1, 2))  # none or all atoms
 
     def only(self, labels: Labels) -> Structures:
         """The same conformers with these labels alone."""
@@ -107,7 +109,7 @@ def pad_blocks(blocks: Sequence[Block]) -> Structures:
     sizes = [len(block.positions) for block in blocks]
     widths = [len(block.numbers) for block, size in zip(blocks, sizes, strict=True) if size]
     n, width = sum(sizes), max(widths, default=0)
-    species = np.zeros((n, width), np.int64)
+    species = np.zeros((n, width), np.uint8)
     positions = np.zeros((n, width, 3), np.float32)
     energies = {level: np.full(n, np.nan) for level in blocks[0].energies}
     forces = {level: np.zeros((n, width, 3), np.float32) for level in blocks[0].forces}
@@ -141,19 +143,35 @@ def atomic_energy_sum(species: np.ndarray, level: Level) -> np.ndarray:
     table = np.zeros(max(int(species.max(initial=0)), *level.self_energies) + 1)
     for number, energy in level.self_energies.items():
         table[number] = energy
-    unknown = set(np.unique(species)) - {0, *level.self_energies}
+    unknown = set(elements_of(species)) - {0, *level.self_energies}
     if unknown:
         raise UserError(
-            f"Atomic numbers {sorted(map(int, unknown))} have no self energy at level {level.id}, "
+            f"Atomic numbers {sorted(unknown)} have no self energy at level {level.id}, "
             f"which knows {sorted(level.self_energies)}. Remove these structures, or register a "
             "level with their self energies."
         )
-    return np.asarray(table[species].sum(axis=1))
+    total = np.empty(len(species))
+    for rows in blocks_of(len(species)):
+        total[rows] = table[species[rows]].sum(axis=1)
+    return total
+
+
+def elements_of(species: np.ndarray) -> list[int]:
+    """The atomic numbers that occur, in ascending order; 0 is padding."""
+    found: set[int] = set()
+    for rows in blocks_of(len(species)):
+        found.update(np.unique(species[rows]).tolist())
+    return sorted(found)
+
+
+def blocks_of(n: int) -> Iterator[slice]:
+    """Slices of `ROWS_AT_ONCE` out of `n` rows: what is computed in float64 stays small."""
+    return (slice(start, start + ROWS_AT_ONCE) for start in range(0, n, ROWS_AT_ONCE))
 
 
 def refuse_unknown_species(species: np.ndarray, known: Sequence[int]) -> None:
     """Raise UserError if there are elements that a model of the `known` ones has no input for."""
-    unknown = sorted(set(np.unique(species).tolist()) - set(known))
+    unknown = sorted(set(elements_of(species)) - set(known))
     if unknown:
         raise UserError(
             f"Atomic numbers {unknown} are outside the species of the model, {list(known)} (0 is "

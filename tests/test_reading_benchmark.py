@@ -1,0 +1,58 @@
+"""The benchmark of reading measures what it says, and the README's table is its result."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from hippynn_mf.errors import UserError
+
+TOP = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(TOP / "scripts")
+    return importlib.import_module("benchmark_reading")
+
+
+def test_the_readmes_table_is_that_of_the_results(benchmark):
+    results = json.loads((benchmark.RESULTS / "reading.json").read_text())
+    assert benchmark.table(results["rows"]) in (TOP / "README.md").read_text()
+
+
+def test_the_committed_figures_are_within_the_limits(benchmark):
+    """30 s and 2.5 GB for the CC subset among a million conformers."""
+    results = json.loads((benchmark.RESULTS / "reading.json").read_text())
+    (row,) = (
+        row
+        for row in results["rows"]
+        if (row["n_conformers"], row["rows"]) == (1_000_000, "common")
+    )
+    assert row["n_kept"] == 489_571
+    assert row["database_s"] <= 30
+    assert row["peak_mib"] * 2**20 <= 2.5e9
+
+
+def test_files_are_made_once_and_measured(benchmark, tmp_path, monkeypatch, capsys):
+    folder, out = tmp_path / "files", tmp_path / "out"
+    monkeypatch.setattr(benchmark, "ROWS", ["common"])  # every process imports everything
+    benchmark.main(folder, sizes="1000", repeats=1, out=out)
+    (row,) = json.loads((out / "reading.json").read_text())["rows"]
+    assert (row["n_conformers"], row["rows"], row["n_kept"]) == (1000, "common", 490)
+    assert row["database_cpu_s"] > 0
+    assert row["splits_s"] > 0
+    assert 0 < row["arrays_mib"] < row["libraries_mib"] <= row["peak_mib"]
+    assert benchmark.table([row]) in capsys.readouterr().out
+    (path,) = folder.iterdir()
+    written = path.stat().st_mtime_ns
+    assert benchmark.make_missing(folder, [1000]) == {1000: path}
+    assert path.stat().st_mtime_ns == written
+
+
+def test_sizes_that_are_no_numbers_are_refused(benchmark, tmp_path):
+    with pytest.raises(UserError, match=r"--sizes 'many': expected numbers, as in 10000,100000"):
+        benchmark.main(tmp_path, sizes="many")
