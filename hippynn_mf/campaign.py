@@ -1,30 +1,33 @@
-"""Many runs: which ones there are, and an engine that executes them."""
+"""Many runs: which are to do, one campaign per folder, and lost workers replaced."""
 
 from __future__ import annotations
 
+import functools
 import logging
-import multiprocessing
-import multiprocessing.connection
 import os
 import sys
-import threading
-import time
+import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from hippynn_mf.errors import UserError
+from hippynn_mf.engines import Engine, available_cores
+from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.levels import Level, known_levels, register_level
-from hippynn_mf.runs import RunFolder, RunSettings
+from hippynn_mf.owner import Owner, end_with, owned, refuse_owned
+from hippynn_mf.progress import EpochBar
+from hippynn_mf.runs import RunFolder, RunKey, RunSettings
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0
+# A run whose worker is lost is given to another; so often without a new epoch, it has failed.
+MAX_LOSSES = 3
+MAX_REASON = 300  # characters of what an engine says about it
 
 
 @dataclass(frozen=True)
@@ -35,79 +38,154 @@ class Outcome:
     error: str | None
 
 
-# An engine executes runs in any order and yields each outcome as soon as it is known. It may be
-# called with finished runs, which it leaves as they are.
-Engine = Callable[[Sequence[RunSettings], Path], Iterator[Outcome]]
+def run_here(runs: Sequence[RunSettings], out: Path, *, progress: bool = True) -> list[Outcome]:
+    """Execute the runs that are not finished in `out`, one after another in this process.
+
+    The outcomes are in the order of `runs`; see `run_campaign` for what is refused.
+    """
+    to_do = select_unfinished(runs, out)
+    with EpochBar(to_do, out, disable=not progress or not to_do):
+        errors = {settings.key: execute_run(settings, out) for settings in to_do}
+    return [Outcome(settings, errors.get(settings.key)) for settings in runs]
 
 
-def execute_run(settings: RunSettings, out: Path) -> Outcome:
-    """Train and evaluate one run; a failure is an outcome, so that the other runs go on."""
+def run_campaign(
+    runs: Sequence[RunSettings], out: Path, *, engine: Engine, progress: bool = True
+) -> list[Outcome]:
+    """Execute the runs that are not finished in `out`, with a progress bar over their epochs.
+
+    Finished runs are left as they are; a run that was interrupted continues. A run that fails is an
+    outcome and the others go on; one whose worker is lost is given to another worker, as long as it
+    makes progress. The outcomes are in the order of `runs`.
+
+    Raises UserError before anything starts for wrong input, for runs of other settings in the same
+    folders, and for a folder in which another campaign runs.
+    """
+    refuse_owned(out)  # first, since reading large files takes minutes
+    to_do = select_unfinished(runs, out)
+    errors: dict[RunKey, str | None] = {}
+    if to_do:
+        with owned(out, runs) as owner, EpochBar(to_do, out, disable=not progress):
+            for outcome in _execute(to_do, out, engine, owner):
+                errors[outcome.settings.key] = outcome.error
+                if outcome.error and len(to_do) > 1:
+                    _say(f"failed: {_name(outcome.settings)}: {outcome.error}")
+    return [Outcome(settings, errors.get(settings.key)) for settings in runs]
+
+
+def select_unfinished(runs: Sequence[RunSettings], out: Path) -> list[RunSettings]:
+    """The runs that are not finished in `out`, after everything that would be refused."""
+    for (slug, seed), count in Counter(settings.key for settings in runs).items():
+        if count > 1:
+            raise UserError(f"Run {slug}, seed {seed} is asked for twice.")
+    for settings in runs:
+        RunFolder.of(out, settings).refuse_other(settings)
+    to_do = [settings for settings in runs if not RunFolder.of(out, settings).is_finished]
+    if len(to_do) < len(runs):
+        log.info("%d of %d runs are finished already", len(runs) - len(to_do), len(runs))
+    if to_do:
+        from hippynn_mf.running import check_inputs
+
+        check_inputs(to_do)
+    return to_do
+
+
+def execute_run(settings: RunSettings, out: Path) -> str | None:
+    """Train and evaluate one run in this process; what went wrong, None if nothing did."""
     from hippynn_mf.running import train_run
 
     try:
         train_run(settings, out)
-    except UserError as error:
-        return Outcome(settings, str(error))
     except Exception as error:
-        log.exception("%s, seed %d", settings.name, settings.seed)
-        return Outcome(settings, f"{type(error).__name__}: {error}")
-    return Outcome(settings, None)
+        if not isinstance(error, UserError):
+            log.exception("%s", _name(settings))
+        return describe_error(error)
+    return None
 
 
-def in_process(runs: Sequence[RunSettings], out: Path) -> Iterator[Outcome]:
-    """Engine that executes runs one after another in this process."""
-    for settings in runs:
-        yield execute_run(settings, out)
+def _execute(
+    runs: Sequence[RunSettings], out: Path, engine: Engine, owner: Owner
+) -> Iterator[Outcome]:
+    """Outcomes of the runs as they come; a broken executor is replaced by a new one."""
+    waiting = deque(runs)
+    losses = _Losses(out)
+    while waiting:
+        with engine.open(out) as executor:
+            futures: dict[Future[str | None], RunSettings] = {}
+            is_broken = False
+            while futures or (waiting and not is_broken):
+                while waiting and not is_broken and len(futures) != engine.n_at_once:
+                    try:
+                        future = _submit(executor, waiting[0], out, owner, engine.n_threads)
+                        futures[future] = waiting.popleft()
+                    except BrokenExecutor:
+                        is_broken = True
+                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                    settings = futures.pop(future)
+                    error = future.exception()
+                    if error is None:
+                        yield Outcome(settings, future.result())
+                        continue
+                    is_broken = is_broken or isinstance(error, BrokenExecutor)
+                    what = textwrap.shorten(describe_error(error), MAX_REASON)
+                    reason = f"its worker was lost ({what})"
+                    if losses.allow_another(settings):
+                        _say(f"{_name(settings)}: {reason}; it continues in another")
+                        waiting.append(settings)
+                    else:
+                        yield Outcome(settings, f"{reason}, {MAX_LOSSES} times without a new epoch")
 
 
-@dataclass(frozen=True)
-class LocalPool:
-    """Engine of `n_workers` processes on this machine, which share its cores."""
-
-    n_workers: int
-
-    def __call__(self, runs: Sequence[RunSettings], out: Path) -> Iterator[Outcome]:
-        """Execute the runs; if a worker is killed, all unfinished ones are reported as failed."""
-        n_workers = min(self.n_workers, len(runs))
-        n_threads = max(1, available_cores() // n_workers)
-        children_of_others = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(
-            n_workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=start_worker,
-            initargs=(n_threads, known_levels()),
-        )
-        try:
-            futures = {pool.submit(execute_run, settings, out): settings for settings in runs}
-            for future in as_completed(futures):
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    yield Outcome(
-                        futures[future], "a worker process was killed; the same command continues"
-                    )
-        except BaseException:  # also an interrupt, or a caller that stops listening
-            for process in set(multiprocessing.active_children()) - children_of_others:
-                process.terminate()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _submit(
+    executor: Executor, settings: RunSettings, out: Path, owner: Owner, n_threads: int | None
+) -> Future[str | None]:
+    return executor.submit(
+        execute_in_worker,
+        settings.model_dump_json(),
+        str(out.absolute()),
+        known_levels(),
+        owner,
+        n_threads,
+    )
 
 
-def available_cores() -> int:
-    """Cores that this process may use, which a cluster may limit."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+class _Losses:
+    """Counts how often a run lost its worker since its last new epoch."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.losses: Counter[RunKey] = Counter()
+        self.n_epochs: Counter[RunKey] = Counter()
+
+    def allow_another(self, settings: RunSettings) -> bool:
+        """Note a loss; whether the run is worth another worker."""
+        key, n_epochs = settings.key, RunFolder.of(self.out, settings).n_epochs
+        if n_epochs > self.n_epochs[key]:
+            self.losses[key] = 0
+        self.n_epochs[key] = n_epochs
+        self.losses[key] += 1
+        return self.losses[key] < MAX_LOSSES
 
 
-def start_worker(n_threads: int, levels: Sequence[Level]) -> None:
-    """Give this process so many threads and its parent's levels, and end it with its parent."""
+def execute_in_worker(
+    settings_json: str, out: str, levels: Sequence[Level], owner: Owner, n_threads: int | None
+) -> str | None:
+    """`execute_run` in a process, on whatever machine, that works for a campaign."""
+    if not owner.is_alive(Path(out)):
+        os._exit(1)  # a queue that outlived its campaign
+    _start_worker(owner, out, n_threads)
     for level in levels:
         if level not in known_levels():
             register_level(level)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    return execute_run(RunSettings.model_validate_json(settings_json), Path(out))
+
+
+@functools.cache  # once per process
+def _start_worker(owner: Owner, out: str, n_threads: int | None) -> None:
+    end_with(owner, Path(out))
     ignore_import_warnings()
+    if n_threads is None:  # Parsl says how many workers share the cores
+        n_threads = max(1, available_cores() // int(os.environ.get("PARSL_WORKER_COUNT", "1")))
     os.environ.setdefault("NUMBA_NUM_THREADS", str(n_threads))
     import torch
 
@@ -120,91 +198,10 @@ def ignore_import_warnings() -> None:
     warnings.filterwarnings("ignore", message="`torch.jit.*is deprecated")
 
 
-def _exit_with_parent() -> None:
-    """A worker whose parent was killed would go on and collide with a restarted campaign."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+def _name(settings: RunSettings) -> str:
+    return f"{settings.name}, seed {settings.seed}"
 
 
-def run_campaign(
-    runs: Sequence[RunSettings], out: Path, *, engine: Engine, progress: bool = True
-) -> list[Outcome]:
-    """Execute the runs that are not finished in `out`, with a progress bar over their epochs.
-
-    Finished runs are left as they are; wrong input, and runs of other settings in the same
-    folders, are a UserError before anything starts. The outcomes are in the order of `runs`.
-    """
-    names = [(settings.slug, settings.seed) for settings in runs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"Run {name[0]}, seed {name[1]} is asked for twice.")
-    folders = {RunFolder.of(out, settings).path: settings for settings in runs}
-    for path, settings in folders.items():
-        RunFolder(path).refuse_other(settings)
-    to_do = [settings for path, settings in folders.items() if not RunFolder(path).is_finished]
-    if len(to_do) < len(runs):
-        log.info("%d of %d runs are finished already", len(runs) - len(to_do), len(runs))
-    outcomes: dict[tuple[str, int], Outcome] = {
-        (settings.slug, settings.seed): Outcome(settings, None) for settings in runs
-    }
-    if to_do:
-        from hippynn_mf.running import check_inputs
-
-        check_inputs(to_do)
-        with _EpochBar(to_do, out, disable=not progress):
-            for outcome in engine(to_do, out):
-                settings = outcome.settings
-                outcomes[settings.slug, settings.seed] = outcome
-                if outcome.error and len(to_do) > 1:
-                    message = f"failed: {settings.name}, seed {settings.seed}: {outcome.error}"
-                    tqdm.write(message, file=sys.stderr)
-    return [outcomes[name] for name in names]
-
-
-class _EpochBar:
-    """A progress bar over the epochs of runs, which it reads from their folders.
-
-    Epochs are weighted by what a step of their experiment costs, so that the time left is right.
-    """
-
-    def __init__(self, runs: Sequence[RunSettings], out: Path, *, disable: bool) -> None:
-        self.runs = [(settings, RunFolder.of(out, settings)) for settings in runs]
-        total = sum(self._cost(settings) for settings in runs)
-        layout = "{percentage:3.0f}% |{bar}| {elapsed} < {remaining}{postfix}"
-        self.bar = tqdm(total=total, bar_format=layout, smoothing=0, disable=disable)
-        self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        self._update()
-        # Before now nothing ran that the rate could count; the bar ends its line only if the last
-        # print is not before the start.
-        self.bar.start_t = self.bar.last_print_t = time.time()
-        self.bar.initial = self.bar.n
-        self.thread.start()
-
-    def __exit__(self, *exception: object) -> None:
-        self.stopped.set()
-        self.thread.join()
-        self._update()
-        self.bar.close()
-
-    @staticmethod
-    def _cost(settings: RunSettings) -> float:
-        return settings.hyperparameters.max_epochs * settings.experiment.relative_cost
-
-    def _watch(self) -> None:
-        while not self.stopped.wait(POLL_SECONDS):
-            self._update()
-
-    def _update(self) -> None:
-        done, n_finished = 0.0, 0
-        for settings, folder in self.runs:
-            finished = folder.is_finished
-            n_finished += finished
-            share = 1.0 if finished else folder.n_epochs / settings.hyperparameters.max_epochs
-            done += share * self._cost(settings)
-        self.bar.n = done
-        self.bar.set_postfix_str(f"{n_finished} of {len(self.runs)} runs finished")
+def _say(message: str) -> None:
+    """One line for whoever watches the progress bar."""
+    tqdm.write(message, file=sys.stderr)

@@ -5,30 +5,46 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from enum import StrEnum
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from hippynn_mf.campaign import (
-    Engine,
-    LocalPool,
-    Outcome,
-    available_cores,
-    ignore_import_warnings,
-    in_process,
-    run_campaign,
-)
+from hippynn_mf.campaign import ignore_import_warnings, run_campaign, run_here
 from hippynn_mf.data.info import describe_file, format_description
+from hippynn_mf.documents import write_documents
+from hippynn_mf.engines import Engine
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, get_experiment, table1
-from hippynn_mf.figures import write_figures
+from hippynn_mf.figures import write_complete_figures
 from hippynn_mf.labels import plain_labels
+from hippynn_mf.options import (
+    Comp6KeysOption,
+    Comp6Option,
+    CutOption,
+    DataOption,
+    DeviceOption,
+    EngineChoice,
+    MetricChoice,
+    OnlySeedsOption,
+    OutOption,
+    PartialOption,
+    PresetOption,
+    RowsOption,
+    SetOption,
+    SplitSeedOption,
+    make_engine,
+    parse_experiments,
+    parse_overrides,
+    parse_seeds,
+)
+from hippynn_mf.plan import format_plan, plan_runs
 from hippynn_mf.results import read_results
 from hippynn_mf.runs import RunFolder, RunSettings
 from hippynn_mf.settings import ENERGY_CUT_KCAL_PER_MOL, build_settings
-from hippynn_mf.tables import write_tables
+from hippynn_mf.status import format_status, plain_status, read_status
 
 app = typer.Typer(
     help="Multi-fidelity learning for interatomic potentials.",
@@ -40,88 +56,18 @@ data_app = typer.Typer(help="Look into data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
-class MetricChoice(StrEnum):
-    """Errors that tables can show."""
-
-    rmse = "rmse"
-    mae = "mae"
-
-
-OutOption = Annotated[
-    Path, typer.Option(help="Folder of runs, tables and figures.", file_okay=False)
-]
-DataOption = Annotated[
-    Path | None, typer.Option(help="File in the ANI-1x layout. [default: the embedded data]")
-]
-Comp6Option = Annotated[
-    Path | None,
-    typer.Option(help="File or folder in the COMP6 layout. [default: embedded, with its data]"),
-]
-Comp6KeysOption = Annotated[
-    Path | None,
-    typer.Option(help="JSON key map of --comp6. [default: the public layout]", dir_okay=False),
-]
-CutOption = Annotated[
-    float, typer.Option(help="COMP6 conformers up to so far above their minimum, kcal/mol.", min=0)
-]
-PresetOption = Annotated[str, typer.Option(help="Hyperparameters: quick or paper.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override one, NAME=VALUE; repeatable.")
-]
-RowsOption = Annotated[
-    str,
-    typer.Option(help="common: structures with all four levels' energies; all: any label."),
-]
-SplitSeedOption = Annotated[
-    int, typer.Option(help="Chooses test and validation structures.", min=0)
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-
-
-def _parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
-    overrides: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, separator, text = pair.partition("=")
-        if not separator:
-            raise UserError(f"--set expects NAME=VALUE, found {pair!r}.")
-        try:
-            overrides[name] = json.loads(text)
-        except ValueError:
-            overrides[name] = text
-    return overrides
-
-
-def _parse_seeds(text: str) -> list[int]:
+@contextmanager
+def _interruptible() -> Iterator[None]:
     try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds expects whole numbers as 0,1,2; found {text!r}.") from None
-    if any(seed < 0 for seed in seeds):
-        raise UserError(f"Seeds are not negative; found {text!r}.")
-    return seeds
-
-
-def _parse_experiments(names: str | None) -> list[Experiment]:
-    return [get_experiment(n.strip()) for n in names.split(",")] if names is not None else table1()
-
-
-def _resolve_device(name: str) -> str:
-    """The type of a device; both engines of the command line train on this machine."""
-    from hippynn_mf.training import choose_device
-
-    return choose_device(name).type
-
-
-def _run(settings: list[RunSettings], out: Path, engine: Engine) -> list[Outcome]:
-    try:
-        return run_campaign(settings, out, engine=engine)
+        yield
     except KeyboardInterrupt:
         typer.echo("hippynn-mf: interrupted. The same command continues.", err=True)
         raise typer.Exit(130) from None
 
 
-@app.command()
-def reproduce(
+@app.command("reproduce", help="The same as campaign.")
+@app.command("campaign")
+def campaign(
     out: OutOption = Path("results"),
     data: DataOption = None,
     comp6: Comp6Option = None,
@@ -130,48 +76,91 @@ def reproduce(
     preset: PresetOption = "quick",
     set_: SetOption = None,
     experiments: Annotated[
-        str | None, typer.Option(help="Names, comma-separated. [default: all 17]")
+        str | None, typer.Option(help="Names, comma-separated. (default: all 17)")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1",
+    engine: Annotated[
+        EngineChoice, typer.Option(help="parsl; or pool, Python's own, where Parsl does not run.")
+    ] = EngineChoice.parsl,
+    site: Annotated[
+        Path | None,
+        typer.Option(help="Python file that defines a Parsl `config`. (default: this machine)"),
+    ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Runs at a time. [default: one per core; one on a GPU]", min=1),
+        typer.Option(help="Runs at a time. (default: one per GPU, or per core)", min=1),
     ] = None,
     rows: RowsOption = "common",
     split_seed: SplitSeedOption = 0,
     device: DeviceOption = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and what it costs here.")
+    ] = False,
 ) -> None:
     """Train the models of Table 1, evaluate them, and write the paper's tables and figures.
 
-    Killed or interrupted, the same command continues: finished runs are kept.
+    Killed or interrupted, the same command continues: finished runs are kept, others go on from
+    their last epoch.
 
-    Example: hippynn-mf reproduce --out results --experiments SF-CC/E,MF-DZ/EF-CC/E --seeds 0,1
+    Example: hippynn-mf campaign --out results --experiments SF-CC/E,MF-DZ/EF-CC/E --seeds 0,1
     """
+    chosen = parse_experiments(experiments)
     settings = build_settings(
-        _parse_experiments(experiments),
-        _parse_seeds(seeds),
+        chosen,
+        parse_seeds(seeds),
         data=data,
         comp6=comp6,
         comp6_keys=comp6_keys,
         energy_cut_kcal_per_mol=energy_cut,
         preset=preset,
-        overrides=_parse_overrides(set_),
+        overrides=parse_overrides(set_),
         rows=rows,
         split_seed=split_seed,
         device=device,
     )
-    if workers is None:
-        workers = 1 if _resolve_device(device) == "cuda" else available_cores()
-    outcomes = _run(settings, out, LocalPool(workers))
+    chosen_engine = make_engine(engine, site, workers, device)
+    if dry_run:
+        _print_plan(settings, out, chosen_engine)
+        return
+    with _interruptible():
+        outcomes = run_campaign(settings, out, engine=chosen_engine)
     failed = [outcome for outcome in outcomes if outcome.error]
-    if len(failed) < len(outcomes):
-        _print_tables(out, MetricChoice.rmse)
-        _print_figures(out)
+    problems: list[str | None] = []
     if failed:
-        raise UserError(
+        problems.append(
             f"{len(failed)} of {len(outcomes)} runs failed; the others are kept. First failure, "
             f"{failed[0].settings.name}, seed {failed[0].settings.seed}: {failed[0].error}"
         )
+    if len(failed) < len(outcomes):
+        numbers = parse_seeds(seeds)
+        problems.append(_print_tables(out, MetricChoice.rmse, experiments=chosen, seeds=numbers))
+        problems.append(_print_figures(out, experiments=chosen, seeds=numbers))
+    _refuse(" ".join(filter(None, problems)))
+
+
+def _print_plan(settings: list[RunSettings], out: Path, engine: Engine) -> None:
+    planned = plan_runs(settings, out)
+    unfinished = [run.settings for run in planned if run.state in ("to do", "to continue")]
+    probed = None
+    if unfinished:
+        from hippynn_mf.probing import probe
+
+        costliest = max(unfinished, key=lambda run: run.experiment.relative_cost)
+        probed = probe(costliest, n_threads=engine.n_threads)
+    typer.echo(format_plan(planned, probed, getattr(engine, "n_workers", None)))
+
+
+@app.command()
+def status(
+    directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show what the runs of a folder are doing, and why some have failed.
+
+    Example: hippynn-mf status results
+    """
+    statuses = read_status(directory)
+    typer.echo(json.dumps(plain_status(statuses), indent=2) if as_json else format_status(statuses))
 
 
 @app.command()
@@ -201,13 +190,17 @@ def train(
         comp6_keys=comp6_keys,
         energy_cut_kcal_per_mol=energy_cut,
         preset=preset,
-        overrides=_parse_overrides(set_),
+        overrides=parse_overrides(set_),
         rows=rows,
         split_seed=split_seed,
         device=device,
     )
-    _resolve_device(device)
-    for outcome in _run(settings, out, in_process):
+    from hippynn_mf.training import choose_device
+
+    choose_device(device)
+    with _interruptible():
+        outcomes = run_here(settings, out)
+    for outcome in outcomes:
         if outcome.error:
             raise UserError(f"{outcome.settings.name}: {outcome.error}")
         typer.echo(RunFolder.of(out, outcome.settings).path)
@@ -237,23 +230,33 @@ def evaluate(
 def tables(
     directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
     metric: Annotated[MetricChoice, typer.Option(help="rmse or mae.")] = MetricChoice.rmse,
+    seeds: OnlySeedsOption = None,
+    partial: PartialOption = False,
 ) -> None:
-    """Write the paper's tables 2 to 4 from finished runs, and print them.
+    """Write the paper's tables 2 to 4 and what is said about them, and print them.
+
+    A table that lacks runs is refused.
 
     Example: hippynn-mf tables results --metric mae
     """
-    _print_tables(directory, metric)
+    only = None if seeds is None else parse_seeds(seeds)
+    _refuse(_print_tables(directory, metric, seeds=only, partial=partial))
 
 
 @app.command()
 def figures(
     directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
+    seeds: OnlySeedsOption = None,
+    partial: PartialOption = False,
 ) -> None:
     """Draw the paper's figure 3, parity plots and learning curves from finished runs.
 
+    A figure 3 that lacks runs is refused.
+
     Example: hippynn-mf figures results
     """
-    _print_figures(directory)
+    only = None if seeds is None else parse_seeds(seeds)
+    _refuse(_print_figures(directory, seeds=only, partial=partial))
 
 
 @app.command()
@@ -288,20 +291,56 @@ def info(
     typer.echo(json.dumps(description, indent=2) if as_json else format_description(description))
 
 
-def _print_tables(out: Path, metric: MetricChoice) -> None:
-    for path in write_tables(out, read_results(out), metric=metric.value):
+def _print_tables(
+    out: Path,
+    metric: MetricChoice,
+    *,
+    experiments: list[Experiment] | None = None,
+    seeds: list[int] | None = None,
+    partial: bool = False,
+) -> str | None:
+    """Write the complete tables and print them; why others were not written, or None."""
+    written = write_documents(
+        out,
+        read_results(out),
+        metric=metric.value,
+        experiments=experiments,
+        seeds=seeds,
+        partial=partial,
+    )
+    for path in written.paths:
         typer.echo(path.read_text())
+    return written.refusal
 
 
-def _print_figures(out: Path) -> None:
-    paths = write_figures(out, read_results(out))
-    typer.echo(f"{len(paths)} figures in {out / 'figures'}, among them {paths[0].name}")
+def _print_figures(
+    out: Path,
+    *,
+    experiments: list[Experiment] | None = None,
+    seeds: list[int] | None = None,
+    partial: bool = False,
+) -> str | None:
+    """Draw the figures and say where; why figure 3 was not drawn, or None."""
+    written = write_complete_figures(
+        out, read_results(out), experiments=experiments, seeds=seeds, partial=partial
+    )
+    names = ", ".join(path.name for path in written.paths[:3]) or "none"
+    more = ", …" if len(written.paths) > 3 else ""
+    typer.echo(f"{len(written.paths)} figures in {out / 'figures'}: {names}{more}")
+    return written.refusal
+
+
+def _refuse(refusal: str | None) -> None:
+    if refusal:
+        raise UserError(refusal)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; wrong input prints one message and exits with code 2."""
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.WARNING)  # of what runs log for their own file, only this
+    # Parsl has a log of its own, and reports the same through the outcomes of runs.
+    terminal.addFilter(lambda record: not record.name.startswith("parsl"))
     logging.basicConfig(format="%(name)s: %(message)s", handlers=[terminal])
     ignore_import_warnings()
     try:

@@ -29,3 +29,8 @@ def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."
+
+
+def describe_error(error: BaseException) -> str:
+    """An error in one line: a UserError's message alone, others with their type before it."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

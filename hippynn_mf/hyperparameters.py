@@ -17,6 +17,9 @@ from pydantic import (
 )
 
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.levels import get_level
+
+ENERGY_RMSE_SUM = "energy_rmse_sum"  # over the heads, in kcal/mol
 
 
 class Hyperparameters(BaseModel):
@@ -68,6 +71,12 @@ class Hyperparameters(BaseModel):
         if 0 not in self.species or len(set(self.species)) < 2 or min(self.species) < 0:
             raise ValueError("species must hold 0, for padding, and atomic numbers")
         return self
+
+    @property
+    def stopping_key(self) -> str:
+        """The validation metric that chooses the best model, as runs record it."""
+        name = self.stopping_metric
+        return ENERGY_RMSE_SUM if name == "sum" else f"energy_rmse.{get_level(name).id}"
 
     def network_arguments(self) -> dict[str, Any]:
         """Arguments of hippynn's network modules."""

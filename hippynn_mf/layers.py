@@ -32,41 +32,60 @@ def refuse_other_shape(predicted: Tensor, true: Tensor) -> None:
         )
 
 
-class MaskedMSE(torch.nn.Module):
-    """Mean squared error over valid labels."""
+class MaskedAverage(torch.nn.Module):
+    """An average over valid labels: of a sum and a count, which batches can add up first."""
 
     def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
-        """Scalar, in the squared unit of the labels."""
+        """Scalar, zero without a valid label; `predicted` and `true` have one shape."""
+        return self.of_sum(*self.sum_and_count(predicted, true))
+
+    def sum_and_count(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum over a batch's valid labels, and their number. Both are scalars."""
+        raise NotImplementedError
+
+    def of_sum(self, total: Tensor, n_valid: Tensor) -> Tensor:
+        """The average over all batches, given their sums and counts added up."""
+        return total / n_valid.clamp(min=1)
+
+
+class MaskedMSE(MaskedAverage):
+    """Mean squared error over valid labels, in the squared unit of the labels."""
+
+    def sum_and_count(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the squared errors, and the number of valid labels."""
         errors, n_valid = masked_errors(predicted, true)
-        return errors.square().sum() / n_valid.clamp(min=1)
+        return errors.square().sum(), n_valid
 
 
-class MaskedMAE(torch.nn.Module):
-    """Mean absolute error over valid labels."""
+class MaskedMAE(MaskedAverage):
+    """Mean absolute error over valid labels, in the unit of the labels."""
 
-    def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
-        """Scalar, in the unit of the labels."""
+    def sum_and_count(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the absolute errors, and the number of valid labels."""
         errors, n_valid = masked_errors(predicted, true)
-        return errors.abs().sum() / n_valid.clamp(min=1)
+        return errors.abs().sum(), n_valid
 
 
 class MaskedRMSE(MaskedMSE):
-    """Root mean squared error over valid labels."""
+    """Root mean squared error over valid labels, in the unit of the labels."""
 
-    def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
-        """Scalar, in the unit of the labels; zero with zero gradient where there is no error."""
-        mean_square = super().forward(predicted, true)
+    def of_sum(self, total: Tensor, n_valid: Tensor) -> Tensor:
+        """Scalar; zero with zero gradient where there is no error."""
+        mean_square = super().of_sum(total, n_valid)
         # The root has an infinite slope at zero, which would turn a zero gradient into NaN. A
         # mean square that is NaN is not zero: a diverged model must not look perfect.
         zero = mean_square == 0
         return torch.where(zero, 0, torch.where(zero, 1, mean_square).sqrt())
 
 
-class MaskedMean(torch.nn.Module):
-    """Mean of a predicted quantity over the structures that have a label."""
+class MaskedMean(MaskedAverage):
+    """Mean of a predicted quantity over the structures that have a label.
 
-    def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
-        """Scalar, in the unit of `predicted`; `true` only says which structures are labelled."""
+    `true` only says which structures are labelled; the unit is that of `predicted`.
+    """
+
+    def sum_and_count(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum over the labelled structures, and their number."""
         refuse_other_shape(predicted, true)
         valid = torch.isfinite(true)
-        return torch.where(valid, predicted, 0).sum() / valid.sum().clamp(min=1)
+        return torch.where(valid, predicted, 0).sum(), valid.sum()

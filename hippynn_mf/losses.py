@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.hyperparameters import ENERGY_RMSE_SUM, Hyperparameters
 from hippynn_mf.levels import get_level
 from hippynn_mf.nodes import (
     Head,
@@ -16,9 +17,7 @@ from hippynn_mf.nodes import (
     MaskedRMSELoss,
 )
 
-# Validation metrics beside those of single levels: names by which a best model can be chosen.
-LOSS = "loss"
-ENERGY_RMSE_SUM = "energy_rmse_sum"
+LOSS = "loss"  # a validation metric beside those of the levels
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,13 @@ def build_metrics(heads: Heads, loss: Any) -> dict[str, Any]:
     return metrics
 
 
-def stopping_metric_name(name: str, heads: Heads) -> str:
-    """The validation metric that chooses the best model: `sum`, or the label or id of a level.
+def stopping_metric_name(hyperparameters: Hyperparameters, heads: Heads) -> str:
+    """The validation metric that chooses the best model: of `sum`, or of one of the levels.
 
-    Raises UserError listing the choices for any other name.
+    Raises UserError listing the choices if the stopping metric is anything else.
     """
-    if name == "sum":
-        return ENERGY_RMSE_SUM
+    name = hyperparameters.stopping_metric
     choices = ["sum", *(text for level in heads.levels for text in (level.label, level.id))]
     if name not in choices:
         raise UserError(unknown_name_message("stopping criterion", name, choices))
-    return f"energy_rmse.{get_level(name).id}"
+    return hyperparameters.stopping_key

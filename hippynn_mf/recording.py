@@ -1,21 +1,17 @@
-"""What a training leaves in its run folder while it goes on: metrics, best parameters, a log."""
+"""What a training leaves in its run folder while it goes on: metrics of every epoch, and a log."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import hippynn
-import torch
 from hippynn.experiment.metric_tracker import MetricTracker
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.files import replace_when_complete
-from hippynn_mf.models import Model
 from hippynn_mf.runs import RunFolder
 
 
@@ -35,25 +31,7 @@ class EpochRecord:
                 "Lower learning_rate, or look for absurd labels with 'hippynn-mf data info'."
             )
         record = {"epoch": epoch, "best": better, "wall_s": self.tracker.epoch_times[-1], **metrics}
-        with self.folder.file("epochs.jsonl").open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
-
-
-class BestModel:
-    """Writes the parameters whenever an epoch is the best so far.
-
-    hippynn sets `best_model` only after its callbacks, so the current parameters are written.
-    """
-
-    def __init__(self, folder: RunFolder, model: Model) -> None:
-        self.folder = folder
-        self.model = model
-
-    def __call__(self, epoch: int, better: bool) -> None:
-        """Write the parameters if this epoch is the best so far."""
-        if better:
-            with replace_when_complete(self.folder.file("model.pt")) as partial:
-                torch.save(self.model.parameters.state_dict(), partial)
+        self.folder.append_epoch(record)
 
 
 @contextlib.contextmanager

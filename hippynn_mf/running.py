@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from hippynn_mf.checkpoints import Checkpoints
 from hippynn_mf.data.database import TrainingDatabase, build_database
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
-from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.errors import UserError, describe_error, errors_about
 from hippynn_mf.evaluation import evaluate_model, load_comp6, reference_labels
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import Labels, join_labels, plain_labels
 from hippynn_mf.losses import stopping_metric_name
 from hippynn_mf.models import Model, build_model
-from hippynn_mf.recording import BestModel, EpochRecord, logged_to
-from hippynn_mf.runs import RunFolder, RunSettings
-from hippynn_mf.training import choose_device, train_model
+from hippynn_mf.recording import EpochRecord, logged_to
+from hippynn_mf.runs import FAILURE, RunFolder, RunSettings
+from hippynn_mf.training import choose_device, continue_training, prepare_training
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +43,38 @@ def train_run(settings: RunSettings, out: Path) -> RunFolder:
         return folder
     device = choose_device(settings.device)
     labels = settings.experiment.resolved_labels
+    refuse_changed_files(settings)
     torch.manual_seed(settings.seed)
     model = build_model(settings.hyperparameters, labels)
-    stopping_metric_name(settings.hyperparameters.stopping_metric, model.heads)
-    parts, database = _load_inputs(settings, model, labels)
+    stopping_metric_name(settings.hyperparameters, model.heads)
+    parts, database = load_inputs(settings, model, labels)
 
     with folder.locked():
+        if folder.is_finished:  # by a process that this one has waited for
+            return folder
         folder.prepare(settings, facts=_facts(parts, labels, device))
-        for name in ("epochs.jsonl", "model.pt"):  # of a run that was killed
-            folder.file(name).unlink(missing_ok=True)
+        folder.file(FAILURE).unlink(missing_ok=True)
         write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
-        _train_in(folder, settings, model, database, parts["test"], device)
+        with logged_to(folder.file("log.txt")), _failures_noted(folder):
+            _train_in(folder, settings, model, database, parts["test"], device)
     return folder
+
+
+@contextmanager
+def _failures_noted(folder: RunFolder) -> Iterator[None]:
+    """Leave in the folder why a training ended early."""
+    try:
+        yield
+    except Exception as error:
+        with suppress(OSError):  # which may be what ended it
+            log.info("failed", exc_info=not isinstance(error, UserError))
+            folder.write_failure(describe_error(error))
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise UserError(
+                f"The disk of {folder.path} is full. Make room; the same command continues after "
+                f"epoch {folder.n_epochs}."
+            ) from None
+        raise
 
 
 def _train_in(
@@ -64,24 +86,35 @@ def _train_in(
     device: torch.device,
 ) -> None:
     """Train, evaluate and write everything that a prepared run folder still lacks."""
-    with logged_to(folder.file("log.txt")):
-        interaction = settings.hyperparameters.interaction
-        log.info(
-            "%s, seed %d, on %s, %s interaction", settings.name, settings.seed, device, interaction
-        )
-        start = time.perf_counter()
-        train_model(
-            model,
-            database,
-            settings.hyperparameters,
-            device=device,
-            callbacks=lambda tracker: [EpochRecord(folder, tracker), BestModel(folder, model)],
-        )
-        seconds = time.perf_counter() - start
-        load_best(model, folder)
-        metrics, predictions = evaluate_model(model, settings, test, device=device)
-        metrics["training"] = {"wall_s": seconds, "n_epochs": folder.n_epochs}
-        write_results(folder, metrics, predictions)
+    interaction = settings.hyperparameters.interaction
+    log.info(
+        "%s, seed %d, on %s, %s interaction", settings.name, settings.seed, device, interaction
+    )
+    training = prepare_training(model, database, settings.hyperparameters, device=device)
+    checkpoints = Checkpoints(folder, training)
+    checkpoints.restore()
+    continue_training(training, [EpochRecord(folder, training.tracker), checkpoints])
+    checkpoints.write_best()
+    load_best(model, folder)
+    metrics, predictions = evaluate_model(model, settings, test, device=device)
+    metrics["training"] = {
+        "wall_s": sum(training.tracker.epoch_times),
+        "n_epochs": folder.n_epochs,
+    }
+    write_results(folder, metrics, predictions)
+    checkpoints.remove()
+
+
+def refuse_changed_files(settings: RunSettings) -> None:
+    """Raise UserError if a file is not any more what it was when the settings were made."""
+    for name in ("data", "comp6"):
+        source = getattr(settings, name)
+        if source is not None and (found := file_hash(source.path)) != source.sha256:
+            raise UserError(
+                f"{source.path} has changed since the campaign began: its SHA-256 was "
+                f"{source.sha256[:12]}… and is {found[:12]}…. Restore the file; what is trained "
+                "so far is kept."
+            )
 
 
 def check_inputs(runs: Sequence[RunSettings]) -> None:
@@ -97,9 +130,9 @@ def check_inputs(runs: Sequence[RunSettings]) -> None:
         hyperparameters = group[0].hyperparameters
         for settings in group:
             heads = build_model(hyperparameters, settings.experiment.resolved_labels).heads
-            stopping_metric_name(hyperparameters.stopping_metric, heads)
+            stopping_metric_name(hyperparameters, heads)
         labels = join_labels(*(settings.experiment.resolved_labels for settings in group))
-        _load_inputs(group[0], build_model(hyperparameters, labels), labels)
+        load_inputs(group[0], build_model(hyperparameters, labels), labels)
 
 
 def _load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structures]:
@@ -113,7 +146,7 @@ def _load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structure
     )
 
 
-def _load_inputs(
+def load_inputs(
     settings: RunSettings, model: Model, labels: Labels
 ) -> tuple[Mapping[str, Structures], TrainingDatabase]:
     """Structures of every split and their database; refuses all wrong data, COMP6 included."""

@@ -5,9 +5,12 @@
 - `experiment.json`: every setting, the data's hashes, versions; written first
 - `split.npz`: positions in the file of the train, valid and test conformers
 - `epochs.jsonl`: validation metrics after every epoch
+- `checkpoint.pt`, `checkpoint-previous.pt`: the training after its last two epochs, see
+  `checkpoints.py`; removed when the run is finished
 - `model.pt`: parameters of the best epoch (a state dict, loadable without running code)
 - `predictions.npz`: predictions on the test and COMP6 structures
 - `metrics.json`: errors with their units; written last, so its presence means finished
+- `failure.txt`: why the last attempt ended early, if it did
 - `log.txt`: everything that was logged or printed
 """
 
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +34,13 @@ from hippynn_mf.experiment import Experiment
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.levels import get_level
+from hippynn_mf.metrics_schema import validate_metrics
 
 FORMAT = 1
+FAILURE = "failure.txt"
+LOCK_WAIT_SECONDS = 10.0
+
+RunKey = tuple[str, int]
 
 
 class DataSource(BaseModel):
@@ -68,6 +76,11 @@ class RunSettings(BaseModel):
     data: DataSource
     comp6: Comp6Source | None
     device: str
+
+    @property
+    def key(self) -> RunKey:
+        """What tells the run from others of its campaign."""
+        return self.slug, self.seed
 
     @property
     def experiment(self) -> Experiment:
@@ -136,19 +149,43 @@ class RunFolder:
             raise UserError(f"{self.file('experiment.json')} is damaged: {error}") from None
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, wait_s: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
         """Hold the folder for this process; a UserError if another process trains in it.
 
-        The operating system frees the lock when the process ends, however it ends.
+        The operating system frees the lock when the process ends, however it ends. Waiting for it a
+        little lets the workers of a killed campaign end first.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.file(".lock"), timeout=0):
+            with FileLock(self.file(".lock"), timeout=wait_s):
                 yield
         except Timeout:
             raise UserError(
                 f"Another process is training {self.path}. Wait for it, or choose another --out."
             ) from None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process trains in the folder now."""
+        if not self.file(".lock").exists():
+            return False
+        try:
+            with FileLock(self.file(".lock"), timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def write_failure(self, message: str) -> None:
+        """Leave what ended the run, which the next attempt removes."""
+        with replace_when_complete(self.file(FAILURE)) as partial:
+            partial.write_text(message + "\n")
+
+    def read_failure(self) -> str | None:
+        """What ended the last attempt, None if nothing did."""
+        try:
+            return self.file(FAILURE).read_text().strip()
+        except FileNotFoundError:
+            return None
 
     def prepare(self, settings: RunSettings, facts: dict[str, Any]) -> None:
         """Create the folder, or check that it belongs to the same settings; write them first.
@@ -165,7 +202,16 @@ class RunFolder:
         """Raise UserError if the folder holds a run with other settings."""
         if not self.file("experiment.json").exists():
             return
-        differences = settings.differences(self.read_settings())
+        stored = self.read_settings()
+        for name in ("data", "comp6"):
+            before, now = getattr(stored, name), getattr(settings, name)
+            if before and now and before.path == now.path and before.sha256 != now.sha256:
+                raise UserError(
+                    f"{now.path} has changed since {self.path} began: its SHA-256 was "
+                    f"{before.sha256[:12]}… and is {now.sha256[:12]}…. Restore the file, or choose "
+                    "another --out."
+                )
+        differences = settings.differences(stored)
         if differences:
             raise UserError(
                 f"{self.path} holds another run: {'; '.join(differences)}. Choose another --out, "
@@ -173,19 +219,45 @@ class RunFolder:
             )
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write `metrics.json`, which marks the run as finished."""
+        """Write `metrics.json`, which marks the run as finished.
+
+        Raises UserError naming the field if they are not what `metrics_schema` describes.
+        """
+        validate_metrics(metrics, self.file("metrics.json"))
         write_json(self.file("metrics.json"), metrics)
 
     def read_metrics(self) -> dict[str, Any]:
-        """The run's metrics."""
-        return read_json(self.file("metrics.json"))
+        """The run's metrics, checked by `metrics_schema`; a UserError naming file and field."""
+        content = read_json(self.file("metrics.json"))
+        validate_metrics(content, self.file("metrics.json"))
+        return content
 
     def read_epochs(self) -> list[dict[str, Any]]:
         """Metrics of every epoch: `{"epoch": n, "train": {...}, "valid": {...}}`."""
         path = self.file("epochs.jsonl")
         if not path.exists():
             raise UserError(f"No {path.name} in {self.path}; train the run again.")
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        lines = path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be cut
+
+    def read_log(self, n_lines: int) -> list[str]:
+        """The last lines of the run's log."""
+        try:
+            return self.file("log.txt").read_text().splitlines()[-n_lines:]
+        except FileNotFoundError:
+            return []
+
+    def append_epoch(self, record: dict[str, Any]) -> None:
+        """Add the metrics of one epoch."""
+        with self.file("epochs.jsonl").open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def write_epochs(self, records: Sequence[dict[str, Any]]) -> None:
+        """Replace the metrics of all epochs."""
+        with replace_when_complete(self.file("epochs.jsonl")) as partial:
+            partial.write_text("".join(json.dumps(record) + "\n" for record in records))
 
     def read_predictions(self) -> dict[str, np.ndarray]:
         """Predictions and references on the test and COMP6 structures, by name."""

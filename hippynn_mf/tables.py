@@ -1,142 +1,198 @@
-"""The paper's tables 2 to 4 from finished runs, as Markdown."""
+"""The paper's tables 2 to 4, and its discussion of low-level forces, from finished runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-import numpy as np
-
+from hippynn_mf.columns import (
+    Column,
+    LowLevel,
+    Metric,
+    PublishedNumber,
+    RowSpec,
+    TableSpec,
+    comp6_delta_e,
+    comp6_force,
+    heldout_energy,
+    heldout_force,
+)
+from hippynn_mf.completeness import Written, missing_runs
+from hippynn_mf.ensemble_metrics import EnsembleRecord, find_ensembles
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment, table1
 from hippynn_mf.files import replace_when_complete
-from hippynn_mf.levels import CC, MP2, TZ, Level
-from hippynn_mf.results import FEWEST_FOR_INTERVAL, Results, summarize
+from hippynn_mf.levels import CC, DZ, MP2, TZ
+from hippynn_mf.results import Results
+from hippynn_mf.runs import write_json
+from hippynn_mf.table_data import build_table
+from hippynn_mf.table_text import format_document
 
-Metric = Literal["rmse", "mae"]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of results: its heading, and where runs keep its metric (`{}` is rmse or mae)."""
-
-    heading: str
-    unit: str
-    path: tuple[str, ...]
-
-    def metric_path(self, metric: Metric) -> tuple[str, ...]:
-        """Path of keys into `metrics.json`."""
-        return tuple(part.format(metric) for part in self.path)
-
-
-def heldout_energy(level: Level) -> Column:
-    """Energy error on the held-out structures against a level."""
-    path = ("heldout", level.id, "energy_{}_kcal_per_mol")
-    return Column(f"energy, held-out {level.label}", "kcal/mol", path)
-
-
-def heldout_force(level: Level) -> Column:
-    """Force error on the held-out structures against a level."""
-    path = ("heldout", level.id, "force_{}_kcal_per_mol_per_angstrom")
-    return Column(f"force, held-out {level.label}", "kcal/mol/Å", path)
-
-
-def comp6_force(level: Level) -> Column:
-    """Force error on COMP6 against a level."""
-    path = ("comp6", level.id, "force_{}_kcal_per_mol_per_angstrom")
-    return Column(f"force, COMP6 {level.label}", "kcal/mol/Å", path)
-
-
-def comp6_delta_e(level: Level) -> Column:
-    """Conformer energy error on COMP6 against a level."""
-    path = ("comp6", level.id, "delta_e_{}_kcal_per_mol")
-    return Column(f"ΔE, COMP6 {level.label}", "kcal/mol", path)
-
-
-# Number in the paper → its two columns. The rows are the experiments that published there.
-TABLES: dict[int, tuple[Column, Column]] = {
-    2: (heldout_energy(TZ), heldout_force(TZ)),
-    3: (heldout_energy(MP2), comp6_force(MP2)),
-    4: (heldout_energy(CC), comp6_delta_e(CC)),
+# Number in the paper → its two columns, and the single-fidelity model that it compares with. The
+# rows are the experiments that published there.
+TABLES: dict[int, tuple[tuple[Column, Column], str]] = {
+    2: ((heldout_energy(TZ), heldout_force(TZ)), "SF-TZ/E"),
+    3: ((heldout_energy(MP2), comp6_force(MP2)), "SF-MP2/E"),
+    4: ((heldout_energy(CC), comp6_delta_e(CC)), "SF-CC/E"),
 }
+
+# The paper's discussion: held-out DZ force RMSEs of models that learn DZ forces.
+DZ_FORCE_MODEL = "SF-DZ/EF"
+PUBLISHED_DZ_FORCES = {
+    DZ_FORCE_MODEL: 3.17,
+    "MF-DZ/EF-TZ/E": 3.95,
+    "MF-DZ/EF-MP2/E": 3.91,
+    "MF-DZ/EF-CC/E": 3.76,
+}
+# The paper's test case two: RMSE between the DZ and the MP2 forces of COMP6.
+PUBLISHED_DZ_TO_MP2_FORCES = 5.9
+
+
+def paper_table(number: int, experiments: Sequence[Experiment]) -> TableSpec:
+    """One of tables 2 to 4, with those of the experiments that published there."""
+    columns, reference = TABLES[number]
+    return TableSpec(
+        title=f"Table {number}: {columns[0].heading}; {columns[1].heading}",
+        columns=columns,
+        rows=_published_rows(number, experiments, (0, 1)),
+        reference=reference,
+    )
+
+
+def low_level_tables(experiments: Sequence[Experiment]) -> list[TableSpec]:
+    """The low-level comparisons of the paper's discussion, and the same for its other tables."""
+    names = {experiment.name for experiment in experiments}
+    forces = "the DZ forces themselves"
+    return [
+        TableSpec(
+            title="What a second level costs the forces of the first: DZ forces, held-out",
+            columns=(heldout_force(DZ),),
+            rows=tuple(
+                RowSpec(name, (PublishedNumber(value=value, half_width=None),))
+                for name, value in PUBLISHED_DZ_FORCES.items()
+                if name in names
+            ),
+            reference=DZ_FORCE_MODEL,
+        ),
+        TableSpec(
+            title="Are a model's TZ forces nearer to TZ than DZ forces are? Held-out",
+            columns=(heldout_force(TZ),),
+            rows=_published_rows(2, experiments, (1,)),
+            reference=LowLevel(DZ, forces, (None,)),
+        ),
+        TableSpec(
+            title="Are a model's MP2 forces nearer to MP2 than DZ forces are? COMP6",
+            columns=(comp6_force(MP2),),
+            rows=_published_rows(3, experiments, (1,)),
+            reference=LowLevel(DZ, forces, (PUBLISHED_DZ_TO_MP2_FORCES,)),
+        ),
+        TableSpec(
+            title="Are a model's CC conformer energies nearer to CC than those of DZ are? COMP6",
+            columns=(comp6_delta_e(CC),),
+            rows=_published_rows(4, experiments, (1,)),
+            reference=LowLevel(DZ, "the DZ energies themselves", (None,)),
+        ),
+    ]
+
+
+def _published_rows(
+    number: int, experiments: Sequence[Experiment], columns: Sequence[int]
+) -> tuple[RowSpec, ...]:
+    """The experiments published in a table, with the numbers of some of its two columns."""
+    rows = []
+    for experiment in experiments:
+        if experiment.published and experiment.published.table == number:
+            both = (experiment.published.energy, experiment.published.other)
+            numbers = [both[column] for column in columns]
+            published = tuple(PublishedNumber(value=v, half_width=w) for v, w in numbers)
+            rows.append(RowSpec(experiment.name, published))
+    return tuple(rows)
+
+
+def published_value(name: str, column: Column) -> float | None:
+    """The paper's mean RMSE of an experiment in a column, None where its main text has none."""
+    chosen = table1()
+    for spec in (*(paper_table(number, chosen) for number in TABLES), *low_level_tables(chosen)):
+        if column in spec.columns:
+            for row in spec.rows:
+                number = row.published[spec.columns.index(column)]
+                if row.name == name and number is not None:
+                    return number.value
+    return None
 
 
 def format_table(
     number: int, results: Results, metric: Metric, experiments: Sequence[Experiment]
 ) -> str:
-    """One of the paper's tables as Markdown, with the published RMSEs in their own columns.
+    """One of the paper's tables as Markdown, of the runs that are there; it names those missing."""
+    spec = paper_table(number, experiments)
+    ensembles = find_ensembles(results, [row.name for row in spec.rows])
+    missing = missing_runs(results, [row.name for row in spec.rows])
+    return format_document([build_table(spec, results, ensembles, metric, missing)])
 
-    Runs that are missing or unfinished are named below the table, never averaged over.
+
+def write_complete_tables(
+    out: Path,
+    results: Results,
+    *,
+    metric: Metric = "rmse",
+    experiments: Sequence[Experiment] | None = None,
+    seeds: Sequence[int] | None = None,
+    partial: bool = False,
+) -> Written:
+    """Write `table2` to `table4` and `low-level-forces` below `out/tables`, as `.md` and `.json`.
+
+    A document is written if the runs of all its rows are finished, for `seeds` or for all seeds
+    that any of its rows has; otherwise it is left as it was, and the result says what it lacks.
+    With `experiments`, only those are rows, and documents without one are skipped. With
+    `partial`, documents are written of what is there, and name what is missing. Files of MAEs are
+    called `…-mae`.
     """
-    columns = TABLES[number]
-    rows = [e for e in experiments if e.published and e.published.table == number]
-    present = [e for e in rows if e.name in results.by_name]
-    heading = ["model", "seeds"]
-    for column in columns:
-        heading.append(f"{column.heading} ({column.unit})")
-        if metric == "rmse":
-            heading.append("published")
-    lines = [_row(heading), _row(["---"] * len(heading))]
-    for experiment in present:
-        assert experiment.published is not None
-        cells = [experiment.name, str(len(results.by_name[experiment.name]))]
-        published = (experiment.published.energy, experiment.published.other)
-        for column, (mean, half_width) in zip(columns, published, strict=True):
-            cells.append(summarize(results.values(experiment.name, *column.metric_path(metric))))
-            if metric == "rmse":
-                cells.append(f"{mean:.2f} ± {half_width:.2f}")
-        lines.append(_row(cells))
-    title = f"## Table {number}: {metric.upper()} of {columns[0].heading}; {columns[1].heading}"
-    notes = [*_label_notes(columns, rows, results, metric), *_notes(rows, results)]
-    return "\n".join([title, "", *lines, "", *notes]) + "\n"
+    if metric not in get_args(Metric):
+        raise UserError(unknown_name_message("metric", metric, get_args(Metric)))
+    chosen = table1() if experiments is None else experiments
+    documents: dict[str, list[TableSpec]] = {
+        f"table{number}": [paper_table(number, chosen)] for number in TABLES
+    }
+    documents["low-level-forces"] = low_level_tables(chosen)
+    if seeds is not None:
+        results = results.only(seeds)
+    written = Written(out)
+    ensembles: dict[str, EnsembleRecord] = {}
+    for document, specs in documents.items():
+        specs = [spec for spec in specs if spec.rows]
+        names = list(dict.fromkeys(row.name for spec in specs for row in spec.rows))
+        missing = missing_runs(results, names, seeds)
+        stem = document if metric == "rmse" else f"{document}-{metric}"
+        if missing and not partial:
+            written.lacking[f"tables/{stem}.md"] = missing
+        elif specs:
+            new = [name for name in names if name not in ensembles]
+            ensembles |= find_ensembles(results, new, are_all=seeds is None)
+            path = out / "tables" / f"{stem}.md"
+            _write_document(path, specs, results, ensembles, metric, seeds)
+            written.paths.append(path)
+    return written
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _label_notes(
-    columns: Sequence[Column], rows: Sequence[Experiment], results: Results, metric: Metric
-) -> list[str]:
-    """How large the labels are: what an error has to be compared with."""
-    notes = []
-    for column in columns:
-        name = column.path[-1].replace("_{}_", "_label_rms_")
-        values = [v for row in rows for v in results.values(row.name, *column.path[:-1], name)]
-        if metric == "rmse" and values:
-            size = f"{np.mean(values):.2f} {column.unit}"
-            notes.append(f"- {column.heading}: predicting zero has an RMSE of {size}.")
-    return notes
-
-
-def _notes(rows: Sequence[Experiment], results: Results) -> list[str]:
-    present = [result for e in rows for result in results.by_name.get(e.name, [])]
-    notes = []
-    missing = [e.name for e in rows if e.name not in results.by_name]
-    if missing:
-        notes.append(f"- Not trained: {', '.join(missing)}.")
-    seeds = sorted({result.settings.seed for result in present})
-    for e in rows:
-        have = {result.settings.seed for result in results.by_name.get(e.name, [])}
-        if e.name not in missing and have != set(seeds):
-            notes.append(f"- {e.name} lacks seeds {sorted(set(seeds) - have)}.")
-    unfinished = [run for run in results.unfinished if run.split(",")[0] in {e.name for e in rows}]
-    if unfinished:
-        notes.append(f"- Unfinished: {'; '.join(unfinished)}.")
-    if present:
-        settings = present[0].settings
-        fewest = min(len(results.by_name[e.name]) for e in rows if e.name in results.by_name)
-        spread = "mean ± 95 % interval over seeds (t)"
-        if fewest < FEWEST_FOR_INTERVAL:
-            spread += ", mean and range for fewer than three seeds"
-        notes.append(
-            f"- {spread}; rows: {settings.rows}; preset: {settings.preset}; data: "
-            f"{settings.data.path.name} (SHA-256 {settings.data.sha256[:12]}), split seed "
-            f"{settings.split_seed}. Published numbers: eight seeds on the real ANI-1x and COMP6."
-        )
-    return notes
+def _write_document(
+    path: Path,
+    specs: Sequence[TableSpec],
+    results: Results,
+    ensembles: Mapping[str, EnsembleRecord],
+    metric: Metric,
+    seeds: Sequence[int] | None,
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tables = []
+    for spec in specs:
+        missing = missing_runs(results, [row.name for row in spec.rows], seeds)
+        tables.append(build_table(spec, results, ensembles, metric, missing))
+    content = {"tables": [table.model_dump(mode="json") for table in tables]}
+    write_json(path.with_suffix(".json"), content)
+    with replace_when_complete(path) as unfinished:
+        unfinished.write_text(format_document(tables))
 
 
 def write_tables(
@@ -145,16 +201,11 @@ def write_tables(
     *,
     metric: Metric = "rmse",
     experiments: Sequence[Experiment] | None = None,
+    seeds: Sequence[int] | None = None,
+    partial: bool = False,
 ) -> list[Path]:
-    """Write `out/tables/table2.md` to `table4.md` (`…-mae.md` for MAEs); returns their paths."""
-    if metric not in get_args(Metric):
-        raise UserError(unknown_name_message("metric", metric, get_args(Metric)))
-    folder = out / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number in TABLES:
-        path = folder / f"table{number}{'' if metric == 'rmse' else '-' + metric}.md"
-        with replace_when_complete(path) as partial:
-            partial.write_text(format_table(number, results, metric, experiments or table1()))
-        paths.append(path)
-    return paths
+    """`write_complete_tables` with a UserError for what lacks runs; returns the Markdown files."""
+    written = write_complete_tables(
+        out, results, metric=metric, experiments=experiments, seeds=seeds, partial=partial
+    )
+    return written.require()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from hippynn.experiment import assemble_for_training
+from hippynn.experiment.assembly import TrainingModules
 from hippynn.experiment.controllers import PatienceController, RaiseBatchSizeOnPlateau
 from hippynn.experiment.metric_tracker import MetricTracker
 from hippynn.experiment.routines import SetupParams, setup_training, training_loop
@@ -41,19 +43,41 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class Training:
+    """Everything that changes while a model is trained, and its database."""
+
+    model: Model
+    modules: TrainingModules
+    database: TrainingDatabase
+    controller: PatienceController
+    tracker: MetricTracker
+
+
 def train_model(
     model: Model,
     database: TrainingDatabase,
     hyperparameters: Hyperparameters,
     *,
     device: torch.device | str = "cpu",
-    callbacks: Callable[[MetricTracker], list[EpochCallback]] = lambda tracker: [],
 ) -> MetricTracker:
     """Train a model with hippynn's training loop; returns hippynn's metric tracker.
 
-    The best parameters by the stopping metric are in the tracker's `best_model`. `callbacks`
-    makes the functions to call with (epoch, whether it is the best so far) after every epoch.
+    The best parameters by the stopping metric are in the tracker's `best_model`.
     """
+    training = prepare_training(model, database, hyperparameters, device=device)
+    continue_training(training, [])
+    return training.tracker
+
+
+def prepare_training(
+    model: Model,
+    database: TrainingDatabase,
+    hyperparameters: Hyperparameters,
+    *,
+    device: torch.device | str = "cpu",
+) -> Training:
+    """Fit the atomic energies, and assemble loss, metrics, optimizer and schedule of a training."""
     heads = model.heads
     weights = LossWeights(
         energy=hyperparameters.energy_weight,
@@ -67,7 +91,9 @@ def train_model(
     if hyperparameters.precompute_pairs:
         modules = precompute_pairs(modules, database)
 
-    parameters = [p for p in modules.model.parameters() if p.requires_grad]
+    # In an order that does not depend on the process, as that of hippynn's graph does: the
+    # optimizer's part of a checkpoint knows parameters by their place.
+    parameters = [p for p in model.parameters.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=hyperparameters.learning_rate, fused=True)
     controller = PatienceController(
         optimizer=optimizer,
@@ -75,26 +101,32 @@ def train_model(
         batch_size=hyperparameters.batch_size,
         eval_batch_size=hyperparameters.eval_batch_size,
         max_epochs=hyperparameters.max_epochs,
-        stopping_key=stopping_metric_name(hyperparameters.stopping_metric, heads),
+        stopping_key=stopping_metric_name(hyperparameters, heads),
         fraction_train_eval=hyperparameters.fraction_train_eval,
         termination_patience=hyperparameters.termination_patience,
     )
     modules, controller, tracker = setup_training(
         modules, SetupParams(controller=controller, device=device)
     )
+    return Training(model, modules, database, controller, tracker)
+
+
+def continue_training(training: Training, callbacks: Sequence[EpochCallback]) -> None:
+    """Run hippynn's loop to the end; `callbacks` get (epoch, whether it is the best so far)."""
+    if training.controller.current_epoch >= training.controller.max_epochs:
+        return  # of a training that was complete; the loop would add an epoch
     training_loop(
-        training_modules=modules,
-        database=database,
-        controller=controller,
-        metric_tracker=tracker,
-        callbacks=callbacks(tracker),
+        training_modules=training.modules,
+        database=training.database,
+        controller=training.controller,
+        metric_tracker=training.tracker,
+        callbacks=list(callbacks),
         batch_callbacks=None,
         store_all_better=False,
         store_best=False,
         store_every=0,
         quiet=False,
     )
-    return tracker
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters) -> Any:
@@ -112,3 +144,11 @@ def build_scheduler(optimizer: torch.optim.Optimizer, hyperparameters: Hyperpara
             factor=0.5,
             patience=hyperparameters.patience,
         )
+
+
+def load_controller(controller: PatienceController, state: dict[str, Any]) -> None:
+    """Restore hippynn's controller, its optimizer and its schedulers."""
+    controller.load_state_dict(state)
+    for scheduler, stored in zip(controller.scheduler_list, state["scheduler"], strict=True):
+        if "best_metric" in stored:  # which hippynn 0.1.3 restores from "boredom"
+            scheduler.best_metric = stored["best_metric"]

@@ -22,6 +22,8 @@ TINY = {
     "dist_soft_min": 0.5,
     "max_epochs": 1,
 }
+# Tiny runs are faster without compiling kernels for each worker process.
+NO_COMPILER = {"HIPPYNN_USE_CUSTOM_KERNELS": "false", "TORCHDYNAMO_DISABLE": "1"}
 TINY_OPTIONS = [text for name, value in TINY.items() for text in ("--set", f"{name}={value}")]
 
 
@@ -48,6 +50,59 @@ def make_settings(name: str, seed: int = 0, **changes: Any) -> RunSettings:
         "device": "cpu",
     }
     return RunSettings(**(values | changes))
+
+
+def heldout_errors(
+    energy: float | None = None, force: float | None = None, label_rms: float = 30.0
+) -> dict[str, Any]:
+    """Held-out errors against a level; MAEs are half the RMSEs."""
+    errors: dict[str, Any] = {
+        "energy_rmse_kcal_per_mol": energy,
+        "energy_mae_kcal_per_mol": energy and energy / 2,
+        "force_rmse_kcal_per_mol_per_angstrom": force,
+        "force_mae_kcal_per_mol_per_angstrom": force and force / 2,
+    }
+    if energy is None:
+        errors["energy_reason"] = "no planted energies"
+    else:
+        errors["n_energies"] = 7
+    return errors | _force_facts(force, label_rms)
+
+
+def comp6_errors(
+    force: float | None = None, delta_e: float | None = None, label_rms: float = 30.0
+) -> dict[str, Any]:
+    """COMP6 errors against a level; MAEs are half the RMSEs."""
+    errors: dict[str, Any] = {
+        "predicted_by": "wb97x_dz",
+        "cut_by": None,
+        "n_conformers": 4,
+        "delta_e_rmse_kcal_per_mol": delta_e,
+        "delta_e_mae_kcal_per_mol": delta_e and delta_e / 2,
+        "force_rmse_kcal_per_mol_per_angstrom": force,
+        "force_mae_kcal_per_mol_per_angstrom": force and force / 2,
+    }
+    if delta_e is None:
+        errors["delta_e_reason"] = "no planted conformers"
+    else:
+        errors |= {"n_pairs": 6, "delta_e_label_rms_kcal_per_mol": 8.0}
+    return errors | _force_facts(force, label_rms)
+
+
+def _force_facts(force: float | None, label_rms: float) -> dict[str, Any]:
+    if force is None:
+        return {"force_reason": "no planted forces"}
+    name = "force_label_rms_kcal_per_mol_per_angstrom"
+    return {name: label_rms, "n_force_components": 9}
+
+
+def run_metrics(
+    heldout: dict[str, Any] | None = None,
+    comp6: dict[str, Any] | None = None,
+    cross: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Metrics of a run, by default of nothing."""
+    return {"heldout": heldout or {}, "cross": cross or {}, "comp6": comp6}
 
 
 def make_run(

@@ -10,8 +10,8 @@ import pytest
 import torch
 from made_runs import TINY_OPTIONS, exit_code, files_below
 
-from hippynn_mf.campaign import LocalPool
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
+from hippynn_mf.engines import LocalPool, ParslSite
 from hippynn_mf.experiment import get_experiment
 from hippynn_mf.models import build_model
 from hippynn_mf.runs import RunFolder
@@ -27,8 +27,9 @@ def no_training(monkeypatch):
     def started(*arguments, **options):
         pytest.fail("training started")
 
-    monkeypatch.setattr("hippynn_mf.running.train_model", started)
-    monkeypatch.setattr(LocalPool, "__call__", started)
+    monkeypatch.setattr("hippynn_mf.running.prepare_training", started)
+    monkeypatch.setattr(ParslSite, "open", started)
+    monkeypatch.setattr(LocalPool, "open", started)
 
 
 @pytest.fixture

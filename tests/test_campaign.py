@@ -1,44 +1,74 @@
-import json
-import multiprocessing
 import os
-import subprocess
-import sys
-import time
-from concurrent.futures import ProcessPoolExecutor
+import pickle
+from collections import Counter
+from concurrent.futures import BrokenExecutor, Future
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from made_runs import TINY, TINY_OPTIONS, files_below
+from made_runs import NO_COMPILER, TINY, files_below, make_settings, run_metrics
+from planted import write_ani1x
 
 from hippynn_mf import levels
-from hippynn_mf.campaign import LocalPool, Outcome, in_process, run_campaign, start_worker
+from hippynn_mf.campaign import Outcome, execute_in_worker, run_campaign, run_here
+from hippynn_mf.engines import LocalPool, ParslSite
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import get_experiment
-from hippynn_mf.runs import RunFolder
+from hippynn_mf.owner import Owner
+from hippynn_mf.running import train_run
+from hippynn_mf.runs import RunFolder, RunSettings
 from hippynn_mf.settings import build_settings
 
 NAMES = ("SF-CC/E", "MF-DZ/EF-CC/E", "SF-DZ/E")
-# Tiny runs are faster without compiling kernels for each worker process.
-NO_COMPILER = {"HIPPYNN_USE_CUSTOM_KERNELS": "false", "TORCHDYNAMO_DISABLE": "1"}
 
 
 class FakeEngine:
-    """Finishes runs without training, the last first; those named in `failing` fail."""
+    """Finishes runs without training, the last first.
 
-    def __init__(self, failing=()):
+    Those named in `failing` fail; `losses` says how often the worker of an experiment is lost, and
+    `n_epochs` how many epochs each attempt leaves behind.
+    """
+
+    n_threads = 1
+
+    def __init__(self, failing=(), losses=None, n_epochs=0, error=RuntimeError, n_at_once=None):
         self.failing = failing
+        self.losses = dict(losses or {})
+        self.n_epochs = n_epochs
+        self.error = error
+        self.n_at_once = n_at_once
         self.started = []
+        self.n_opened = 0
 
-    def __call__(self, runs, out):
-        for settings in reversed(runs):
-            self.started.append((settings.name, settings.seed))
-            if settings.name in self.failing:
-                yield Outcome(settings, "planted failure")
-                continue
-            folder = RunFolder.of(out, settings)
-            folder.prepare(settings, facts={})
-            folder.write_metrics({})
-            yield Outcome(settings, None)
+    @contextmanager
+    def open(self, out):
+        self.n_opened += 1
+        self.is_broken = False
+        yield self
+
+    def submit(self, function, settings_json, out, levels, owner, n_threads):
+        assert function is execute_in_worker
+        assert n_threads == 1
+        assert owner.is_alive(Path(out))
+        if self.is_broken:
+            raise BrokenExecutor
+        settings = RunSettings.model_validate_json(settings_json)
+        self.started.append((settings.name, settings.seed))
+        folder = RunFolder.of(Path(out), settings)
+        folder.prepare(settings, facts={})
+        future = Future()
+        if self.losses.get(settings.name, 0):
+            self.losses[settings.name] -= 1
+            for _ in range(self.n_epochs):
+                folder.append_epoch({})
+            self.is_broken = issubclass(self.error, BrokenExecutor)
+            future.set_exception(self.error("planted loss"))
+        elif settings.name in self.failing:
+            future.set_result("planted failure")
+        else:
+            folder.write_metrics(run_metrics())
+            future.set_result(None)
+        return future
 
 
 def settings_for(data, names=NAMES, seeds=(0,), **options):
@@ -59,7 +89,7 @@ def test_settings_of_many_runs_have_the_seeds_outermost(ani1x_file):
     )
 
 
-def test_outcomes_are_in_the_order_of_the_runs_whatever_the_engine_does(ani1x_file, tmp_path):
+def test_outcomes_are_in_the_order_of_the_runs_whatever_finishes_first(ani1x_file, tmp_path):
     runs = settings_for(ani1x_file, seeds=(0, 1))
     outcomes = run_campaign(runs, tmp_path / "out", engine=FakeEngine(), progress=False)
     assert outcomes == [Outcome(run, None) for run in runs]
@@ -68,12 +98,12 @@ def test_outcomes_are_in_the_order_of_the_runs_whatever_the_engine_does(ani1x_fi
 def test_finished_runs_are_not_given_to_the_engine_again(ani1x_file, tmp_path):
     runs = settings_for(ani1x_file)
     run_campaign(runs[1:2], tmp_path, engine=FakeEngine(), progress=False)
-    before = files_below(tmp_path)
+    before = files_below(tmp_path / "runs")
     engine = FakeEngine()
     outcomes = run_campaign(runs, tmp_path, engine=engine, progress=False)
-    assert engine.started == [("SF-DZ/E", 0), ("SF-CC/E", 0)]
+    assert engine.started == [("SF-CC/E", 0), ("SF-DZ/E", 0)]
     assert outcomes == [Outcome(run, None) for run in runs]
-    assert before.items() <= files_below(tmp_path).items()
+    assert before.items() <= files_below(tmp_path / "runs").items()
 
 
 def test_an_unfinished_run_is_executed_again(ani1x_file, tmp_path):
@@ -128,9 +158,28 @@ def test_other_settings_in_a_folder_are_refused_before_anything_starts(ani1x_fil
     assert files_below(tmp_path) == before
 
 
-def test_data_that_one_of_the_runs_cannot_use_are_refused_before_anything_starts(tmp_path):
-    from planted import write_ani1x
+def test_a_file_that_changes_while_a_campaign_runs_is_refused(ani1x_file, tmp_path):
+    runs = settings_for(ani1x_file, NAMES[:1])
+    content = ani1x_file.read_bytes()
+    write_ani1x(ani1x_file, 41)
+    with pytest.raises(UserError, match=r"has changed since the campaign began: its SHA-256"):
+        train_run(runs[0], tmp_path)
+    assert not RunFolder.of(tmp_path, runs[0]).path.exists()
+    ani1x_file.write_bytes(content)
+    assert train_run(runs[0], tmp_path).is_finished
 
+
+def test_a_file_that_has_changed_since_a_campaign_began_is_refused(ani1x_file, tmp_path):
+    runs = settings_for(ani1x_file)
+    run_campaign(runs[:1], tmp_path, engine=FakeEngine(), progress=False)
+    write_ani1x(ani1x_file, 41)
+    engine = FakeEngine()
+    with pytest.raises(UserError, match=r"has changed since .*sf_cc_e/seed-0 began: its SHA-256"):
+        run_campaign(settings_for(ani1x_file), tmp_path, engine=engine, progress=False)
+    assert not engine.started
+
+
+def test_data_that_one_of_the_runs_cannot_use_are_refused_before_anything_starts(tmp_path):
     missing = {
         name: {"ccsd(t)_cbs.energy": slice(None)} for name in ("H2O", "CH4", "H3N", "CHN", "N2")
     }
@@ -143,98 +192,116 @@ def test_data_that_one_of_the_runs_cannot_use_are_refused_before_anything_starts
     assert engine.started == [("SF-DZ/E", 0)]
 
 
+@pytest.mark.parametrize("error", [RuntimeError, BrokenExecutor])
+@pytest.mark.parametrize("n_at_once", [None, 2])
+def test_a_run_whose_worker_is_lost_is_given_to_another(
+    ani1x_file, tmp_path, capsys, error, n_at_once
+):
+    runs = settings_for(ani1x_file)
+    engine = FakeEngine(losses={"SF-CC/E": 1}, error=error, n_at_once=n_at_once)
+    outcomes = run_campaign(runs, tmp_path, engine=engine)
+    assert [outcome.error for outcome in outcomes] == [None, None, None]
+    assert Counter(engine.started) == {(n, 0): 1 + (n == "SF-CC/E") for n in NAMES}
+    assert engine.n_opened == (2 if error is BrokenExecutor else 1)
+    said = capsys.readouterr().err
+    assert f"SF-CC/E, seed 0: its worker was lost ({error.__name__}: planted loss)" in said
+
+
+def test_a_run_that_loses_every_worker_without_an_epoch_fails(ani1x_file, tmp_path):
+    engine = FakeEngine(losses={"SF-CC/E": 99})
+    runs = settings_for(ani1x_file)
+    outcomes = run_campaign(runs, tmp_path, engine=engine, progress=False)
+    assert outcomes[0].error.endswith("3 times without a new epoch")
+    assert [outcome.error for outcome in outcomes[1:]] == [None, None]
+    assert engine.started.count(("SF-CC/E", 0)) == 3
+
+
+def test_a_run_that_makes_progress_may_lose_any_number_of_workers(ani1x_file, tmp_path):
+    engine = FakeEngine(losses={"SF-CC/E": 9}, n_epochs=1)
+    runs = settings_for(ani1x_file, NAMES[:1])
+    (outcome,) = run_campaign(runs, tmp_path, engine=engine, progress=False)
+    assert outcome.error is None
+    assert engine.started.count(("SF-CC/E", 0)) == 10
+
+
+def test_no_more_runs_are_handed_over_than_the_engine_takes(ani1x_file, tmp_path):
+    class Counting(FakeEngine):
+        pending = 0
+
+        def submit(self, *arguments):
+            future = super().submit(*arguments)
+            self.pending += 1
+            assert self.pending <= self.n_at_once
+            future.result = lambda timeout=None: self.done()
+            return future
+
+        def done(self):
+            self.pending -= 1
+
+    engine = Counting(n_at_once=1)
+    run_campaign(settings_for(ani1x_file), tmp_path, engine=engine, progress=False)
+    assert len(engine.started) == 3
+
+
+def test_a_second_campaign_in_the_same_folder_is_refused(ani1x_file, tmp_path):
+    runs = settings_for(ani1x_file)
+
+    class Second(FakeEngine):
+        def submit(self, *arguments):
+            with pytest.raises(
+                UserError, match=rf"Another campaign runs in .*process {os.getpid()} on"
+            ):
+                run_campaign(runs, tmp_path, engine=FakeEngine(), progress=False)
+            return super().submit(*arguments)
+
+    outcomes = run_campaign(runs, tmp_path, engine=Second(), progress=False)
+    assert [outcome.error for outcome in outcomes] == [None, None, None]
+    (tmp_path / "runs" / "sf_cc_e" / "seed-0" / "metrics.json").unlink()
+    run_campaign(runs, tmp_path, engine=FakeEngine(), progress=False)  # the lock is free again
+
+
 def test_an_unexpected_error_in_a_run_is_an_outcome_too(ani1x_file, tmp_path, monkeypatch, caplog):
     def broken(settings, out):
         raise ZeroDivisionError("planted")
 
     monkeypatch.setattr("hippynn_mf.running.train_run", broken)
-    runs = settings_for(ani1x_file)
-    outcomes = run_campaign(runs, tmp_path / "out", engine=in_process, progress=False)
+    outcomes = run_here(settings_for(ani1x_file), tmp_path / "out", progress=False)
     assert [outcome.error for outcome in outcomes] == ["ZeroDivisionError: planted"] * 3
     assert "SF-CC/E, seed 0" in caplog.text  # with its traceback
 
 
-def test_a_local_pool_trains_runs_and_reports_those_that_fail(ani1x_file, tmp_path, monkeypatch):
+@pytest.mark.parametrize("engine", [LocalPool(2), ParslSite(n_workers=2)], ids=["pool", "parsl"])
+def test_an_engine_trains_runs_and_reports_those_that_fail(
+    ani1x_file, tmp_path, monkeypatch, engine
+):
     for name, value in NO_COMPILER.items():
         monkeypatch.setenv(name, value)
     runs = settings_for(ani1x_file, NAMES[:1], seeds=(0, 1))
     overrides = runs[0].hyperparameters.model_copy(update={"learning_rate": 1e30})
     runs[0] = runs[0].model_copy(update={"hyperparameters": overrides})
-    first, second = run_campaign(runs, tmp_path, engine=LocalPool(2), progress=False)
+    first, second = run_campaign(runs, tmp_path, engine=engine, progress=False)
     assert "Training diverged in epoch 1" in first.error
+    assert "diverged" in RunFolder.of(tmp_path, runs[0]).read_failure()
     assert second.error is None
     assert not RunFolder.of(tmp_path, runs[0]).is_finished
     metrics = RunFolder.of(tmp_path, runs[1]).read_metrics()
     assert metrics["heldout"]["ccsd(t)_cbs"]["energy_rmse_kcal_per_mol"] > 0
 
 
-def wait_until(condition, seconds):
-    stop = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < stop, "waited too long"
-        time.sleep(0.05)
-
-
-def descendants(pid):
-    """Process ids of the children of a process, and of theirs."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *descendants(int(child))]
-    return found
-
-
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads children from /proc")
-def test_a_killed_campaign_takes_its_workers_along_and_continues(ani1x_file, tmp_path):
-    out = tmp_path / "out"
-    options = ["--out", str(out), "--data", str(ani1x_file), "--workers", "1", "--seeds", "0"]
-    names = ["--experiments", "SF-CC/E,SF-DZ/E", *TINY_OPTIONS, "--set", "max_epochs=25"]
-    command = [sys.executable, "-c", "from hippynn_mf.cli import main; main()", "reproduce"]
-    command += [*options, *names]
-    environment = os.environ | NO_COMPILER
-    done, going = (out / "runs" / slug / "seed-0" for slug in ("sf_cc_e", "sf_dz_e"))
-
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as campaign:
-        wait_until(lambda: (going / "epochs.jsonl").exists() or campaign.poll() is not None, 120)
-        workers = descendants(campaign.pid)
-        campaign.kill()
-    assert workers
-    wait_until(lambda: not any(is_running(pid) for pid in workers), 10)
-    assert (done / "metrics.json").exists()
-    assert not (going / "metrics.json").exists()
-    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in done.iterdir()}
-
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in done.iterdir()}
-    epochs = [
-        json.loads(line)["epoch"] for line in (going / "epochs.jsonl").read_text().splitlines()
-    ]
-    assert epochs == list(range(25))  # from the start, not appended to the killed run's
-    assert (going / "metrics.json").exists()
-    assert "| SF-CC/E | 1 |" in (out / "tables" / "table4.md").read_text()
-    assert (out / "figures" / "figure3.png").exists()
-    assert not [path for path in out.rglob("*") if path.name.endswith(".partial")]
-
-
-def test_workers_know_the_levels_of_their_parent(monkeypatch):
-    monkeypatch.setattr("hippynn_mf.levels._REGISTRY", dict(levels._REGISTRY))
+def test_workers_know_the_levels_of_their_parent(tmp_path, monkeypatch):
+    known = dict(levels._REGISTRY)
+    monkeypatch.setattr("hippynn_mf.levels._REGISTRY", dict(known))
     own = levels.Level(
         "hf_tz", "HF", "HF", "cc-pVTZ", 15.0, ("hf_tz.energy",), self_energies={1: -0.5}
     )
     levels.register_level(own)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        1, mp_context=context, initializer=start_worker, initargs=(1, levels.known_levels())
-    ) as pool:
-        found = pool.submit(levels.get_level, "HF").result()
-    assert found == own
-    assert found.self_energies == own.self_energies
+    monkeypatch.setattr("hippynn_mf.campaign.end_with", lambda owner, out: None)
+    monkeypatch.setattr(Owner, "is_alive", lambda owner, out: True)
+    sent = pickle.dumps(levels.known_levels())
+    monkeypatch.setattr("hippynn_mf.levels._REGISTRY", known)  # as in a new process
+    monkeypatch.setattr("hippynn_mf.campaign.execute_run", lambda settings, out: None)
+    owner = Owner.of_this_process()
+    settings = make_settings("SF-CC/E").model_dump_json()
+    execute_in_worker(settings, str(tmp_path), pickle.loads(sent), owner, 1)
+    assert levels.get_level("HF") == own
+    assert levels.get_level("HF").self_energies == own.self_energies

@@ -9,12 +9,13 @@ from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.comp6 import read_comp6
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation import comp6_metrics, cutting_energies, heldout_metrics, load_comp6
+from hippynn_mf.evaluation import comp6_set, heldout_set, load_comp6
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.models import build_model
 from hippynn_mf.runs import Comp6Source
+from hippynn_mf.scoring import comp6_metrics, cutting_energies, heldout_metrics
 from hippynn_mf.settings import read_key_map
 
 KCAL = 627.509474  # kcal/mol per hartree
@@ -88,7 +89,7 @@ def heldout(tmp_path):
 
 def test_heldout_errors_are_those_that_were_planted(heldout):
     predicted, errors = predictions_with_errors(heldout, [DZ, TZ])
-    metrics = heldout_metrics(predicted, heldout, [DZ, TZ])["heldout"]
+    metrics = heldout_metrics(predicted, heldout_set(heldout), [DZ, TZ])["heldout"]
     assert_metrics(metrics["wb97x_dz"], ENERGY, statistics(errors["wb97x_dz.energy"]))
     atoms = heldout.species > 0
     assert 0 < atoms.sum() < atoms.size  # pooled over atoms: padding would dominate everything
@@ -97,7 +98,7 @@ def test_heldout_errors_are_those_that_were_planted(heldout):
 
 def test_references_that_are_missing_do_not_enter_the_errors(heldout):
     predicted, errors = predictions_with_errors(heldout, [DZ, TZ])
-    metrics = heldout_metrics(predicted, heldout, [DZ, TZ])["heldout"]["wb97x_tz"]
+    metrics = heldout_metrics(predicted, heldout_set(heldout), [DZ, TZ])["heldout"]["wb97x_tz"]
     waters = np.flatnonzero(
         [name == "H2O" for name in np.array(heldout.group_names)[heldout.groups]]
     )
@@ -111,7 +112,7 @@ def test_references_that_are_missing_do_not_enter_the_errors(heldout):
 
 def test_cross_errors_compare_every_head_with_every_reference_of_the_file(heldout):
     predicted, _ = predictions_with_errors(heldout, [DZ, CC])
-    cross = heldout_metrics(predicted, heldout, [DZ, CC])["cross"]
+    cross = heldout_metrics(predicted, heldout_set(heldout), [DZ, CC])["cross"]
     atoms = heldout.species > 0
     for head, reference in itertools.product((DZ, CC), (DZ, TZ, MP2, CC)):
         entry = cross[head.id][reference.id]
@@ -126,7 +127,7 @@ def test_cross_errors_compare_every_head_with_every_reference_of_the_file(heldou
 @pytest.mark.parametrize("reference", ["mp2_tz", "ccsd(t)_cbs"])
 def test_force_errors_are_null_with_a_reason_where_the_file_has_no_forces(heldout, reference):
     predicted, _ = predictions_with_errors(heldout, [DZ])
-    entry = heldout_metrics(predicted, heldout, [DZ])["cross"]["wb97x_dz"][reference]
+    entry = heldout_metrics(predicted, heldout_set(heldout), [DZ])["cross"]["wb97x_dz"][reference]
     assert [entry[name] for name in FORCE[:2]] == [None, None]
     assert entry["force_reason"] == "the file has no forces of this level"
     assert entry["energy_rmse_kcal_per_mol"] > 0
@@ -136,7 +137,7 @@ def test_errors_of_a_level_that_the_file_lacks_are_null_with_a_reason(tmp_path):
     path = planted.write_ani1x(tmp_path / "dz.h5", 4)
     structures, _ = read_ani1x(path, parse_labels({"DZ": "EF"}))
     predicted, _ = predictions_with_errors(structures, [DZ, CC])
-    metrics = heldout_metrics(predicted, structures, [DZ, CC])
+    metrics = heldout_metrics(predicted, heldout_set(structures), [DZ, CC])
     assert set(metrics["cross"]["ccsd(t)_cbs"]) == {"wb97x_dz"}
     assert metrics["heldout"]["ccsd(t)_cbs"] == {
         "energy_rmse_kcal_per_mol": None,
@@ -151,7 +152,7 @@ def test_errors_of_a_level_that_the_file_lacks_are_null_with_a_reason(tmp_path):
 def test_errors_against_a_level_without_a_label_here_are_null_with_a_reason(heldout):
     waters = heldout[np.array(heldout.group_names)[heldout.groups] == "H2O"][2:3]
     predicted, _ = predictions_with_errors(waters, [TZ])
-    entry = heldout_metrics(predicted, waters, [TZ])["heldout"]["wb97x_tz"]
+    entry = heldout_metrics(predicted, heldout_set(waters), [TZ])["heldout"]["wb97x_tz"]
     assert entry["n_energies"] == entry["n_force_components"] == 0
     assert entry["energy_rmse_kcal_per_mol"] is None
     assert entry["energy_reason"] == "none of these structures has an energy of this level"
@@ -166,6 +167,11 @@ def comp6_source(path, keys=None, cut=100.0):
 
 def comp6_of(source):
     return read_comp6(source.path, source.keys)
+
+
+def comp6_errors(predicted, structures, levels, source):
+    references = comp6_set(structures, source)
+    return comp6_metrics(predicted, references, levels, source.energy_cut_kcal_per_mol)
 
 
 def delta_e_errors(errors, groups, kept):
@@ -199,7 +205,7 @@ def test_comp6_is_predicted_by_the_references_own_head_or_the_highest(tmp_path, 
     source = comp6_source(path)
     structures = comp6_of(source)
     predicted, _ = predictions_with_errors(structures, levels)
-    metrics = comp6_metrics(predicted, structures, levels, source)
+    metrics = comp6_errors(predicted, structures, levels, source)
     assert {name: entry["predicted_by"] for name, entry in metrics.items()} == {
         name: head.id for name, head in heads.items()
     }
@@ -228,7 +234,7 @@ def test_the_cut_by_coupled_cluster_removes_the_one_conformer_above_100_kcal_per
     source = comp6_source(path)
     structures = comp6_of(source)
     predicted, errors = predictions_with_errors(structures, [DZ, MP2])
-    metrics = comp6_metrics(predicted, structures, [DZ, MP2], source)
+    metrics = comp6_errors(predicted, structures, [DZ, MP2], source)
 
     kept = np.ones(len(structures), bool)
     water = structures.group_names.index("planted/H2O")
@@ -248,7 +254,7 @@ def test_without_coupled_cluster_each_reference_cuts_by_its_own_energies(tmp_pat
     source = comp6_source(path, keys, cut=12.0)
     structures = comp6_of(source)
     predicted, errors = predictions_with_errors(structures, [DZ, MP2])
-    metrics = comp6_metrics(predicted, structures, [DZ, MP2], source)
+    metrics = comp6_errors(predicted, structures, [DZ, MP2], source)
     kept = {
         level: relative(true_energies(structures, level), structures.groups) <= 12.0
         for level in (DZ, MP2)
@@ -269,7 +275,7 @@ def test_the_cut_is_an_option(tmp_path, cut):
     structures = comp6_of(source)
     predicted, _ = predictions_with_errors(structures, [CC])
     near = relative(true_energies(structures, CC), structures.groups) <= cut
-    entry = comp6_metrics(predicted, structures, [CC], source)["ccsd(t)_cbs"]
+    entry = comp6_errors(predicted, structures, [CC], source)["ccsd(t)_cbs"]
     assert entry["n_conformers"] == near.sum()
 
 
@@ -277,7 +283,7 @@ def test_a_cut_that_leaves_no_pair_gives_null_with_a_reason(tmp_path):
     source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"), cut=0.0)
     structures = comp6_of(source)
     predicted, _ = predictions_with_errors(structures, [CC])
-    entry = comp6_metrics(predicted, structures, [CC], source)["ccsd(t)_cbs"]
+    entry = comp6_errors(predicted, structures, [CC], source)["ccsd(t)_cbs"]
     assert (entry["n_conformers"], entry["n_pairs"]) == (5, 0)
     assert entry["delta_e_rmse_kcal_per_mol"] is None
     assert "no two conformers" in entry["delta_e_reason"]
@@ -288,7 +294,7 @@ def test_a_key_map_without_a_level_gives_no_metrics_of_it(tmp_path):
     source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"), keys)
     structures = comp6_of(source)
     predicted, _ = predictions_with_errors(structures, [DZ, CC])
-    assert set(comp6_metrics(predicted, structures, [DZ, CC], source)) == {"ccsd(t)_cbs"}
+    assert set(comp6_errors(predicted, structures, [DZ, CC], source)) == {"ccsd(t)_cbs"}
 
 
 def test_forces_without_energies_give_null_because_their_sign_cannot_be_proved(tmp_path):
@@ -296,7 +302,7 @@ def test_forces_without_energies_give_null_because_their_sign_cannot_be_proved(t
     source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"), keys)
     structures = comp6_of(source)
     predicted, _ = predictions_with_errors(structures, [DZ])
-    entry = comp6_metrics(predicted, structures, [DZ], source)["mp2_tz"]
+    entry = comp6_errors(predicted, structures, [DZ], source)["mp2_tz"]
     assert entry["cut_by"] is None
     assert entry["force_rmse_kcal_per_mol_per_angstrom"] is None
     assert "cannot be proved without energies" in entry["force_reason"]
@@ -308,7 +314,7 @@ def test_forces_of_too_few_conformers_give_null_because_their_sign_is_not_proved
     source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5", n=2))
     structures = comp6_of(source)
     predicted, _ = predictions_with_errors(structures, [DZ])
-    entry = comp6_metrics(predicted, structures, [DZ], source)["wb97x_dz"]
+    entry = comp6_errors(predicted, structures, [DZ], source)["wb97x_dz"]
     assert entry["force_rmse_kcal_per_mol_per_angstrom"] is None
     assert "not proved by the energies (5 pairs" in entry["force_reason"]
 
@@ -322,7 +328,7 @@ def test_a_gradient_that_the_key_map_calls_forces_is_refused(tmp_path):
     with pytest.raises(UserError, match=message):
         load_comp6(source, small_model())
     with pytest.raises(UserError, match=message):
-        comp6_metrics(predicted, structures, [DZ], source)
+        comp6_errors(predicted, structures, [DZ], source)
 
 
 def small_model(**changes):

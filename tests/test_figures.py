@@ -3,116 +3,20 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
-from made_runs import exit_code, make_run, make_settings
+from made_runs import exit_code, heldout_errors, make_run, make_settings, run_metrics
 from matplotlib.figure import Figure
 
-from hippynn_mf.figures import (
-    draw_figure3,
-    draw_learning_curves,
-    draw_parity,
-    percent_improvement,
-    write_figures,
-)
+from hippynn_mf.errors import UserError
+from hippynn_mf.experiment import get_experiment
+from hippynn_mf.figures import draw_learning_curves, draw_parity, write_figures
 from hippynn_mf.files import write_npz
-from hippynn_mf.levels import CC, DZ, TZ
+from hippynn_mf.levels import DZ, TZ
 from hippynn_mf.results import read_results
 from hippynn_mf.runs import RunFolder
-from hippynn_mf.tables import comp6_delta_e, comp6_force, heldout_energy, heldout_force
-
-
-def energies(level, value):
-    return {"heldout": {level: {"energy_rmse_kcal_per_mol": value}}, "cross": {}, "comp6": None}
-
-
-def forces_metric(value):
-    return {"force_rmse_kcal_per_mol_per_angstrom": value}
 
 
 def axes():
     return Figure().subplots()
-
-
-@pytest.fixture
-def pairs(tmp_path):
-    """SF-X/E and MF-DZ/EF-X/E for X = TZ, MP2, CC with known improvements."""
-    for seed, single, multi in [(0, 4.0, 1.0), (1, 2.0, 1.0), (3, 5.0, None)]:
-        make_run(tmp_path, "SF-TZ/E", seed, energies("wb97x_tz", single))
-        if multi is not None:
-            make_run(tmp_path, "MF-DZ/EF-TZ/E", seed, energies("wb97x_tz", multi))
-    make_run(tmp_path, "MF-DZ/EF-TZ/E", 2, energies("wb97x_tz", 9.0))  # SF has no seed 2
-    comp6 = {
-        "mp2_tz": forces_metric(8.0),
-        "ccsd(t)_cbs": {"delta_e_rmse_kcal_per_mol": 2.0},
-    }
-    better = {
-        "mp2_tz": forces_metric(2.0),
-        "ccsd(t)_cbs": {"delta_e_rmse_kcal_per_mol": 2.5},
-    }
-    make_run(tmp_path, "SF-CC/E", 0, energies("ccsd(t)_cbs", 2.0) | {"comp6": comp6})
-    make_run(tmp_path, "MF-DZ/EF-CC/E", 0, energies("ccsd(t)_cbs", 1.8) | {"comp6": better})
-    return read_results(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("high", "column", "expected"),
-    [
-        ("TZ", heldout_energy(TZ), [75.0, 50.0]),
-        ("CC", heldout_energy(CC), [10.0]),
-        ("CC", comp6_force(DZ), []),
-        ("CC", comp6_delta_e(CC), [-25.0]),
-        ("TZ", heldout_force(TZ), []),
-        ("MP2", heldout_energy(TZ), []),
-    ],
-    ids=["common seeds", "one seed", "no metric", "worse", "no forces", "no runs"],
-)
-def test_improvement_is_taken_seed_by_seed_where_both_models_have_the_seed(
-    pairs, high, column, expected
-):
-    _, each = percent_improvement(pairs, high, column)
-    np.testing.assert_allclose(each, expected)
-
-
-def test_improvement_of_the_means_is_none_without_one_of_the_models(pairs):
-    mean, _ = percent_improvement(pairs, "MP2", heldout_energy(TZ))
-    assert mean is None
-
-
-def test_figure3_draws_mean_bars_and_a_dot_per_seed(pairs):
-    drawn = axes()
-    draw_figure3(drawn, pairs)
-    heights = [bar.get_height() for bar in drawn.patches if 0 < bar.get_width() < 1]
-    assert {round(h, 6) for h in heights if h} == {66.666667, 10.0, 75.0, -25.0}
-    dots = [list(line.get_ydata()) for line in drawn.lines if line.get_marker() == "."]
-    for found, expected in zip(sorted(dots), [[-25.0], [10.0], [75.0], [75.0, 50.0]], strict=True):
-        np.testing.assert_allclose(found, expected)
-    ticks = [label.get_text() for label in drawn.get_xticklabels()]
-    assert [tick.splitlines()[0] for tick in ticks] == ["X = TZ", "X = MP2", "X = CC"]
-    assert [tick.splitlines()[1] for tick in ticks] == [
-        "seeds 0, 1",
-        "not trained: SF-MP2/E, MF-DZ/EF-MP2/E",
-        "seeds 0",
-    ]
-
-
-def test_figure3_bars_stand_at_their_level_and_have_the_color_of_their_metric(pairs):
-    drawn = axes()
-    draw_figure3(drawn, pairs)
-    bars = {round(bar.get_height(), 6): bar for bar in drawn.patches if bar.get_height()}
-    middles = {h: bars[h].get_x() + bars[h].get_width() / 2 for h in (66.666667, 10.0, 75.0, -25.0)}
-    assert abs(middles[66.666667] - 0) < 0.5  # TZ energy
-    assert all(abs(middles[h] - 2) < 0.5 for h in (10.0, 75.0, -25.0))  # CC
-    assert bars[66.666667].get_facecolor() == bars[10.0].get_facecolor()  # both energies
-    assert len({bars[h].get_facecolor() for h in (10.0, 75.0, -25.0)}) == 3
-
-
-def test_figure3_shows_transfer_learning_as_a_labelled_band_from_15_to_20_percent(pairs):
-    drawn = axes()
-    draw_figure3(drawn, pairs)
-    (band,) = [p for p in drawn.patches if "transfer learning" in str(p.get_label())]
-    assert (band.get_y(), band.get_y() + band.get_height()) == (15.0, 20.0)
-    legend = [text.get_text() for text in drawn.get_legend().get_texts()]
-    assert "transfer learning in the paper's text: 15–20 %" in legend
-    assert {"energy", "force, COMP6 MP2", "ΔE, COMP6 CC"} < set(legend)
 
 
 def trained_run(out, name="MF-DZ/EF-TZ/E", seed=0):
@@ -121,7 +25,7 @@ def trained_run(out, name="MF-DZ/EF-TZ/E", seed=0):
     species = np.array([[8, 1, 1], [8, 1, 1], [7, 7, 0]])
     rng = np.random.default_rng(0)
     arrays = {"heldout.species": species}
-    metrics = {"heldout": {}, "cross": {}, "comp6": None}
+    metrics = run_metrics()
     for level, error in levels.items():
         true_energies = np.array([10.0, 14.0, 500.0])
         true_forces = rng.normal(size=(3, 3, 3))
@@ -130,10 +34,7 @@ def trained_run(out, name="MF-DZ/EF-TZ/E", seed=0):
         arrays[f"heldout.reference.{level}.forces"] = true_forces
         padding = np.where(species > 0, 0.0, 1e6)[..., None]
         arrays[f"heldout.{level}.forces"] = true_forces + 3 * error + padding
-        metrics["heldout"][level] = {
-            "energy_rmse_kcal_per_mol": error,
-            "force_rmse_kcal_per_mol_per_angstrom": 3 * error,
-        }
+        metrics["heldout"][level] = heldout_errors(error, 3 * error)
     folder = make_run(out, name, seed, metrics)
     write_npz(folder.file("predictions.npz"), arrays)
     with folder.file("epochs.jsonl").open("w") as stream:
@@ -206,11 +107,14 @@ def test_learning_curves_of_forces_have_only_the_levels_that_train_on_them(tmp_p
 
 def test_figures_are_written_as_images_that_show_something(tmp_path, capsys):
     trained_run(tmp_path)
-    assert exit_code("figures", tmp_path) == 0
-    assert "3 figures" in capsys.readouterr().out
-    names = ["figure3.png", "learning-mf_dz_ef_tz_e.png", "parity-mf_dz_ef_tz_e.png"]
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == names
-    for name in names:
+    trained_run(tmp_path, "SF-TZ/E")
+    assert exit_code("figures", tmp_path, "--partial") == 0
+    assert "5 figures in" in capsys.readouterr().out
+    slugs = ("mf_dz_ef_tz_e", "sf_tz_e")
+    names = {f"{kind}-{slug}.png" for kind in ("parity", "learning") for slug in slugs}
+    written = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert written == names | {"figure3.png", "figure3.json"}
+    for name in names | {"figure3.png"}:
         pixels = matplotlib.image.imread(tmp_path / "figures" / name)
         assert min(pixels.shape[:2]) > 300
         assert 0.005 < (pixels[..., :3] < 0.5).any(axis=2).mean() < 0.9
@@ -219,12 +123,62 @@ def test_figures_are_written_as_images_that_show_something(tmp_path, capsys):
 def test_energies_only_models_have_figures_too(tmp_path):
     settings = make_settings("SF-TZ/E")
     folder = trained_run(tmp_path)
-    metrics = folder.read_metrics()
-    metrics["heldout"] = {"wb97x_tz": {"energy_rmse_kcal_per_mol": 2.0}}
     alone = RunFolder.of(tmp_path, settings)
     alone.prepare(settings, facts={})
     for name in ("predictions.npz", "epochs.jsonl"):
         alone.file(name).write_bytes(folder.file(name).read_bytes())
-    alone.write_metrics(metrics)
-    paths = write_figures(tmp_path, read_results(tmp_path))
+    alone.write_metrics(run_metrics({"wb97x_tz": heldout_errors(2.0)}))
+    paths = write_figures(tmp_path, read_results(tmp_path), partial=True)
     assert {path.name for path in paths} >= {"parity-sf_tz_e.png", "learning-sf_tz_e.png"}
+
+
+def test_a_figure3_that_lacks_runs_is_refused_and_the_other_figures_are_drawn(tmp_path, capsys):
+    trained_run(tmp_path)
+    trained_run(tmp_path, seed=1)
+    trained_run(tmp_path, "SF-TZ/E")
+    assert exit_code("figures", tmp_path) == 2
+    said = capsys.readouterr()
+    assert "4 figures in" in said.out
+    assert "figures/figure3.png (SF-TZ/E, seed 1; SF-MP2/E, seeds 0, 1; " in said.err
+    assert "MF-DZ/EF-CC/E, seeds 0, 1)" in said.err
+    assert not (tmp_path / "figures" / "figure3.png").exists()
+    assert (tmp_path / "figures" / "parity-sf_tz_e.png").exists()
+    assert exit_code("figures", tmp_path, "--seeds", "0") == 2
+    assert "figures/figure3.png (SF-MP2/E, seed 0; " in capsys.readouterr().err
+
+
+def test_figure3_of_chosen_experiments_needs_and_has_their_levels_only(tmp_path):
+    trained_run(tmp_path)
+    trained_run(tmp_path, "SF-TZ/E")
+    results = read_results(tmp_path)
+    pair = [get_experiment(name) for name in ("SF-TZ/E", "MF-DZ/EF-TZ/E")]
+    assert (tmp_path / "figures" / "figure3.png") in write_figures(
+        tmp_path, results, experiments=pair
+    )
+    data = json.loads((tmp_path / "figures" / "figure3.json").read_text())
+    assert {bar["level"] for bar in data["bars"]} == {"TZ"}
+    (tmp_path / "figures" / "figure3.png").unlink()
+    write_figures(tmp_path, results, experiments=pair[:1])
+    assert not (tmp_path / "figures" / "figure3.png").exists()
+    with pytest.raises(UserError, match=r"figure3\.png \(SF-MP2/E, seed 0"):
+        write_figures(tmp_path, results)
+
+
+def test_figures_whose_files_are_gone_are_left_out_and_named(tmp_path, caplog):
+    kept = trained_run(tmp_path)
+    trained_run(tmp_path, "SF-TZ/E").file("predictions.npz").unlink()
+    kept.file("epochs.jsonl").unlink()
+    names = {path.name for path in write_figures(tmp_path, read_results(tmp_path), partial=True)}
+    assert names == {"figure3.png", "parity-mf_dz_ef_tz_e.png", "learning-sf_tz_e.png"}
+    parity, learning = (record.message for record in caplog.records)
+    assert parity.startswith("no parity plots of SF-TZ/E: they need predictions.npz of every run")
+    assert learning.startswith("no learning plots of MF-DZ/EF-TZ/E: they need epochs.jsonl")
+    assert learning.endswith(str(kept.file("epochs.jsonl")))
+
+
+def test_with_json_alone_figure3_is_drawn_all_the_same(tmp_path):
+    pair = [get_experiment(name) for name in ("SF-TZ/E", "MF-DZ/EF-TZ/E")]
+    for experiment in pair:
+        make_run(tmp_path, experiment.name, 0, run_metrics({"wb97x_tz": heldout_errors(2.0)}))
+    (path,) = write_figures(tmp_path, read_results(tmp_path), experiments=pair)
+    assert path == tmp_path / "figures" / "figure3.png"

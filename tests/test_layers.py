@@ -122,3 +122,18 @@ def test_masked_mean_is_over_the_labelled_structures():
 def test_masked_mean_ignores_the_values_of_labels():
     predicted, true = random_pair()
     assert torch.equal(MaskedMean()(predicted, true), MaskedMean()(predicted, 5 * true + 1))
+
+
+@all_layers
+def test_sums_of_parts_give_the_average_of_the_whole(layer):
+    predicted, true = random_pair((9, 3))
+    true[[0, 4, 5]] = NAN  # the second part has no label
+    parts = [
+        layer.sum_and_count(predicted[rows], true[rows])
+        for rows in ([0, 1, 2, 3], [4, 5], [6, 7, 8])
+    ]
+    totals = [sum(values) for values in zip(*parts, strict=True)]
+    assert totals[1] == 18
+    together, whole = layer.of_sum(*totals), layer(predicted, true)
+    assert_close(together, whole)
+    assert_close(gradient(together, predicted), gradient(whole, predicted))

@@ -18,7 +18,7 @@ README = (TOP / "README.md").read_text()
 
 @pytest.mark.filterwarnings("ignore")  # hippynn's own plots at the end of training
 def test_plugin_script_trains_two_levels(tmp_path, monkeypatch, capsys):
-    (script,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (script,) = re.findall(r"own hippynn script\n\n```python\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     exec(compile(script, "README.md", "exec"), {})
@@ -31,7 +31,17 @@ def test_plugin_script_trains_two_levels(tmp_path, monkeypatch, capsys):
 def test_every_command_in_the_readme_exists():
     group = typer.main.get_command(app)
     named = set(re.findall(r"hippynn-mf ([a-z]+)", README))
-    assert named >= {"reproduce", "train", "evaluate", "tables", "figures", "experiments", "data"}
+    assert named >= {
+        "campaign",
+        "status",
+        "reproduce",
+        "train",
+        "evaluate",
+        "tables",
+        "figures",
+        "experiments",
+        "data",
+    }
     assert named <= set(group.commands)
 
 
@@ -46,7 +56,7 @@ def option_names(text):
 def test_every_option_in_the_readme_exists():
     group = typer.main.get_command(app)
     known = set().union(*map(options_of, group.commands.values()))
-    assert option_names(re.sub(r"python scripts/.*", "", README)) <= known
+    assert option_names(re.sub(r"(python scripts/|torchrun ).*", "", README)) <= known
 
 
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"python scripts/[^`#\n]*", README))))

@@ -1,50 +1,17 @@
-import numpy as np
 import pytest
-from made_runs import make_run, make_settings
-from scipy import stats
+from made_runs import heldout_errors, make_run, make_settings, run_metrics
 
+from hippynn_mf.columns import pick
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.results import half_width, pick, read_results, summarize
+from hippynn_mf.results import read_results
 from hippynn_mf.runs import DataSource, RunFolder
 
 ENERGY = ("heldout", "ccsd(t)_cbs", "energy_rmse_kcal_per_mol")
 
 
 def energies(value):
-    return {"heldout": {"ccsd(t)_cbs": {"energy_rmse_kcal_per_mol": value}}}
-
-
-@pytest.mark.parametrize("n", [3, 8], ids=["three seeds", "eight seeds"])
-def test_the_interval_is_students_for_the_mean(n):
-    values = np.random.default_rng(n).normal(2.78, 0.05, n)
-    error = np.std(values, ddof=1) / np.sqrt(n)
-    low, high = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=error)
-    assert half_width(values) == pytest.approx((high - low) / 2, rel=1e-12)
-    assert summarize(values) == f"{values.mean():.2f} ± {(high - low) / 2:.2f}"
-
-
-def test_the_interval_of_1_2_3_is_2_with_the_tabulated_quantile_4_303():
-    assert half_width(np.array([1.0, 2.0, 3.0])) == pytest.approx(4.303 / np.sqrt(3), rel=1e-4)
-    assert summarize(np.array([1.0, 2.0, 3.0])) == "2.00 ± 2.48"
-
-
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ([], "—"),
-        ([2.754], "2.75 (one seed)"),
-        ([3.0, 2.0], "2.50 (2.00 to 3.00)"),
-        ([1.0, 1.0, 1.0], "1.00 ± 0.00"),
-    ],
-    ids=["no seed", "one seed", "two seeds", "three equal seeds"],
-)
-def test_few_seeds_are_not_given_an_interval(values, text):
-    assert summarize(np.array(values)) == text
-
-
-def test_the_number_of_digits_can_be_chosen():
-    assert summarize(np.array([1.0, 2.0]), digits=0) == "2 (1 to 2)"
+    return run_metrics({"ccsd(t)_cbs": heldout_errors(value)})
 
 
 def test_a_path_that_ends_early_picks_nothing():
@@ -59,7 +26,6 @@ def test_a_metric_of_an_experiment_comes_by_seed_in_order_and_without_nulls(tmp_
         make_run(tmp_path, "SF-CC/E", seed, energies(value))
     results = read_results(tmp_path)
     assert list(results.by_seed("SF-CC/E", *ENERGY).items()) == [(2, 1.0), (10, 3.0)]
-    np.testing.assert_array_equal(results.values("SF-CC/E", *ENERGY), [1.0, 3.0])
     assert results.by_seed("SF-DZ/E", *ENERGY) == {}
 
 
@@ -67,8 +33,21 @@ def test_unfinished_runs_are_named_and_not_averaged_over(tmp_path):
     make_run(tmp_path, "SF-CC/E", 0, energies(1.0))
     make_run(tmp_path, "SF-CC/E", 1, None)
     results = read_results(tmp_path)
-    assert results.unfinished == ["SF-CC/E, seed 1"]
-    np.testing.assert_array_equal(results.values("SF-CC/E", *ENERGY), [1.0])
+    assert results.unfinished == {"SF-CC/E": [1]}
+    assert results.by_seed("SF-CC/E", *ENERGY) == {0: 1.0}
+    assert results.seeds("SF-CC/E") == [0]
+
+
+def test_results_of_some_seeds_have_no_others_finished_or_not(tmp_path):
+    for seed in (0, 1, 2):
+        make_run(tmp_path, "SF-CC/E", seed, energies(1.0 + seed))
+    make_run(tmp_path, "SF-TZ/E", 2, energies(1.0))
+    make_run(tmp_path, "SF-DZ/E", 0, None)
+    make_run(tmp_path, "SF-DZ/E", 2, None)
+    some = read_results(tmp_path).only([2, 0])
+    assert {name: some.seeds(name) for name in some.by_name} == {"SF-CC/E": [0, 2], "SF-TZ/E": [2]}
+    assert read_results(tmp_path).only([1]).unfinished == {}
+    assert some.unfinished == {"SF-DZ/E": [0, 2]}
 
 
 def test_no_runs_are_an_error_with_a_remedy(tmp_path):
@@ -123,4 +102,4 @@ def test_runs_of_other_labels_seeds_devices_and_paths_share_a_table(tmp_path):
 def test_an_unfinished_run_of_other_settings_does_not_stop_a_table(tmp_path):
     make_run(tmp_path, "SF-CC/E", 0, energies(1.0))
     make_run(tmp_path, "SF-CC/E", 1, None, split_seed=4)
-    assert read_results(tmp_path).unfinished == ["SF-CC/E, seed 1"]
+    assert read_results(tmp_path).unfinished == {"SF-CC/E": [1]}

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from made_runs import files_below, make_run, make_settings
+from made_runs import files_below, heldout_errors, make_run, make_settings, run_metrics
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
@@ -111,7 +111,7 @@ def test_a_folder_is_prepared_again_for_the_same_settings_on_another_device(tmp_
     ids=["another experiment", "other settings"],
 )
 def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tmp_path, other, message):
-    folder = make_run(tmp_path, "SF-CC/E", 0, {"heldout": {}})
+    folder = make_run(tmp_path, "SF-CC/E", 0, run_metrics())
     before = files_below(tmp_path)
     with pytest.raises(UserError, match=rf"seed-0 holds another run: .*{message}.*--out"):
         folder.prepare(other, facts={})
@@ -148,10 +148,10 @@ def test_a_folder_without_experiment_is_a_clear_error(tmp_path):
 def test_a_run_is_finished_when_its_metrics_are_there(tmp_path):
     folder = make_run(tmp_path, "SF-CC/E", 0, None)
     assert not folder.is_finished
-    folder.write_metrics({"heldout": {"ccsd(t)_cbs": {"energy_rmse_kcal_per_mol": 1.25}}})
+    metrics = run_metrics({"ccsd(t)_cbs": heldout_errors(1.25)})
+    folder.write_metrics(metrics)
     assert folder.is_finished
-    metrics = folder.read_metrics()
-    assert metrics == {"heldout": {"ccsd(t)_cbs": {"energy_rmse_kcal_per_mol": 1.25}}}
+    assert folder.read_metrics() == metrics
 
 
 def test_metrics_are_written_after_the_predictions(tmp_path, monkeypatch):
@@ -167,10 +167,10 @@ def test_metrics_are_written_after_the_predictions(tmp_path, monkeypatch):
 
 
 def test_metrics_that_are_not_numbers_are_never_written(tmp_path):
-    folder = make_run(tmp_path, "SF-CC/E", 0, {"heldout": 1.0})
-    with pytest.raises(ValueError, match="JSON compliant"):
-        folder.write_metrics({"heldout": float("nan")})
-    assert folder.read_metrics() == {"heldout": 1.0}
+    folder = make_run(tmp_path, "SF-CC/E", 0, run_metrics())
+    with pytest.raises(UserError, match=r"energy_rmse_kcal_per_mol: .*finite.*found nan"):
+        folder.write_metrics(run_metrics({"ccsd(t)_cbs": heldout_errors(float("nan"))}))
+    assert folder.read_metrics() == run_metrics()
     assert sorted(files_below(folder.path)) == ["experiment.json", "metrics.json"]
 
 
@@ -183,7 +183,7 @@ def test_epochs_are_counted_while_they_are_written(tmp_path):
 
 
 def test_runs_are_found_by_their_settings_finished_or_not(tmp_path):
-    first = make_run(tmp_path, "SF-CC/E", 1, {})
+    first = make_run(tmp_path, "SF-CC/E", 1, run_metrics())
     second = make_run(tmp_path, "MF-DZ/EF-CC/E", 0, None)
     (tmp_path / "runs" / "sf_cc_e" / "seed-9").mkdir()
     assert find_runs(tmp_path) == [second, first]

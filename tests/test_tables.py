@@ -1,122 +1,286 @@
+import json
+
+import numpy as np
 import pytest
-from made_runs import exit_code, make_run, make_settings
+from made_predictions import predicted_run
+from made_runs import (
+    comp6_errors,
+    exit_code,
+    files_below,
+    heldout_errors,
+    make_run,
+    make_settings,
+    run_metrics,
+)
+from scipy import stats
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import Experiment, Published
+from hippynn_mf.experiment import Experiment, Published, get_experiment, table1
 from hippynn_mf.results import read_results
 from hippynn_mf.runs import RunFolder
-from hippynn_mf.tables import format_table, write_tables
+from hippynn_mf.table_data import TableData
+from hippynn_mf.table_text import format_document, main_table
+from hippynn_mf.tables import format_table, write_complete_tables, write_tables
 
-
-def heldout(level, energy, force=None):
-    """Metrics of a run; the MAEs are half the RMSEs."""
-    return {
-        "heldout": {
-            level: {
-                "energy_rmse_kcal_per_mol": energy,
-                "energy_mae_kcal_per_mol": energy / 2,
-                "force_rmse_kcal_per_mol_per_angstrom": force,
-                "force_mae_kcal_per_mol_per_angstrom": force and force / 2,
-            }
-        },
-        "comp6": None,
-    }
-
-
-def comp6(level, **values):
-    return {"comp6": {level: values}}
-
-
-NOTE = (
-    "data: made.h5 (SHA-256 0123456789ab), split seed 0. Published numbers: eight seeds on the "
-    "real ANI-1x and COMP6."
+DOCUMENTS = ["table2.md", "table3.md", "table4.md", "low-level-forces.md"]
+TABLE2 = ("SF-TZ/E", "SF-TZ/EF", "MF-DZ/E-TZ/E", "MF-DZ/EF-TZ/E", "MF-DZ/EF-TZ/EF")
+FORMULAS = (
+    "- ±: 95 % interval of the mean over n seeds, t·s/√n, with the standard deviation s (n − 1)"
+    " and the\n"
+    "  97.5 % quantile t of Student's t with n − 1 degrees of freedom. It covers what the seed"
+    " changes\n"
+    "  (weights, order of batches), not the choice of structures. The paper does not state its"
+    " formula.\n"
+    "- mean prediction: the error of the mean of all seeds' predictions, beside the mean of their"
+    " errors.\n"
+    "- difference: the mean over seeds of the model's error minus the other error of the same"
+    " seed, with\n"
+    "  the interval of the paired t test.\n"
+    "- improvement: 100·(1 − exp(mean d)), where d is the logarithm of the ratio of both errors of"
+    " one\n"
+    "  seed; in brackets its 95 % interval, from that of the mean of d. Beside it that of the"
+    " published\n"
+    "  means.\n"
 )
-SPREAD = "- mean ± 95 % interval over seeds (t), mean and range for fewer than three seeds;"
+SOURCE = (
+    "- rows: common; preset: quick; data: made.h5 (SHA-256 0123456789ab), split seed 0. Published"
+    " numbers: eight seeds on ANI-1x and COMP6.\n"
+)
 
 
-def test_table2_with_intervals_ranges_and_everything_that_is_missing(tmp_path):
+def tz(energy, force=None):
+    return run_metrics({"wb97x_tz": heldout_errors(energy, force, label_rms=31.25)})
+
+
+def experiments(*names):
+    return [get_experiment(name) for name in names]
+
+
+def tables(out, **options):
+    return write_tables(out, read_results(out), **options)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Three seeds of SF-TZ/E and MF-DZ/EF-TZ/E."""
     for seed, energy, force in [(0, 1.0, 10.0), (1, 2.0, 11.0), (2, 3.0, 15.0)]:
-        make_run(tmp_path, "SF-TZ/E", seed, heldout("wb97x_tz", energy, force))
-    for seed, energy, force in [(0, 0.5, 4.0), (2, 0.7, 5.0)]:
-        make_run(tmp_path, "MF-DZ/EF-TZ/E", seed, heldout("wb97x_tz", energy, force))
-    make_run(tmp_path, "MF-DZ/EF-TZ/E", 1, None)
-    make_run(tmp_path, "MF-DZ/EF-TZ/EF", 1, heldout("wb97x_tz", 0.25, 3.125))
-    make_run(tmp_path, "MF-DZ/E-TZ/E", 0, None)
-    make_run(tmp_path, "SF-CC/E", 0, None)  # of another table
-    path = write_tables(tmp_path, read_results(tmp_path))[0]
-    assert path == tmp_path / "tables" / "table2.md"
+        make_run(tmp_path, "SF-TZ/E", seed, tz(energy, force))
+    for seed, energy, force in [(0, 0.5, 4.0), (1, 0.5, 5.0), (2, 0.5, 6.0)]:
+        make_run(tmp_path, "MF-DZ/EF-TZ/E", seed, tz(energy, force))
+    return tmp_path
+
+
+def test_table2_of_two_models_is_exactly_this(pair):
+    (path, _) = tables(pair, experiments=experiments("SF-TZ/E", "MF-DZ/EF-TZ/E"))
+    assert path == pair / "tables" / "table2.md"
     assert path.read_text() == (
-        "## Table 2: RMSE of energy, held-out TZ; force, held-out TZ\n"
+        "## Table 2: energy, held-out TZ; force, held-out TZ (RMSE)\n"
         "\n"
-        "| model | seeds | energy, held-out TZ (kcal/mol) | published |"
-        " force, held-out TZ (kcal/mol/Å) | published |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
-        "| SF-TZ/E | 3 | 2.00 ± 2.48 | 2.75 ± 0.02 | 12.00 ± 6.57 | 13.52 ± 0.50 |\n"
-        "| MF-DZ/EF-TZ/E | 2 | 0.60 (0.50 to 0.70) | 1.49 ± 0.04 |"
-        " 4.50 (4.00 to 5.00) | 4.16 ± 0.15 |\n"
-        "| MF-DZ/EF-TZ/EF | 1 | 0.25 (one seed) | 1.34 ± 0.02 | 3.12 (one seed) | 3.42 ± 0.11 |\n"
+        "| model | seeds | energy, held-out TZ (kcal/mol) | mean prediction | published |"
+        " force, held-out TZ (kcal/mol/Å) | mean prediction | published |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| SF-TZ/E | 3 | 2.00 ± 2.48 | — | 2.75 ± 0.02 | 12.00 ± 6.57 | — | 13.52 ± 0.50 |\n"
+        "| MF-DZ/EF-TZ/E | 3 | 0.50 ± 0.00 | — | 1.49 ± 0.04 | 5.00 ± 2.48 | — | 4.16 ± 0.15 |\n"
         "\n"
-        "- Not trained: SF-TZ/EF, MF-DZ/E-TZ/E.\n"
-        "- MF-DZ/EF-TZ/E lacks seeds [1].\n"
-        "- MF-DZ/EF-TZ/EF lacks seeds [0, 2].\n"
-        "- Unfinished: MF-DZ/E-TZ/E, seed 0; MF-DZ/EF-TZ/E, seed 1.\n"
-        "- mean ± 95 % interval over seeds (t), mean and range for fewer than three seeds;"
-        " rows: common; preset: quick; " + NOTE + "\n"
+        "Beside SF-TZ/E, seed by seed:\n"
+        "\n"
+        "| model | seeds | energy, held-out TZ: difference (kcal/mol) | improvement (%) |"
+        " published (%) | force, held-out TZ: difference (kcal/mol/Å) | improvement (%) |"
+        " published (%) |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| MF-DZ/EF-TZ/E | 3 | −1.50 ± 2.48 | 72.5 [−9.4, 93.1] | 45.8 |"
+        " −7.00 ± 4.30 | 58.3 [49.9, 65.3] | 69.2 |\n"
+        "\n"
+        "- force, held-out TZ: predicting zero has an RMSE of 31.25 kcal/mol/Å.\n"
+        "- No mean prediction of SF-TZ/E, MF-DZ/EF-TZ/E: the runs' predictions.npz are missing"
+        " ('hippynn-mf evaluate' makes them).\n"
+        "\n" + FORMULAS + SOURCE
     )
+
+
+def test_the_numbers_of_the_text_are_scipys(pair):
+    tables(pair, experiments=experiments("SF-TZ/E", "MF-DZ/EF-TZ/E"))
+    (table,) = json.loads((pair / "tables" / "table2.json").read_text())["tables"]
+    ours, theirs = np.array([4.0, 5.0, 6.0]), np.array([10.0, 11.0, 15.0])
+    cell = table["rows"][1]["cells"][1]
+    assert cell["values"] == {"0": 4.0, "1": 5.0, "2": 6.0}
+    interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    found = cell["difference"]
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+    interval = stats.ttest_1samp(np.log(ours / theirs), 0).confidence_interval(0.95)
+    found = cell["percent_improvement"]
+    expected = [100 * (1 - np.exp(end)) for end in (interval.high, interval.low)]
+    assert [found["low"], found["high"]] == pytest.approx(expected)
+    assert cell["published_percent_improvement"] == pytest.approx(100 * (1 - 4.16 / 13.52))
+    assert cell["published"] == {"value": 4.16, "half_width": 0.15}
+    assert table["rows"][0]["cells"][1]["difference"] is None  # the reference itself
+
+
+def test_the_text_follows_from_the_json_alone(pair):
+    for path in tables(pair, experiments=table1(), partial=True):
+        content = json.loads(path.with_suffix(".json").read_text())
+        read = [TableData.model_validate(table) for table in content["tables"]]
+        assert format_document(read) == path.read_text()
+
+
+def test_the_mean_prediction_stands_beside_the_mean_of_the_errors(tmp_path):
+    for seed in range(3):
+        for name in ("SF-CC/E", "MF-DZ/EF-CC/E"):
+            predicted_run(tmp_path, name, seed)
+    chosen = experiments("SF-CC/E", "MF-DZ/EF-CC/E")
+    tables(tmp_path, experiments=chosen)
+    (table,) = json.loads((tmp_path / "tables" / "table4.json").read_text())["tables"]
+    for row, experiment in zip(table["rows"], chosen, strict=True):
+        path = tmp_path / "runs" / experiment.slug / "ensemble.json"
+        errors = json.loads(path.read_text())["metrics"]
+        expected = (
+            errors["heldout"]["ccsd(t)_cbs"]["energy_rmse_kcal_per_mol"],
+            errors["comp6"]["ccsd(t)_cbs"]["delta_e_rmse_kcal_per_mol"],
+        )
+        assert tuple(cell["ensemble"] for cell in row["cells"]) == expected
+        text = (tmp_path / "tables" / "table4.md").read_text()
+        assert f" | {expected[0]:.2f} | " in text
+        assert f" | {expected[1]:.2f} | " in text
+    assert "No mean prediction" not in text
+
+
+def test_tables_come_out_the_same_where_only_json_was_kept(tmp_path):
+    for seed in range(3):
+        for name in ("SF-CC/E", "MF-DZ/EF-CC/E"):
+            predicted_run(tmp_path, name, seed)
+    chosen = experiments("SF-CC/E", "MF-DZ/EF-CC/E")
+    tables(tmp_path, experiments=chosen)
+    before = files_below(tmp_path / "tables")
+    for path in tmp_path.rglob("*.npz"):
+        path.unlink()
+    for path in (tmp_path / "tables").iterdir():
+        path.unlink()
+    tables(tmp_path, experiments=chosen)
+    assert files_below(tmp_path / "tables") == before
+
+
+def incomplete(out):
+    """Of table 2: one seed not begun, one unfinished, one model not trained; table 4 complete."""
+    for seed in (0, 2):
+        for name in TABLE2[:3]:
+            make_run(out, name, seed, tz(1.0 + seed, 2.0))
+    make_run(out, "MF-DZ/EF-TZ/E", 0, tz(1.0, 2.0))
+    make_run(out, "SF-TZ/EF", 4, None)
+    for name in ("SF-CC/E", "MF-DZ/E-CC/E", "MF-DZ/EF-CC/E"):
+        make_run(out, name, 1, run_metrics({"ccsd(t)_cbs": heldout_errors(1.0)}))
+
+
+def test_a_table_that_lacks_runs_is_refused_and_names_every_one(tmp_path):
+    incomplete(tmp_path)
+    with pytest.raises(UserError) as error:
+        tables(tmp_path)
+    message = str(error.value)
+    assert (
+        "tables/table2.md (SF-TZ/E, seed 4; SF-TZ/EF, seed 4 (begun: 4); MF-DZ/E-TZ/E, seed 4; "
+        "MF-DZ/EF-TZ/E, seeds 2, 4; MF-DZ/EF-TZ/EF, seeds 0, 2, 4)"
+    ) in message
+    assert "tables/table3.md (SF-MP2/E, any seed; MF-DZ/EF-MP2/E, any seed)" in message
+    assert "table4" not in message
+    assert f"hippynn-mf reproduce --out {tmp_path} --experiments SF-TZ/E,SF-TZ/EF" in message
+    assert "--seeds 0,1,2,4'" in message
+    assert f"hippynn-mf tables {tmp_path} --partial" in message
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"table4.md", "table4.json"}
+
+
+def test_an_earlier_table_is_left_as_it_was_when_runs_are_missing(pair):
+    chosen = experiments("SF-TZ/E", "MF-DZ/EF-TZ/E")
+    tables(pair, experiments=chosen)
+    before = files_below(pair / "tables")
+    make_run(pair, "SF-TZ/E", 3, tz(9.0, 9.0))
+    with pytest.raises(UserError, match=r"table2\.md \(MF-DZ/EF-TZ/E, seed 3\)"):
+        tables(pair, experiments=chosen)
+    assert files_below(pair / "tables") == before
+
+
+def test_training_what_is_named_as_missing_completes_the_tables(tmp_path):
+    incomplete(tmp_path)
+    written = write_complete_tables(tmp_path, read_results(tmp_path))
+    for runs in written.lacking.values():
+        for run in runs:
+            for seed in run.seeds or (0,):
+                make_run(tmp_path, run.name, seed, run_metrics())
+    assert [path.name for path in tables(tmp_path)] == DOCUMENTS
+
+
+def test_seeds_can_be_chosen_and_are_then_the_only_ones_and_required(pair):
+    chosen = experiments("SF-TZ/E", "MF-DZ/EF-TZ/E")
+    make_run(pair, "SF-TZ/E", 3, tz(9.0, 9.0))
+    (path, _) = tables(pair, experiments=chosen, seeds=[1, 0])
+    assert "| SF-TZ/E | 2 | 1.50 (1.00 to 2.00) |" in path.read_text()
+    with pytest.raises(UserError, match=r"table2\.md \(SF-TZ/E, seed 7; MF-DZ/EF-TZ/E, seed 7\)"):
+        tables(pair, experiments=chosen, seeds=[0, 7])
+
+
+def test_documents_without_a_chosen_experiment_are_skipped(tmp_path):
+    make_run(tmp_path, "SF-MP2/E", 0, run_metrics())
+    assert [path.name for path in tables(tmp_path, experiments=experiments("SF-MP2/E"))] == [
+        "table3.md",
+        "low-level-forces.md",
+    ]
+    assert tables(tmp_path, experiments=experiments("SF-DZ/E")) == []
+
+
+def test_a_partial_table_is_written_on_request_and_says_what_is_missing(tmp_path):
+    incomplete(tmp_path)
+    paths = tables(tmp_path, partial=True)
+    assert [path.name for path in paths] == DOCUMENTS
+    text = paths[0].read_text()
+    assert (
+        "- **Partial.** Missing: SF-TZ/E, seed 4; SF-TZ/EF, seed 4 (begun: 4); MF-DZ/E-TZ/E, "
+        "seed 4; MF-DZ/EF-TZ/E, seeds 2, 4; MF-DZ/EF-TZ/EF, seeds 0, 2, 4.\n"
+    ) in text
+    assert "| MF-DZ/EF-TZ/E | 1 | 1.00 (one seed) |" in text
+    assert "- Fewer than three seeds have no interval: in parentheses is their range.\n" in text
+    assert "| MF-DZ/EF-TZ/EF |" not in text
+    assert paths[1].read_text().splitlines()[4:] == [
+        "",
+        "- **Partial.** Missing: SF-MP2/E, any seed; MF-DZ/EF-MP2/E, any seed.",
+        "",
+    ]
+    assert "Partial" not in paths[2].read_text()
 
 
 def test_table3_shows_energies_of_heldout_and_forces_of_comp6(tmp_path):
-    metrics = heldout("mp2_tz", 2.0) | comp6("mp2_tz", force_rmse_kcal_per_mol_per_angstrom=8.0)
-    make_run(tmp_path, "SF-MP2/E", 0, metrics)
-    make_run(tmp_path, "MF-DZ/EF-MP2/E", 0, heldout("mp2_tz", 1.0))
-    write_tables(tmp_path, read_results(tmp_path))
-    lines = (tmp_path / "tables" / "table3.md").read_text().splitlines()
-    assert lines[0] == "## Table 3: RMSE of energy, held-out MP2; force, COMP6 MP2"
-    assert lines[4:] == [
-        "| SF-MP2/E | 1 | 2.00 (one seed) | 2.95 ± 0.02 | 8.00 (one seed) | 8.59 ± 0.42 |",
-        "| MF-DZ/EF-MP2/E | 1 | 1.00 (one seed) | 1.72 ± 0.02 | — | 3.42 ± 0.09 |",
-        "",
-        SPREAD + " rows: common; preset: quick; " + NOTE,
+    held = {"mp2_tz": heldout_errors(2.0)}
+    make_run(tmp_path, "SF-MP2/E", 0, run_metrics(held, {"mp2_tz": comp6_errors(8.0)}))
+    make_run(tmp_path, "MF-DZ/EF-MP2/E", 0, run_metrics(held, {"mp2_tz": comp6_errors()}))
+    text = tables(tmp_path, experiments=experiments("SF-MP2/E", "MF-DZ/EF-MP2/E"))[0].read_text()
+    lines = text.splitlines()
+    assert lines[0] == "## Table 3: energy, held-out MP2; force, COMP6 MP2 (RMSE)"
+    assert lines[4:6] == [
+        "| SF-MP2/E | 1 | 2.00 (one seed) | — | 2.95 ± 0.02 | 8.00 (one seed) | — | 8.59 ± 0.42 |",
+        "| MF-DZ/EF-MP2/E | 1 | 2.00 (one seed) | — | 1.72 ± 0.02 | — | — | 3.42 ± 0.09 |",
     ]
+    assert "- force, COMP6 MP2: — because no planted forces." in lines
 
 
-def test_table4_shows_conformer_energies_of_comp6_and_names_the_rows_that_were_used(tmp_path):
-    metrics = heldout("ccsd(t)_cbs", 2.5) | comp6("ccsd(t)_cbs", delta_e_rmse_kcal_per_mol=1.25)
-    make_run(tmp_path, "MF-DZ/E-CC/E", 4, metrics, rows="all", preset="paper")
-    write_tables(tmp_path, read_results(tmp_path))
-    lines = (tmp_path / "tables" / "table4.md").read_text().splitlines()
-    assert lines[0] == "## Table 4: RMSE of energy, held-out CC; ΔE, COMP6 CC"
-    assert lines[4:] == [
-        "| MF-DZ/E-CC/E | 1 | 2.50 (one seed) | 2.76 ± 0.03 | 1.25 (one seed) | 2.60 ± 0.03 |",
-        "",
-        "- Not trained: SF-CC/E, MF-DZ/EF-CC/E.",
-        SPREAD + " rows: all; preset: paper; " + NOTE,
-    ]
+def test_table4_shows_conformer_energies_and_names_the_rows_that_were_used(tmp_path):
+    held, far = {"ccsd(t)_cbs": heldout_errors(2.5)}, {"ccsd(t)_cbs": comp6_errors(None, 1.25)}
+    make_run(tmp_path, "MF-DZ/E-CC/E", 4, run_metrics(held, far), rows="all", preset="paper")
+    text = tables(tmp_path, experiments=experiments("MF-DZ/E-CC/E"))[0].read_text()
+    row = "| MF-DZ/E-CC/E | 1 | 2.50 (one seed) | — | 2.76 ± 0.03 | 1.25 (one seed) | — | 2.60 ± "
+    assert row in text
+    assert "Nothing here could be compared with SF-CC/E." in text
+    assert "- rows: all; preset: paper; " in text
 
 
-def test_tables_of_maes_have_no_published_column_and_files_of_their_own(tmp_path):
-    make_run(tmp_path, "SF-TZ/E", 0, heldout("wb97x_tz", 3.0, 12.0))
-    results = read_results(tmp_path)
-    write_tables(tmp_path, results)
-    rmse = (tmp_path / "tables" / "table2.md").read_text()
-    paths = write_tables(tmp_path, results, metric="mae")
-    assert [path.name for path in paths] == ["table2-mae.md", "table3-mae.md", "table4-mae.md"]
-    lines = paths[0].read_text().splitlines()
-    assert lines[0] == "## Table 2: MAE of energy, held-out TZ; force, held-out TZ"
-    assert lines[2] == (
-        "| model | seeds | energy, held-out TZ (kcal/mol) | force, held-out TZ (kcal/mol/Å) |"
-    )
-    assert lines[4] == "| SF-TZ/E | 1 | 1.50 (one seed) | 6.00 (one seed) |"
-    assert (tmp_path / "tables" / "table2.md").read_text() == rmse
-
-
-def test_a_table_without_any_finished_run_says_so(tmp_path):
-    make_run(tmp_path, "SF-DZ/E", 0, heldout("wb97x_dz", 1.0))
-    text = format_table(4, read_results(tmp_path), "rmse", [])
-    assert text.splitlines()[3:] == ["| --- | --- | --- | --- | --- | --- |", ""]
-    write_tables(tmp_path, read_results(tmp_path))
-    lines = (tmp_path / "tables" / "table4.md").read_text().splitlines()
-    assert lines[5:] == ["- Not trained: SF-CC/E, MF-DZ/E-CC/E, MF-DZ/EF-CC/E."]
+def test_tables_of_maes_have_no_published_column_and_files_of_their_own(pair):
+    chosen = experiments("SF-TZ/E", "MF-DZ/EF-TZ/E")
+    rmse = tables(pair, experiments=chosen)[0].read_text()
+    path, _ = tables(pair, experiments=chosen, metric="mae")
+    assert path.name == "table2-mae.md"
+    lines = path.read_text().splitlines()
+    assert lines[0] == "## Table 2: energy, held-out TZ; force, held-out TZ (MAE)"
+    assert lines[4] == "| SF-TZ/E | 3 | 1.00 ± 1.24 | — | 6.00 ± 3.29 | — |"
+    numbers = "−0.75 ± 1.24 | 72.5 [−9.4, 93.1] | −3.50 ± 2.15 | 58.3 [49.9, 65.3]"
+    assert lines[11] == f"| MF-DZ/EF-TZ/E | 3 | {numbers} |"
+    assert not any("published" in line for line in lines[:12])
+    assert (pair / "tables" / "table2.md").read_text() == rmse
 
 
 def test_a_users_own_experiments_can_have_a_table(tmp_path):
@@ -130,38 +294,57 @@ def test_a_users_own_experiments_can_have_a_table(tmp_path):
     )
     folder = RunFolder.of(tmp_path, settings)
     folder.prepare(settings, facts={})
-    folder.write_metrics(heldout("wb97x_tz", 1.0, 2.0))
+    folder.write_metrics(tz(1.0, 2.0))
     text = format_table(2, read_results(tmp_path), "rmse", [own])
-    row = "| MF-TZ/E-MP2/EF | 1 | 1.00 (one seed) | 1.00 ± 0.10 | 2.00 (one seed) | 2.00 ± 0.20 |"
-    assert row in text.splitlines()
+    row = "| MF-TZ/E-MP2/EF | 1 | 1.00 (one seed) | — | 1.00 ± 0.10 | 2.00 (one seed) | — | 2.00 ±"
+    assert row in text
 
 
-def test_an_unknown_metric_is_refused_before_anything_is_written(tmp_path):
-    make_run(tmp_path, "SF-TZ/E", 0, heldout("wb97x_tz", 1.0, 2.0))
+def test_an_unknown_metric_is_refused_before_anything_is_written(pair):
     with pytest.raises(UserError, match=r"Unknown metric 'rms'.*rmse"):
-        write_tables(tmp_path, read_results(tmp_path), metric="rms")
-    assert not (tmp_path / "tables").exists()
+        tables(pair, metric="rms")
+    assert not (pair / "tables").exists()
+
+
+MAE_DOCUMENTS = [name.replace(".md", "-mae.md") for name in DOCUMENTS]
 
 
 @pytest.mark.parametrize(
     ("options", "names"),
-    [
-        ([], ["table2.md", "table3.md", "table4.md"]),
-        (["--metric", "mae"], ["table2-mae.md", "table3-mae.md", "table4-mae.md"]),
-    ],
+    [([], [*DOCUMENTS, "claims.md"]), (["--metric", "mae"], MAE_DOCUMENTS)],
     ids=["rmse", "mae"],
 )
-def test_the_command_prints_the_tables_that_it_writes(tmp_path, capsys, options, names):
-    make_run(tmp_path, "SF-TZ/E", 0, heldout("wb97x_tz", 3.0, 12.0))
-    assert exit_code("tables", tmp_path, *options) == 0
-    written = [(tmp_path / "tables" / name).read_text() for name in names]
-    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == names
+def test_the_command_prints_the_tables_that_it_writes(pair, capsys, options, names):
+    assert exit_code("tables", pair, "--partial", *options) == 0
+    written = [(pair / "tables" / name).read_text() for name in names]
+    assert sorted(path.name for path in (pair / "tables").glob("*.md")) == sorted(names)
     assert capsys.readouterr().out == "".join(f"{text}\n" for text in written)
 
 
-def test_tables_say_what_predicting_zero_would_give(tmp_path):
-    metrics = heldout("wb97x_tz", 1.0, 2.0)
-    metrics["heldout"]["wb97x_tz"]["force_label_rms_kcal_per_mol_per_angstrom"] = 31.25
-    make_run(tmp_path, "SF-TZ/E", 0, metrics)
-    text = write_tables(tmp_path, read_results(tmp_path))[0].read_text()
-    assert "- force, held-out TZ: predicting zero has an RMSE of 31.25 kcal/mol/Å.\n" in text
+def test_the_command_refuses_what_lacks_runs_with_code_2_and_writes_the_rest(tmp_path, capsys):
+    incomplete(tmp_path)
+    assert exit_code("tables", tmp_path) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("## Table 4")
+    assert said.err.startswith("hippynn-mf: Not written, because of runs that are not finished: ")
+    assert "Traceback" not in said.err
+
+
+def test_the_command_takes_seeds(pair, capsys):
+    assert exit_code("tables", pair, "--partial", "--seeds", "0,2") == 0
+    assert "| SF-TZ/E | 2 | 2.00 (1.00 to 3.00) |" in capsys.readouterr().out
+
+
+def test_the_main_table_alone_is_what_a_readme_can_quote(pair):
+    path, *_ = tables(pair, partial=True)
+    (content,) = json.loads(path.with_suffix(".json").read_text())["tables"]
+    lines = main_table(TableData.model_validate(content)).splitlines()
+    assert lines == path.read_text().splitlines()[2:6]
+
+
+def test_models_that_are_worse_than_predicting_zero_are_named(tmp_path):
+    for name, force in [("SF-TZ/E", 40.0), ("SF-TZ/EF", 31.0), ("MF-DZ/EF-TZ/E", 31.5)]:
+        make_run(tmp_path, name, 0, tz(1.0, force))
+    text = tables(tmp_path, partial=True)[0].read_text()
+    note = "predicting zero has an RMSE of 31.25 kcal/mol/Å; above it: SF-TZ/E, MF-DZ/EF-TZ/E.\n"
+    assert f"- force, held-out TZ: {note}" in text

@@ -114,7 +114,7 @@ def test_another_seed_changes_the_weights_but_not_the_split(finished, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     folder, settings = finished
-    monkeypatch.setattr(training, "train_model", None)
+    monkeypatch.setattr("hippynn_mf.running.prepare_training", None)
     assert train_run(settings, folder.path.parents[2]) == folder
 
 

@@ -52,7 +52,7 @@ def training_arrays(
             forces = structures.forces[level.id]
             target = forces if consume else np.empty(forces.shape, np.float32)
             for rows in blocks_of(len(forces)):
-                target[rows] = to_kcal_per_mol(forces[rows])
+                target[rows] = reference_forces(structures[rows], level)
             arrays[level.forces_name] = target
     return arrays
 
@@ -65,16 +65,14 @@ def reference_energies(structures: Structures, level: Level) -> np.ndarray:
 
 def reference_forces(structures: Structures, level: Level) -> np.ndarray:
     """Forces (n, n_atoms_max, 3) float64 in kcal/mol/Å, NaN where missing, 0 for padding."""
-    return to_kcal_per_mol(structures.forces[level.id])
-
-
-def to_kcal_per_mol(values: np.ndarray) -> np.ndarray:
-    """Energies or forces in hartree as kcal/mol, in float64."""
-    return np.asarray(values.astype(np.float64) * KCAL_PER_MOL_PER_HARTREE)
+    return structures.forces[level.id].astype(np.float64) * KCAL_PER_MOL_PER_HARTREE
 
 
 class _Batches(Dataset[list[torch.Tensor]]):
-    """Arrays indexed by whole batches, cut to the batch's largest molecule if `trimmed`."""
+    """Arrays indexed by whole batches, cut to the batch's largest molecule if `trimmed`.
+
+    Of every batch, only the share of one rank of several is taken.
+    """
 
     def __init__(
         self,
@@ -83,10 +81,12 @@ class _Batches(Dataset[list[torch.Tensor]]):
         pairs: NeighbourLists | None,
         *,
         trimmed: bool,
+        share: tuple[int, int],
     ) -> None:
         self.arrays = arrays
         self.names = names  # a name may be both input and target
         self.pairs = pairs
+        self.share = share
         self.n_atoms = None
         if trimmed:
             blocks = torch.split(arrays[SPECIES], ROWS_AT_ONCE)
@@ -99,9 +99,20 @@ class _Batches(Dataset[list[torch.Tensor]]):
         batch, width = torch.tensor(rows), self.arrays[SPECIES].shape[1]
         if self.n_atoms is not None:
             # Atoms with similar numbers of neighbours side by side take less padding.
-            sizes, order = self.n_atoms[batch].sort(stable=True)
-            batch, width = batch[order], int(sizes[-1])
-        return [self._of_batch(name, batch, width) for name in self.names]
+            batch = batch[self.n_atoms[batch].argsort(stable=True)]
+        rank, n_ranks = self.share
+        # Every rank takes part in every step, without labels if there is no structure left for it.
+        idle = rank >= len(batch)
+        batch = batch[:1] if idle else batch[rank::n_ranks]
+        if self.n_atoms is not None:
+            width = int(self.n_atoms[batch[-1]])
+        tensors = [self._of_batch(name, batch, width) for name in self.names]
+        if not idle:
+            return tensors
+        return [
+            tensor if name in (SPECIES, POSITIONS, PAIRS) else torch.full_like(tensor, np.nan)
+            for name, tensor in zip(self.names, tensors, strict=True)
+        ]
 
     def _of_batch(self, name: str, rows: torch.Tensor, width: int) -> torch.Tensor:
         if name == PAIRS and self.pairs is not None:
@@ -169,15 +180,19 @@ class TrainingDatabase(Database):
         evaluation_mode: str,
         batch_size: int | None = None,
         subsample: float | bool = False,
+        *,
+        share: tuple[int, int] = (0, 1),
     ) -> DataLoader[list[torch.Tensor]]:
         """Batches of a split, in the order of `inputs + targets`.
 
         Shuffled and cut to size in the mode `train`; in the mode `eval` in the order of the file,
-        or a random fraction `subsample` of it.
+        or a random fraction `subsample` of it. With `share` (rank, number of ranks), every rank
+        that has the same `random_state` gets its part of the same batches; where a batch has fewer
+        structures than there are ranks, the others get one of them without labels.
         """
         training = evaluation_mode == "train"
         arrays, pairs = self.splits[split_name], self.pairs.get(split_name)
-        batches = _Batches(arrays, self.var_list, pairs, trimmed=training)
+        batches = _Batches(arrays, self.var_list, pairs, trimmed=training, share=share)
         rows: Iterable[int] = range(len(batches))
         if training:
             rows = RandomSampler(batches, generator=self.random_state)

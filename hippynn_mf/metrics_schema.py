@@ -1,0 +1,160 @@
+"""What `metrics.json` may hold: every field, its unit, and what has to be there together.
+
+An error is a number, or null with the reason beside it. Unknown fields, numbers that are not
+finite or negative, and an error without what it was computed from are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hippynn_mf.errors import UserError
+
+Error = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+N_SHOWN = 3  # wrong fields that a message names
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Base of what is stored as JSON: no unknown fields, no conversions, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ForceErrors(Strict):
+    """Errors of forces over all components (kcal/mol/Å), and the size of the labels themselves."""
+
+    force_rmse_kcal_per_mol_per_angstrom: Error | None
+    force_mae_kcal_per_mol_per_angstrom: Error | None
+    force_label_rms_kcal_per_mol_per_angstrom: Error | None = None
+    n_force_components: Count = 0
+    force_reason: str | None = None
+
+    @model_validator(mode="after")
+    def _forces_are_whole(self) -> Self:
+        _require_whole(
+            "force",
+            self.force_rmse_kcal_per_mol_per_angstrom,
+            self.force_mae_kcal_per_mol_per_angstrom,
+            self.n_force_components,
+            self.force_reason,
+        )
+        return self
+
+
+class HeldoutErrors(ForceErrors):
+    """Errors on the held-out structures against one level."""
+
+    energy_rmse_kcal_per_mol: Error | None
+    energy_mae_kcal_per_mol: Error | None
+    n_energies: Count = 0
+    energy_reason: str | None = None
+
+    @model_validator(mode="after")
+    def _energies_are_whole(self) -> Self:
+        _require_whole(
+            "energy",
+            self.energy_rmse_kcal_per_mol,
+            self.energy_mae_kcal_per_mol,
+            self.n_energies,
+            self.energy_reason,
+        )
+        return self
+
+
+class Comp6Errors(ForceErrors):
+    """Errors on COMP6 against one level: which head predicts, and which conformers count."""
+
+    predicted_by: str
+    cut_by: str | None
+    n_conformers: Count
+    delta_e_rmse_kcal_per_mol: Error | None
+    delta_e_mae_kcal_per_mol: Error | None
+    delta_e_label_rms_kcal_per_mol: Error | None = None
+    n_pairs: Count = 0
+    delta_e_reason: str | None = None
+
+    @model_validator(mode="after")
+    def _differences_are_whole(self) -> Self:
+        _require_whole(
+            "delta_e",
+            self.delta_e_rmse_kcal_per_mol,
+            self.delta_e_mae_kcal_per_mol,
+            self.n_pairs,
+            self.delta_e_reason,
+        )
+        return self
+
+
+class Training(Strict):
+    """How long a run trained."""
+
+    wall_s: Annotated[float, Field(ge=0)]
+    n_epochs: Count
+
+
+class RunMetrics(Strict):
+    """The content of `metrics.json`: errors by level id.
+
+    `heldout.<level>` are errors of every head against its own level, `cross.<head>.<reference>`
+    against every level of the file, `comp6.<reference>` those on COMP6 (null without COMP6).
+    """
+
+    heldout: dict[str, HeldoutErrors]
+    cross: dict[str, dict[str, HeldoutErrors]]
+    comp6: dict[str, Comp6Errors] | None
+    training: Training | None = None
+
+
+def _require_whole(
+    what: str, rmse: float | None, mae: float | None, n: int, reason: str | None
+) -> None:
+    """Both errors are numbers from n > 0 labels, or both are null for a reason."""
+    if (rmse is None) != (mae is None):
+        raise ValueError(f"{what}: RMSE and MAE are either both numbers or both null")
+    if rmse is None and not reason:
+        raise ValueError(f"{what}: null needs {what}_reason")
+    if rmse is not None and reason:
+        raise ValueError(f"{what}: a number has no {what}_reason")
+    if rmse is not None and n == 0:
+        raise ValueError(f"{what}: a number needs the count of what it was computed from")
+    if rmse is not None and mae is not None and mae > rmse * (1 + 1e-6):
+        raise ValueError(f"{what}: an MAE of {mae} above the RMSE of {rmse} is impossible")
+
+
+def validate_metrics(content: Mapping[str, Any], source: object) -> RunMetrics:
+    """The metrics, checked. Raises UserError that names `source`, every wrong field and its value.
+
+    `source` is the file that the metrics are read from or written to.
+    """
+    return validate_json(RunMetrics, content, source, "delete it and train the run again")
+
+
+def validate_json(
+    model: type[Model], content: Mapping[str, Any], source: object, remedy: str
+) -> Model:
+    """An object of `model` from JSON content; a UserError that names file and fields otherwise."""
+    try:
+        return model.model_validate(dict(content))
+    except ValidationError as error:
+        raise UserError(
+            f"{source} is not what hippynn_mf writes: {describe_errors(error)}. Restore it, or "
+            f"{remedy}."
+        ) from None
+
+
+def describe_errors(error: ValidationError) -> str:
+    """The first wrong fields of a validation error, each with what is wrong and what was found."""
+    details = error.errors(include_url=False)
+    texts = []
+    for detail in details[:N_SHOWN]:
+        field = ".".join(map(str, detail["loc"]))
+        found = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"
+        texts.append(f"{field}: {detail['msg']}{found}")
+    if len(details) > N_SHOWN:
+        texts.append(f"and {len(details) - N_SHOWN} more")
+    return "; ".join(texts)

@@ -1,0 +1,118 @@
+"""Options that commands share, and what is made of their texts."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hippynn_mf.engines import Engine, LocalPool, ParslSite, available_cores, read_site
+from hippynn_mf.errors import UserError
+from hippynn_mf.experiment import Experiment, get_experiment, table1
+
+
+class MetricChoice(StrEnum):
+    """Errors that tables can show."""
+
+    rmse = "rmse"
+    mae = "mae"
+
+
+class EngineChoice(StrEnum):
+    """What executes the runs of a campaign."""
+
+    parsl = "parsl"
+    pool = "pool"
+
+
+OutOption = Annotated[
+    Path, typer.Option(help="Folder of runs, tables and figures.", file_okay=False)
+]
+DataOption = Annotated[
+    Path | None, typer.Option(help="File in the ANI-1x layout. (default: the embedded data)")
+]
+Comp6Option = Annotated[
+    Path | None,
+    typer.Option(help="File or folder in the COMP6 layout. (default: embedded, with its data)"),
+]
+Comp6KeysOption = Annotated[
+    Path | None,
+    typer.Option(help="JSON key map of --comp6. (default: the public layout)", dir_okay=False),
+]
+CutOption = Annotated[
+    float, typer.Option(help="COMP6 conformers up to so far above their minimum, kcal/mol.", min=0)
+]
+PresetOption = Annotated[str, typer.Option(help="Hyperparameters: quick or paper.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one, NAME=VALUE; repeatable.")
+]
+RowsOption = Annotated[
+    str,
+    typer.Option(help="common: structures with all four levels' energies; all: any label."),
+]
+SplitSeedOption = Annotated[
+    int, typer.Option(help="Chooses test and validation structures.", min=0)
+]
+OnlySeedsOption = Annotated[
+    str | None,
+    typer.Option(help="Seeds, comma-separated. (default: all that any row has)"),
+]
+PartialOption = Annotated[
+    bool, typer.Option("--partial", help="Write what is there, and name what is missing.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
+    """Hyperparameters from NAME=VALUE, values as JSON or else as text."""
+    overrides: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise UserError(f"--set expects NAME=VALUE, found {pair!r}.")
+        try:
+            overrides[name] = json.loads(text)
+        except ValueError:
+            overrides[name] = text
+    return overrides
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from numbers with commas between."""
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds expects whole numbers as 0,1,2; found {text!r}.") from None
+    if any(seed < 0 for seed in seeds):
+        raise UserError(f"Seeds are not negative; found {text!r}.")
+    return seeds
+
+
+def parse_experiments(names: str | None) -> list[Experiment]:
+    """Experiments of Table 1 from names with commas between, all for None."""
+    return [get_experiment(n.strip()) for n in names.split(",")] if names is not None else table1()
+
+
+def make_engine(kind: EngineChoice, site: Path | None, workers: int | None, device: str) -> Engine:
+    """The engine that was asked for; what does not go together is a UserError."""
+    if site is not None:
+        if kind is not EngineChoice.parsl or workers is not None:
+            raise UserError("--site says where and how to run; leave --engine and --workers out.")
+        read_site(site)
+        return ParslSite(site)
+    from hippynn_mf.training import choose_device
+
+    target = choose_device(device)
+    n_gpus = 0
+    if target.type == "cuda":
+        import torch
+
+        n_gpus = torch.cuda.device_count() if target.index is None else 0
+    if kind is EngineChoice.pool:
+        return LocalPool(workers or (1 if target.type == "cuda" else available_cores()))
+    if workers is None:
+        workers = max(1, n_gpus) if target.type == "cuda" else available_cores()
+    return ParslSite(n_workers=workers, n_gpus=n_gpus)

@@ -1,0 +1,144 @@
+"""Means over seeds, paired differences and percent improvements, with intervals by Student's t.
+
+With n values of mean m and standard deviation s (divided by n − 1), the 95 % interval of the mean
+is m ± t·s/√n; t is the 97.5 % quantile of Student's t with n − 1 degrees of freedom. Fewer than
+three values have no interval, only their range.
+
+The interval covers what the seed changes: initial weights and the order of batches. It does not
+cover the choice of training and test structures, which are the same for all seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from scipy.special import stdtrit
+
+from hippynn_mf.errors import UserError
+
+CONFIDENCE = 0.95
+FEWEST_FOR_INTERVAL = 3
+
+
+class Estimate(BaseModel):
+    """A value estimated from n seeds: its 95 % interval (None for fewer than three) and range."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    value: float
+    low: float | None
+    high: float | None
+    smallest: float
+    largest: float
+    n: int
+
+
+def half_width(values: np.ndarray) -> float:
+    """Half the width of the 95 % confidence interval of the mean of values (n,), t·s/√n."""
+    n = len(values)
+    quantile = stdtrit(n - 1, (1 + CONFIDENCE) / 2)
+    return float(quantile * np.std(values, ddof=1) / np.sqrt(n))
+
+
+def estimate_mean(values: np.ndarray) -> Estimate | None:
+    """Mean of values (n,) with its interval; None for no value."""
+    if not len(values):
+        return None
+    mean = float(np.mean(values))
+    width = half_width(values) if len(values) >= FEWEST_FOR_INTERVAL else None
+    return Estimate(
+        value=mean,
+        low=None if width is None else mean - width,
+        high=None if width is None else mean + width,
+        smallest=float(np.min(values)),
+        largest=float(np.max(values)),
+        n=len(values),
+    )
+
+
+def paired_difference(
+    values: Mapping[int, float], reference: Mapping[int, float]
+) -> Estimate | None:
+    """Mean of `values` − `reference` over the seeds that both have, with its interval.
+
+    It is the interval of the paired t test. None without a common seed.
+    """
+    ours, theirs = _pairs(values, reference)
+    return estimate_mean(ours - theirs)
+
+
+def percent_improvement(
+    values: Mapping[int, float], reference: Mapping[int, float]
+) -> Estimate | None:
+    """By how many percent errors are below those of a reference, from their paired log ratios.
+
+    With d_k = ln(error_k / reference error_k) of seed k, the improvement is 100·(1 − exp(mean d)),
+    and the ends of its interval are those of the mean d, transformed in the same way. None
+    without a common seed; an error of zero, which has no logarithm, is a UserError.
+    """
+    ours, theirs = _pairs(values, reference)
+    if (ours <= 0).any() or (theirs <= 0).any():
+        raise UserError(
+            "An error of exactly zero has no ratio to another. A model is never that good: look "
+            "whether its predictions were compared with themselves."
+        )
+    logs = estimate_mean(np.log(ours / theirs))
+    if logs is None:
+        return None
+    return Estimate(
+        value=_percent(logs.value),
+        low=None if logs.high is None else _percent(logs.high),
+        high=None if logs.low is None else _percent(logs.low),
+        smallest=_percent(logs.largest),
+        largest=_percent(logs.smallest),
+        n=logs.n,
+    )
+
+
+def percent_of_means(value: float, reference: float) -> float:
+    """(reference − value) / reference × 100, the paper's formula, of two mean errors."""
+    return 100 * (1 - value / reference)
+
+
+def _percent(log_ratio: float) -> float:
+    return float(-100 * np.expm1(log_ratio))
+
+
+def _pairs(
+    values: Mapping[int, float], reference: Mapping[int, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    seeds = sorted(values.keys() & reference)
+    ours, theirs = (np.array([errors[seed] for seed in seeds]) for errors in (values, reference))
+    return ours, theirs
+
+
+def format_mean(estimate: Estimate | None, digits: int = 2, *, signed: bool = False) -> str:
+    """`m ± half width`; `m (smallest to largest)` for two seeds; `—` for no value."""
+    if estimate is None:
+        return "—"
+    sign = "+" if signed else ""
+    value = f"{estimate.value:{sign}.{digits}f}"
+    if estimate.high is not None:
+        value += f" ± {estimate.high - estimate.value:.{digits}f}"
+        return value.replace("-", "−")
+    return value.replace("-", "−") + _range(estimate, digits, sign)
+
+
+def format_interval(estimate: Estimate | None, digits: int = 1) -> str:
+    """`value [low, high]`; `value (smallest to largest)` for two seeds; `—` for no value."""
+    if estimate is None:
+        return "—"
+    value = f"{estimate.value:.{digits}f}".replace("-", "−")
+    if estimate.low is not None:
+        ends = f" [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+        return value + ends.replace("-", "−")
+    return value + _range(estimate, digits, "")
+
+
+def _range(estimate: Estimate, digits: int, sign: str) -> str:
+    if estimate.n == 1:
+        return " (one seed)"
+    ends = (f"{end:{sign}.{digits}f}" for end in (estimate.smallest, estimate.largest))
+    return " ({} to {})".format(*ends).replace("-", "−")

@@ -1,0 +1,51 @@
+"""Copy what is worth keeping of a campaign: settings, metrics and documents, a few kilobytes a run.
+
+    python scripts/keep_results.py results experiments/results
+
+Parameters, predictions and logs stay behind. Of the data files only the names are kept, not where
+they lie on this machine; runs are compared by the files' SHA-256.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hippynn_mf.files import replace_when_complete
+from hippynn_mf.runs import find_runs, read_json, write_json
+
+KEPT = ("runs/*/seed-*/metrics.json", "runs/*/ensemble.json", "tables/*", "figures/figure3.*")
+
+
+def main(
+    results: Annotated[Path, typer.Argument(help="Folder of a campaign.", exists=True)],
+    kept: Annotated[Path, typer.Argument(help="Folder to copy into.")],
+) -> None:
+    """Copy settings, metrics, tables and figure 3 of the finished runs."""
+    runs = find_runs(results)
+    unfinished = [str(run.path) for run in runs if not run.is_finished]
+    if not runs or unfinished:
+        missing = ", ".join(unfinished) or f"{results}/runs"
+        raise SystemExit(f"keep_results: not finished: {missing}. Continue the campaign first.")
+    for run in runs:
+        content = read_json(run.file("experiment.json"))
+        for name in ("data", "comp6"):
+            source = content["settings"][name]
+            if source is not None:
+                source["path"] = Path(source["path"]).name
+        target = kept / run.path.relative_to(results) / "experiment.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target, content)
+    paths = [path for pattern in KEPT for path in sorted(results.glob(pattern))]
+    for path in paths:
+        target = kept / path.relative_to(results)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replace_when_complete(target) as partial:
+            partial.write_bytes(path.read_bytes())
+    typer.echo(f"{len(runs)} runs and {len(paths)} files kept in {kept}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

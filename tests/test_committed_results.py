@@ -1,0 +1,89 @@
+"""The committed campaign: its tables and the README follow from its metrics."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hippynn_mf.documents import write_documents
+from hippynn_mf.experiment import table1
+from hippynn_mf.figure3 import LEVELS, figure3_data
+from hippynn_mf.results import read_results
+from hippynn_mf.table_data import TableData
+from hippynn_mf.table_text import main_table
+
+TOP = Path(__file__).parent.parent
+RESULTS = TOP / "experiments" / "results"
+
+pytestmark = pytest.mark.skipif(not RESULTS.exists(), reason="no campaign is committed")
+
+
+def assert_same_numbers(found, expected, where=""):
+    """Equal JSON, but for the last digits of numbers, which depend on the machine."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key, value in expected.items():
+            assert_same_numbers(found[key], value, f"{where}.{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for place, value in enumerate(expected):
+            assert_same_numbers(found[place], value, f"{where}.{place}")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12), where
+    else:
+        assert found == expected, where
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory):
+    """The tables, made again from the metrics alone."""
+    out = tmp_path_factory.mktemp("results")
+    for path in [*RESULTS.rglob("experiment.json"), *RESULTS.rglob("metrics.json")]:
+        target = out / path.relative_to(RESULTS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    for path in RESULTS.glob("runs/*/ensemble.json"):
+        shutil.copy(path, out / path.relative_to(RESULTS))
+    write_documents(out, read_results(out)).require()
+    return out
+
+
+def test_every_row_of_table_1_has_the_same_seeds():
+    results = read_results(RESULTS)
+    seeds = [results.seeds(experiment.name) for experiment in table1()]
+    assert len(seeds[0]) >= 3
+    assert all(found == seeds[0] for found in seeds)
+    assert results.unfinished == {}
+
+
+def test_the_committed_documents_are_those_of_the_metrics(again):
+    made = {path.name: path for path in (again / "tables").iterdir()}
+    committed = {path.name: path for path in (RESULTS / "tables").iterdir()}
+    assert made.keys() <= committed.keys()
+    for name, path in made.items():
+        if path.suffix == ".md":
+            assert committed[name].read_text() == path.read_text(), name
+        else:
+            stored = json.loads(committed[name].read_text())
+            assert_same_numbers(stored, json.loads(path.read_text()), name)
+
+
+def test_the_committed_figure_3_is_that_of_the_metrics():
+    stored = json.loads((RESULTS / "figures" / "figure3.json").read_text())
+    data = figure3_data(read_results(RESULTS), LEVELS)
+    assert_same_numbers(stored, data.model_dump(mode="json"))
+
+
+def test_the_readme_quotes_table_4_as_it_was_measured():
+    (content,) = json.loads((RESULTS / "tables" / "table4.json").read_text())["tables"]
+    assert main_table(TableData.model_validate(content)) in (TOP / "README.md").read_text()
+
+
+def test_nothing_committed_names_the_machine_that_trained():
+    for path in RESULTS.rglob("experiment.json"):
+        settings = json.loads(path.read_text())["settings"]
+        sources = [settings["data"], settings["comp6"]]
+        assert not any(Path(source["path"]).is_absolute() for source in sources if source), path

@@ -1,0 +1,259 @@
+import json
+
+import numpy as np
+import pytest
+from made_predictions import GROUPS, predicted_run, predictions, references
+from made_runs import files_below, make_run, run_metrics
+
+from hippynn_mf.ensemble_metrics import find_ensembles
+from hippynn_mf.errors import UserError
+from hippynn_mf.files import write_npz
+from hippynn_mf.results import read_results
+
+NAME = "MF-DZ/EF-CC/E"
+DZ, TZ, MP2, CC = "wb97x_dz", "wb97x_tz", "mp2_tz", "ccsd(t)_cbs"
+
+
+def ensemble(out, name=NAME):
+    return find_ensembles(read_results(out), [name]).get(name)
+
+
+def stored(out):
+    return out / "runs" / "mf_dz_ef_cc_e" / "ensemble.json"
+
+
+def rms(errors):
+    return np.sqrt(np.mean(np.square(errors)))
+
+
+def mean_prediction(name, seeds=(0, 1, 2)):
+    return np.mean([predictions(NAME, seed)[name].astype(float) for seed in seeds], axis=0)
+
+
+@pytest.fixture
+def members(tmp_path):
+    for seed in range(3):
+        predicted_run(tmp_path, NAME, seed)
+    return tmp_path
+
+
+def test_the_errors_are_those_of_the_mean_prediction(members):
+    metrics = ensemble(members).metrics
+    truth = references()
+    errors = mean_prediction(f"heldout.{CC}.energy") - truth[f"heldout.reference.{CC}.energy"]
+    assert metrics.heldout[CC].energy_rmse_kcal_per_mol == pytest.approx(rms(errors))
+    assert metrics.heldout[CC].energy_mae_kcal_per_mol == pytest.approx(np.abs(errors).mean())
+    atoms = truth["heldout.species"] > 0
+    errors = mean_prediction(f"heldout.{DZ}.forces") - truth[f"heldout.reference.{DZ}.forces"]
+    found = metrics.heldout[DZ].force_rmse_kcal_per_mol_per_angstrom
+    assert found == pytest.approx(rms(errors[atoms]))
+    errors = mean_prediction(f"heldout.{CC}.forces") - truth[f"heldout.reference.{TZ}.forces"]
+    found = metrics.cross[CC][TZ].force_rmse_kcal_per_mol_per_angstrom
+    assert found == pytest.approx(rms(errors[atoms]))
+
+
+def test_comp6_errors_are_those_of_the_mean_prediction_within_the_cut(members):
+    metrics = ensemble(members).metrics.comp6
+    truth = references()
+    kept = np.arange(7) < 6  # the last is planted far above the minimum
+    errors = mean_prediction(f"comp6.{CC}.energy") - truth[f"comp6.reference.{CC}.energy"]
+    pairs = [errors[i] - errors[j] for i in range(6) for j in range(i) if GROUPS[i] == GROUPS[j]]
+    assert (metrics[CC].n_conformers, metrics[CC].n_pairs) == (6, len(pairs)) == (6, 6)
+    assert metrics[CC].delta_e_rmse_kcal_per_mol == pytest.approx(rms(pairs))
+    atoms = (truth["comp6.species"] > 0) & kept[:, None]
+    errors = mean_prediction(f"comp6.{CC}.forces") - truth[f"comp6.reference.{MP2}.forces"]
+    found = metrics[MP2].force_rmse_kcal_per_mol_per_angstrom
+    assert found == pytest.approx(rms(errors[atoms]))
+    assert metrics[MP2].predicted_by == CC
+
+
+def test_the_mean_of_the_members_errors_is_not_below_that_of_their_mean(members):
+    """By the triangle inequality; the members' errors are independent, so far below here."""
+    found = ensemble(members).metrics.heldout[CC].energy_rmse_kcal_per_mol
+    path = ("heldout", CC, "energy_rmse_kcal_per_mol")
+    each = list(read_results(members).by_seed(NAME, *path).values())
+    assert found < np.mean(each)
+
+
+def test_an_ensemble_of_one_has_the_errors_of_its_member(tmp_path):
+    folder = predicted_run(tmp_path, NAME, 4)
+    found = ensemble(tmp_path).metrics.model_dump(exclude_unset=True)
+    assert found == folder.read_metrics()
+
+
+def test_levels_are_compared_on_the_same_structures_by_the_same_code(members):
+    differences = ensemble(members).level_differences
+    truth = references()
+    atoms = truth["heldout.species"] > 0
+    errors = truth[f"heldout.reference.{DZ}.forces"] - truth[f"heldout.reference.{TZ}.forces"]
+    found = differences.heldout[DZ][TZ]
+    assert found.force_rmse_kcal_per_mol_per_angstrom == pytest.approx(rms(errors[atoms]))
+    atoms = (truth["comp6.species"] > 0) & (np.arange(7) < 6)[:, None]
+    errors = truth[f"comp6.reference.{DZ}.forces"] - truth[f"comp6.reference.{MP2}.forces"]
+    found = differences.comp6[DZ][MP2]
+    assert found.force_rmse_kcal_per_mol_per_angstrom == pytest.approx(rms(errors[atoms]))
+    assert found.n_conformers == 6
+    assert set(differences.heldout[DZ]) == {TZ, MP2, CC}  # not with itself
+    assert set(differences.heldout) == {DZ, TZ}  # levels without forces are no low levels
+
+
+def test_a_level_with_a_missing_label_is_not_compared(tmp_path):
+    arrays = predictions(NAME, 0)
+    arrays[f"heldout.reference.{DZ}.forces"][2] = np.nan
+    predicted_run(tmp_path, NAME, 0, arrays)
+    differences = ensemble(tmp_path).level_differences
+    assert set(differences.heldout) == {TZ}
+    assert set(differences.comp6) == {DZ, MP2}
+
+
+def test_the_file_is_read_where_predictions_are_gone(members):
+    made = ensemble(members)
+    for path in members.rglob("predictions.npz"):
+        path.unlink()
+    before = files_below(members)
+    assert ensemble(members) == made
+    assert files_below(members) == before
+    assert list(made.members) == ["0", "1", "2"]
+
+
+def test_without_file_and_predictions_there_is_no_ensemble(tmp_path):
+    make_run(tmp_path, NAME, 0, run_metrics())
+    assert ensemble(tmp_path) is None
+    assert not stored(tmp_path).exists()
+
+
+def add_a_seed(out):
+    predicted_run(out, NAME, 3)
+
+
+def remove_a_seed(out):
+    (out / "runs" / "mf_dz_ef_cc_e" / "seed-1" / "metrics.json").unlink()
+
+
+def evaluate_to_something_else(out):
+    folder = out / "runs" / "mf_dz_ef_cc_e" / "seed-1"
+    predicted_run(out, NAME, 1, predictions(NAME, 9))
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize("change", [add_a_seed, remove_a_seed, evaluate_to_something_else])
+def test_a_file_of_other_members_is_made_again_or_refused(members, change):
+    before = ensemble(members)
+    change(members)
+    after = ensemble(members)
+    assert after.metrics != before.metrics
+    assert json.loads(stored(members).read_text())["members"] == after.members
+    stored(members).write_text(before.model_dump_json(exclude_unset=True))
+    for path in members.rglob("predictions.npz"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"ensemble\.json is of seeds 0, 1, 2 as they were.*evalua"):
+        ensemble(members)
+    some = find_ensembles(read_results(members), [NAME], are_all=False)
+    assert some == {}  # a selection of seeds is not what the file is of
+
+
+def test_training_time_does_not_make_a_file_out_of_date(members):
+    made = ensemble(members)
+    path = members / "runs" / "mf_dz_ef_cc_e" / "seed-1" / "metrics.json"
+    metrics = json.loads(path.read_text()) | {"training": {"wall_s": 1.0, "n_epochs": 3}}
+    path.write_text(json.dumps(metrics))
+    for name in members.rglob("predictions.npz"):
+        name.unlink()
+    assert ensemble(members) == made
+
+
+def test_a_selection_of_seeds_leaves_the_file_alone(members):
+    ensemble(members)
+    before = files_below(members)
+    results = read_results(members).only([0, 2])
+    (found,) = find_ensembles(results, [NAME], are_all=False).values()
+    assert list(found.members) == ["0", "2"]
+    errors = (
+        mean_prediction(f"heldout.{CC}.energy", (0, 2))
+        - references()[f"heldout.reference.{CC}.energy"]
+    )
+    assert found.metrics.heldout[CC].energy_rmse_kcal_per_mol == pytest.approx(rms(errors))
+    assert files_below(members) == before
+
+
+def shifted_reference(arrays):
+    arrays[f"comp6.reference.{MP2}.forces"] = arrays[f"comp6.reference.{MP2}.forces"] + 1e-3
+
+
+def other_rows(arrays):
+    arrays["heldout.rows"] = arrays["heldout.rows"][::-1]
+
+
+def no_species(arrays):
+    arrays["heldout.species"] = np.where(arrays["heldout.species"] > 0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (shifted_reference, r"comp6\.reference\.mp2_tz\.forces"),
+        (other_rows, r"heldout\.rows"),
+        (no_species, r"heldout\.species"),
+    ],
+    ids=["references", "rows", "species"],
+)
+def test_members_that_were_tested_on_something_else_are_refused(tmp_path, change, name):
+    predicted_run(tmp_path, NAME, 0)
+    arrays = predictions(NAME, 1)
+    change(arrays)
+    predicted_run(tmp_path, NAME, 1, arrays)
+    with pytest.raises(UserError, match=f"seed-1 and .*seed-0 were not tested on.*: {name} of"):
+        ensemble(tmp_path)
+    assert not stored(tmp_path).exists()
+
+
+def test_references_may_be_missing_in_the_same_places(tmp_path):
+    for seed in range(2):
+        arrays = predictions(NAME, seed)
+        arrays[f"heldout.reference.{CC}.energy"][1] = np.nan
+        predicted_run(tmp_path, NAME, seed, arrays)
+    assert ensemble(tmp_path).metrics.heldout[CC].n_energies == 4
+
+
+def test_predictions_that_do_not_give_the_metrics_are_refused(members):
+    arrays = predictions(NAME, 2)
+    arrays[f"comp6.{CC}.energy"][0] += 1
+    write_npz(members / "runs" / "mf_dz_ef_cc_e" / "seed-2" / "predictions.npz", arrays)
+    with pytest.raises(UserError, match=r"seed-2: predictions.npz does not give.*comp6\.") as error:
+        ensemble(members)
+    assert "hippynn-mf evaluate" in str(error.value)
+
+
+def test_a_damaged_file_is_refused_with_its_field(members):
+    ensemble(members)
+    content = json.loads(stored(members).read_text()) | {"format": 2}
+    stored(members).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"ensemble\.json is not what.*format: Input should be 1"):
+        ensemble(members)
+
+
+def test_forces_whose_sign_was_not_proved_stay_unused(tmp_path):
+    for seed in range(2):
+        folder = predicted_run(tmp_path, NAME, seed)
+        metrics = folder.read_metrics()
+        entry = metrics["comp6"][MP2]
+        for name in [name for name in entry if "force" in name]:
+            del entry[name]
+        entry |= {
+            "force_rmse_kcal_per_mol_per_angstrom": None,
+            "force_mae_kcal_per_mol_per_angstrom": None,
+            "force_reason": "the sign is not proved",
+        }
+        folder.write_metrics(metrics)
+    found = ensemble(tmp_path)
+    assert found.metrics.comp6[MP2].force_reason == "the sign is not proved"
+    assert found.metrics.comp6[DZ].force_rmse_kcal_per_mol_per_angstrom > 0
+    assert set(found.level_differences.comp6) == {DZ}
+
+
+def test_an_ensemble_without_comp6_has_no_errors_there(tmp_path):
+    for seed in range(2):
+        arrays = {n: v for n, v in predictions(NAME, seed).items() if n.startswith("heldout")}
+        predicted_run(tmp_path, NAME, seed, arrays, comp6=None)
+    assert ensemble(tmp_path).metrics.comp6 is None
+    assert ensemble(tmp_path).level_differences.comp6 is None

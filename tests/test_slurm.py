@@ -1,0 +1,184 @@
+"""A campaign on a real Slurm of one node, which the test starts.
+
+Needs root, and Debian's packages slurm-wlm and munge.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from made_runs import NO_COMPILER, TINY_OPTIONS
+from planted import write_ani1x
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(
+        any(shutil.which(name) is None for name in PROGRAMS) or os.geteuid() != 0,
+        reason="needs root, and slurmctld, slurmd and munged",
+    ),
+]
+
+CONFIGURATION = """\
+ClusterName=test
+SlurmctldHost={host}
+AuthType=auth/munge
+CryptoType=crypto/munge
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmUser=root
+SlurmctldPort={port}
+SlurmdPort={node_port}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ReturnToService=2
+NodeName={host} CPUs={n_cpus} RealMemory=4096 State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+SITE = """\
+from parsl import Config
+from parsl.executors import HighThroughputExecutor
+from parsl.launchers import SimpleLauncher
+from parsl.providers import SlurmProvider
+
+config = Config(
+    executors=[
+        HighThroughputExecutor(
+            label="slurm",
+            address="127.0.0.1",
+            max_workers_per_node=1,
+            heartbeat_period=2,
+            heartbeat_threshold=20,
+            provider=SlurmProvider(
+                partition="all",
+                exclusive=False,
+                cores_per_node=1,
+                mem_per_node=1,
+                init_blocks={n_blocks},
+                min_blocks=1,
+                max_blocks={n_blocks},
+                walltime="00:10:00",
+                worker_init="export PATH={path}:$PATH",
+                launcher=SimpleLauncher(),
+            ),
+        )
+    ],
+    run_dir={run_dir!r},
+    usage_tracking=0,
+)
+"""
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """A running Slurm; its folder, after which everything is stopped again."""
+    folder = tmp_path_factory.mktemp("slurm")
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    host = socket.gethostname().split(".")[0]
+    file = folder / "slurm.conf"
+    file.write_text(
+        CONFIGURATION.format(
+            host=host,
+            port=free_port(),
+            node_port=free_port(),
+            folder=folder,
+            n_cpus=os.cpu_count(),
+        )
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(file))
+        has_munge = Path("/run/munge/munge.socket.2").exists()
+        if not has_munge:
+            Path("/run/munge").mkdir(exist_ok=True)
+            shutil.chown("/run/munge", "munge", "munge")
+            subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
+        daemons = [subprocess.Popen(["slurmctld", "-D"]), subprocess.Popen(["slurmd", "-D"])]
+        try:
+            stop = time.monotonic() + 60
+            while (
+                "idle"
+                not in subprocess.run(
+                    ["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, check=False
+                ).stdout
+            ):
+                assert time.monotonic() < stop, (folder / "slurmctld.log").read_text()
+                time.sleep(0.5)
+            yield folder
+        finally:
+            subprocess.run(["scancel", "--user", "root"], check=False)
+            for daemon in reversed(daemons):
+                daemon.terminate()
+                daemon.wait(timeout=30)
+            if not has_munge:
+                subprocess.run(["pkill", "-u", "munge", "munged"], check=False)
+
+
+def jobs():
+    """Names of the nodes' jobs by their states."""
+    done = subprocess.run(
+        ["squeue", "-h", "-o", "%i %T"], capture_output=True, text=True, check=True
+    )
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+def test_a_campaign_of_four_runs_goes_through_slurm(slurm, tmp_path):
+    site, out = tmp_path / "site.py", tmp_path / "out"
+    n_blocks = min(2, os.cpu_count())
+    site.write_text(
+        SITE.format(
+            n_blocks=n_blocks, path=Path(sys.executable).parent, run_dir=str(tmp_path / "parsl")
+        )
+    )
+    data = write_ani1x(tmp_path / "data.h5")
+    command = [sys.executable, "-c", "from hippynn_mf.cli import main; main()", "campaign"]
+    command += ["--site", str(site), "--out", str(out), "--data", str(data), "--seeds", "0,1"]
+    command += ["--experiments", "SF-CC/E,MF-DZ/EF-CC/E", *TINY_OPTIONS, "--set", "max_epochs=3"]
+    seen, said = {}, tmp_path / "said.txt"
+    stop = time.monotonic() + 200
+    with (
+        said.open("w") as stream,
+        subprocess.Popen(command, env=os.environ | NO_COMPILER, stderr=stream) as campaign,
+    ):
+        while campaign.poll() is None:
+            seen |= jobs()
+            time.sleep(0.5)
+            if time.monotonic() > stop:
+                campaign.kill()
+    assert campaign.returncode == 0, said.read_text()
+    assert set(seen.values()) & {"RUNNING", "COMPLETING"}, seen
+    assert len(seen) == n_blocks
+    metrics = sorted(out.glob("runs/*/*/metrics.json"))
+    assert [str(path.parent.relative_to(out / "runs")) for path in metrics] == [
+        "mf_dz_ef_cc_e/seed-0",
+        "mf_dz_ef_cc_e/seed-1",
+        "sf_cc_e/seed-0",
+        "sf_cc_e/seed-1",
+    ]
+    for path in metrics:
+        assert json.loads(path.read_text())["training"]["n_epochs"] == 3
+    assert "| MF-DZ/EF-CC/E | 2 |" in (out / "tables" / "table4.md").read_text()
+
+    stop = time.monotonic() + 30
+    while any(state not in ("COMPLETING", "CANCELLED") for state in jobs().values()):
+        assert time.monotonic() < stop, "the campaign left jobs behind"
+        time.sleep(0.5)
