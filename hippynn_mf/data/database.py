@@ -52,7 +52,7 @@ def training_arrays(
             forces = structures.forces[level.id]
             target = forces if consume else np.empty(forces.shape, np.float32)
             for rows in blocks_of(len(forces)):
-                target[rows] = to_kcal_per_mol(forces[rows])
+                target[rows] = reference_forces(structures[rows], level)
             arrays[level.forces_name] = target
     return arrays
 
@@ -65,12 +65,7 @@ def reference_energies(structures: Structures, level: Level) -> np.ndarray:
 
 def reference_forces(structures: Structures, level: Level) -> np.ndarray:
     """Forces (n, n_atoms_max, 3) float64 in kcal/mol/Å, NaN where missing, 0 for padding."""
-    return to_kcal_per_mol(structures.forces[level.id])
-
-
-def to_kcal_per_mol(values: np.ndarray) -> np.ndarray:
-    """Energies or forces in hartree as kcal/mol, in float64."""
-    return np.asarray(values.astype(np.float64) * KCAL_PER_MOL_PER_HARTREE)
+    return structures.forces[level.id].astype(np.float64) * KCAL_PER_MOL_PER_HARTREE
 
 
 class _Batches(Dataset[list[torch.Tensor]]):
