@@ -21,12 +21,14 @@ from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.levels import Level, known_levels, register_level
 from hippynn_mf.owner import Owner, end_with, owned, refuse_owned
 from hippynn_mf.progress import EpochBar
-from hippynn_mf.runs import RunFolder, RunKey, RunSettings
+from hippynn_mf.runs import LOCK_WAIT_SECONDS, RunFolder, RunKey, RunSettings
 
 log = logging.getLogger(__name__)
 
 # A run whose worker is lost is given to another; so often without a new epoch, it has failed.
 MAX_LOSSES = 3
+# A worker that its campaign has lost sight of may go on for so long on another machine.
+WORKER_WAIT_SECONDS = 300.0
 MAX_REASON = 300  # characters of what an engine says about it
 
 
@@ -90,12 +92,14 @@ def select_unfinished(runs: Sequence[RunSettings], out: Path) -> list[RunSetting
     return to_do
 
 
-def execute_run(settings: RunSettings, out: Path) -> str | None:
+def execute_run(
+    settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SECONDS
+) -> str | None:
     """Train and evaluate one run in this process; what went wrong, None if nothing did."""
     from hippynn_mf.running import train_run
 
     try:
-        train_run(settings, out)
+        train_run(settings, out, wait_s=wait_s)
     except Exception as error:
         if not isinstance(error, UserError):
             log.exception("%s", _name(settings))
@@ -177,7 +181,8 @@ def execute_in_worker(
     for level in levels:
         if level not in known_levels():
             register_level(level)
-    return execute_run(RunSettings.model_validate_json(settings_json), Path(out))
+    settings = RunSettings.model_validate_json(settings_json)
+    return execute_run(settings, Path(out), wait_s=WORKER_WAIT_SECONDS)
 
 
 @functools.cache  # once per process

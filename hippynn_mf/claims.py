@@ -209,7 +209,7 @@ def write_claims(
     if not claims:
         return Written(out)
     beside_labels = [claim.better for claim in claims if claim.worse == DZ_LABELS]
-    ensembles = find_ensembles(results, beside_labels, are_all=seeds is None)
+    ensembles = find_ensembles(results, beside_labels)
     findings = Findings(
         format=1,
         confidence=CONFIDENCE,
@@ -220,5 +220,5 @@ def write_claims(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path.with_suffix(".json"), findings.model_dump(mode="json"))
     with replace_when_complete(path) as unfinished:
-        unfinished.write_text(format_claims(findings))
+        unfinished.write_text(format_claims(findings), encoding="utf-8")
     return Written(out, [path])

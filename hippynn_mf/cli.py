@@ -120,7 +120,7 @@ def campaign(
     )
     chosen_engine = make_engine(engine, site, workers, device)
     if dry_run:
-        _print_plan(settings, out, chosen_engine)
+        _print_plan(settings, out, chosen_engine, with_probe=site is None)
         return
     with _interruptible():
         outcomes = run_campaign(settings, out, engine=chosen_engine)
@@ -133,16 +133,23 @@ def campaign(
         )
     if len(failed) < len(outcomes):
         numbers = parse_seeds(seeds)
-        problems.append(_print_tables(out, MetricChoice.rmse, experiments=chosen, seeds=numbers))
-        problems.append(_print_figures(out, experiments=chosen, seeds=numbers))
+        try:
+            problems += [
+                _print_tables(out, MetricChoice.rmse, experiments=chosen, seeds=numbers),
+                _print_figures(out, experiments=chosen, seeds=numbers),
+            ]
+        except UserError as error:  # must not hide which runs failed
+            problems.append(str(error))
     _refuse(" ".join(filter(None, problems)))
 
 
-def _print_plan(settings: list[RunSettings], out: Path, engine: Engine) -> None:
+def _print_plan(
+    settings: list[RunSettings], out: Path, engine: Engine, *, with_probe: bool
+) -> None:
     planned = plan_runs(settings, out)
     unfinished = [run.settings for run in planned if run.state in ("to do", "to continue")]
     probed = None
-    if unfinished:
+    if unfinished and with_probe:  # of a site this machine tells nothing
         from hippynn_mf.probing import probe
 
         costliest = max(unfinished, key=lambda run: run.experiment.relative_cost)
@@ -309,7 +316,7 @@ def _print_tables(
         partial=partial,
     )
     for path in written.paths:
-        typer.echo(path.read_text())
+        typer.echo(path.read_text(encoding="utf-8"))
     return written.refusal
 
 

@@ -8,10 +8,11 @@ shares together, so that the number of ranks changes nothing but rounding.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from hippynn.experiment.controllers import PatienceController
 from hippynn.experiment.metric_tracker import MetricTracker
 
-from hippynn_mf.data.database import SPECIES, TrainingDatabase
+from hippynn_mf.data.database import POSITIONS, SPECIES, TrainingDatabase
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters
@@ -114,10 +115,10 @@ def train_distributed(
     folder.mkdir(parents=True, exist_ok=True)
     training = prepare_training(model, database, hyperparameters)
     controller, tracker = training.controller, training.tracker
-    sizes = {split: len(arrays[SPECIES]) for split, arrays in database.splits.items()}
+    data = {split: _digest(arrays) for split, arrays in database.splits.items()}
     module = DataParallelModule(
         training,
-        facts=hyperparameters.model_dump(mode="json") | {"structures": sizes},
+        facts=hyperparameters.model_dump(mode="json") | {"structures": data},
         checkpoint=checkpoint,
         callbacks=callbacks(tracker),
     )
@@ -154,3 +155,11 @@ def train_distributed(
         with replace_when_complete(folder / BEST_MODEL) as partial:
             torch.save(model.parameters.state_dict(), partial)
     return tracker
+
+
+def _digest(arrays: Mapping[str, torch.Tensor]) -> str:
+    """Tells the structures of a split, in their order, from those of others."""
+    digest = hashlib.sha256()
+    for name in (SPECIES, POSITIONS):
+        digest.update(arrays[name].numpy(force=True).tobytes())
+    return digest.hexdigest()

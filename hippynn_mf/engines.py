@@ -9,7 +9,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,12 +79,12 @@ class ParslSite:
     """Engine of the machines of a Parsl configuration.
 
     `site` is a file that defines `config`; None for `n_workers` processes on this machine, with one
-    of `n_gpus` each if there are any.
+    of `gpus`, as CUDA_VISIBLE_DEVICES names them, each if there are any.
     """
 
     site: Path | None = None
     n_workers: int = 1
-    n_gpus: int = 0
+    gpus: tuple[str, ...] = ()
 
     @property
     def n_at_once(self) -> None:
@@ -102,11 +102,19 @@ class ParslSite:
         from parsl import DataFlowKernel
         from parsl.concurrent import ParslPoolExecutor
 
+        class _Watched(ParslPoolExecutor):
+            """Says when a block has failed for good, after which Parsl fails every task."""
+
+            def submit(self, *arguments: Any, **options: Any) -> Any:
+                if any(getattr(e, "bad_state_is_set", False) for e in kernel.executors.values()):
+                    raise BrokenExecutor("Parsl has given up its executor")
+                return super().submit(*arguments, **options)  # type: ignore[no-untyped-call]
+
         config = self._local_config(out) if self.site is None else read_site(self.site)
         kernel = DataFlowKernel(config)
         try:
             with _guarded(kernel):
-                yield ParslPoolExecutor(dfk=kernel)
+                yield _Watched(dfk=kernel)
         finally:
             kernel.cleanup()
 
@@ -121,7 +129,7 @@ class ParslSite:
             address="127.0.0.1",
             max_workers_per_node=self.n_workers,
             cores_per_worker=1e-3,  # `n_workers` alone decides
-            available_accelerators=self.n_gpus,
+            available_accelerators=self.gpus,
             heartbeat_period=HEARTBEAT_SECONDS,
             heartbeat_threshold=LOST_AFTER_SECONDS,
             provider=LocalProvider(  # type: ignore[no-untyped-call]

@@ -57,15 +57,13 @@ class EnsembleRecord(Strict):
     level_differences: LevelDifferences
 
 
-def find_ensembles(
-    results: Results, names: Sequence[str], *, are_all: bool = True
-) -> dict[str, EnsembleRecord]:
+def find_ensembles(results: Results, names: Sequence[str]) -> dict[str, EnsembleRecord]:
     """`ensemble.json` of these experiments by name, made from predictions where it is out of date.
 
     An experiment is left out if it has neither the file nor the predictions of all members.
     Raises UserError if the file is of other members and predictions are missing, or if the
     members were not tested on the same structures. If the results are not all finished runs of
-    their folder (`are_all`), the file is neither written nor refused.
+    their folder, the file is neither written nor refused.
     """
     found = {}
     for name in names:
@@ -79,10 +77,10 @@ def find_ensembles(
             found[name] = record
         elif not without:
             found[name] = score_ensemble(members)
-            if are_all:
+            if results.is_whole:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, found[name].model_dump(mode="json", exclude_unset=True))
-        elif record is not None and are_all:
+        elif record is not None and results.is_whole:
             raise UserError(
                 f"{path} is of seeds {', '.join(record.members)} as they were, not of the finished "
                 f"runs here, seeds {', '.join(_digests(members))}, and {without[0].folder.path} "

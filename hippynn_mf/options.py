@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,13 +107,24 @@ def make_engine(kind: EngineChoice, site: Path | None, workers: int | None, devi
     from hippynn_mf.training import choose_device
 
     target = choose_device(device)
-    n_gpus = 0
-    if target.type == "cuda":
-        import torch
-
-        n_gpus = torch.cuda.device_count() if target.index is None else 0
+    gpus = _gpus() if target.type == "cuda" and target.index is None else ()
     if kind is EngineChoice.pool:
         return LocalPool(workers or (1 if target.type == "cuda" else available_cores()))
     if workers is None:
-        workers = max(1, n_gpus) if target.type == "cuda" else available_cores()
-    return ParslSite(n_workers=workers, n_gpus=n_gpus)
+        workers = max(1, len(gpus)) if target.type == "cuda" else available_cores()
+    if gpus and workers > len(gpus):
+        raise UserError(
+            f"{workers} workers for {len(gpus)} GPUs: every run has a GPU of its own. Ask for at "
+            "most so many, or describe another plan in a --site."
+        )
+    return ParslSite(n_workers=workers, gpus=gpus)
+
+
+def _gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES gives them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(name.strip() for name in named.split(","))[: torch.cuda.device_count()]
+    return tuple(map(str, range(torch.cuda.device_count())))

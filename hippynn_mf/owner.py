@@ -7,6 +7,7 @@ operating system frees however the process ends, refuses a second one.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import threading
@@ -24,9 +25,12 @@ from filelock import FileLock, Timeout
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs import RunSettings, write_json
 
+log = logging.getLogger(__name__)
+
 FILE = "campaign.json"
 LOCK = ".campaign.lock"
 POLL_SECONDS = 1.0
+CLOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,20 @@ class Owner:
 
     def is_alive(self, out: Path) -> bool:
         """Whether the campaign still owns its results folder, as far as this machine can tell."""
-        stored = read_campaign(out)
-        if stored is None or stored["id"] != self.id:
-            return False  # the folder is gone, or another campaign has taken over
+        try:
+            if json.loads((out / FILE).read_text(encoding="utf-8"))["id"] != self.id:
+                return False  # another campaign has taken over
+        except FileNotFoundError:
+            return False
+        except OSError:
+            log.warning("%s cannot be read at the moment", out / FILE)  # file systems do that
         if platform.node() != self.host:
             return True
         try:
             process = psutil.Process(self.pid)
             is_zombie = process.status() == psutil.STATUS_ZOMBIE
-            return not is_zombie and abs(process.create_time() - self.started) < 1
+            # A clock that is set moves the start of every process.
+            return not is_zombie and abs(process.create_time() - self.started) < CLOCK_SECONDS
         except psutil.NoSuchProcess:
             return False
 
@@ -93,7 +102,7 @@ def _locked(out: Path) -> Iterator[None]:
 def read_campaign(out: Path) -> dict[str, Any] | None:
     """What `campaign.json` says, None without one that can be read."""
     try:
-        content: dict[str, Any] = json.loads((out / FILE).read_text())
+        content: dict[str, Any] = json.loads((out / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content

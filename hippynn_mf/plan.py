@@ -83,6 +83,7 @@ def format_plan(planned: Sequence[PlannedRun], probed: Probe | None, n_workers: 
     ]
     if n_workers is not None:
         unfinished = [run.settings for run in planned if run.state in ("to do", "to continue")]
-        total = sum(probed.seconds_of(settings) for settings in unfinished) / n_workers
-        lines.append(f"Together at most {format_duration(total)} with {n_workers} workers.")
+        seconds = [probed.seconds_of(settings) for settings in unfinished]
+        total = max(sum(seconds) / n_workers, *seconds, 0)
+        lines.append(f"Together about {format_duration(total)} with {n_workers} workers.")
     return "\n".join(lines)

@@ -38,7 +38,7 @@ class EpochRecord:
 def logged_to(path: Path) -> Iterator[None]:
     """Send the package's log, warnings and hippynn's prints to a file; no hippynn progress bars."""
     bars, hippynn.settings.PROGRESS = hippynn.settings.PROGRESS, None
-    with path.open("a") as stream:
+    with path.open("a", encoding="utf-8") as stream:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
         package, raised = logging.getLogger("hippynn_mf"), logging.getLogger("py.warnings")

@@ -29,6 +29,7 @@ class Results:
     out: Path
     by_name: Mapping[str, Sequence[Result]]
     unfinished: Mapping[str, Sequence[int]]
+    is_whole: bool = True  # no finished run of the folder is left out
 
     def seeds(self, name: str) -> list[int]:
         """Seeds of the finished runs of an experiment, ascending."""
@@ -48,6 +49,7 @@ class Results:
             self,
             by_name={name: found for name, found in by_name.items() if found},
             unfinished={name: found for name, found in unfinished.items() if found},
+            is_whole=self.is_whole and by_name == self.by_name,
         )
 
     def by_seed(self, name: str, *path: str) -> dict[int, float]:

@@ -24,7 +24,7 @@ from hippynn_mf.labels import Labels, join_labels, plain_labels
 from hippynn_mf.losses import stopping_metric_name
 from hippynn_mf.models import Model, build_model
 from hippynn_mf.recording import EpochRecord, logged_to
-from hippynn_mf.runs import FAILURE, RunFolder, RunSettings
+from hippynn_mf.runs import LOCK_WAIT_SECONDS, RunFolder, RunSettings
 from hippynn_mf.training import choose_device, continue_training, prepare_training
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 PACKAGES = ("hippynn_mf", "hippynn", "torch", "numpy", "h5py", "numba")
 
 
-def train_run(settings: RunSettings, out: Path) -> RunFolder:
+def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SECONDS) -> RunFolder:
     """Train and evaluate one run, unless its folder holds it finished; returns the folder.
 
     Raises UserError for wrong input before anything is written.
@@ -49,11 +49,11 @@ def train_run(settings: RunSettings, out: Path) -> RunFolder:
     stopping_metric_name(settings.hyperparameters, model.heads)
     parts, database = load_inputs(settings, model, labels)
 
-    with folder.locked():
+    with folder.locked(wait_s=wait_s):
         if folder.is_finished:  # by a process that this one has waited for
             return folder
         folder.prepare(settings, facts=_facts(parts, labels, device))
-        folder.file(FAILURE).unlink(missing_ok=True)
+        folder.remove_leftovers()
         write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
         with logged_to(folder.file("log.txt")), _failures_noted(folder):
             _train_in(folder, settings, model, database, parts["test"], device)
@@ -155,7 +155,9 @@ def load_inputs(
         for part in parts.values():
             refuse_unknown_species(part.species, model.species_set)
         reference_labels(parts["test"])
-        database = build_database(parts, labels, seed=settings.seed)
+        # Only the test structures are needed again, with their labels as references.
+        consumed = [name for name in parts if name != "test"]
+        database = build_database(parts, labels, seed=settings.seed, consume=consumed)
     if settings.comp6 is not None:
         load_comp6(settings.comp6, model)
     return parts, database

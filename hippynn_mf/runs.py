@@ -172,18 +172,23 @@ class RunFolder:
         try:
             with FileLock(self.file(".lock"), timeout=0):
                 return False
-        except Timeout:
+        except (Timeout, PermissionError):  # somebody else's, whose state only he can tell
             return True
+
+    def remove_leftovers(self) -> None:
+        """Remove what an attempt that ended early left behind; the lock must be held."""
+        for path in [self.file(FAILURE), *self.path.glob(".*.partial")]:
+            path.unlink(missing_ok=True)
 
     def write_failure(self, message: str) -> None:
         """Leave what ended the run, which the next attempt removes."""
         with replace_when_complete(self.file(FAILURE)) as partial:
-            partial.write_text(message + "\n")
+            partial.write_text(message + "\n", encoding="utf-8")
 
     def read_failure(self) -> str | None:
         """What ended the last attempt, None if nothing did."""
         try:
-            return self.file(FAILURE).read_text().strip()
+            return self.file(FAILURE).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return None
 
@@ -237,19 +242,24 @@ class RunFolder:
         path = self.file("epochs.jsonl")
         if not path.exists():
             raise UserError(f"No {path.name} in {self.path}; train the run again.")
-        lines = path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be cut
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        try:
+            return [
+                json.loads(line) for line in lines if line.endswith("\n")
+            ]  # the last may be cut
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}). Delete {self.path}.") from None
 
     def read_log(self, n_lines: int) -> list[str]:
         """The last lines of the run's log."""
         try:
-            return self.file("log.txt").read_text().splitlines()[-n_lines:]
+            return self.file("log.txt").read_text(encoding="utf-8").splitlines()[-n_lines:]
         except FileNotFoundError:
             return []
 
     def append_epoch(self, record: dict[str, Any]) -> None:
         """Add the metrics of one epoch."""
-        with self.file("epochs.jsonl").open("a") as stream:
+        with self.file("epochs.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -276,7 +286,7 @@ def find_runs(out: Path) -> list[RunFolder]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; a missing or damaged file is a UserError."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"No {path.name} in {path.parent}; this is not a finished run.") from None
     except ValueError as error:

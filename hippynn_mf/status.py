@@ -57,7 +57,8 @@ def _status_of(folder: RunFolder) -> RunStatus:
         if folder.is_finished:
             folder.read_metrics()
     except UserError as error:
-        seed = int(folder.path.name.removeprefix("seed-"))
+        text = folder.path.name.removeprefix("seed-")
+        seed = int(text) if text.isdecimal() else -1
         return RunStatus(folder.path.parent.name, seed, "broken", problem=str(error))
     max_epochs = settings.hyperparameters.max_epochs
     known: dict[str, Any] = {

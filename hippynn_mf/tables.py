@@ -169,7 +169,7 @@ def write_complete_tables(
             written.lacking[f"tables/{stem}.md"] = missing
         elif specs:
             new = [name for name in names if name not in ensembles]
-            ensembles |= find_ensembles(results, new, are_all=seeds is None)
+            ensembles |= find_ensembles(results, new)
             path = out / "tables" / f"{stem}.md"
             _write_document(path, specs, results, ensembles, metric, seeds)
             written.paths.append(path)
@@ -192,7 +192,7 @@ def _write_document(
     content = {"tables": [table.model_dump(mode="json") for table in tables]}
     write_json(path.with_suffix(".json"), content)
     with replace_when_complete(path) as unfinished:
-        unfinished.write_text(format_document(tables))
+        unfinished.write_text(format_document(tables), encoding="utf-8")
 
 
 def write_tables(

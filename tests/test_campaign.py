@@ -261,7 +261,7 @@ def test_a_second_campaign_in_the_same_folder_is_refused(ani1x_file, tmp_path):
 
 
 def test_an_unexpected_error_in_a_run_is_an_outcome_too(ani1x_file, tmp_path, monkeypatch, caplog):
-    def broken(settings, out):
+    def broken(settings, out, **options):
         raise ZeroDivisionError("planted")
 
     monkeypatch.setattr("hippynn_mf.running.train_run", broken)
@@ -295,11 +295,11 @@ def test_workers_know_the_levels_of_their_parent(tmp_path, monkeypatch):
         "hf_tz", "HF", "HF", "cc-pVTZ", 15.0, ("hf_tz.energy",), self_energies={1: -0.5}
     )
     levels.register_level(own)
-    monkeypatch.setattr("hippynn_mf.campaign.end_with", lambda owner, out: None)
+    monkeypatch.setattr("hippynn_mf.campaign._start_worker", lambda owner, out, n_threads: None)
     monkeypatch.setattr(Owner, "is_alive", lambda owner, out: True)
     sent = pickle.dumps(levels.known_levels())
     monkeypatch.setattr("hippynn_mf.levels._REGISTRY", known)  # as in a new process
-    monkeypatch.setattr("hippynn_mf.campaign.execute_run", lambda settings, out: None)
+    monkeypatch.setattr("hippynn_mf.campaign.execute_run", lambda *_, **options: None)
     owner = Owner.of_this_process()
     settings = make_settings("SF-CC/E").model_dump_json()
     execute_in_worker(settings, str(tmp_path), pickle.loads(sent), owner, 1)

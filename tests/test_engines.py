@@ -34,7 +34,7 @@ def test_the_cluster_respects_its_walltime():
 
 
 def test_local_workers_are_as_many_as_asked_for_and_have_a_gpu_each(tmp_path):
-    config = ParslSite(n_workers=3, n_gpus=3)._local_config(tmp_path)
+    config = ParslSite(n_workers=3, gpus=("0", "1", "2"))._local_config(tmp_path)
     (executor,) = config.executors
     assert executor.max_workers_per_node == 3
     assert executor.available_accelerators == ["0", "1", "2"]

@@ -131,7 +131,7 @@ def test_a_plan_estimates_other_experiments_by_the_cost_of_their_steps(tmp_path)
     assert "SF-CC/E         seed  0  to do, 2 h 00 min from the start" in text
     assert "400 structures per second" in text
     assert "1.25 GiB" in text
-    assert f"Together at most {format_duration(3600 * (1 + ratio))} with 2 workers." in text
+    assert f"Together about {format_duration(7200 * ratio)} with 2 workers." in text
 
 
 def test_a_dry_run_measures_and_trains_nothing(ani1x_file, tmp_path, capsys):

@@ -41,7 +41,7 @@ KEYS_OF_LOT = ("energies", "forces")
 def read_key_map(path: Path) -> KeyMap:
     """Read a key map and check its levels and properties; anything unknown is a UserError."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"No key map {path}.") from None
     except ValueError as error:

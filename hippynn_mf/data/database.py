@@ -215,13 +215,16 @@ def build_database(
     seed: int = 0,
     inputs: list[str] | None = None,
     targets: list[str] | None = None,
+    consume: Collection[str] = (),
 ) -> TrainingDatabase:
     """Database of the train, valid and test structures with the labels of an experiment.
 
     `seed` fixes the order of batches; `inputs` and `targets` are hippynn's `db_info`, which its
-    training loop needs.
+    training loop needs. Of the splits to `consume`, the forces take the place of the structures'.
     """
-    splits = {name: training_arrays(part, labels) for name, part in parts.items()}
+    splits = {
+        name: training_arrays(part, labels, consume=name in consume) for name, part in parts.items()
+    }
     return TrainingDatabase(splits, seed=seed, inputs=inputs, targets=targets)
 
 
@@ -246,5 +249,4 @@ def load_database(
     parts = load_splits(
         path, resolved, common_levels=common_levels, rows=rows, split_seed=split_seed
     )
-    splits = {name: training_arrays(part, resolved, consume=True) for name, part in parts.items()}
-    return TrainingDatabase(splits, seed=seed, inputs=inputs, targets=targets)
+    return build_database(parts, resolved, seed=seed, inputs=inputs, targets=targets, consume=parts)

@@ -1,7 +1,7 @@
 """One machine with several GPUs; use with `hippynn-mf campaign --site gpu_node.py`.
 
 The same as `hippynn-mf campaign` without `--site` on a machine with four GPUs; a start for your own
-numbers, as two runs per GPU.
+numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ config = Config(
         HighThroughputExecutor(
             label="node",
             address="127.0.0.1",
-            # One run per GPU, which sees no other; ["0", "0", "1", "1"] would put two on each.
+            # One run per GPU, which sees no other. With 2 * N_GPUS in both lines there are two runs
+            # on each.
             available_accelerators=N_GPUS,
             max_workers_per_node=N_GPUS,
             heartbeat_period=5,

@@ -1,8 +1,9 @@
 """A Slurm cluster with four GPUs per node; use with `hippynn-mf campaign --site slurm_gpus.py`.
 
 Change the partition, the account, the GPUs and the environment. The campaign itself runs where you
-start it, on a login node or in a long job of its own, and needs next to nothing there. `--out` and
-the data must lie on a file system that the nodes share.
+start it, on a login node or in a long job of its own; it reads the data once, to refuse what is
+wrong with them before any job starts, and then only waits. `--out` and the data must lie on a file
+system that the nodes share, with locks that hold between nodes.
 
 A job that reaches its walltime loses its runs; the campaign gives them to the next job, where they
 continue from their last epoch. `drain_period` lets no run begin in the last hour of a job.
@@ -29,6 +30,7 @@ config = Config(
             max_workers_per_node=N_GPUS,
             drain_period=(HOURS - 1) * 3600,
             heartbeat_period=15,
+            heartbeat_threshold=60,  # jobs end so long after a campaign that was killed
             provider=SlurmProvider(
                 partition="gpu",
                 account=None,  # as "chem-123"
