@@ -124,6 +124,18 @@ def test_a_killed_worker_is_replaced_and_its_run_continues(undisturbed, tmp_path
     assert "continuing from checkpoint" in (folder_of(tmp_path, "sf_dz_e") / "log.txt").read_text()
 
 
+def test_a_block_of_parsl_that_fails_is_replaced(undisturbed, tmp_path):
+    data, expected = undisturbed
+    with start(tmp_path, data) as campaign:
+        wait_until(lambda: n_epochs(tmp_path, "sf_dz_e") >= 3 or campaign.poll(), 200)
+        manager = process_that_trains(tmp_path, "sf_dz_e").parent()
+        assert "process_worker_pool" in " ".join(manager.cmdline())
+        manager.kill()
+        _, said = campaign.communicate(timeout=300)
+    assert campaign.returncode == 0, said
+    assert_complete(tmp_path, expected)
+
+
 @pytest.mark.parametrize("engine", ["parsl", "pool"])
 def test_a_killed_campaign_takes_its_processes_along_and_continues(undisturbed, tmp_path, engine):
     data, expected = undisturbed
