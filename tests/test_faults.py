@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 CLI = [sys.executable, "-c", "from hippynn_mf.cli import main; main()"]
-N_EPOCHS = 60
+N_EPOCHS = 100  # a few seconds, so that runs do not end before what a test does to them
 ENVIRONMENT = os.environ | NO_COMPILER | {"OMP_NUM_THREADS": "1"}
 SLUGS = ("sf_cc_e", "sf_dz_e")
 
@@ -223,10 +223,15 @@ def test_status_tells_what_a_campaign_does(undisturbed, tmp_path):
     data, _ = undisturbed
     with start(tmp_path, data, "--engine", "pool") as campaign:
         wait_until(lambda: min(n_epochs(tmp_path, slug) for slug in SLUGS) >= 3, 200)
+        workers = [process_that_trains(tmp_path, slug) for slug in SLUGS]
+        for worker in workers:
+            worker.suspend()  # or they would finish meanwhile
         said = subprocess.run(
             [*CLI, "status", str(tmp_path), "--json"], capture_output=True, text=True, check=True
         )
         campaign.kill()
+    for worker in workers:
+        worker.resume()
     for entry in json.loads(said.stdout):
         assert entry["state"] == "running"
         assert 3 <= entry["n_epochs"] <= N_EPOCHS
