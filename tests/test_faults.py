@@ -231,7 +231,7 @@ def test_status_tells_what_a_campaign_does(undisturbed, tmp_path):
         )
         campaign.kill()
     for worker in workers:
-        worker.resume()
+        worker.kill()
     for entry in json.loads(said.stdout):
         assert entry["state"] == "running"
         assert 3 <= entry["n_epochs"] <= N_EPOCHS
