@@ -1,4 +1,7 @@
-"""Compute the embedded data set: `mini-ani1x.h5` and `mini-comp6.h5`, in the published layouts.
+"""Compute the embedded data: three files in the published layouts, and minima with their modes.
+
+`mini-ani1x.h5` trains and tests, `mini-comp6.h5` and `mini-cc-forces.h5` test only; `minima.json`
+holds geometries and harmonic wavenumbers of water and methanol.
 
     pip install -e '.[qm]'
     python scripts/generate_mini_dataset.py --workers 2
@@ -25,6 +28,8 @@ import numpy as np  # noqa: E402
 import typer  # noqa: E402
 from ase import Atoms  # noqa: E402
 from joblib import Parallel, delayed  # noqa: E402
+from qm_labels import composite  # noqa: E402
+from qm_minima import write_minima  # noqa: E402
 from qm_samples import (  # noqa: E402
     GRADIENT_STEP,
     Sample,
@@ -35,7 +40,6 @@ from qm_samples import (  # noqa: E402
 from qm_sampling import find_minimum  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from hippynn_mf.composite import canonical_ccsd_t_cbs  # noqa: E402
 from hippynn_mf.files import replace_when_complete  # noqa: E402
 
 FIRST_STAGE = 0.34  # share of the training conformers that is computed before the COMP6 ones
@@ -59,6 +63,9 @@ COMP6_MOLECULES = dict.fromkeys(
     6,
 )
 
+# Conformers of each training molecule with CCSD(T)/CBS forces; no model is trained on them.
+N_CC_FORCES = 5
+
 # Per conformer and NaN throughout, because the coupled cluster of this set is canonical.
 ABSENT_KEYS = (
     "npno_ccsd(t)_dz.corr_energy",
@@ -76,6 +83,7 @@ ENERGY_KEYS = (
     "mp2_qz.corr_energy",
     "ccsd(t)_dz.corr_energy",
 )
+CC_FORCES, CC_GRADIENT = "ccsd(t)_cbs.forces", "ccsd(t)_cbs_grad"
 FORCE_KEYS = ("wb97x_dz.forces", "wb97x_tz.forces")
 
 PROVENANCE = {
@@ -92,7 +100,7 @@ PROVENANCE = {
 
 
 def plan_samples() -> list[Sample]:
-    """Every conformer, in the order of computation: a third, then COMP6, then the rest."""
+    """Every conformer, in the order of computation: a third, COMP6, the rest, CC forces."""
     full = [
         Sample("full", name, i) for name, (n, _) in TRAINING_MOLECULES.items() for i in range(n)
     ]
@@ -106,31 +114,27 @@ def plan_samples() -> list[Sample]:
 
     training = full + low
     early = [sample for sample in training if is_early(sample)]
-    return [*early, *comp6, *(sample for sample in training if not is_early(sample))]
-
-
-def composite(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """CCSD(T)/CBS of a conformer, NaN where it has no correlated labels."""
-    value = {key: arrays.get(key, np.nan) for key in ENERGY_KEYS}
-    return canonical_ccsd_t_cbs(
-        hf_tz=value["hf_tz.energy"],
-        hf_qz=value["hf_qz.energy"],
-        mp2_tz=value["mp2_tz.corr_energy"],
-        mp2_qz=value["mp2_qz.corr_energy"],
-        mp2_dz=value["mp2_dz.corr_energy"],
-        ccsd_t_dz=value["ccsd(t)_dz.corr_energy"],
-    )
+    late = [sample for sample in training if not is_early(sample)]
+    cc_forces = [
+        Sample("cc_forces", name, i) for i in range(N_CC_FORCES) for name in TRAINING_MOLECULES
+    ]
+    return [*early, *comp6, *late, *cc_forces]
 
 
 def assemble_ani1x(path: Path, work: Path, samples: list[Sample]) -> int:
-    """Write `mini-ani1x.h5` from the finished samples; returns their number."""
+    """Write a file in the ANI-1x layout from the finished samples; returns their number.
+
+    Those with CCSD(T)/CBS forces are a file of their own.
+    """
     groups: defaultdict[str, list[tuple[Sample, dict[str, np.ndarray]]]] = defaultdict(list)
     for sample in samples:
-        if sample.kind != "comp6" and sample.path(work).exists():
+        if sample.path(work).exists():
             arrays = read_sample(sample.path(work))
             groups[Atoms(arrays["atomic_numbers"]).get_chemical_formula()].append((sample, arrays))
     with replace_when_complete(path) as partial, h5py.File(partial, "w") as file:
         file.attrs.update(PROVENANCE)
+        if any(sample.kind == "cc_forces" for sample in samples):
+            file.attrs[CC_FORCES] = f"differences of the composite, step {GRADIENT_STEP} Angstrom"
         for formula, members in sorted(groups.items()):
             conformers = [arrays for _, arrays in members]
             n_atoms = len(conformers[0]["atomic_numbers"])
@@ -146,6 +150,11 @@ def assemble_ani1x(path: Path, work: Path, samples: list[Sample]) -> int:
                 "ccsd(t)_cbs.energy": np.array([composite(c) for c in conformers], "f8"),
                 "sample": np.array([sample.name.encode() for sample, _ in members]),
             }
+            if members[0][0].kind == "cc_forces":
+                columns[CC_FORCES] = -np.stack([c[CC_GRADIENT] for c in conformers]).astype("f4")
+                columns[f"{CC_FORCES}_error"] = np.array(
+                    [c.get(f"{CC_GRADIENT}_error", np.nan) for c in conformers]
+                )
             write_group(file.create_group(formula), columns)
             file[formula]["atomic_numbers"] = conformers[0]["atomic_numbers"].astype("u1")
     return sum(map(len, groups.values()))
@@ -155,7 +164,7 @@ def assemble_comp6(path: Path, work: Path, samples: list[Sample]) -> int:
     """Write `mini-comp6.h5` from the finished samples; returns their number."""
     groups: defaultdict[str, list[tuple[Sample, dict[str, np.ndarray]]]] = defaultdict(list)
     for sample in samples:
-        if sample.kind == "comp6" and sample.path(work).exists():
+        if sample.path(work).exists():
             groups[sample.molecule].append((sample, read_sample(sample.path(work))))
     with replace_when_complete(path) as partial, h5py.File(partial, "w") as file:
         file.attrs.update(PROVENANCE)
@@ -211,6 +220,9 @@ def unpack(path: Path, work: Path) -> None:
                 columns.pop("mp2_tz.energy")
             else:
                 numbers = columns.pop("atomic_numbers")
+                if CC_FORCES in columns:
+                    columns[CC_GRADIENT] = -columns.pop(CC_FORCES)
+                    columns[f"{CC_GRADIENT}_error"] = columns.pop(f"{CC_FORCES}_error")
             for row, name in enumerate(names):
                 target = work / f"{name.decode()}.npz"
                 if not target.exists():
@@ -221,7 +233,7 @@ def unpack(path: Path, work: Path) -> None:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the two output files.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the output files.")] = Path(
         "hippynn_mf/embedded"
     ),
     work: Annotated[Path, typer.Option(help="Folder of single conformers.")] = Path(
@@ -234,9 +246,13 @@ def main(
     """Compute the embedded data set, or continue it."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     samples = plan_samples()
-    ani1x, comp6 = out / "mini-ani1x.h5", out / "mini-comp6.h5"
-    for path in (ani1x, comp6):
-        unpack(path, work)
+    of_file = {
+        "mini-ani1x.h5": (assemble_ani1x, ("full", "low")),
+        "mini-comp6.h5": (assemble_comp6, ("comp6",)),
+        "mini-cc-forces.h5": (assemble_ani1x, ("cc_forces",)),
+    }
+    for name in of_file:
+        unpack(out / name, work)
     if not assemble:
         missing = [sample for sample in samples if not sample.path(work).exists()][:limit]
         minima = {name: find_minimum(name) for name in dict.fromkeys(s.molecule for s in missing)}
@@ -247,8 +263,11 @@ def main(
         ):
             pass
     out.mkdir(parents=True, exist_ok=True)
-    logging.info("%s: %d conformers", ani1x, assemble_ani1x(ani1x, work, samples))
-    logging.info("%s: %d conformers", comp6, assemble_comp6(comp6, work, samples))
+    for name, (assemble_file, kinds) in of_file.items():
+        n = assemble_file(out / name, work, [s for s in samples if s.kind in kinds])
+        logging.info("%s: %d conformers", out / name, n)
+    if not assemble:
+        write_minima(out / "minima.json")
 
 
 if __name__ == "__main__":

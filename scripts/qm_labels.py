@@ -19,11 +19,15 @@ Units: positions in Å, energies in hartree, forces (−dE/dR) in hartree/Å.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from pyscf import cc, dft, gto, mp, scf
 from pyscf.data import elements
 from pyscf.data.nist import BOHR as ANGSTROM_PER_BOHR
 from pyscf.mp.dfmp2_native import DFMP2
+
+from hippynn_mf.composite import canonical_ccsd_t_cbs
 
 ENERGY_TOLERANCE = 1e-9  # hartree, convergence of the self-consistent field
 GRADIENT_TOLERANCE = 1e-5  # hartree/bohr, of the orbital gradient
@@ -117,16 +121,14 @@ def coupled_cluster_dz(
     return float(reference.e_tot), float(mp2_energy), correlation, reference.make_rdm1()
 
 
-def fitted_mp2_gradient(
-    numbers: np.ndarray,
+def gradient_by_differences(
+    energy: Callable[[np.ndarray], float],
     positions: np.ndarray,
-    basis: str,
     *,
     directions: np.ndarray,
     step: float,
-    guess: Density = None,
 ) -> np.ndarray:
-    """Gradient (n_atoms, 3) in hartree/Å of HF + MP2 by central differences along `directions`.
+    """Gradient (n_atoms, 3) in hartree/Å of an energy (hartree) by central differences.
 
     `directions` (3 n_atoms, n) are orthonormal and span everything but rigid motions, along which
     the derivative is exactly zero. `step` is in Å.
@@ -134,12 +136,36 @@ def fitted_mp2_gradient(
     slopes = []
     for direction in directions.T:
         displacement = step * direction.reshape(-1, 3)
-        energies = []
-        for sign in (1, -1):
-            hf, mp2, _ = fitted_hf_mp2(numbers, positions + sign * displacement, basis, guess=guess)
-            energies.append(hf + mp2)
-        slopes.append((energies[0] - energies[1]) / (2 * step))
+        up, down = (energy(positions + sign * displacement) for sign in (1, -1))
+        slopes.append((up - down) / (2 * step))
     return (directions @ np.array(slopes)).reshape(-1, 3)
+
+
+def mp2_tz_energy(
+    numbers: np.ndarray, positions: np.ndarray, guesses: dict[str, np.ndarray]
+) -> float:
+    """Density-fitted MP2/cc-pVTZ total energy in hartree."""
+    hf, mp2, _ = fitted_hf_mp2(numbers, positions, "cc-pvtz", guess=guesses.get("cc-pvtz"))
+    return hf + mp2
+
+
+def ccsd_t_cbs_energy(
+    numbers: np.ndarray, positions: np.ndarray, guesses: dict[str, np.ndarray]
+) -> float:
+    """CCSD(T)/CBS in hartree: the composite of the labels at these positions."""
+    return float(composite(correlated_labels(numbers, positions, dict(guesses))))
+
+
+def composite(labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """CCSD(T)/CBS in hartree from the labels of a conformer, NaN where one is missing."""
+    return canonical_ccsd_t_cbs(
+        hf_tz=labels.get("hf_tz.energy", np.nan),
+        hf_qz=labels.get("hf_qz.energy", np.nan),
+        mp2_tz=labels.get("mp2_tz.corr_energy", np.nan),
+        mp2_qz=labels.get("mp2_qz.corr_energy", np.nan),
+        mp2_dz=labels.get("mp2_dz.corr_energy", np.nan),
+        ccsd_t_dz=labels.get("ccsd(t)_dz.corr_energy", np.nan),
+    )
 
 
 def low_level_labels(

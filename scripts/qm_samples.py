@@ -12,9 +12,11 @@ import numpy as np
 from qm_labels import (
     NotConvergedError,
     all_labels,
+    ccsd_t_cbs_energy,
     correlated_labels,
-    fitted_mp2_gradient,
+    gradient_by_differences,
     low_level_labels,
+    mp2_tz_energy,
 )
 from qm_sampling import Minimum, draw_conformer, internal_directions
 
@@ -22,10 +24,17 @@ from hippynn_mf.files import write_npz
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["full", "low", "comp6"]
+# In this order: a sample's seed holds the number of its kind.
+Kind = Literal["full", "low", "comp6", "cc_forces"]
 
 SEED = 20261122
 GRADIENT_STEP = 0.002  # Å along a unit vector of all Cartesian coordinates
+
+# What is differentiated for a kind of conformer: the gradient's key (hartree/Å), and the energy.
+DIFFERENTIATED = {
+    "comp6": ("mp2_tz_grad", mp2_tz_energy),
+    "cc_forces": ("ccsd(t)_cbs_grad", ccsd_t_cbs_energy),
+}
 
 # Densities of the last conformer of a molecule that this process computed, by molecule and basis.
 GUESSES: defaultdict[str, dict[str, np.ndarray]] = defaultdict(dict)
@@ -66,28 +75,29 @@ def compute_sample(sample: Sample, minimum: Minimum, work: Path) -> None:
 def _compute(sample: Sample, minimum: Minimum, work: Path) -> None:
     numbers, positions = minimum.numbers, draw_conformer(minimum, sample.seed)
     guesses = GUESSES[sample.molecule]
-    if sample.kind == "full":
+    if sample.kind in ("full", "cc_forces"):
         labels = all_labels(numbers, positions, guesses)
     else:
         labels = low_level_labels(numbers, positions, guesses)
     if sample.kind == "comp6":
         labels |= correlated_labels(numbers, positions, guesses)
+    if sample.kind in DIFFERENTIATED:
+        key, energy = DIFFERENTIATED[sample.kind]
+        directions = internal_directions(positions, np.ones(len(numbers)))
+        # The first conformer of a molecule also with twice the step, to estimate the error.
+        steps = [GRADIENT_STEP, 2 * GRADIENT_STEP] if sample.index == 0 else [GRADIENT_STEP]
         gradients = [
-            fitted_mp2_gradient(
-                numbers,
+            gradient_by_differences(
+                lambda moved: energy(numbers, moved, guesses),
                 positions,
-                "cc-pvtz",
-                directions=internal_directions(positions, np.ones(len(numbers))),
+                directions=directions,
                 step=step,
-                guess=guesses["cc-pvtz"],
             )
-            for step in (
-                [GRADIENT_STEP, 2 * GRADIENT_STEP] if sample.index == 0 else [GRADIENT_STEP]
-            )
+            for step in steps
         ]
-        labels["mp2_tz_grad"] = gradients[0]
+        labels[key] = gradients[0]
         if len(gradients) > 1:  # the error of the smaller step is a third of the difference
-            labels["mp2_tz_grad_error"] = np.abs(gradients[1] - gradients[0]).max() / 3
+            labels[f"{key}_error"] = np.abs(gradients[1] - gradients[0]).max() / 3
     write_sample(sample.path(work), {"atomic_numbers": numbers, "coordinates": positions, **labels})
 
 
