@@ -14,11 +14,9 @@ import typer
 
 from hippynn_mf.campaign import ignore_import_warnings, run_campaign, run_here
 from hippynn_mf.data.info import describe_file, format_description
-from hippynn_mf.documents import write_documents
 from hippynn_mf.engines import Engine
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, get_experiment, table1
-from hippynn_mf.figures import write_complete_figures
 from hippynn_mf.labels import plain_labels
 from hippynn_mf.options import (
     Comp6KeysOption,
@@ -41,7 +39,9 @@ from hippynn_mf.options import (
     parse_seeds,
 )
 from hippynn_mf.plan import format_plan, plan_runs
-from hippynn_mf.results import read_results
+from hippynn_mf.report.documents import write_documents
+from hippynn_mf.report.figures import write_complete_figures
+from hippynn_mf.report.results import read_results
 from hippynn_mf.runs import RunFolder, RunSettings
 from hippynn_mf.settings import ENERGY_CUT_KCAL_PER_MOL, build_settings
 from hippynn_mf.status import format_status, plain_status, read_status

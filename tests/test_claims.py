@@ -5,12 +5,20 @@ import pytest
 from made_predictions import predicted_run
 from made_runs import heldout_errors, make_run, run_metrics
 
-from hippynn_mf.claims import CLAIMS, DZ_LABELS, Findings, find, format_claims, judge, write_claims
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import get_experiment, table1
-from hippynn_mf.results import read_results
-from hippynn_mf.statistics import estimate_mean, percent_improvement
-from hippynn_mf.tables import published_value
+from hippynn_mf.report.claims import (
+    CLAIMS,
+    DZ_LABELS,
+    Findings,
+    find,
+    format_claims,
+    judge,
+    write_claims,
+)
+from hippynn_mf.report.results import read_results
+from hippynn_mf.report.statistics import estimate_mean, percent_improvement
+from hippynn_mf.report.tables import published_value
 
 
 def experiments(*names):

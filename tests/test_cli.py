@@ -8,8 +8,8 @@ from made_runs import TINY_OPTIONS, exit_code, files_below, run_metrics
 
 from hippynn_mf import cli
 from hippynn_mf.campaign import Outcome
-from hippynn_mf.completeness import Written
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
+from hippynn_mf.report.completeness import Written
 from hippynn_mf.runs import RunFolder
 
 NAME = "MF-DZ/EF-CC/E"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hippynn_mf.documents import write_documents
 from hippynn_mf.experiment import table1
-from hippynn_mf.figure3 import LEVELS, figure3_data
-from hippynn_mf.results import read_results
-from hippynn_mf.table_data import TableData
-from hippynn_mf.table_text import main_table
+from hippynn_mf.report.documents import write_documents
+from hippynn_mf.report.figure3 import LEVELS, figure3_data
+from hippynn_mf.report.results import read_results
+from hippynn_mf.report.table_data import TableData
+from hippynn_mf.report.table_text import main_table
 
 TOP = Path(__file__).parent.parent
 RESULTS = TOP / "experiments" / "results"

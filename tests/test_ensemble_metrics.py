@@ -5,10 +5,10 @@ import pytest
 from made_predictions import GROUPS, predicted_run, predictions, references
 from made_runs import files_below, make_run, run_metrics
 
-from hippynn_mf.ensemble_metrics import find_ensembles
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import write_npz
-from hippynn_mf.results import read_results
+from hippynn_mf.report.ensemble_metrics import find_ensembles
+from hippynn_mf.report.results import read_results
 
 NAME = "MF-DZ/EF-CC/E"
 DZ, TZ, MP2, CC = "wb97x_dz", "wb97x_tz", "mp2_tz", "ccsd(t)_cbs"

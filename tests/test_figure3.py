@@ -4,10 +4,10 @@ from made_runs import comp6_errors, heldout_errors, make_run, run_metrics
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from hippynn_mf.figure3 import LEVELS, draw_figure3, figure3_data
 from hippynn_mf.levels import CC, MP2, TZ
-from hippynn_mf.results import read_results
-from hippynn_mf.statistics import percent_improvement
+from hippynn_mf.report.figure3 import LEVELS, draw_figure3, figure3_data
+from hippynn_mf.report.results import read_results
+from hippynn_mf.report.statistics import percent_improvement
 
 PUBLISHED = {  # tables 2 to 4: 100·(1 − MF / SF)
     ("TZ", "energy"): 100 * (1 - 1.49 / 2.75),

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import get_experiment
-from hippynn_mf.figures import draw_learning_curves, draw_parity, write_figures
 from hippynn_mf.files import write_npz
 from hippynn_mf.levels import DZ, TZ
-from hippynn_mf.results import read_results
+from hippynn_mf.report.figures import draw_learning_curves, draw_parity, write_figures
+from hippynn_mf.report.results import read_results
 from hippynn_mf.runs import RunFolder
 
 

@@ -1,10 +1,10 @@
 import pytest
 from made_runs import heldout_errors, make_run, make_settings, run_metrics
 
-from hippynn_mf.columns import pick
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.results import read_results
+from hippynn_mf.report.columns import pick
+from hippynn_mf.report.results import read_results
 from hippynn_mf.runs import DataSource, RunFolder
 
 ENERGY = ("heldout", "ccsd(t)_cbs", "energy_rmse_kcal_per_mol")

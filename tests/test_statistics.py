@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.statistics import (
+from hippynn_mf.report.statistics import (
     estimate_mean,
     format_interval,
     format_mean,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.results import Results
+from hippynn_mf.report.results import Results
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ from hippynn_mf.metrics_schema import (
     Strict,
     validate_json,
 )
-from hippynn_mf.results import Result, Results
-from hippynn_mf.runs import read_json, write_json
-from hippynn_mf.stored_predictions import (
+from hippynn_mf.report.results import Result, Results
+from hippynn_mf.report.stored_predictions import (
     level_differences,
     prediction_names,
     score_arrays,
     unproved_forces,
 )
+from hippynn_mf.runs import read_json, write_json
 
 FILE = "ensemble.json"
 RELATIVE_TOLERANCE = 1e-6  # between a member's metrics and those of its stored predictions

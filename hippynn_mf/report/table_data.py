@@ -1,7 +1,7 @@
 """A table of results as numbers: what `tables/*.json` hold, and how it is made of runs.
 
-Statistics are those of `hippynn_mf.statistics`. Every row can be compared with one reference,
-seed by seed: another experiment, or the labels of a lower level taken as the prediction.
+Statistics are those of `hippynn_mf.report.statistics`. Every row can be compared with one
+reference, seed by seed: another experiment, or the labels of a lower level taken as the prediction.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from hippynn_mf.columns import (
+from hippynn_mf.metrics_schema import Strict
+from hippynn_mf.report.columns import (
     LowLevel,
     Metric,
     PublishedNumber,
@@ -20,10 +21,9 @@ from hippynn_mf.columns import (
     low_level_path,
     pick,
 )
-from hippynn_mf.ensemble_metrics import EnsembleRecord
-from hippynn_mf.metrics_schema import Strict
-from hippynn_mf.results import Results
-from hippynn_mf.statistics import (
+from hippynn_mf.report.ensemble_metrics import EnsembleRecord
+from hippynn_mf.report.results import Results
+from hippynn_mf.report.statistics import (
     CONFIDENCE,
     Estimate,
     estimate_mean,

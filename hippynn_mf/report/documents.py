@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hippynn_mf.claims import write_claims
-from hippynn_mf.columns import Metric
-from hippynn_mf.completeness import Written
 from hippynn_mf.experiment import Experiment
-from hippynn_mf.results import Results
-from hippynn_mf.tables import write_complete_tables
+from hippynn_mf.report.claims import write_claims
+from hippynn_mf.report.columns import Metric
+from hippynn_mf.report.completeness import Written
+from hippynn_mf.report.results import Results
+from hippynn_mf.report.tables import write_complete_tables
 
 
 def write_documents(

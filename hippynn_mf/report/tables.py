@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from hippynn_mf.columns import (
+from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.experiment import Experiment, table1
+from hippynn_mf.files import replace_when_complete
+from hippynn_mf.levels import CC, DZ, MP2, TZ
+from hippynn_mf.report.columns import (
     Column,
     LowLevel,
     Metric,
@@ -18,16 +22,12 @@ from hippynn_mf.columns import (
     heldout_energy,
     heldout_force,
 )
-from hippynn_mf.completeness import Written, missing_runs
-from hippynn_mf.ensemble_metrics import EnsembleRecord, find_ensembles
-from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.experiment import Experiment, table1
-from hippynn_mf.files import replace_when_complete
-from hippynn_mf.levels import CC, DZ, MP2, TZ
-from hippynn_mf.results import Results
+from hippynn_mf.report.completeness import Written, missing_runs
+from hippynn_mf.report.ensemble_metrics import EnsembleRecord, find_ensembles
+from hippynn_mf.report.results import Results
+from hippynn_mf.report.table_data import build_table
+from hippynn_mf.report.table_text import format_document
 from hippynn_mf.runs import write_json
-from hippynn_mf.table_data import build_table
-from hippynn_mf.table_text import format_document
 
 # Number in the paper → its two columns, and the single-fidelity model that it compares with. The
 # rows are the experiments that published there.

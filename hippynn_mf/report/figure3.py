@@ -11,12 +11,18 @@ from typing import Literal
 
 from matplotlib.axes import Axes
 
-from hippynn_mf.columns import Column, comp6_delta_e, comp6_force, cross_force, heldout_energy
 from hippynn_mf.experiment import get_experiment
 from hippynn_mf.levels import CC, MP2, TZ, Level
 from hippynn_mf.metrics_schema import Strict
-from hippynn_mf.results import Results
-from hippynn_mf.statistics import CONFIDENCE, Estimate, percent_improvement, percent_of_means
+from hippynn_mf.report.columns import (
+    Column,
+    comp6_delta_e,
+    comp6_force,
+    cross_force,
+    heldout_energy,
+)
+from hippynn_mf.report.results import Results
+from hippynn_mf.report.statistics import CONFIDENCE, Estimate, percent_improvement, percent_of_means
 
 # Improvement that the paper quotes for transfer learning (energies and conformer energies).
 TRANSFER_LEARNING_PERCENT = (15.0, 20.0)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hippynn_mf.columns import pick
 from hippynn_mf.errors import UserError
+from hippynn_mf.report.columns import pick
 from hippynn_mf.runs import RunFolder, RunSettings, find_runs
 
 

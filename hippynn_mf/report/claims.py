@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hippynn_mf.columns import (
+from hippynn_mf.experiment import Experiment, table1
+from hippynn_mf.files import replace_when_complete
+from hippynn_mf.levels import CC, DZ, MP2, TZ
+from hippynn_mf.metrics_schema import Strict
+from hippynn_mf.report.columns import (
     Column,
     comp6_delta_e,
     comp6_force,
@@ -22,22 +26,18 @@ from hippynn_mf.columns import (
     low_level_path,
     pick,
 )
-from hippynn_mf.completeness import Written, missing_runs
-from hippynn_mf.ensemble_metrics import EnsembleRecord, find_ensembles
-from hippynn_mf.experiment import Experiment, table1
-from hippynn_mf.files import replace_when_complete
-from hippynn_mf.levels import CC, DZ, MP2, TZ
-from hippynn_mf.metrics_schema import Strict
-from hippynn_mf.results import Results
-from hippynn_mf.runs import write_json
-from hippynn_mf.statistics import (
+from hippynn_mf.report.completeness import Written, missing_runs
+from hippynn_mf.report.ensemble_metrics import EnsembleRecord, find_ensembles
+from hippynn_mf.report.results import Results
+from hippynn_mf.report.statistics import (
     CONFIDENCE,
     Estimate,
     format_interval,
     percent_improvement,
     percent_of_means,
 )
-from hippynn_mf.tables import PUBLISHED_DZ_TO_MP2_FORCES, published_value
+from hippynn_mf.report.tables import PUBLISHED_DZ_TO_MP2_FORCES, published_value
+from hippynn_mf.runs import write_json
 
 Verdict = Literal["confirmed", "contradicted", "open", "too few seeds", "no numbers"]
 DZ_LABELS = "the DZ labels themselves"

@@ -14,14 +14,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hippynn_mf.completeness import Written, missing_runs
 from hippynn_mf.experiment import Experiment, table1
-from hippynn_mf.figure3 import LEVELS, draw_figure3, figure3_data, pair_names
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import Level, get_level
 from hippynn_mf.metrics import rmse
-from hippynn_mf.results import Result, Results
+from hippynn_mf.report.completeness import Written, missing_runs
+from hippynn_mf.report.figure3 import LEVELS, draw_figure3, figure3_data, pair_names
+from hippynn_mf.report.results import Result, Results
 from hippynn_mf.runs import write_json
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Trained models as users have them: files, ASE, predictions, other engines."""
