@@ -19,5 +19,7 @@ from .networks import FastHipnnVec as FastHipnnVec
 from .nodes import Head as Head
 from .nodes import Heads as Heads
 from .nodes import build_heads as build_heads
+from .potentials.calculator import MultiFidelityCalculator as MultiFidelityCalculator
+from .potentials.potential import Potential as Potential
 from .precomputing import precompute_pairs as precompute_pairs
 from .pretraining import initialize_heads as initialize_heads

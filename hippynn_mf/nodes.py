@@ -23,7 +23,7 @@ from hippynn.graphs.nodes.targets import HEnergyNode
 from hippynn_mf import layers
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, parse_labels
-from hippynn_mf.levels import Level, get_level
+from hippynn_mf.levels import Level
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,18 @@ class Heads(Mapping[str, Head]):
         self.network = network
 
     def __getitem__(self, name: str | Level) -> Head:
-        level = get_level(name)
-        if level.id not in self._heads:
-            raise UserError(unknown_name_message("head", level.id, self._heads))
-        return self._heads[level.id]
+        wanted = name.id if isinstance(name, Level) else name
+        for head in self._heads.values():
+            if wanted in (head.level.id, head.level.label):
+                return head
+        known = [
+            text for head in self._heads.values() for text in (head.level.label, head.level.id)
+        ]
+        raise UserError(unknown_name_message("level of this model", str(wanted), known))
 
     def __contains__(self, name: object) -> bool:
-        names = {
-            text for head in self._heads.values() for text in (head.level.id, head.level.label)
-        }
-        return (name.id if isinstance(name, Level) else name) in names
+        wanted = name.id if isinstance(name, Level) else name
+        return any(wanted in (head.level.id, head.level.label) for head in self._heads.values())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._heads)

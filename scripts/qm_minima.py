@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from ase import units
+from ase import Atoms, units
+from ase.calculators.calculator import Calculator
+from ase.optimize import BFGS
 from qm_labels import ccsd_t_cbs_energy, gradient_by_differences, wb97x
 from qm_sampling import curvature_to_wavenumber, find_minimum, internal_directions
 
@@ -21,8 +23,8 @@ from hippynn_mf.runs import write_json
 log = logging.getLogger(__name__)
 
 STEP = 0.005  # Å, of energies and of gradients
-LARGEST_GRADIENT = 2e-5  # hartree/Å, at the minimum
-MOST_STEPS = 30
+LARGEST_FORCE = 5e-4  # eV/Å, at the minimum
+MOST_STEPS = 100
 
 # Of positions (n_atoms, 3) in Å: energy in hartree and gradient in hartree/Å.
 Surface = Callable[[np.ndarray], tuple[float, np.ndarray]]
@@ -71,32 +73,41 @@ def internal_hessian(surface: Surface, positions: np.ndarray, basis: np.ndarray)
     return (hessian + hessian.T) / 2
 
 
+class QuantumChemistry(Calculator):
+    """A surface as ASE's optimisers want it."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, surface: Surface) -> None:
+        super().__init__()
+        self.surface = surface
+
+    def calculate(self, atoms: Atoms, *arguments: Any) -> None:
+        """Energy in eV and forces in eV/Å."""
+        super().calculate(atoms, *arguments)
+        energy, gradient = self.surface(atoms.positions)
+        self.results = {"energy": energy * units.Hartree, "forces": -gradient * units.Hartree}
+
+
 def find_reference(molecule: str, surface_of: Callable[[np.ndarray], Surface]) -> dict[str, Any]:
     """Minimum of a surface and its harmonic wavenumbers, from the GFN2-xTB minimum on."""
     start = find_minimum(molecule)
-    numbers, masses, positions = start.numbers, start.masses, start.positions
-    surface = surface_of(numbers)
-    ones = np.ones(len(numbers))
-    basis = internal_directions(positions, ones)
-    curvature = basis @ np.linalg.inv(internal_hessian(surface, positions, basis)) @ basis.T
-    for _ in range(MOST_STEPS):
-        energy, gradient = surface(positions)
-        if np.abs(gradient).max() < LARGEST_GRADIENT:
-            break
-        positions = positions - (curvature @ gradient.ravel()).reshape(-1, 3)
-    else:
+    surface = surface_of(start.numbers)
+    atoms = Atoms(start.numbers, start.positions, calculator=QuantumChemistry(surface))
+    if not BFGS(atoms, logfile=None).run(fmax=LARGEST_FORCE, steps=MOST_STEPS):
         raise RuntimeError(f"No minimum of {molecule} after {MOST_STEPS} steps")
-    basis = internal_directions(positions, ones)
-    hessian = basis @ internal_hessian(surface, positions, basis) @ basis.T * units.Hartree
-    weights = np.repeat(masses**-0.5, 3)
-    modes = internal_directions(positions, masses)
+    basis = internal_directions(atoms.positions, np.ones(len(atoms)))
+    hessian = basis @ internal_hessian(surface, atoms.positions, basis) @ basis.T * units.Hartree
+    weights = np.repeat(start.masses**-0.5, 3)
+    modes = internal_directions(atoms.positions, start.masses)
     curvatures = np.linalg.eigvalsh(modes.T @ (weights[:, None] * hessian * weights) @ modes)
+    if curvatures.min() <= 0:
+        raise RuntimeError(f"The optimisation led {molecule} to a saddle point")
     return {
         "molecule": molecule,
-        "atomic_numbers": numbers.tolist(),
-        "positions_angstrom": positions.tolist(),
-        "energy_hartree": energy,
-        "largest_gradient_hartree_per_angstrom": float(np.abs(gradient).max()),
+        "atomic_numbers": atoms.numbers.tolist(),
+        "positions_angstrom": atoms.positions.tolist(),
+        "energy_hartree": atoms.get_potential_energy() / units.Hartree,
         "wavenumbers_per_cm": curvature_to_wavenumber(curvatures).tolist(),
     }
 

@@ -100,13 +100,13 @@ def test_a_head_is_found_by_id_label_or_level():
 
 
 def test_an_unknown_level_is_refused():
-    with pytest.raises(UserError, match=r"Unknown level of theory 'CCC'\. Did you mean CC\?"):
+    with pytest.raises(UserError, match=r"Unknown level of this model 'CCC'\. Did you mean CC\?"):
         tiny_model(TWO).heads["CCC"]
 
 
 @pytest.mark.parametrize("name", ["TZ", TZ.id, TZ], ids=["label", "id", "level"])
 def test_a_level_without_head_lists_those_with_one(name):
-    match = r"Unknown head 'wb97x_tz'.*Known: wb97x_dz, ccsd\(t\)_cbs\."
+    match = r"Unknown level of this model '(TZ|wb97x_tz)'.*Known: DZ, wb97x_dz, CC, ccsd\(t\)_cbs\."
     with pytest.raises(UserError, match=match):
         tiny_model(TWO).heads[name]
 

@@ -1,0 +1,130 @@
+"""ASE calculator of a model file: any level, with the spread of the members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.levels import Level
+from hippynn_mf.potentials.evaluator import Evaluator, Surfaces
+from hippynn_mf.potentials.potential import Potential
+from hippynn_mf.potentials.systems import Systems
+
+DTypeName = Literal["float32", "float64"]
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class LevelDifference:
+    """One level minus another, of the members' mean: eV, and (n_atoms, 3) in eV/Å.
+
+    The standard deviations over the members are those of the difference, NaN with one member.
+    """
+
+    energy: float
+    forces: np.ndarray
+    energy_std: float
+    forces_std: np.ndarray
+
+
+class MultiFidelityCalculator(Calculator):
+    """Energies and forces of one level of a model, in ASE's units: eV, Å, eV/Å, eV/Å³.
+
+    Args:
+        model: a model file, the name of a shipped model, or a `Potential`.
+        level: id or label of the level. There is no default if the model has several.
+        dtype: `float64`, or `float32`, which is faster and good enough for dynamics.
+        device: where torch computes.
+        atoms_per_block: work through the atoms in blocks (a few hundred) to save memory.
+
+    ASE's properties are means over the members: `energy`, `free_energy` (the same), `energies` (of
+    atoms), `forces`, and `stress` of systems that are periodic along all axes. With several
+    members, `energy_std` and `forces_std` are the standard deviations (n − 1) over them.
+
+    Raises UserError for a level that the model lacks, and, when it computes, for elements that it
+    does not know, overlapping atoms, and positions that are not finite.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Potential,
+        level: str | Level | None = None,
+        *,
+        dtype: DTypeName = "float64",
+        device: torch.device | str = "cpu",
+        atoms_per_block: int | None = None,
+    ) -> None:
+        super().__init__()
+        if dtype not in DTYPES:
+            raise UserError(unknown_name_message("dtype", dtype, DTYPES))
+        self.name = "hippynn_mf"
+        self.potential = model if isinstance(model, Potential) else Potential.load(model)
+        self.level = self.potential.level(level)
+        self.evaluator = Evaluator(
+            self.potential, dtype=DTYPES[dtype], device=device, atoms_per_block=atoms_per_block
+        )
+        self.implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+        if len(self.potential.members) > 1:
+            self.implemented_properties += ["energy_std", "forces_std"]
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Compute everything; ASE calls it."""
+        super().calculate(atoms, properties, system_changes)
+        found = self._evaluate(self.atoms, [self.level])
+        name = self.level.id
+        energies, forces = found.energies[name][:, 0], found.forces[name]
+        self.results = {
+            "energy": float(energies.mean()),
+            "free_energy": float(energies.mean()),
+            "energies": found.atomic_energies[name].mean(axis=0),
+            "forces": forces.mean(axis=0),
+        }
+        if "energy_std" in self.implemented_properties:
+            self.results["energy_std"] = float(energies.std(ddof=1))
+            self.results["forces_std"] = forces.std(axis=0, ddof=1)
+        if self.atoms.pbc.all():
+            stress = found.virials[name].mean(axis=0)[0] / self.atoms.get_volume()
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+        elif "stress" in properties:
+            raise PropertyNotImplementedError(
+                f"Stress needs a cell that is periodic along all axes; pbc is {self.atoms.pbc}."
+            )
+
+    def get_level_energies(self, atoms: Atoms) -> dict[str, np.ndarray]:
+        """Total energies in eV of every level, by its id: (n_members,) of one pass."""
+        found = self._evaluate(atoms, [])
+        return {name: values[:, 0] for name, values in found.energies.items()}
+
+    def get_level_difference(
+        self, atoms: Atoms, high: str | Level, low: str | Level
+    ) -> LevelDifference:
+        """Level `high` minus level `low`; energies with the difference of the atoms' energies."""
+        first, second = self.potential.level(high), self.potential.level(low)
+        found = self._evaluate(atoms, list(dict.fromkeys([first, second])))
+        energies = (found.energies[first.id] - found.energies[second.id])[:, 0]
+        forces = found.forces[first.id] - found.forces[second.id]
+        several = len(energies) > 1
+        return LevelDifference(
+            energy=float(energies.mean()),
+            forces=forces.mean(axis=0),
+            energy_std=float(energies.std(ddof=1)) if several else float("nan"),
+            forces_std=forces.std(axis=0, ddof=1) if several else np.full(forces.shape[1:], np.nan),
+        )
+
+    def _evaluate(self, atoms: Any, forces_of: Sequence[Level]) -> Surfaces:
+        systems = Systems.of([atoms], self.evaluator.cutoff, self.evaluator.species)
+        return self.evaluator(systems, forces_of, virials=bool(atoms.pbc.all()))

@@ -1,0 +1,107 @@
+"""From finished runs to one model file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hippynn_mf.errors import UserError
+from hippynn_mf.models import Model, build_model
+from hippynn_mf.nodes import Head
+from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, Training
+from hippynn_mf.potentials.potential import Potential, split_constants
+from hippynn_mf.running import load_best
+from hippynn_mf.runs import RunFolder, RunSettings, read_json
+
+# What members may differ in; where the data lie is no difference (see `RunSettings.differences`).
+OF_A_MEMBER = ("seed",)
+
+
+def export_runs(paths: Sequence[Path]) -> Potential:
+    """One potential of the best parameters of finished runs: of one run, or an ensemble.
+
+    Only `model.pt` (a state dict) and JSON are read, without running code. Raises UserError for a
+    run that is not finished, and for runs that differ in more than their seeds or repeat one.
+    """
+    folders = [RunFolder(path) for path in paths]
+    settings = [folder.read_settings() for folder in folders]
+    metrics = [folder.read_metrics() for folder in folders]  # refuses unfinished ones
+    _refuse_mixture(folders, settings)
+    first = settings[0]
+    facts = read_json(folders[0].file("experiment.json"))
+    labels = first.experiment.resolved_labels
+    members = []
+    for folder in folders:
+        model = build_model(first.hyperparameters, labels)
+        load_best(model, folder)
+        _refuse_infinite(model, folder)
+        members.append(model)
+    _, constants = split_constants(members[0].parameters.state_dict())
+    trained = facts["trained_labels"]
+    card = Card(
+        levels=tuple(
+            _level_card(head, members[0].species_set, trained[head.level.id])
+            for head in members[0].heads.values()
+        ),
+        hyperparameters=first.hyperparameters,
+        constants=constants,
+        training=Training(
+            experiment=first.name,
+            preset=first.preset,
+            rows=first.rows,
+            split_seed=first.split_seed,
+            common_levels=tuple(first.common_levels),
+            data_sha256=first.data.sha256,
+            n_structures=facts["n_structures"],
+        ),
+        members=tuple(
+            MemberCard(seed=each.seed, metrics=content)
+            for each, content in zip(settings, metrics, strict=True)
+        ),
+        versions=facts["versions"],
+    )
+    return Potential(card, tuple(members))
+
+
+def _refuse_mixture(folders: Sequence[RunFolder], settings: Sequence[RunSettings]) -> None:
+    first = settings[0]
+    seen: dict[int, Path] = {}
+    for folder, each in zip(folders, settings, strict=True):
+        same_seed = each.model_copy(update={name: getattr(first, name) for name in OF_A_MEMBER})
+        differences = same_seed.differences(first)
+        if differences:
+            raise UserError(
+                f"{folder.path} and {folders[0].path} are no members of one ensemble: "
+                f"{'; '.join(differences)}. Members differ in their seeds only."
+            )
+        if each.seed in seen:
+            raise UserError(f"{folder.path} and {seen[each.seed]} have the same seed {each.seed}.")
+        seen[each.seed] = folder.path
+
+
+def _refuse_infinite(model: Model, folder: RunFolder) -> None:
+    for name, parameter in model.parameters.named_parameters():
+        if not np.isfinite(parameter.detach().numpy()).all():
+            raise UserError(f"{folder.path}: {name} is not finite; the training diverged.")
+
+
+def _level_card(head: Head, species: Sequence[int], trained: Any) -> LevelCard:
+    level = head.level
+    # One-hot species are the first block, without the padding: hippynn's encoder leaves it out.
+    atomic = head.energy.torch_module.layers[0].weight.detach()[0].tolist()
+    elements = [number for number in species if number]
+    return LevelCard(
+        id=level.id,
+        label=level.label,
+        method=level.method,
+        basis=level.basis,
+        rank=level.rank,
+        energy_keys=level.energy_keys,
+        force_key=level.force_key,
+        self_energies_hartree=dict(level.self_energies),
+        atomic_energies_kcal_per_mol=dict(zip(elements, atomic, strict=True)),
+        trained=tuple(trained),
+    )

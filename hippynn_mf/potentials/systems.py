@@ -1,0 +1,91 @@
+"""Molecules and cells as the network takes them: atoms one after another, and their pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+from vesin import NeighborList
+
+from hippynn_mf.data.structures import refuse_unknown_species
+from hippynn_mf.errors import UserError, errors_about
+
+OVERLAP = 0.4  # Å; the shortest bond, that of H2, is 0.74 Å
+
+
+@dataclass(frozen=True)
+class Systems:
+    """Several systems: their atoms, and all directed pairs nearer than a cut-off.
+
+    Attributes:
+        numbers: (n_atoms,) int64 atomic numbers.
+        system_of_atom: (n_atoms,) int64, ascending.
+        receivers, senders: (n_pairs,) int64; a periodic cell has several images of one pair.
+        vectors: (n_pairs, 3) float64 from receiver to sender in Å.
+        sizes: atoms of every system.
+    """
+
+    numbers: Tensor
+    system_of_atom: Tensor
+    receivers: Tensor
+    senders: Tensor
+    vectors: Tensor
+    sizes: list[int]
+
+    @classmethod
+    def of(cls, systems: Sequence[Atoms], cutoff: float, species: Sequence[int]) -> Systems:
+        """Systems from ASE, open or periodic along any axis; `cutoff` in Å.
+
+        Raises UserError, naming the system, for no atoms, elements other than `species`, positions
+        or cells that are not finite, a periodic axis without a cell, and overlapping atoms.
+        """
+        finder = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
+        receivers, senders, vectors, start = [], [], [], 0
+        for number, atoms in enumerate(systems):
+            with errors_about(f"structure {number} ({atoms.symbols})"):
+                found = _pairs(atoms, finder, species)
+            receivers.append(found[0] + start)
+            senders.append(found[1] + start)
+            vectors.append(found[2])
+            start += len(atoms)
+        sizes = [len(atoms) for atoms in systems]
+        return cls(
+            numbers=torch.as_tensor(np.concatenate([a.numbers for a in systems]).astype(np.int64)),
+            system_of_atom=torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)),
+            receivers=torch.as_tensor(np.concatenate(receivers)),
+            senders=torch.as_tensor(np.concatenate(senders)),
+            vectors=torch.as_tensor(np.concatenate(vectors)),
+            sizes=sizes,
+        )
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+
+def _pairs(
+    atoms: Atoms, finder: NeighborList, species: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Receivers, senders and vectors of one system, which is checked first."""
+    if not len(atoms):
+        raise UserError("there are no atoms.")
+    refuse_unknown_species(atoms.numbers, species)
+    for name, values in (("positions", atoms.positions), ("cell", atoms.cell.array)):
+        if not np.isfinite(values).all():
+            raise UserError(f"{name} hold NaN or infinite numbers.")
+    if any(atoms.pbc) and (not atoms.cell.array[atoms.pbc].any(axis=1).all()):
+        raise UserError("periodic along an axis without a cell vector. Set the cell, or pbc=False.")
+    receivers, senders, vectors = finder.compute(
+        atoms.positions, atoms.cell.complete().array, atoms.pbc, quantities="ijD"
+    )
+    distances = np.linalg.norm(vectors, axis=1)
+    if len(distances) and distances.min() < OVERLAP:
+        k = int(distances.argmin())
+        raise UserError(
+            f"atoms {receivers[k]} and {senders[k]} overlap: they are {distances[k]:.2f} Å apart, "
+            f"less than {OVERLAP} Å. No model knows such a structure."
+        )
+    return receivers.astype(np.int64), senders.astype(np.int64), vectors
