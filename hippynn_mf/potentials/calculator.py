@@ -66,7 +66,6 @@ class MultiFidelityCalculator(Calculator):
         super().__init__()
         if dtype not in DTYPES:
             raise UserError(unknown_name_message("dtype", dtype, DTYPES))
-        self.name = "hippynn_mf"
         self.potential = model if isinstance(model, Potential) else Potential.load(model)
         self.level = self.potential.level(level)
         self.evaluator = Evaluator(
