@@ -1,8 +1,10 @@
 """The only conversion factors of the package.
 
-Files hold hartree and hartree/Å; training, losses and metrics use kcal/mol and kcal/mol/Å.
+HDF5 files hold hartree and hartree/Å, extended XYZ files eV and eV/Å; training, losses and metrics
+use kcal/mol and kcal/mol/Å.
 """
 
 from ase import units
 
 KCAL_PER_MOL_PER_HARTREE: float = units.Hartree / (units.kcal / units.mol)
+EV_PER_HARTREE: float = units.Hartree
