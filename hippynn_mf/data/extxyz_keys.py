@@ -1,9 +1,9 @@
-"""Names of labels in extended XYZ files: `energy_<level>` in a comment line, `forces_<level>` as columns.
+"""Names of labels in extended XYZ files: `energy_<level>` per structure, `forces_<level>` per atom.
 
 A level is written by its id and read by its id or its short label, so `energy_ccsd(t)_cbs` and
-`energy_CC` are the same. What is no level's follows the same rule: the dataset `hf_tz.energy` of the
-ANI-1x layout is `energy_hf_tz` here, and `mp2_tz.corr_energy` is `corr_energy_mp2_tz`. Energies are
-in eV, forces in eV/Å.
+`energy_CC` are the same. What is no level's follows the same rule: the dataset `hf_tz.energy` of
+the ANI-1x layout is `energy_hf_tz` here, and `mp2_tz.corr_energy` is `corr_energy_mp2_tz`. Energies
+are in eV, forces in eV/Å.
 """
 
 from __future__ import annotations
