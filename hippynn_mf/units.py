@@ -1,7 +1,7 @@
 """The only conversion factors of the package.
 
-Files of the ANI-1x kind hold hartree and hartree/Å; training, losses and metrics use kcal/mol and
-kcal/mol/Å; what users do with trained models is in eV, Å and eV/Å, ASE's units.
+HDF5 files hold hartree and hartree/Å; training, losses and metrics use kcal/mol and kcal/mol/Å;
+extended XYZ files, and what users do with trained models, are in eV, Å and eV/Å, ASE's units.
 """
 
 from ase import units
