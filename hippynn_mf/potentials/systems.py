@@ -37,15 +37,19 @@ class Systems:
     sizes: list[int]
 
     @classmethod
-    def of(cls, systems: Sequence[Atoms], cutoff: float, species: Sequence[int]) -> Systems:
+    def of(
+        cls, systems: Sequence[Atoms], cutoff: float, species: Sequence[int], *, first: int = 0
+    ) -> Systems:
         """Systems from ASE, open or periodic along any axis; `cutoff` in Å.
+
+        Messages count them from `first` on.
 
         Raises UserError, naming the system, for no atoms, elements other than `species`, positions
         or cells that are not finite, a periodic axis without a cell, and overlapping atoms.
         """
         finder = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
         receivers, senders, vectors, start = [], [], [], 0
-        for number, atoms in enumerate(systems):
+        for number, atoms in enumerate(systems, first):
             with errors_about(f"structure {number} ({atoms.symbols})"):
                 found = _pairs(atoms, finder, species)
             receivers.append(found[0] + start)

@@ -1,0 +1,94 @@
+"""Commands that use trained models: `hippynn-mf export`, `predict`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hippynn_mf.errors import UserError
+from hippynn_mf.options import DeviceOption
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="Model file, or the name of one that ships: mini-ani1x.")
+]
+LevelOption = Annotated[
+    str | None,
+    typer.Option(help="Level, by id or label; several with commas between. See the error message."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
+
+
+class DTypeChoice(StrEnum):
+    """Floating-point numbers of a prediction."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+def export(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, OUT/runs/NAME/seed-K.")],
+    out: Annotated[Path, typer.Option(help="Model file to write, *.safetensors.")],
+    force: ForceOption = False,
+) -> None:
+    """Pack one finished run, or an ensemble of seeds, into a model file.
+
+    Example: hippynn-mf export results/runs/mf_dz_ef_cc_e/seed-* --out model.safetensors
+    """
+    from hippynn_mf.potentials.exporting import export_runs
+
+    refuse_existing(out, force)
+    potential = export_runs(runs)
+    potential.save(out)
+    levels = ", ".join(level.label for level in potential.levels)
+    typer.echo(f"{out}: {len(potential.members)} members, levels {levels}")
+
+
+def predict(
+    model: ModelArgument,
+    structures: Annotated[Path, typer.Argument(metavar="IN", help="Any file that ASE reads.")],
+    out: Annotated[Path, typer.Option(help="Extended XYZ file to write.")],
+    level: LevelOption = None,
+    ensemble_std: Annotated[
+        bool, typer.Option("--ensemble-std", help="Also standard deviations over the members.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(help="Structures at a time.", min=1)] = 64,
+    dtype: Annotated[
+        DTypeChoice, typer.Option(help="float32, or float64 for differences of energies.")
+    ] = DTypeChoice.float32,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
+) -> None:
+    """Predict energies (eV) and forces (eV/Å) of structures, as extended XYZ.
+
+    Example: hippynn-mf predict mini-ani1x in.xyz --level CC --ensemble-std --out out.extxyz
+    """
+    from hippynn_mf.potentials.calculator import DTYPES
+    from hippynn_mf.potentials.potential import Potential
+    from hippynn_mf.potentials.predicting import predict_file
+    from hippynn_mf.training import choose_device
+
+    refuse_existing(out, force)
+    potential = Potential.load(model)
+    names = [None] if level is None else level.split(",")
+    n = predict_file(
+        potential,
+        structures,
+        out,
+        [potential.level(name) for name in names],
+        ensemble_std=ensemble_std,
+        batch_size=batch_size,
+        dtype=DTYPES[dtype.value],
+        device=choose_device(device),
+    )
+    typer.echo(f"{out}: {n} structures")
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raise UserError if a file to write exists, unless it is to be replaced, or has no folder."""
+    if path.exists() and not force:
+        raise UserError(f"{path} exists. Choose another name, or replace it with --force.")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"There is no folder {path.parent}. Make it first.")
