@@ -43,7 +43,7 @@ def export_runs(paths: Sequence[Path]) -> Potential:
     trained = facts["trained_labels"]
     card = Card(
         levels=tuple(
-            _level_card(head, members[0].species_set, trained[head.level.id])
+            level_card(head, members[0].species_set, trained[head.level.id])
             for head in members[0].heads.values()
         ),
         hyperparameters=first.hyperparameters,
@@ -88,7 +88,8 @@ def _refuse_infinite(model: Model, folder: RunFolder) -> None:
             raise UserError(f"{folder.path}: {name} is not finite; the training diverged.")
 
 
-def _level_card(head: Head, species: Sequence[int], trained: Any) -> LevelCard:
+def level_card(head: Head, species: Sequence[int], trained: Any) -> LevelCard:
+    """Card of a head; `species` are those of the network, with 0, the padding."""
     level = head.level
     # One-hot species are the first block, without the padding: hippynn's encoder leaves it out.
     atomic = head.energy.torch_module.layers[0].weight.detach()[0].tolist()

@@ -46,6 +46,8 @@ class Potential:
         members = []
         for state in states:
             member = build_model(card.hyperparameters, card.labels)
+            (dtype,) = {tensor.dtype for tensor in state.values()}  # not torch's default
+            member.parameters.to(dtype)
             try:
                 member.parameters.load_state_dict({**state, **card.constants})
             except RuntimeError as error:
@@ -87,6 +89,7 @@ class Potential:
         for member in self.members:
             kept = build_model(card.hyperparameters, card.labels)
             state = member.parameters.state_dict()
+            kept.parameters.to(next(member.parameters.parameters()).dtype)
             kept.parameters.load_state_dict({k: state[k] for k in kept.parameters.state_dict()})
             members.append(kept)
         return Potential(card, tuple(members))

@@ -1,0 +1,77 @@
+"""Potentials of random parameters, and run folders that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from made_runs import make_settings, run_metrics
+from tiny import tiny_model
+
+from hippynn_mf.experiment import get_experiment
+from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.labels import parse_labels, plain_labels
+from hippynn_mf.models import build_model
+from hippynn_mf.potentials.card import Card, MemberCard, Training
+from hippynn_mf.potentials.exporting import level_card
+from hippynn_mf.potentials.potential import Potential, split_constants
+from hippynn_mf.runs import RunFolder
+
+SMALL = {"n_features": 6, "n_sensitivities": 5, "n_atom_layers": 1}
+
+
+def random_potential(labels: Mapping[str, str], n_members: int = 1, **changes: Any) -> Potential:
+    """Members of one architecture with random parameters, in float32."""
+    members = [tiny_model(labels, seed=seed, **(SMALL | changes)) for seed in range(n_members)]
+    for member in members:
+        stir(member.parameters)
+    _, constants = split_constants(members[0].parameters.state_dict())
+    card = Card(
+        levels=tuple(
+            level_card(head, members[0].species_set, ["energy"])
+            for head in members[0].heads.values()
+        ),
+        hyperparameters=Hyperparameters(**(SMALL | changes)),
+        constants=constants,
+        training=Training(
+            experiment="made",
+            preset="quick",
+            rows="common",
+            split_seed=0,
+            common_levels=(),
+            data_sha256="0" * 64,
+            n_structures={},
+        ),
+        members=tuple(MemberCard(seed=seed, metrics={}) for seed in range(n_members)),
+        versions={},
+    )
+    return Potential(card, tuple(members))
+
+
+def stir(parameters: torch.nn.Module) -> None:
+    """Enlarge the heads' weights, so that forces are not tiny."""
+    with torch.no_grad():
+        for name, parameter in parameters.named_parameters():
+            if name.startswith("heads") and name.endswith("weight"):
+                parameter.mul_(30.0)
+
+
+def trained_run(out: Path, name: str = "MF-DZ/EF-CC/E", seed: int = 0, **changes: Any) -> RunFolder:
+    """A finished run folder with random parameters."""
+    settings = make_settings(name, seed, hyperparameters=Hyperparameters(**SMALL), **changes)
+    folder = RunFolder.of(out, settings)
+    labels = parse_labels(get_experiment(name).labels)
+    facts = {
+        "trained_labels": plain_labels(labels),
+        "n_structures": {"train": 5},
+        "versions": {"torch": "2"},
+    }
+    folder.prepare(settings, facts=facts)
+    torch.manual_seed(seed)
+    model = build_model(settings.hyperparameters, labels)
+    stir(model.parameters)
+    torch.save(model.parameters.state_dict(), folder.file("model.pt"))
+    folder.write_metrics(run_metrics())
+    return folder

@@ -1,0 +1,296 @@
+"""Model files: what is written is what is read, and nothing else is read at all."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from made_runs import exit_code, make_run
+from potentials import random_potential, trained_run
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from hippynn_mf.data.ani1x import labels_in_file
+from hippynn_mf.data.embedded import MINI_ANI1X
+from hippynn_mf.data.loading import file_hash, load_splits
+from hippynn_mf.data.structures import atomic_energy_sum
+from hippynn_mf.errors import UserError
+from hippynn_mf.levels import PAPER_LEVELS, Level
+from hippynn_mf.models import build_model, predict, with_all_forces
+from hippynn_mf.potentials.evaluator import Evaluator
+from hippynn_mf.potentials.exporting import export_runs
+from hippynn_mf.potentials.files import SHIPPED
+from hippynn_mf.potentials.potential import Potential
+from hippynn_mf.potentials.systems import Systems
+from hippynn_mf.running import load_best
+from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL, KCAL_PER_MOL_PER_HARTREE
+
+IN_NEW_PROCESS = """
+import sys, numpy as np
+from ase.build import molecule
+from hippynn_mf import MultiFidelityCalculator
+atoms = molecule("CH3OH")
+for level in ("DZ", "CC"):
+    atoms.calc = MultiFidelityCalculator(sys.argv[1], level=level)
+    print(repr(atoms.get_potential_energy()), *map(repr, atoms.get_forces().ravel().tolist()))
+"""
+
+
+def surfaces(potential: Potential, systems: list[Atoms]):
+    evaluator = Evaluator(potential)
+    levels = potential.levels
+    return evaluator(Systems.of(systems, evaluator.cutoff, evaluator.species), levels)
+
+
+def test_a_run_gives_the_same_numbers_from_its_file_in_a_new_process(tmp_path, float64):
+    folder = trained_run(tmp_path)
+    settings = folder.read_settings()
+    model = build_model(
+        settings.hyperparameters, with_all_forces(settings.experiment.resolved_labels)
+    )
+    load_best(model, folder)
+    atoms = molecule("CH3OH")
+    labels = predict(model, atoms.numbers[None], atoms.positions[None], batch_size=1)
+
+    path = tmp_path / "model.safetensors"
+    assert exit_code("export", folder.path, "--out", path) == 0
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IN_NEW_PROCESS, path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for level, line in zip(("wb97x_dz", "ccsd(t)_cbs"), finished.stdout.splitlines(), strict=True):
+        energy, *forces = map(float, line.split())
+        own = atomic_energy_sum(atoms.numbers[None], model.heads[level].level)[0]
+        expected = labels[f"{level}.energy"][0] + own * KCAL_PER_MOL_PER_HARTREE
+        assert energy / EV_PER_KCAL_PER_MOL == pytest.approx(expected, rel=0, abs=1e-6)
+        np.testing.assert_allclose(
+            np.reshape(forces, (-1, 3)) / EV_PER_KCAL_PER_MOL,
+            labels[f"{level}.forces"][0],
+            rtol=0,
+            atol=1e-5,
+        )
+        assert np.abs(forces).max() > 1e-3
+
+
+def test_an_ensemble_keeps_the_members_of_its_runs(tmp_path):
+    folders = [trained_run(tmp_path, seed=seed) for seed in (3, 1)]
+    path = tmp_path / "model.safetensors"
+    export_runs([folder.path for folder in folders]).save(path)
+    potential = Potential.load(path)
+    assert [member.seed for member in potential.card.members] == [3, 1]
+    together = surfaces(potential, [molecule("H2O")]).energies["ccsd(t)_cbs"]
+    for number, folder in enumerate(folders):
+        alone = surfaces(export_runs([folder.path]), [molecule("H2O")]).energies["ccsd(t)_cbs"]
+        np.testing.assert_allclose(together[number], alone[0], rtol=1e-12)
+        of_seed = surfaces(potential.member(potential.card.members[number].seed), [molecule("H2O")])
+        np.testing.assert_array_equal(of_seed.energies["ccsd(t)_cbs"], alone)
+    assert together[0] != together[1]
+
+
+def test_the_card_says_what_the_run_was(tmp_path):
+    folder = trained_run(tmp_path)
+    settings = folder.read_settings()
+    path = tmp_path / "model.safetensors"
+    export_runs([folder.path]).save(path)
+    card = Potential.load(path).card
+    assert card.hyperparameters == settings.hyperparameters
+    assert card.training.data_sha256 == settings.data.sha256
+    assert card.training.split_seed == settings.split_seed
+    assert [level.id for level in card.levels] == ["wb97x_dz", "ccsd(t)_cbs"]
+    assert [level.trained for level in card.levels] == [("energy", "forces"), ("energy",)]
+    assert card.members[0].metrics == folder.read_metrics()
+    assert card.versions == {"torch": "2"}
+    head = torch.load(folder.file("model.pt"), weights_only=True)["heads.wb97x_dz.layers.0.weight"]
+    atomic = card.levels[0].atomic_energies_kcal_per_mol
+    assert list(atomic) == [1, 6, 7, 8]
+    np.testing.assert_allclose(list(atomic.values()), head[0].numpy())
+
+
+def test_levels_need_not_be_registered(tmp_path, monkeypatch):
+    own = Level("gfn9", label="G9", method="GFN9", basis="none", rank=1.0, energy_keys=("g",))
+    potential = random_potential({own: "E", PAPER_LEVELS[0]: "E"})  # type: ignore[dict-item]
+    path = tmp_path / "model.safetensors"
+    potential.save(path)
+    loaded = Potential.load(path)
+    assert loaded.level("G9") == own
+    assert loaded.level("gfn9").self_energies == own.self_energies
+    with pytest.raises(UserError, match=r"Unknown level of this model 'CC'.*Known: G9, gfn9, DZ"):
+        loaded.level("CC")
+
+
+def test_loading_runs_no_code(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    random_potential({"DZ": "EF"}).save(path)
+
+    def refuse(*arguments, **keywords):
+        raise AssertionError("a model file was unpickled")
+
+    for module, name in ((torch, "load"), (pickle, "load"), (pickle, "loads")):
+        monkeypatch.setattr(module, name, refuse)
+    Potential.load(path)
+
+
+def test_exporting_unpickles_no_code(tmp_path):
+    folder = trained_run(tmp_path)
+    torch.save({"network": sys}.__class__, folder.file("model.pt"))  # not a state dict: a class
+    with pytest.raises(UserError, match="is not a model of this run"):
+        export_runs([folder.path])
+
+
+def damaged(tmp_path, change) -> str:
+    path = tmp_path / "model.safetensors"
+    random_potential({"DZ": "EF"}).save(path)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UserError) as refusal:
+        Potential.load(path)
+    assert str(path) in str(refusal.value)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("size", [0, 5, 9, 200, -1])
+def test_a_truncated_file_says_so(tmp_path, size):
+    assert "truncated" in damaged(tmp_path, lambda content: content[:size])
+
+
+def test_a_changed_parameter_is_noticed(tmp_path):
+    def flip(content: bytes) -> bytes:
+        return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
+
+    assert "is damaged: its parameters do not have their SHA-256" in damaged(tmp_path, flip)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"just some text, longer than a header", "it is not safetensors"),
+        (b"PK\x03\x04 a zip, as torch.save writes it", "pickled file"),
+        (pickle.dumps({"a": 1}), "pickled file"),
+    ],
+    ids=["text", "torch", "pickle"],
+)
+def test_a_foreign_file_says_what_it_is(tmp_path, content, expected):
+    assert expected in damaged(tmp_path, lambda _: content)
+
+
+def test_safetensors_of_something_else_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="safetensors file of something else"):
+        Potential.load(path)
+
+
+def rewrite_card(path, **changes):
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    card = json.loads(header["hippynn_mf"]) | changes
+    save_file(load_file(path), path, metadata=header | {"hippynn_mf": json.dumps(card)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"format": 2}, "model format 2, newer than 1.*Install a newer hippynn_mf"),
+        ({"format": 0}, "card is not valid"),
+        ({"surprise": 1}, "card is not valid"),
+        ({"members": []}, "belongs to no member"),
+    ],
+)
+def test_another_card_is_refused(tmp_path, changes, expected):
+    path = tmp_path / "model.safetensors"
+    random_potential({"DZ": "EF"}).save(path)
+    rewrite_card(path, **changes)
+    with pytest.raises(UserError, match=expected):
+        Potential.load(path)
+
+
+def test_a_missing_file_lists_the_shipped_models(tmp_path):
+    with pytest.raises(UserError, match="mini-ani1x"):
+        Potential.load("mini-ani2x")
+    with pytest.raises(UserError, match="is a folder"):
+        Potential.load(tmp_path)
+
+
+def test_other_suffixes_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"named \*\.safetensors; found model\.pt"):
+        random_potential({"DZ": "EF"}).save(tmp_path / "model.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_that_are_no_ensemble_are_refused(tmp_path, capsys):
+    one = trained_run(tmp_path)
+    out = tmp_path / "model.safetensors"
+    assert exit_code("export", one.path, one.path, "--out", out) == 2
+    assert "have the same seed 0" in capsys.readouterr().err
+    other = trained_run(tmp_path, "SF-CC/E", seed=1)
+    assert exit_code("export", one.path, other.path, "--out", out) == 2
+    assert "name: 'MF-DZ/EF-CC/E' → 'SF-CC/E'" in capsys.readouterr().err
+    split = trained_run(tmp_path / "b", seed=1, split_seed=4)
+    assert exit_code("export", one.path, split.path, "--out", out) == 2
+    assert "split_seed: 0 → 4" in capsys.readouterr().err
+    unfinished = make_run(tmp_path / "c", "SF-CC/E", 0, None)
+    assert exit_code("export", unfinished.path, "--out", out) == 2
+    assert "not a finished run" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_diverged_model_is_not_exported(tmp_path):
+    folder = trained_run(tmp_path)
+    state = torch.load(folder.file("model.pt"), weights_only=True)
+    state["heads.wb97x_dz.layers.1.bias"][0] = float("nan")
+    torch.save(state, folder.file("model.pt"))
+    with pytest.raises(UserError, match=r"heads\.wb97x_dz\.layers\.1\.bias is not finite"):
+        export_runs([folder.path])
+
+
+def test_an_existing_file_is_kept(tmp_path, capsys):
+    folder, out = trained_run(tmp_path), tmp_path / "model.safetensors"
+    out.write_text("precious")
+    assert exit_code("export", folder.path, "--out", out) == 2
+    assert "--force" in capsys.readouterr().err
+    assert out.read_text() == "precious"
+    assert exit_code("export", folder.path, "--out", out, "--force") == 0
+    Potential.load(out)
+
+
+def test_the_shipped_model_has_the_errors_that_its_card_states():
+    """In eV of total energies and eV/Å: units, signs, self energies and split at once."""
+    potential = Potential.load("mini-ani1x")
+    card = potential.card
+    assert card.training.data_sha256 == file_hash(MINI_ANI1X)
+    test = load_splits(
+        MINI_ANI1X,
+        labels_in_file(MINI_ANI1X),
+        common_levels=PAPER_LEVELS,
+        rows=card.training.rows,
+        split_seed=card.training.split_seed,
+    )["test"]
+    systems = [
+        Atoms(numbers[numbers > 0], positions[numbers > 0])
+        for numbers, positions in zip(test.species, test.positions, strict=True)
+    ]
+    found = surfaces(potential, systems)
+    for level in ("wb97x_dz", "wb97x_tz", "ccsd(t)_cbs"):
+        reference = test.energies[level] * EV_PER_HARTREE
+        errors = (found.energies[level] - reference) / EV_PER_KCAL_PER_MOL
+        for member, of_member in zip(card.members, errors, strict=True):
+            stated = member.metrics["heldout"][level]["energy_rmse_kcal_per_mol"]
+            assert np.sqrt(np.mean(of_member**2)) == pytest.approx(stated, rel=1e-3)
+    forces = test.forces["wb97x_dz"][test.species > 0] * EV_PER_HARTREE
+    errors = (found.forces["wb97x_dz"] - forces) / EV_PER_KCAL_PER_MOL
+    for member, of_member in zip(card.members, errors, strict=True):
+        stated = member.metrics["heldout"]["wb97x_dz"]["force_rmse_kcal_per_mol_per_angstrom"]
+        assert np.sqrt(np.mean(of_member**2)) == pytest.approx(stated, rel=1e-3)
+
+
+def test_every_shipped_model_loads():
+    for name in SHIPPED:
+        assert Potential.load(name).members
