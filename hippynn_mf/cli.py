@@ -41,7 +41,7 @@ from hippynn_mf.options import (
 )
 from hippynn_mf.plan import format_plan, plan_runs
 from hippynn_mf.report.documents import write_documents
-from hippynn_mf.report.figures import write_complete_figures
+from hippynn_mf.report.figures import FIGURES, write_complete_figures
 from hippynn_mf.report.results import read_results
 from hippynn_mf.runs import RunFolder, RunSettings
 from hippynn_mf.settings import ENERGY_CUT_KCAL_PER_MOL, build_settings
@@ -256,17 +256,40 @@ def tables(
 @app.command()
 def figures(
     directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
+    only: Annotated[
+        str | None,
+        typer.Option(help=f"Of {', '.join(FIGURES)}, comma-separated. (default: all)"),
+    ] = None,
     seeds: OnlySeedsOption = None,
     partial: PartialOption = False,
 ) -> None:
-    """Draw the paper's figure 3, parity plots and learning curves from finished runs.
+    """Draw the paper's figure 3, parity plots, error against spread of seeds, and learning curves.
 
     A figure 3 that lacks runs is refused.
 
-    Example: hippynn-mf figures results
+    Example: hippynn-mf figures results --only parity,spread
     """
-    only = None if seeds is None else parse_seeds(seeds)
-    _refuse(_print_figures(directory, seeds=only, partial=partial))
+    kinds = None if only is None else [name.strip() for name in only.split(",")]
+    numbers = None if seeds is None else parse_seeds(seeds)
+    _refuse(_print_figures(directory, only=kinds, seeds=numbers, partial=partial))
+
+
+@app.command()
+def graph(
+    name: Annotated[str, typer.Argument(help="Experiment, as MF-DZ/EF-CC/E, or a run folder.")],
+    out: Annotated[Path, typer.Option(help="Image to write, as PNG.", dir_okay=False)],
+    preset: Annotated[
+        str | None, typer.Option(help="Of an experiment: quick or paper. (default: quick)")
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Draw the graph of a model: its trunk, and a head for each level.
+
+    Example: hippynn-mf graph MF-DZ/EF-CC/E --preset paper --out graph.png
+    """
+    from hippynn_mf.report.model_graph import write_model_graph
+
+    typer.echo(write_model_graph(name, out, preset=preset, overrides=parse_overrides(set_)))
 
 
 @app.command()
@@ -326,13 +349,19 @@ def _print_tables(
 def _print_figures(
     out: Path,
     *,
+    only: list[str] | None = None,
     experiments: list[Experiment] | None = None,
     seeds: list[int] | None = None,
     partial: bool = False,
 ) -> str | None:
     """Draw the figures and say where; why figure 3 was not drawn, or None."""
     written = write_complete_figures(
-        out, read_results(out), experiments=experiments, seeds=seeds, partial=partial
+        out,
+        read_results(out),
+        only=only,
+        experiments=experiments,
+        seeds=seeds,
+        partial=partial,
     )
     names = ", ".join(path.name for path in written.paths[:3]) or "none"
     more = ", …" if len(written.paths) > 3 else ""
