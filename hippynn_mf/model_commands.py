@@ -1,4 +1,4 @@
-"""Commands that use trained models: `hippynn-mf export`, `predict`."""
+"""Commands that use trained models: `hippynn-mf export`, `predict`, `torsion`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.options import DeviceOption
 
 ModelArgument = Annotated[
@@ -19,6 +19,9 @@ LevelOption = Annotated[
     typer.Option(help="Level, by id or label; several with commas between. See the error message."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
+
+
+PICTURES = ("*.png", "*.pdf", "*.svg")
 
 
 class DTypeChoice(StrEnum):
@@ -84,6 +87,43 @@ def predict(
         device=choose_device(device),
     )
     typer.echo(f"{out}: {n} structures")
+
+
+def torsion(
+    model: ModelArgument,
+    structure: Annotated[Path, typer.Argument(metavar="IN", help="Any file that ASE reads.")],
+    dihedral: Annotated[str, typer.Option(help="Four atoms, as 2,0,1,3, counted from 0.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: *.png, *.pdf or *.svg.")],
+    step: Annotated[float, typer.Option(help="Degrees between angles.", min=0.5, max=120)] = 10.0,
+    force: ForceOption = False,
+) -> None:
+    """Draw the energies of every level along a torsion, with the spread of the members.
+
+    Scans the last structure of IN rigidly; numbers are written as JSON beside the picture.
+
+    Example: hippynn-mf torsion mini-ani1x ethane.xyz --dihedral 2,0,1,5 --out torsion.png
+    """
+    import numpy as np
+
+    from hippynn_mf.potentials.potential import Potential
+    from hippynn_mf.potentials.predicting import read_structures
+    from hippynn_mf.potentials.torsion import scan_torsion
+    from hippynn_mf.potentials.torsion_figure import write_torsion
+
+    for path in (out, out.with_suffix(".json")):
+        refuse_existing(path, force)
+    if f"*{out.suffix}" not in PICTURES:
+        raise UserError(f"A picture is named {', '.join(PICTURES)}; found {out.name}.")
+    try:
+        atoms = [int(number) for number in dihedral.split(",")]
+    except ValueError:
+        raise UserError(f"--dihedral expects four numbers, as 2,0,1,3; found {dihedral}.") from None
+    potential = Potential.load(model)
+    with errors_about(structure):
+        *_, last = read_structures(structure)
+        scan = scan_torsion(potential, last, atoms, np.arange(0, 360 + step / 2, step))
+    for path in write_torsion(potential, scan, out):
+        typer.echo(path)
 
 
 def refuse_existing(path: Path, force: bool) -> None:
