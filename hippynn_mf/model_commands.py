@@ -1,4 +1,4 @@
-"""Commands that use trained models: `hippynn-mf export`, `predict`, `torsion`."""
+"""Commands that use trained models: `hippynn-mf export`, `card`, `predict`, `torsion`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.options import DeviceOption
+from hippynn_mf.potentials.card import format_card
 
 ModelArgument = Annotated[
     str, typer.Argument(help="Model file, or the name of one that ships: mini-ani1x.")
@@ -47,6 +48,20 @@ def export(
     potential.save(out)
     levels = ", ".join(level.label for level in potential.levels)
     typer.echo(f"{out}: {len(potential.members)} members, levels {levels}")
+
+
+def card(
+    model: ModelArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all metrics.")] = False,
+) -> None:
+    """Show what a model file says about its model.
+
+    Example: hippynn-mf card mini-ani1x
+    """
+    from hippynn_mf.potentials.potential import Potential
+
+    found = Potential.load(model).card
+    typer.echo(found.model_dump_json(indent=2) if as_json else format_card(found))
 
 
 def predict(
