@@ -20,7 +20,7 @@ from tqdm import tqdm
 from hippynn_mf.data.atoms import Group, Part, read_forces, read_parts
 from hippynn_mf.data.hdf5 import refuse_infinite
 from hippynn_mf.data.layout import has_level, list_groups, read_energies
-from hippynn_mf.data.sources import DataPath, as_data_path, open_data, shown_path
+from hippynn_mf.data.sources import DataPath, open_data, shown_path
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, Properties, join_labels
@@ -90,7 +90,7 @@ def read_ani1x(
             forces are looked at in groups of which a conformer is kept.
     """
     wanted = join_labels(labels, references or {})
-    name = shown_path(as_data_path(path))
+    name = shown_path(path)
     with open_data(path) as file:
         index = index_ani1x(
             file,

@@ -15,7 +15,7 @@ from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.hdf5 import require_dataset
 from hippynn_mf.data.layout import energy_datasets
 from hippynn_mf.data.signs import find_force_sign
-from hippynn_mf.data.sources import DataPath, as_data_path, data_notes, open_data, shown_path
+from hippynn_mf.data.sources import DataPath, data_notes, open_data, shown_path
 from hippynn_mf.data.structures import Structures, atomic_energy_sum
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels
@@ -33,7 +33,7 @@ def describe_file(source: DataPath) -> dict[str, Any]:
     Extended XYZ is described as the file in the ANI-1x layout that it becomes. Raises UserError if
     the file cannot be read or holds no registered level.
     """
-    path = shown_path(as_data_path(source))
+    path = shown_path(source)
     labels = labels_in_file(source)
     if not labels:
         names = ", ".join(key for level in known_levels() for key in level.energy_keys)
@@ -67,7 +67,7 @@ def describe_file(source: DataPath) -> dict[str, Any]:
 def count_non_finite(source: DataPath, labels: Labels) -> dict[str, int]:
     """Conformers with non-finite coordinates, infinite labels, or forces for some atoms only."""
     counts = Counter(dict.fromkeys(("bad_coordinates", "infinite_labels", "partial_forces"), 0))
-    path = shown_path(as_data_path(source))
+    path = shown_path(source)
     force_keys = {level.force_key for level, props in labels.items() if props.forces} - {None}
     with open_data(source) as file:
         for group in (item for item in file.values() if isinstance(item, h5py.Group)):

@@ -39,7 +39,7 @@ def load_splits(
     Raises UserError for wrong input, an empty split, a level without any label in training or
     validation, or forces whose sign is proved wrong.
     """
-    path = shown_path(as_data_path(source))
+    path = shown_path(source)
     references = labels_in_file(source)
     if is_extxyz(source):
         _refuse_absent_labels(labels, references, path)

@@ -74,6 +74,14 @@ def by_rank(source: Mapping[str, Path]) -> dict[str, Path]:
     return {level.id: files[level.id] for level in levels}
 
 
+def absolute_paths(source: DataPath) -> Path | dict[str, Path]:
+    """The source with absolute paths, for workers that start elsewhere."""
+    source = as_data_path(source)
+    if isinstance(source, Path):
+        return source.absolute()
+    return {level: path.absolute() for level, path in source.items()}
+
+
 def parse_level_files(texts: Sequence[str]) -> dict[str, Path]:
     """Level id → file from texts as `DZ=a.xyz`; UserError for anything else."""
     files: dict[str, Path] = {}
@@ -88,8 +96,9 @@ def parse_level_files(texts: Sequence[str]) -> dict[str, Path]:
     return by_rank(files)
 
 
-def shown_path(source: Path | Mapping[str, Path]) -> Path:
+def shown_path(source: DataPath) -> Path:
     """The source as a path for messages: that of its file, or LEVEL=FILE for every file."""
+    source = as_data_path(source)
     if isinstance(source, Path):
         return source
     return Path(" ".join(f"{get_level(name).label}={path}" for name, path in source.items()))
