@@ -8,7 +8,6 @@ the parts, so that others can train on it; where there are no parts, its sum is 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -88,16 +87,11 @@ def _to_extxyz(path: Path, out: Path, drop_others: bool) -> list[str]:
     with open_hdf5(path) as file, out.open("w", encoding="utf-8") as stream:
         groups = list_groups(file, path)
         names = {key: extxyz_key(key) for group in groups for key in group.member}
-        others = Counter(
-            key
-            for group in groups
-            for key in group.member
-            if names[key] is None and key not in ATOMS
-        )
+        others = sorted(key for key, name in names.items() if name is None and key not in ATOMS)
         if others and not drop_others:
             raise UserError(
                 f"{path}: extended XYZ takes energies and forces. No place for the datasets "
-                f"{', '.join(sorted(others))}. Leave them out with --drop-others."
+                f"{', '.join(others)}. Leave them out with --drop-others."
             )
         labels = {key: name for key, name in names.items() if name is not None}
         total = sum(group.size for group in groups)
@@ -118,7 +112,7 @@ def _to_extxyz(path: Path, out: Path, drop_others: bool) -> list[str]:
     if n_partial:
         notes.append(f"not carried over: {n_partial} forces that are NaN for some atoms")
     if others:
-        notes.append(f"not carried over: {', '.join(sorted(others))}")
+        notes.append(f"not carried over: {', '.join(others)}")
     return notes
 
 

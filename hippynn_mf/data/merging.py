@@ -37,18 +37,20 @@ class Merged:
     n_repeated: int
 
 
-def merge_frames(frames: Sequence[Frame]) -> Merged:
-    """Make structures with the same atoms at the same positions one conformer.
+def merge_frames(files: Sequence[Sequence[Frame]]) -> Merged:
+    """Make structures of some files with the same atoms at the same positions one conformer.
 
     So that no conformer trains at one level and tests at another. Labels of one structure that
     contradict each other are a UserError.
     """
-    conformers: defaultdict[int, list[Frame]] = defaultdict(list)
-    for frame, first in zip(frames, _find_first(frames), strict=True):
-        conformers[int(first)].append(frame)
-    n_files = [len({frame.path for frame in same}) for same in conformers.values()]
+    frames = [frame for file in files for frame in file]
+    file_of_frame = np.repeat(np.arange(len(files)), [len(file) for file in files])
+    conformers: defaultdict[int, list[int]] = defaultdict(list)
+    for index, first in enumerate(_find_first(frames)):
+        conformers[int(first)].append(index)
+    n_files = [len(np.unique(file_of_frame[same])) for same in conformers.values()]
     return Merged(
-        frames=[_unite(same) for same in conformers.values()],
+        frames=[_unite([frames[index] for index in same]) for same in conformers.values()],
         n_matched=sum(n > 1 for n in n_files),
         n_repeated=len(frames) - sum(n_files),
     )

@@ -17,6 +17,7 @@ import h5py
 
 from hippynn_mf.data.ani1x_writer import write_ani1x
 from hippynn_mf.data.extxyz import Frame, read_extxyz
+from hippynn_mf.data.extxyz_keys import forces_key
 from hippynn_mf.data.hdf5 import open_hdf5
 from hippynn_mf.data.merging import merge_frames
 from hippynn_mf.data.xyz_file import SUFFIXES, is_xyz
@@ -35,7 +36,8 @@ def open_data(source: DataPath) -> Iterator[h5py.File]:
     """
     source = as_data_path(source)
     if is_extxyz(source):
-        yield _kept(source)[0]
+        with h5py.File(io.BytesIO(_kept(source)[0]), "r") as file:
+            yield file
     else:
         with open_hdf5(shown_path(source)) as file:
             yield file
@@ -115,12 +117,12 @@ def read_frames(source: DataPath) -> tuple[list[Frame], list[str], Counter[str]]
         if isinstance(source, Path)
         else [(path, get_level(name)) for name, path in source.items()]
     )
-    frames: list[Frame] = []
+    frames: list[list[Frame]] = []
     notes: list[str] = []
     others: Counter[str] = Counter()
     for path, level in files:
         content = read_extxyz(path, level)
-        frames += content.frames
+        frames.append(content.frames)
         others.update(content.others)
         of_file = f"{path}: {len(content.frames)} structures"
         if content.n_isolated_atoms:
@@ -136,8 +138,8 @@ def read_frames(source: DataPath) -> tuple[list[Frame], list[str], Counter[str]]
     return merged.frames, notes, others
 
 
-def _kept(source: Path | dict[str, Path]) -> tuple[h5py.File, tuple[str, ...]]:
-    """A file in memory, and notes; the last one is kept."""
+def _kept(source: Path | dict[str, Path]) -> tuple[bytes, tuple[str, ...]]:
+    """The content of a file in the ANI-1x layout, and notes; those of the last source are kept."""
     files = {"": source} if isinstance(source, Path) else source
     stamps = []
     for path in files.values():
@@ -153,11 +155,16 @@ def _kept(source: Path | dict[str, Path]) -> tuple[h5py.File, tuple[str, ...]]:
 @lru_cache(maxsize=1)
 def _convert_in_memory(
     files: tuple[tuple[str, Path], ...], stamps: object, levels: object
-) -> tuple[h5py.File, tuple[str, ...]]:
+) -> tuple[bytes, tuple[str, ...]]:
     """Convert the files; what they are when their stamps change, or levels are registered."""
     source: DataPath = dict(files) if files[0][0] else files[0][1]
     frames, notes, _ = read_frames(source)
-    file = h5py.File(io.BytesIO(), "w")
-    with errors_about(shown_path(source)):
+    for level in known_levels():
+        if level.force_key is None and any(level.forces_name in frame.forces for frame in frames):
+            notes.append(
+                f"not used: {forces_key(level)}; level {level.label} is read without forces"
+            )
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file, errors_about(shown_path(source)):
         write_ani1x(file, frames)
-    return file, tuple(notes)
+    return content.getvalue(), tuple(notes)
