@@ -239,10 +239,7 @@ def load_database(
     split_seed: int = 0,
     seed: int = 0,
 ) -> TrainingDatabase:
-    """A split hippynn database of a data file, in kcal/mol and Å, NaN = no label.
-
-    The file is in the ANI-1x layout or extended XYZ, or there is an extended XYZ file for each
-    level, `{"DZ": path, "CC": path}`.
+    """A split hippynn database of data (see `sources`), in kcal/mol and Å, NaN = no label.
 
     `load_database(path, {"DZ": "EF", "CC": "E"}, **db_info)` with hippynn's `db_info`; arrays are
     named as in `training_arrays`, and `seed` fixes the order of batches. Species are kept in one

@@ -121,7 +121,8 @@ def _find_names(path: Path, found: Mapping[str, int]) -> _Names:
     if not names.energies and not names.forces:
         raise UserError(
             f"{path} has no label that names its level, as {energy_key(DZ)} or energy_{DZ.label}. "
-            f"{_list_found(found)} If all are of one level, name it: {DZ.label}={path}, with --train in training."
+            f"{_list_found(found)} If all are of one level, name it, as {DZ.label}={path}; in "
+            "training with --train."
         )
     return names
 
