@@ -50,6 +50,15 @@ assert len(single) == len(multi) == len(bar.values_percent) >= 3
 assert all(same) and len(same) == 2 * len(written)
 assert sum(verdicts.values()) == len(claims["findings"])
 """,
+    "torsion_and_dynamics": """
+assert total.std() < 0.05 * kinetic.std()  # forces are the derivative of the energy
+assert (column["energy_std"] > 0).all() and (column["forces_std"] > 0).all()
+for level in potential.levels:
+    of_level = scan.energies[level.id]
+    np.testing.assert_allclose(of_level[:, :13], of_level[:, 12:25], atol=1e-6)  # threefold
+    assert of_level.mean(axis=0)[0] > of_level.mean(axis=0)[6]  # staggered is lower
+assert len(data.curves) == 2 * len(potential.levels) - 1
+""",
 }
 # Notebooks that train: their numbers depend on the machine, their words do not.
 TRAINING = {"two_levels_in_hippynn"}
