@@ -18,7 +18,7 @@ from hippynn_mf.engines import Engine
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, get_experiment, table1
 from hippynn_mf.labels import plain_labels
-from hippynn_mf.model_commands import export, predict
+from hippynn_mf.model_commands import export, extract, predict
 from hippynn_mf.options import (
     Comp6KeysOption,
     Comp6Option,
@@ -55,7 +55,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look into data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-for model_command in (export, predict):
+for model_command in (export, predict, extract):
     app.command()(model_command)
 
 

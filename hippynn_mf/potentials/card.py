@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from hippynn_mf.hyperparameters import Hyperparameters
@@ -61,6 +62,25 @@ class MemberCard(Strict):
 
     seed: int
     metrics: dict[str, Any]
+
+    def only(self, level_ids: Collection[str]) -> MemberCard:
+        """The card without metrics of other levels' heads or against other levels."""
+
+        def kept(by_level: Mapping[str, Any] | None) -> dict[str, Any] | None:
+            if by_level is None:
+                return None
+            return {name: found for name, found in by_level.items() if name in level_ids}
+
+        metrics = dict(self.metrics)
+        metrics["heldout"] = kept(metrics["heldout"])
+        heads = kept(metrics["cross"]) or {}
+        metrics["cross"] = {head: kept(found) for head, found in heads.items()}
+        # A level without a head of its own is compared with another level's.
+        of_heads = kept(metrics["comp6"])
+        if of_heads is not None:
+            of_heads = {k: v for k, v in of_heads.items() if v["predicted_by"] in level_ids}
+        metrics["comp6"] = of_heads
+        return self.model_copy(update={"metrics": metrics})
 
 
 class Units(Strict):
