@@ -66,20 +66,17 @@ class MemberCard(Strict):
     def only(self, level_ids: Collection[str]) -> MemberCard:
         """The card without metrics of other levels' heads or against other levels."""
 
-        def kept(by_level: Mapping[str, Any] | None) -> dict[str, Any] | None:
-            if by_level is None:
-                return None
-            return {name: found for name, found in by_level.items() if name in level_ids}
+        def kept(by_level: Any) -> Any:
+            return by_level and {k: found for k, found in by_level.items() if k in level_ids}
 
-        metrics = dict(self.metrics)
-        metrics["heldout"] = kept(metrics["heldout"])
-        heads = kept(metrics["cross"]) or {}
-        metrics["cross"] = {head: kept(found) for head, found in heads.items()}
-        # A level without a head of its own is compared with another level's.
-        of_heads = kept(metrics["comp6"])
-        if of_heads is not None:
-            of_heads = {k: v for k, v in of_heads.items() if v["predicted_by"] in level_ids}
-        metrics["comp6"] = of_heads
+        by_level = ("heldout", "cross", "comp6")
+        metrics = {k: kept(v) if k in by_level else v for k, v in self.metrics.items()}
+        for head, found in (metrics.get("cross") or {}).items():
+            metrics["cross"][head] = kept(found)
+        # On COMP6 a level without a head is compared with the predictions of another.
+        for level_id, found in dict(metrics.get("comp6") or {}).items():
+            if found["predicted_by"] not in level_ids:
+                del metrics["comp6"][level_id]
         return self.model_copy(update={"metrics": metrics})
 
 
