@@ -13,12 +13,12 @@ from typing import Annotated
 import typer
 
 from hippynn_mf.campaign import ignore_import_warnings, run_campaign, run_here
-from hippynn_mf.data.info import describe_file, format_description
+from hippynn_mf.data_commands import data_app
 from hippynn_mf.engines import Engine
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, get_experiment, table1
 from hippynn_mf.labels import plain_labels
-from hippynn_mf.model_commands import export, extract, predict
+from hippynn_mf.model_commands import card, export, extract, predict, torsion
 from hippynn_mf.options import (
     Comp6KeysOption,
     Comp6Option,
@@ -27,6 +27,7 @@ from hippynn_mf.options import (
     DeviceOption,
     EngineChoice,
     MetricChoice,
+    MoreFiles,
     OnlySeedsOption,
     OutOption,
     PartialOption,
@@ -34,14 +35,17 @@ from hippynn_mf.options import (
     RowsOption,
     SetOption,
     SplitSeedOption,
+    TrainOption,
     make_engine,
+    parse_data,
     parse_experiments,
     parse_overrides,
     parse_seeds,
+    split_files,
 )
 from hippynn_mf.plan import format_plan, plan_runs
 from hippynn_mf.report.documents import write_documents
-from hippynn_mf.report.figures import write_complete_figures
+from hippynn_mf.report.figures import FIGURES, write_complete_figures
 from hippynn_mf.report.results import read_results
 from hippynn_mf.runs import RunFolder, RunSettings
 from hippynn_mf.settings import ENERGY_CUT_KCAL_PER_MOL, build_settings
@@ -53,9 +57,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look into data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-for model_command in (export, predict, extract):
+for model_command in (export, card, predict, extract, torsion):
     app.command()(model_command)
 
 
@@ -71,8 +74,10 @@ def _interruptible() -> Iterator[None]:
 @app.command("reproduce", help="The same as campaign.")
 @app.command("campaign")
 def campaign(
+    more: MoreFiles = None,
     out: OutOption = Path("results"),
     data: DataOption = None,
+    train_files: TrainOption = None,
     comp6: Comp6Option = None,
     comp6_keys: Comp6KeysOption = None,
     energy_cut: CutOption = ENERGY_CUT_KCAL_PER_MOL,
@@ -111,7 +116,7 @@ def campaign(
     settings = build_settings(
         chosen,
         parse_seeds(seeds),
-        data=data,
+        data=parse_data(data, train_files, more or []),
         comp6=comp6,
         comp6_keys=comp6_keys,
         energy_cut_kcal_per_mol=energy_cut,
@@ -178,6 +183,7 @@ def train(
     names: Annotated[list[str], typer.Argument(help="Experiments, as MF-DZ/EF-CC/E.")],
     out: OutOption = Path("results"),
     data: DataOption = None,
+    train_files: TrainOption = None,
     comp6: Comp6Option = None,
     comp6_keys: Comp6KeysOption = None,
     energy_cut: CutOption = ENERGY_CUT_KCAL_PER_MOL,
@@ -192,10 +198,11 @@ def train(
 
     Example: hippynn-mf train MF-DZ/EF-CC/E --seed 3 --set n_features=32
     """
+    names, more = split_files(names)
     settings = build_settings(
         [get_experiment(name) for name in names],
         [seed],
-        data=data,
+        data=parse_data(data, train_files, more),
         comp6=comp6,
         comp6_keys=comp6_keys,
         energy_cut_kcal_per_mol=energy_cut,
@@ -220,6 +227,7 @@ def train(
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, OUT/runs/NAME/seed-K.")],
     data: DataOption = None,
+    train_files: TrainOption = None,
     comp6: Comp6Option = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -231,8 +239,10 @@ def evaluate(
     """
     from hippynn_mf.running import evaluate_run
 
-    for path in runs:
-        evaluate_run(RunFolder(path), data=data, comp6=comp6, device=device)
+    folders, more = split_files(runs)
+    source = parse_data(data, train_files, more)
+    for path in map(Path, folders):
+        evaluate_run(RunFolder(path), data=source, comp6=comp6, device=device)
         typer.echo(path / "metrics.json")
 
 
@@ -256,17 +266,40 @@ def tables(
 @app.command()
 def figures(
     directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
+    only: Annotated[
+        str | None,
+        typer.Option(help=f"Of {', '.join(FIGURES)}, comma-separated. (default: all)"),
+    ] = None,
     seeds: OnlySeedsOption = None,
     partial: PartialOption = False,
 ) -> None:
-    """Draw the paper's figure 3, parity plots and learning curves from finished runs.
+    """Draw the paper's figure 3, parity plots, error against spread of seeds, and learning curves.
 
     A figure 3 that lacks runs is refused.
 
-    Example: hippynn-mf figures results
+    Example: hippynn-mf figures results --only parity,spread
     """
-    only = None if seeds is None else parse_seeds(seeds)
-    _refuse(_print_figures(directory, seeds=only, partial=partial))
+    kinds = None if only is None else [name.strip() for name in only.split(",")]
+    numbers = None if seeds is None else parse_seeds(seeds)
+    _refuse(_print_figures(directory, only=kinds, seeds=numbers, partial=partial))
+
+
+@app.command()
+def graph(
+    name: Annotated[str, typer.Argument(help="Experiment, as MF-DZ/EF-CC/E, or a run folder.")],
+    out: Annotated[Path, typer.Option(help="Image to write, as PNG.", dir_okay=False)],
+    preset: Annotated[
+        str | None, typer.Option(help="Of an experiment: quick or paper. (default: quick)")
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Draw the graph of a model: its trunk, and a head for each level.
+
+    Example: hippynn-mf graph MF-DZ/EF-CC/E --preset paper --out graph.png
+    """
+    from hippynn_mf.report.model_graph import write_model_graph
+
+    typer.echo(write_model_graph(name, out, preset=preset, overrides=parse_overrides(set_)))
 
 
 @app.command()
@@ -286,19 +319,6 @@ def experiments(
     else:
         for row in rows:
             typer.echo(f"{row['name']:<22}{row['script']}")
-
-
-@data_app.command()
-def info(
-    file: Annotated[Path, typer.Argument(help="File in the ANI-1x layout.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-) -> None:
-    """Describe a data file: labels per level, overlaps, and what looks wrong.
-
-    Example: hippynn-mf data info ani1x-release.h5 --json
-    """
-    description = describe_file(file)
-    typer.echo(json.dumps(description, indent=2) if as_json else format_description(description))
 
 
 def _print_tables(
@@ -326,13 +346,19 @@ def _print_tables(
 def _print_figures(
     out: Path,
     *,
+    only: list[str] | None = None,
     experiments: list[Experiment] | None = None,
     seeds: list[int] | None = None,
     partial: bool = False,
 ) -> str | None:
     """Draw the figures and say where; why figure 3 was not drawn, or None."""
     written = write_complete_figures(
-        out, read_results(out), experiments=experiments, seeds=seeds, partial=partial
+        out,
+        read_results(out),
+        only=only,
+        experiments=experiments,
+        seeds=seeds,
+        partial=partial,
     )
     names = ", ".join(path.name for path in written.paths[:3]) or "none"
     more = ", …" if len(written.paths) > 3 else ""

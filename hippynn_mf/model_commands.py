@@ -1,4 +1,4 @@
-"""Commands that use trained models: `hippynn-mf export`, `predict`, `extract`."""
+"""Commands that use trained models: `hippynn-mf export`, `card`, `predict`, `extract`, and more."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.options import DeviceOption
+from hippynn_mf.potentials.card import format_card
 
 ModelArgument = Annotated[
     str, typer.Argument(help="Model file, or the name of one that ships: mini-ani1x.")
@@ -22,6 +23,9 @@ SeedOption = Annotated[
     int | None, typer.Option(help="Of the member of this seed alone. (default: all members)")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
+
+
+PICTURES = ("*.png", "*.pdf", "*.svg")
 
 
 class DTypeChoice(StrEnum):
@@ -47,6 +51,20 @@ def export(
     potential.save(out)
     levels = ", ".join(level.label for level in potential.levels)
     typer.echo(f"{out}: {len(potential.members)} members, levels {levels}")
+
+
+def card(
+    model: ModelArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all metrics.")] = False,
+) -> None:
+    """Show what a model file says about its model.
+
+    Example: hippynn-mf card mini-ani1x
+    """
+    from hippynn_mf.potentials.potential import Potential
+
+    found = Potential.load(model).card
+    typer.echo(found.model_dump_json(indent=2) if as_json else format_card(found))
 
 
 def predict(
@@ -109,6 +127,43 @@ def extract(
     alone = potential.only([level])
     alone.save(out)
     typer.echo(f"{out}: {len(alone.members)} members, level {alone.levels[0].label}")
+
+
+def torsion(
+    model: ModelArgument,
+    structure: Annotated[Path, typer.Argument(metavar="IN", help="Any file that ASE reads.")],
+    dihedral: Annotated[str, typer.Option(help="Four atoms, as 2,0,1,3, counted from 0.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: *.png, *.pdf or *.svg.")],
+    step: Annotated[float, typer.Option(help="Degrees between angles.", min=0.5, max=120)] = 10.0,
+    force: ForceOption = False,
+) -> None:
+    """Draw the energies of every level along a torsion, with the spread of the members.
+
+    Scans the last structure of IN rigidly; numbers are written as JSON beside the picture.
+
+    Example: hippynn-mf torsion mini-ani1x ethane.xyz --dihedral 2,0,1,5 --out torsion.png
+    """
+    import numpy as np
+
+    from hippynn_mf.potentials.potential import Potential
+    from hippynn_mf.potentials.predicting import read_structures
+    from hippynn_mf.potentials.torsion import scan_torsion
+    from hippynn_mf.potentials.torsion_figure import write_torsion
+
+    for path in (out, out.with_suffix(".json")):
+        refuse_existing(path, force)
+    if f"*{out.suffix}" not in PICTURES:
+        raise UserError(f"A picture is named {', '.join(PICTURES)}; found {out.name}.")
+    try:
+        atoms = [int(number) for number in dihedral.split(",")]
+    except ValueError:
+        raise UserError(f"--dihedral expects four numbers, as 2,0,1,3; found {dihedral}.") from None
+    potential = Potential.load(model)
+    with errors_about(structure):
+        *_, last = read_structures(structure)
+        scan = scan_torsion(potential, last, atoms, np.arange(0, 360 + step / 2, step))
+    for path in write_torsion(potential, scan, out):
+        typer.echo(path)
 
 
 def refuse_existing(path: Path, force: bool) -> None:

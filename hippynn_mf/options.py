@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from hippynn_mf.data.sources import DataPath, parse_level_files
 from hippynn_mf.engines import Engine, LocalPool, ParslSite, available_cores, read_site
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, get_experiment, table1
@@ -33,7 +35,21 @@ OutOption = Annotated[
     Path, typer.Option(help="Folder of runs, tables and figures.", file_okay=False)
 ]
 DataOption = Annotated[
-    Path | None, typer.Option(help="File in the ANI-1x layout. (default: the embedded data)")
+    Path | None,
+    typer.Option(
+        help="File in the ANI-1x layout, or extended XYZ (.xyz). (default: the embedded data)"
+    ),
+]
+TrainOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--train",
+        metavar="LEVEL=FILE...",
+        help="Instead of --data: extended XYZ files of one level each, DZ=a.xyz CC=b.xyz.",
+    ),
+]
+MoreFiles = Annotated[  # an option has one value: the others arrive as arguments
+    list[str] | None, typer.Argument(metavar="[LEVEL=FILE]...", help="More files for --train.")
 ]
 Comp6Option = Annotated[
     Path | None,
@@ -79,6 +95,24 @@ def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
         except ValueError:
             overrides[name] = text
     return overrides
+
+
+def split_files(texts: Sequence[object]) -> tuple[list[str], list[str]]:
+    """What stands among arguments as LEVEL=FILE belongs to --train; the others, and those."""
+    names = [str(text) for text in texts]
+    files = [name for name in names if "=" in name and not Path(name).exists()]
+    return [name for name in names if name not in files], files
+
+
+def parse_data(data: Path | None, train: list[str] | None, more: list[str]) -> DataPath | None:
+    """The training data from --data, or from --train and the files that follow it."""
+    if train is None:
+        if more:
+            raise UserError(f"Unexpected: {' '.join(more)}. Files of levels follow --train.")
+        return data
+    if data is not None:
+        raise UserError("--data and --train both name the training data. Leave one out.")
+    return parse_level_files([*train, *more])
 
 
 def parse_seeds(text: str) -> list[int]:

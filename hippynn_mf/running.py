@@ -16,6 +16,7 @@ import torch
 from hippynn_mf.checkpoints import Checkpoints
 from hippynn_mf.data.database import TrainingDatabase, build_database
 from hippynn_mf.data.loading import file_hash, load_splits
+from hippynn_mf.data.sources import DataPath, absolute_paths, data_notes, shown_path
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import UserError, describe_error, errors_about
 from hippynn_mf.evaluation import evaluate_model, load_comp6, reference_labels
@@ -90,6 +91,8 @@ def _train_in(
     log.info(
         "%s, seed %d, on %s, %s interaction", settings.name, settings.seed, device, interaction
     )
+    for note in data_notes(settings.data.path):
+        log.info("%s", note)
     training = prepare_training(model, database, settings.hyperparameters, device=device)
     checkpoints = Checkpoints(folder, training)
     checkpoints.restore()
@@ -111,7 +114,7 @@ def refuse_changed_files(settings: RunSettings) -> None:
         source = getattr(settings, name)
         if source is not None and (found := file_hash(source.path)) != source.sha256:
             raise UserError(
-                f"{source.path} has changed since the campaign began: its SHA-256 was "
+                f"{shown_path(source.path)} has changed since the campaign began: its SHA-256 was "
                 f"{source.sha256[:12]}… and is {found[:12]}…. Restore the file; what is trained "
                 "so far is kept."
             )
@@ -151,7 +154,7 @@ def load_inputs(
 ) -> tuple[Mapping[str, Structures], TrainingDatabase]:
     """Structures of every split and their database; refuses all wrong data, COMP6 included."""
     parts = _load_parts(settings, labels)
-    with errors_about(settings.data.path):
+    with errors_about(settings.data.shown):
         for part in parts.values():
             refuse_unknown_species(part.species, model.species_set)
         reference_labels(parts["test"])
@@ -166,7 +169,7 @@ def load_inputs(
 def evaluate_run(
     folder: RunFolder,
     *,
-    data: Path | None = None,
+    data: DataPath | None = None,
     comp6: Path | None = None,
     device: str = "auto",
 ) -> None:
@@ -183,19 +186,20 @@ def evaluate_run(
             f"{folder.path} was trained without COMP6 data, so there is nothing that {comp6} could "
             "replace. Leave --comp6 out, or train in another folder with it."
         )
-    moved = {"data": data or settings.data.path}
+    moved: dict[str, DataPath] = {"data": data or settings.data.path}
     if settings.comp6 is not None:
         moved["comp6"] = comp6 or settings.comp6.path
     for name, path in moved.items():
         source = getattr(settings, name)
         found = file_hash(path)
         if found != source.sha256:
+            option = "train" if isinstance(source.path, dict) else name
             raise UserError(
-                f"{path} is not the file of this run: its SHA-256 is {found[:12]}…, the run's is "
-                f"{source.sha256[:12]}…. Name the right one with --{name}."
+                f"{shown_path(path)} is not the file of this run: its SHA-256 is {found[:12]}…, "
+                f"the run's is {source.sha256[:12]}…. Name the right one with --{option}."
             )
         settings = settings.model_copy(
-            update={name: source.model_copy(update={"path": path.absolute()})}
+            update={name: source.model_copy(update={"path": absolute_paths(path)})}
         )
     labels = settings.experiment.resolved_labels
     parts = _load_parts(settings, labels)

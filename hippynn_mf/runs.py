@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hippynn_mf.data.ani1x import Rows
+from hippynn_mf.data.sources import shown_path
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment
 from hippynn_mf.files import replace_when_complete
@@ -43,18 +44,36 @@ LOCK_WAIT_SECONDS = 10.0
 RunKey = tuple[str, int]
 
 
-class DataSource(BaseModel):
-    """A data file (or folder), and the hash by which it is recognised."""
+class Source(BaseModel):
+    """Data, and the hash by which they are recognised."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Path
     sha256: str
 
 
-class Comp6Source(DataSource):
-    """COMP6 data: the file, the key map, and the energy cut in kcal/mol."""
+class DataSource(Source):
+    """Training data: a file, or an extended XYZ file for each level by its id."""
 
+    path: Path | dict[str, Path]
+
+    @property
+    def shown(self) -> Path:
+        """The file, or all files with their levels, for messages."""
+        return shown_path(self.path)
+
+    @property
+    def name(self) -> str:
+        """The name of the file, or of all files with their levels."""
+        if isinstance(self.path, Path):
+            return self.path.name
+        return str(shown_path({level: Path(path.name) for level, path in self.path.items()}))
+
+
+class Comp6Source(Source):
+    """COMP6 data: the file or folder, the key map, and the energy cut in kcal/mol."""
+
+    path: Path
     keys: dict[str, dict[str, str]]
     energy_cut_kcal_per_mol: float
 
@@ -212,7 +231,7 @@ class RunFolder:
             before, now = getattr(stored, name), getattr(settings, name)
             if before and now and before.path == now.path and before.sha256 != now.sha256:
                 raise UserError(
-                    f"{now.path} has changed since {self.path} began: its SHA-256 was "
+                    f"{shown_path(now.path)} has changed since {self.path} began: its SHA-256 was "
                     f"{before.sha256[:12]}… and is {now.sha256[:12]}…. Restore the file, or choose "
                     "another --out."
                 )

@@ -107,16 +107,12 @@ def comp6_metrics(
     metrics: dict[str, Any] = {}
     for reference in sorted(references, key=lambda level: level.rank):
         head = reference if reference in heads else highest_level(heads)
-        entry: dict[str, Any] = {"predicted_by": head.id}
-        cut_levels = [level for level in (CC, reference) if level in with_energies]
-        if cut_levels:
-            choices = [test.labels[level.energy_name] for level in cut_levels]
-            cutting = cutting_energies(choices, test.groups)
-            kept = near_minimum(cutting, test.groups, energy_cut_kcal_per_mol)
-            entry |= {"cut_by": cut_levels[0].id, "n_conformers": int(kept.sum())}
-        else:
-            kept = np.ones(len(test.species), bool)
-            entry |= {"cut_by": None, "n_conformers": len(test.species)}
+        cutting, kept = kept_conformers(test, reference, energy_cut_kcal_per_mol)
+        entry: dict[str, Any] = {
+            "predicted_by": head.id,
+            "cut_by": None if cutting is None else cutting.id,
+            "n_conformers": int(kept.sum()),
+        }
         if reference in with_energies:
             entry |= conformer_metrics(
                 predicted[head.energy_name][kept],
@@ -130,6 +126,22 @@ def comp6_metrics(
         entry |= _comp6_forces(predicted[head.forces_name], test, reference, kept)
         metrics[reference.id] = entry
     return metrics
+
+
+def kept_conformers(
+    test: LabelledSet, reference: Level, energy_cut_kcal_per_mol: float
+) -> tuple[Level | None, np.ndarray]:
+    """The level by whose energies conformers are cut, and which of them (n,) are kept.
+
+    The level is None, and all are kept, where the set has neither CC energies nor the reference's.
+    """
+    with_energies = test.levels_with("energy")
+    cut_levels = [level for level in (CC, reference) if level in with_energies]
+    if not cut_levels:
+        return None, np.ones(len(test.species), bool)
+    choices = [test.labels[level.energy_name] for level in cut_levels]
+    cutting = cutting_energies(choices, test.groups)
+    return cut_levels[0], near_minimum(cutting, test.groups, energy_cut_kcal_per_mol)
 
 
 def cutting_energies(choices: Sequence[np.ndarray], groups: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from hippynn_mf.data.ani1x import Rows
 from hippynn_mf.data.comp6 import PUBLIC_KEYS, read_key_map
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.loading import file_hash
+from hippynn_mf.data.sources import DataPath, absolute_paths
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment
 from hippynn_mf.hyperparameters import get_hyperparameters
@@ -22,7 +23,7 @@ def build_settings(
     experiments: Sequence[Experiment],
     seeds: Sequence[int],
     *,
-    data: Path | None = None,
+    data: DataPath | None = None,
     comp6: Path | None = None,
     comp6_keys: Path | None = None,
     energy_cut_kcal_per_mol: float = ENERGY_CUT_KCAL_PER_MOL,
@@ -37,7 +38,8 @@ def build_settings(
     Args:
         experiments: what to train.
         seeds: each changes weights and batch order only.
-        data: a file in the ANI-1x layout; None for the embedded data with its COMP6 file.
+        data: a file in the ANI-1x layout or extended XYZ, or one extended XYZ file for each level;
+            None for the embedded data with its COMP6 file.
         comp6: a file or folder in the COMP6 layout.
         comp6_keys: a key map for `comp6`; None for the public layout.
         energy_cut_kcal_per_mol: COMP6 conformers above their minimum that count.
@@ -58,9 +60,9 @@ def build_settings(
             raise UserError(f"Asked for twice: {what} {', '.join(repeated)}.")
     if data is None and comp6 is None:
         comp6, comp6_keys = MINI_COMP6, MINI_COMP6_KEYS
-    data = MINI_ANI1X if data is None else data
     hyperparameters = get_hyperparameters(preset, overrides)
-    data_source = DataSource(path=data.absolute(), sha256=file_hash(data))
+    data = absolute_paths(MINI_ANI1X if data is None else data)
+    data_source = DataSource(path=data, sha256=file_hash(data))
     comp6_source = None
     if comp6 is not None:
         keys = PUBLIC_KEYS if comp6_keys is None else read_key_map(comp6_keys)

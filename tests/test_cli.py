@@ -193,10 +193,9 @@ def test_tables_and_figures_are_made_of_the_trained_run(trained, capsys, metrics
     assert f"| MF-DZ/EF-CC/E | 1 {row}" in capsys.readouterr().out
     assert exit_code("figures", trained / "out", "--partial") == 0
     assert {path.name for path in (trained / "out" / "figures").iterdir()} == {
-        "figure3.json",
-        "figure3.png",
-        "parity-mf_dz_ef_cc_e.png",
-        "learning-mf_dz_ef_cc_e.png",
+        f"{name}.{suffix}"
+        for name in ("figure3", "parity-mf_dz_ef_cc_e", "learning-mf_dz_ef_cc_e")
+        for suffix in ("png", "json")
     }
 
 
@@ -271,7 +270,8 @@ COMMANDS = {
     "evaluate": "hippynn-mf evaluate results/runs/mf_dz_ef_cc_e/seed-0",
     "status": "hippynn-mf status results",
     "tables": "hippynn-mf tables results --metric mae",
-    "figures": "hippynn-mf figures results",
+    "figures": "hippynn-mf figures results --only parity,spread",
+    "graph": "hippynn-mf graph MF-DZ/EF-CC/E --preset paper --out graph.png",
     "experiments": "hippynn-mf experiments --json",
     "data info": "hippynn-mf data info ani1x-release.h5 --json",
 }

@@ -12,7 +12,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
-from made_runs import exit_code, make_run
+from made_runs import exit_code, heldout_errors, make_run, run_metrics
 from potentials import random_potential, trained_run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -294,3 +294,18 @@ def test_the_shipped_model_has_the_errors_that_its_card_states():
 def test_every_shipped_model_loads():
     for name in SHIPPED:
         assert Potential.load(name).members
+
+
+def test_the_card_is_shown(tmp_path, capsys):
+    folder, out = trained_run(tmp_path), tmp_path / "model.safetensors"
+    metrics = run_metrics(heldout={"wb97x_dz": heldout_errors(energy=1.234)})
+    folder.write_metrics(metrics)
+    export_runs([folder.path]).save(out)
+    assert exit_code("card", out) == 0
+    shown = capsys.readouterr().out
+    for text in ("MF-DZ/EF-CC/E", "H, C, N, O", "trained on energy and forces; held-out energy"):
+        assert text in shown
+    assert "RMSE 1.23 kcal/mol" in shown
+    assert exit_code("card", out, "--json") == 0
+    stored = json.loads(capsys.readouterr().out)
+    assert stored["members"][0]["metrics"] == metrics

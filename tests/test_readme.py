@@ -46,7 +46,8 @@ def test_every_command_in_the_readme_exists():
 
 
 def options_of(command):
-    return {option for parameter in command.params for option in parameter.opts}
+    own = {option for parameter in command.params for option in parameter.opts}
+    return own.union(*map(options_of, getattr(command, "commands", {}).values()))
 
 
 def option_names(text):

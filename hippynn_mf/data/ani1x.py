@@ -18,13 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 from hippynn_mf.data.atoms import Group, Part, read_forces, read_parts
-from hippynn_mf.data.hdf5 import (
-    check_array,
-    open_hdf5,
-    read_array,
-    refuse_infinite,
-    require_dataset,
-)
+from hippynn_mf.data.hdf5 import refuse_infinite
+from hippynn_mf.data.layout import has_level, list_groups, read_energies
+from hippynn_mf.data.sources import DataPath, open_data, shown_path
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, Properties, join_labels
@@ -33,7 +29,6 @@ from hippynn_mf.levels import Level, known_levels
 log = logging.getLogger(__name__)
 
 Rows = Literal["common", "all"]
-LARGEST_NUMBER = 118
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class FileIndex:
 
 
 def read_ani1x(
-    path: Path,
+    path: DataPath,
     labels: Labels,
     *,
     references: Labels | None = None,
@@ -79,7 +74,7 @@ def read_ani1x(
     """Read the labelled conformers of a file.
 
     Args:
-        path: the HDF5 file.
+        path: the HDF5 file, or extended XYZ, which becomes one in memory.
         labels: the labels of the experiment.
         references: further labels to read for the same conformers, for evaluation.
         common_levels: levels that define the common conformers: those with all their energies.
@@ -95,11 +90,11 @@ def read_ani1x(
             forces are looked at in groups of which a conformer is kept.
     """
     wanted = join_labels(labels, references or {})
-    path = Path(path)
-    with open_hdf5(path) as file:
+    name = shown_path(path)
+    with open_data(path) as file:
         index = index_ani1x(
             file,
-            path,
+            name,
             labels,
             references=references,
             common_levels=common_levels,
@@ -107,7 +102,7 @@ def read_ani1x(
             drop_damaged=drop_damaged,
         )
         part = index.part(slice(None), wanted)
-        read = read_parts(path, index.groups, {"all": part}, drop_damaged=drop_damaged)
+        read = read_parts(name, index.groups, {"all": part}, drop_damaged=drop_damaged)
     return read["all"], index.is_common
 
 
@@ -139,7 +134,7 @@ def index_ani1x(
     kept: list[np.ndarray] = []
     is_common: list[np.ndarray] = []
     energies: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
-    groups = _list_groups(file, path)
+    groups = list_groups(file, path)
     total = sum(group.size for group in groups)
     progress = tqdm(
         total=total, desc=f"{path.name}: labels", unit="conformer", unit_scale=True, delay=2
@@ -164,32 +159,6 @@ def index_ani1x(
     return index
 
 
-def _list_groups(file: h5py.File, path: Path) -> list[Group]:
-    """The groups of a file with their atoms and numbers of conformers."""
-    members = [item for item in file.values() if isinstance(item, h5py.Group)]
-    if not members:
-        raise UserError(
-            f"{path} has no groups; a file in the ANI-1x layout has one group per formula. "
-            f"Found: {', '.join(file) or 'nothing'}."
-        )
-    groups: list[Group] = []
-    start = 0
-    for member in members:
-        name = member.name.lstrip("/")
-        dataset = require_dataset(member, "atomic_numbers", path)
-        numbers = np.ravel(check_array(dataset, path, dataset.shape)[()])
-        if ((numbers < 1) | (numbers > LARGEST_NUMBER)).any():
-            raise UserError(
-                f"{path}, group {name}: atomic_numbers {numbers.tolist()} must all be positive, "
-                f"and at most {LARGEST_NUMBER}."
-            )
-        coordinates = require_dataset(member, "coordinates", path)
-        groups.append(Group(name, member, numbers.astype(np.uint8), start, len(coordinates)))
-        check_array(coordinates, path, groups[-1].shape)
-        start += len(coordinates)
-    return groups
-
-
 def _read_labels(
     group: Group,
     path: Path,
@@ -208,8 +177,7 @@ def _read_labels(
         common_levels, common = (), np.zeros(group.size, bool)  # a level nobody asked for
     energies: dict[str, np.ndarray] = {}
     for level in dict.fromkeys([*wanted, *common_levels]):
-        parts = [read_array(group.member, key, path, (group.size,)) for key in level.energy_keys]
-        values = np.sum([part.astype(np.float64) for part in parts], axis=0)
+        values = read_energies(group, level, path)
         if not drop_damaged:
             refuse_infinite(values, f"the energies of {level.id}", path, group.name)
         energies[level.id] = np.where(np.isinf(values), np.nan, values)
@@ -228,17 +196,12 @@ def _read_labels(
     return energies, kept, common
 
 
-def has_level(keys: Collection[str], level: Level) -> bool:
-    """Whether the keys of a level's energy are among those of a group."""
-    return all(key in keys for key in level.energy_keys)
-
-
-def labels_in_file(path: Path) -> Labels:
+def labels_in_file(path: DataPath) -> Labels:
     """The registered levels whose keys the file has, with forces where it has them.
 
     Only the first group is looked at: every group of a file has every key.
     """
-    with open_hdf5(Path(path)) as file:
+    with open_data(path) as file:
         first = next((item for item in file.values() if isinstance(item, h5py.Group)), ())
         keys = set(first)
     return {

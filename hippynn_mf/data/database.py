@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from hippynn_mf.data.ani1x import Rows
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.neighbours import NeighbourLists
+from hippynn_mf.data.sources import DataPath
 from hippynn_mf.data.structures import (
     ROWS_AT_ONCE,
     Structures,
@@ -229,7 +229,7 @@ def build_database(
 
 
 def load_database(
-    path: Path,
+    path: DataPath,
     labels: Mapping[str, str] | Labels,
     *,
     inputs: list[str] | None = None,
@@ -239,7 +239,7 @@ def load_database(
     split_seed: int = 0,
     seed: int = 0,
 ) -> TrainingDatabase:
-    """A split hippynn database of a file in the ANI-1x layout, in kcal/mol and Å, NaN = no label.
+    """A split hippynn database of data (see `sources`), in kcal/mol and Å, NaN = no label.
 
     `load_database(path, {"DZ": "EF", "CC": "E"}, **db_info)` with hippynn's `db_info`; arrays are
     named as in `training_arrays`, and `seed` fixes the order of batches. Species are kept in one

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from hippynn_mf.levels import Level, known_levels
 
-ENERGIES = ("energy", "corr_energy")  # of a structure
+ENERGY_QUANTITIES = ("energy", "corr_energy")  # of a structure
 FORCES = "forces"  # of every atom
 
 
@@ -24,24 +24,32 @@ def forces_key(level: Level) -> str:
     return f"forces_{level.id}"
 
 
-def hdf5_key(key: str) -> str | None:
-    """The dataset of the ANI-1x layout that an extended XYZ key stands for; None if for none."""
-    for quantity in (*ENERGIES, FORCES):
+def energy_dataset(key: str) -> str | None:
+    """The dataset of the ANI-1x layout for an extended XYZ key; None if it names no energy."""
+    for quantity in ENERGY_QUANTITIES:
         name = key.removeprefix(f"{quantity}_")
         if name not in ("", key):
             return _dataset(name, quantity)
     return None
 
 
+def forces_dataset(key: str) -> str | None:
+    """The dataset of the ANI-1x layout for extended XYZ columns; None if they are no forces."""
+    name = key.removeprefix(f"{FORCES}_")
+    return None if name in ("", key) else _dataset(name, FORCES)
+
+
 def extxyz_key(dataset: str) -> str | None:
-    """The extended XYZ key of a dataset of the ANI-1x layout; None if it has none."""
+    """The extended XYZ key of energies or forces in the ANI-1x layout; None if it has none."""
     for level in known_levels():
-        if dataset == _dataset(level.id, "energy"):
-            return energy_key(level)
-        if dataset == _dataset(level.id, FORCES):
-            return forces_key(level)
+        for key, own in (
+            (energy_key(level), energy_dataset(energy_key(level))),
+            (forces_key(level), forces_dataset(forces_key(level))),
+        ):
+            if dataset == own:
+                return key
     name, _, quantity = dataset.rpartition(".")
-    return f"{quantity}_{name}" if name and quantity in (*ENERGIES, FORCES) else None
+    return f"{quantity}_{name}" if name and quantity in (*ENERGY_QUANTITIES, FORCES) else None
 
 
 def _dataset(name: str, quantity: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -13,8 +12,10 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
-from hippynn_mf.data.hdf5 import open_hdf5, require_dataset
+from hippynn_mf.data.hdf5 import require_dataset
+from hippynn_mf.data.layout import energy_datasets
 from hippynn_mf.data.signs import find_force_sign
+from hippynn_mf.data.sources import DataPath, data_notes, open_data, shown_path
 from hippynn_mf.data.structures import Structures, atomic_energy_sum
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels
@@ -26,21 +27,26 @@ LARGEST_FORCE = 1.0  # hartree/Å, of one atom
 SHORTEST_DISTANCE = 0.5  # Å
 
 
-def describe_file(path: Path) -> dict[str, Any]:
-    """Describe a file in the ANI-1x layout, for `hippynn-mf data info`; the result is JSON.
+def describe_file(source: DataPath) -> dict[str, Any]:
+    """Describe a data file, for `hippynn-mf data info`; the result is JSON.
 
-    Raises UserError if the file cannot be read or holds no registered level.
+    Extended XYZ is described as the file in the ANI-1x layout that it becomes. Raises UserError if
+    the file cannot be read or holds no registered level.
     """
-    labels = labels_in_file(path)
+    path = shown_path(source)
+    labels = labels_in_file(source)
     if not labels:
         names = ", ".join(key for level in known_levels() for key in level.energy_keys)
         raise UserError(f"{path} has the keys of no known level of theory. Looked for: {names}.")
     common_levels = [level for level in PAPER_LEVELS if level in labels]
-    structures, is_common = read_ani1x(path, labels, common_levels=common_levels, drop_damaged=True)
+    structures, is_common = read_ani1x(
+        source, labels, common_levels=common_levels, drop_damaged=True
+    )
     n_atoms = structures.atom_mask.sum(axis=1)
     numbers = np.unique(structures.species[structures.atom_mask])
     return {
         "file": str(path),
+        "notes": list(data_notes(source)),
         "n_structures": len(is_common),
         "n_unlabelled": len(is_common) - len(structures),
         "n_groups": len(structures.group_names),
@@ -51,23 +57,24 @@ def describe_file(path: Path) -> dict[str, Any]:
         "n_common": int(is_common.sum()),
         "overlap": _overlap(structures, list(labels)),
         "problems": {
-            **count_non_finite(path, labels),
+            **count_non_finite(source, labels),
             "duplicates": count_duplicates(structures),
             f"shorter_than_{SHORTEST_DISTANCE}_angstrom": count_close_atoms(structures),
         },
     }
 
 
-def count_non_finite(path: Path, labels: Labels) -> dict[str, int]:
+def count_non_finite(source: DataPath, labels: Labels) -> dict[str, int]:
     """Conformers with non-finite coordinates, infinite labels, or forces for some atoms only."""
     counts = Counter(dict.fromkeys(("bad_coordinates", "infinite_labels", "partial_forces"), 0))
-    energy_keys = {key for level in labels for key in level.energy_keys}
+    path = shown_path(source)
     force_keys = {level.force_key for level, props in labels.items() if props.forces} - {None}
-    with open_hdf5(path) as file:
+    with open_data(source) as file:
         for group in (item for item in file.values() if isinstance(item, h5py.Group)):
             positions = require_dataset(group, "coordinates", path)[()]
             counts["bad_coordinates"] += _n_rows(~np.isfinite(positions))
-            for key in energy_keys:
+            sums = [names for level in labels for names in energy_datasets(group, level)]
+            for key in {key for names in sums for key in names}:
                 counts["infinite_labels"] += _n_rows(np.isinf(require_dataset(group, key, path)))
             for force_key in force_keys:
                 values = require_dataset(group, str(force_key), path)[()]
@@ -164,6 +171,7 @@ def format_description(info: dict[str, Any]) -> str:
     low, high = info["atoms_per_structure"]
     lines = [
         f"{info['file']}",
+        *(f"  {note}" for note in info["notes"]),
         f"  {info['n_structures']} structures in {info['n_groups']} groups, {low} to {high} atoms "
         f"of {', '.join(info['elements'])}; {info['n_unlabelled']} without any label",
         f"  {info['n_common']} carry the energies of all of {', '.join(info['common_levels'])}",

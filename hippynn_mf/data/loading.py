@@ -11,8 +11,9 @@ import numpy as np
 
 from hippynn_mf.data.ani1x import FileIndex, Rows, index_ani1x, labels_in_file
 from hippynn_mf.data.atoms import read_parts
-from hippynn_mf.data.hdf5 import open_hdf5
+from hippynn_mf.data.extxyz_keys import energy_key, forces_key
 from hippynn_mf.data.signs import require_force_sign, sample_groups
+from hippynn_mf.data.sources import DataPath, as_data_path, is_extxyz, open_data, shown_path
 from hippynn_mf.data.splits import split_rows
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
@@ -23,14 +24,14 @@ log = logging.getLogger(__name__)
 
 
 def load_splits(
-    path: Path,
+    source: DataPath,
     labels: Labels,
     *,
     common_levels: Collection[Level],
     rows: Rows,
     split_seed: int,
 ) -> Mapping[str, Structures]:
-    """Read a file in the ANI-1x layout and split it.
+    """Read a file in the ANI-1x layout, or extended XYZ, and split it.
 
     The test structures keep the labels of every level in the file, as references; the others keep
     those of the experiment.
@@ -38,8 +39,12 @@ def load_splits(
     Raises UserError for wrong input, an empty split, a level without any label in training or
     validation, or forces whose sign is proved wrong.
     """
-    path = Path(path)
-    references = labels_in_file(path)
+    path = shown_path(source)
+    references = labels_in_file(source)
+    if is_extxyz(source):
+        _refuse_absent_labels(labels, references, path)
+    if rows == "common":
+        _refuse_absent_levels(labels, references, common_levels, path)
     everything = join_labels(labels, references)
     # Of forces that are only evaluated against, a sample proves the sign.
     samples: dict[str, Labels] = {
@@ -47,7 +52,7 @@ def load_splits(
         for level, properties in everything.items()
         if properties.forces and not labels.get(level, Properties.E).forces
     }
-    with open_hdf5(path) as file:
+    with open_data(source) as file:
         index = index_ani1x(
             file, path, labels, references=references, common_levels=common_levels, rows=rows
         )
@@ -99,13 +104,54 @@ def refuse_missing_level(part: Structures, labels: Labels, split: str, path: Pat
                 )
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of those of a folder's `*.h5` files in alphabetical order."""
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"No file {path}. Check the path; relative paths start at {Path.cwd()}.")
-    if path.is_dir():
-        hashes = [file_hash(file_path) for file_path in sorted(path.glob("*.h5"))]
+def _refuse_absent_labels(labels: Labels, found: Labels, path: Path) -> None:
+    """Raise UserError for a label that an extended XYZ file does not have at all."""
+    for level, properties in labels.items():
+        key = None
+        if level not in found:
+            key = energy_key(level)
+        elif properties.forces and not found[level].forces:
+            key = forces_key(level)
+        if key is not None:
+            raise UserError(
+                f"{path}: the experiment needs {key} (level {level.label}), and there is none. "
+                f"{_list_labels(found)} Files of one level are named as {level.label}=FILE with "
+                "--train."
+            )
+
+
+def _refuse_absent_levels(
+    labels: Labels, found: Labels, common_levels: Collection[Level], path: Path
+) -> None:
+    """Raise UserError for levels that only `--rows common` asks for."""
+    absent = [level.label for level in common_levels if level not in found]
+    if absent and all(level in found for level in labels):
+        raise UserError(
+            f"{path}: --rows common keeps the structures that have the energies of all of "
+            f"{', '.join(level.label for level in common_levels)}, and there are none of "
+            f"{', '.join(absent)}. {_list_labels(found)} With --rows all every structure with a "
+            "label of the experiment is kept."
+        )
+
+
+def _list_labels(found: Labels) -> str:
+    texts = [f"{level.label}/{properties}" for level, properties in found.items()]
+    return f"Found: {', '.join(texts) or 'no known level'}."
+
+
+def file_hash(source: DataPath) -> str:
+    """SHA-256 of a file, or of those of a folder's `*.h5` files in alphabetical order.
+
+    That of one file for each level is of their hashes and levels.
+    """
+    source = as_data_path(source)
+    if not isinstance(source, Path):
+        text = " ".join(f"{level}={file_hash(path)}" for level, path in source.items())
+        return hashlib.sha256(text.encode()).hexdigest()
+    if not source.exists():
+        raise UserError(f"No file {source}. Check the path; relative paths start at {Path.cwd()}.")
+    if source.is_dir():
+        hashes = [file_hash(file_path) for file_path in sorted(source.glob("*.h5"))]
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
-    with path.open("rb") as stream:
+    with source.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

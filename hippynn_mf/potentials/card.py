@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Literal
 
+from ase.data import chemical_symbols
+
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels, Properties, parse_labels
 from hippynn_mf.levels import Level
@@ -109,3 +111,24 @@ class Card(Strict):
     def labels(self) -> Labels:
         """Every level with forces: a head predicts forces that it was not trained on."""
         return parse_labels({card.level: Properties.EF for card in self.levels})
+
+
+def format_card(card: Card) -> str:
+    """A card in lines for a terminal: levels, elements, training, and errors of the members."""
+    training = card.training
+    symbols = ", ".join(chemical_symbols[number] for number in card.species)
+    seeds = ", ".join(str(member.seed) for member in card.members)
+    lines = [
+        f"{len(card.members)} members (seeds {seeds}) of {training.experiment}, "
+        f"preset {training.preset}, rows {training.rows}",
+        f"elements {symbols}; data {training.data_sha256[:12]}…, split seed {training.split_seed}",
+    ]
+    for level in card.levels:
+        line = f"{level.label:<5}{level.id:<14}{level.method}/{level.basis}, trained on "
+        line += " and ".join(level.trained)
+        errors = [m.metrics.get("heldout", {}).get(level.id, {}) for m in card.members]
+        found = [e.get("energy_rmse_kcal_per_mol") for e in errors]
+        if all(value is not None for value in found):
+            line += f"; held-out energy RMSE {sum(found) / len(found):.2f} kcal/mol"
+        lines.append(line)
+    return "\n".join(lines)

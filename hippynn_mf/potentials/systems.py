@@ -12,7 +12,7 @@ from torch import Tensor
 from vesin import NeighborList
 
 from hippynn_mf.data.structures import refuse_unknown_species
-from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.errors import UserError
 
 OVERLAP = 0.4  # Å; the shortest bond, that of H2, is 0.74 Å
 
@@ -50,8 +50,10 @@ class Systems:
         finder = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
         receivers, senders, vectors, start = [], [], [], 0
         for number, atoms in enumerate(systems, first):
-            with errors_about(f"structure {number} ({atoms.symbols})"):
+            try:
                 found = _pairs(atoms, finder, species)
+            except UserError as error:
+                raise UserError(f"structure {number} ({atoms.symbols}): {error}") from None
             receivers.append(found[0] + start)
             senders.append(found[1] + start)
             vectors.append(found[2])
@@ -82,10 +84,9 @@ def _pairs(
             raise UserError(f"{name} hold NaN or infinite numbers.")
     if any(atoms.pbc) and (not atoms.cell.array[atoms.pbc].any(axis=1).all()):
         raise UserError("periodic along an axis without a cell vector. Set the cell, or pbc=False.")
-    receivers, senders, vectors = finder.compute(
-        atoms.positions, atoms.cell.complete().array, atoms.pbc, quantities="ijD"
+    receivers, senders, vectors, distances = finder.compute(
+        atoms.positions, atoms.cell.complete().array, atoms.pbc, quantities="ijDd"
     )
-    distances = np.linalg.norm(vectors, axis=1)
     if len(distances) and distances.min() < OVERLAP:
         k = int(distances.argmin())
         raise UserError(

@@ -118,7 +118,7 @@ def score_ensemble(members: Sequence[Result]) -> EnsembleRecord:
         arrays = member.folder.read_predictions()
         own = {name: array for name, array in arrays.items() if name not in predicted}
         references = references or own
-        _require_equal(references, own, members[0], member)
+        require_same_tests(references, own, members[0], member)
         _require_own_metrics(arrays, member)
         for name in predicted:
             sums[name] = sums.get(name, np.float64(0)) + arrays[name].astype(np.float64)
@@ -135,7 +135,7 @@ def score_ensemble(members: Sequence[Result]) -> EnsembleRecord:
     )
 
 
-def _require_equal(
+def require_same_tests(
     first: Mapping[str, np.ndarray],
     other: Mapping[str, np.ndarray],
     first_member: Result,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.report.columns import pick
 from hippynn_mf.runs import RunFolder, RunSettings, find_runs
 
@@ -34,6 +34,13 @@ class Results:
     def seeds(self, name: str) -> list[int]:
         """Seeds of the finished runs of an experiment, ascending."""
         return sorted(result.settings.seed for result in self.by_name.get(name, []))
+
+    def members(self, name: str) -> list[Result]:
+        """The finished runs of an experiment, by seed; a UserError if there are none."""
+        if not self.by_name.get(name):
+            kind = f"experiment with finished runs in {self.out}"
+            raise UserError(unknown_name_message(kind, name, self.by_name))
+        return sorted(self.by_name[name], key=lambda result: result.settings.seed)
 
     def only(self, seeds: Sequence[int]) -> Results:
         """The runs with these seeds alone."""

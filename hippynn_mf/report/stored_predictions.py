@@ -42,10 +42,10 @@ def score_arrays(
 ) -> dict[str, Any]:
     """The content of `metrics.json`, without `training`."""
     heads = list(parse_labels(settings.labels))
-    metrics = heldout_metrics(_part(arrays, "heldout"), _labelled(arrays, "heldout"), heads)
+    metrics = heldout_metrics(_part(arrays, "heldout"), labelled_set(arrays, "heldout"), heads)
     metrics["comp6"] = None
     if settings.comp6 is not None:
-        test = _labelled(arrays, "comp6", unproved)
+        test = labelled_set(arrays, "comp6", unproved)
         cut = settings.comp6.energy_cut_kcal_per_mol
         metrics["comp6"] = comp6_metrics(_part(arrays, "comp6"), test, heads, cut)
     return metrics
@@ -59,13 +59,13 @@ def level_differences(
     `heldout.<low>.<high>` and `comp6.<low>.<high>` for every level `low` whose energies and forces
     are there for all structures (with proved sign).
     """
-    test = _labelled(arrays, "heldout")
+    test = labelled_set(arrays, "heldout")
     differences: dict[str, Any] = {"heldout": {}, "comp6": None}
     for low in _complete_levels(test):
         cross = heldout_metrics(test.labels, test, [low])["cross"][low.id]
         differences["heldout"][low.id] = _without(cross, low)
     if settings.comp6 is not None:
-        test = _labelled(arrays, "comp6", unproved)
+        test = labelled_set(arrays, "comp6", unproved)
         cut = settings.comp6.energy_cut_kcal_per_mol
         differences["comp6"] = {
             low.id: _without(comp6_metrics(test.labels, test, [low], cut), low)
@@ -81,7 +81,10 @@ def _part(arrays: Arrays, part: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): v for name, v in arrays.items() if name.startswith(prefix)}
 
 
-def _labelled(arrays: Arrays, part: str, unproved: Mapping[str, str] | None = None) -> LabelledSet:
+def labelled_set(
+    arrays: Arrays, part: str, unproved: Mapping[str, str] | None = None
+) -> LabelledSet:
+    """The structures and references of a set, `heldout` or `comp6`."""
     within = _part(arrays, part)
     species = within["species"]
     groups = within.get("groups", np.zeros(len(species), np.int64))  # of COMP6 only

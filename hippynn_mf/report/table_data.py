@@ -223,7 +223,7 @@ def _source(results: Results, rows: Sequence[RowSpec]) -> Source | None:
     return Source(
         rows=settings.rows,
         preset=settings.preset,
-        data_file=settings.data.path.name,
+        data_file=settings.data.name,
         data_sha256=settings.data.sha256,
         comp6_sha256=settings.comp6.sha256 if settings.comp6 else None,
         split_seed=settings.split_seed,

@@ -1,0 +1,149 @@
+"""Between extended XYZ and the ANI-1x layout, `hippynn-mf data convert`.
+
+`energy_<name>` and `forces_<name>` in eV and eV/Å are the datasets `<name>.energy` and
+`<name>.forces` in hartree and hartree/Å, `corr_energy_<name>` is `<name>.corr_energy`, and a key
+that is absent is NaN. A level that is a sum of datasets, as MP2, has its sum in extended XYZ beside
+the parts, so that others can train on it; where there are no parts, its sum is `mp2_tz.energy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from hippynn_mf.data.ani1x_writer import formula, write_ani1x
+from hippynn_mf.data.atoms import Group
+from hippynn_mf.data.extxyz import GROUP
+from hippynn_mf.data.extxyz_keys import FORCES, energy_key, extxyz_key
+from hippynn_mf.data.hdf5 import open_hdf5, read_array, refuse_infinite
+from hippynn_mf.data.layout import has_level, list_groups, read_energies
+from hippynn_mf.data.sources import DataPath, is_extxyz, read_frames, shown_path
+from hippynn_mf.data.xyz_file import SUFFIXES, is_xyz, write_molecule
+from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.files import replace_when_complete
+from hippynn_mf.levels import known_levels
+from hippynn_mf.units import EV_PER_HARTREE
+
+HDF5_SUFFIXES = (".h5", ".hdf5")
+ATOMS = ("atomic_numbers", "coordinates")
+
+
+def convert_data(
+    source: DataPath, out: Path, *, force: bool = False, drop_others: bool = False
+) -> list[str]:
+    """Convert a file, or one extended XYZ file for each level, to what the suffix of `out` says.
+
+    Args:
+        source: what to convert.
+        out: written complete or not at all.
+        force: replace an `out` that exists.
+        drop_others: leave out what the other format has no place for, instead of refusing it.
+
+    Returns:
+        What is to be said: how many structures, what was left out.
+
+    Raises:
+        UserError: for a suffix that says nothing, an `out` that exists, input that cannot be read,
+            and what cannot be converted.
+    """
+    shown = shown_path(source)
+    for path in (out, *([source] if isinstance(source, Path) else [])):
+        if path.suffix.lower() not in (*SUFFIXES, *HDF5_SUFFIXES):
+            raise UserError(
+                f"{path}: the suffix does not tell the format. Extended XYZ ends in "
+                f"{' or '.join(SUFFIXES)}, the ANI-1x layout in {' or '.join(HDF5_SUFFIXES)}."
+            )
+    if is_extxyz(source) == is_xyz(out):
+        raise UserError(f"{shown} and {out} have the same format; there is nothing to convert.")
+    if out.exists() and not force:
+        raise UserError(f"{out} exists. Choose another name, or replace it with --force.")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"No folder {out.absolute().parent}. Create it first.")
+    with replace_when_complete(out) as partial:
+        if is_xyz(out):
+            return _to_extxyz(shown, partial, drop_others)
+        return _to_hdf5(source, partial, drop_others)
+
+
+def _to_hdf5(source: DataPath, out: Path, drop_others: bool) -> list[str]:
+    frames, notes, others = read_frames(source)
+    shown = shown_path(source)
+    if others and not drop_others:
+        raise UserError(
+            f"{shown}: the ANI-1x layout has no place for {_list_counts(others)}. Labels are named "
+            f"{energy_key(known_levels()[0])} and so on. Leave the others out with --drop-others."
+        )
+    with h5py.File(out, "w") as file, errors_about(shown):
+        write_ani1x(file, frames)
+    return notes
+
+
+def _to_extxyz(path: Path, out: Path, drop_others: bool) -> list[str]:
+    with open_hdf5(path) as file, out.open("w", encoding="utf-8") as stream:
+        groups = list_groups(file, path)
+        names = {key: extxyz_key(key) for group in groups for key in group.member}
+        others = sorted(key for key, name in names.items() if name is None and key not in ATOMS)
+        if others and not drop_others:
+            raise UserError(
+                f"{path}: extended XYZ takes energies and forces. No place for the datasets "
+                f"{', '.join(others)}. Leave them out with --drop-others."
+            )
+        labels = {key: name for key, name in names.items() if name is not None}
+        total = sum(group.size for group in groups)
+        progress = tqdm(
+            total=total, desc=f"{path.name}: structures", unit="structure", unit_scale=True, delay=2
+        )
+        n_partial = 0
+        with progress:
+            for group in groups:
+                n_partial += _write_group(stream, group, labels, path)
+                progress.update(group.size)
+    notes = [f"{path}: {total} structures in {len(groups)} groups"]
+    if n_partial and not drop_others:
+        raise UserError(
+            f"{path}: {n_partial} forces are NaN for some atoms only, which no key can say. Leave "
+            "these forces out with --drop-others."
+        )
+    if n_partial:
+        notes.append(f"not carried over: {n_partial} forces that are NaN for some atoms")
+    if others:
+        notes.append(f"not carried over: {', '.join(others)}")
+    return notes
+
+
+def _write_group(stream: TextIO, group: Group, labels: Mapping[str, str], path: Path) -> int:
+    """Append the conformers of a group; the number of forces with holes, which are left out."""
+    positions = read_array(group.member, "coordinates", path, group.shape).astype(np.float64)
+    if not np.isfinite(positions).all():
+        raise UserError(f"{path}, group {group.name}: NaN or infinite coordinates. Remove them.")
+    energies, forces, n_partial = {}, {}, 0
+    for key in sorted(labels.keys() & set(group.member)):
+        is_forces = labels[key].startswith(FORCES)
+        values = read_array(group.member, key, path, group.shape if is_forces else group.shape[:1])
+        refuse_infinite(values, key, path, group.name)
+        values = values.astype(np.float64) * EV_PER_HARTREE
+        if is_forces:
+            forces[labels[key]] = values
+            holes = np.isnan(values).reshape(len(values), -1)
+            n_partial += int((holes.any(axis=1) & ~holes.all(axis=1)).sum())
+        else:
+            energies[labels[key]] = values
+    for level in known_levels():
+        if energy_key(level) not in energies and has_level(set(group.member), level):
+            energies[energy_key(level)] = read_energies(group, level, path) * EV_PER_HARTREE
+    names = {} if group.name == formula(group.numbers) else {GROUP: group.name}
+    for row in range(group.size):
+        columns = {"pos": positions[row]}
+        columns |= {name: v[row] for name, v in forces.items() if np.isfinite(v[row]).all()}
+        info = {name: v[row] for name, v in energies.items() if np.isfinite(v[row])}
+        write_molecule(stream, group.numbers, columns, {**info, **names})
+    return n_partial
+
+
+def _list_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count} structures)" for name, count in sorted(counts.items()))

@@ -1,0 +1,170 @@
+"""Predictions of all seeds of an experiment beside their references, as figures show them.
+
+There is one comparison for each head and each quantity of `QUANTITIES`, with the structures that
+the metrics count: COMP6 conformers beyond the energy cut and forces of unproved sign are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from hippynn_mf.labels import parse_labels
+from hippynn_mf.levels import Level
+from hippynn_mf.metrics import pair_differences
+from hippynn_mf.report.ensemble_metrics import require_same_tests
+from hippynn_mf.report.results import Result
+from hippynn_mf.report.stored_predictions import labelled_set, prediction_names, unproved_forces
+from hippynn_mf.runs import RunSettings
+from hippynn_mf.scoring import NO_ENERGIES, NO_FORCES, LabelledSet, kept_conformers
+
+Part = Literal["heldout", "comp6"]
+Kind = Literal["energy", "forces", "delta_e"]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is compared: energies or forces of a test set."""
+
+    part: Part
+    kind: Kind
+    heading: str
+    unit: str
+
+
+QUANTITIES = (
+    Quantity("heldout", "energy", "energy, held-out", "kcal/mol"),
+    Quantity("heldout", "forces", "forces, held-out", "kcal/mol/Å"),
+    Quantity("comp6", "delta_e", "ΔE, COMP6", "kcal/mol"),
+    Quantity("comp6", "forces", "forces, COMP6", "kcal/mol/Å"),
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a head predicts of a quantity, and the references of the same level.
+
+    Attributes:
+        level: of the head and of the references.
+        quantity: energies in kcal/mol without self energies, force components in kcal/mol/Å, or
+            differences of the energies of all pairs of conformers of a molecule.
+        true: (n,) references.
+        predicted: (n_seeds, n) predictions, float32 as stored.
+        owners: (n,) the structure, or the pair, that a value belongs to, counted from 0.
+        shift: (n,) for energies, the mean reference of the structures of the same composition,
+            else 0. Compositions are hundreds of kcal/mol apart.
+        reason: why there is nothing to compare, None where there is.
+    """
+
+    level: Level
+    quantity: Quantity
+    true: np.ndarray
+    predicted: np.ndarray
+    owners: np.ndarray
+    shift: np.ndarray
+    reason: str | None = None
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """(n,) mean prediction of the seeds."""
+        return np.asarray(self.predicted.mean(axis=0, dtype=np.float64))
+
+    @cached_property
+    def errors(self) -> np.ndarray:
+        """(n_owners,) error of the mean prediction; of forces, the RMS over components."""
+        return self._rms_of_owners((self.mean - self.true) ** 2)
+
+    @cached_property
+    def spreads(self) -> np.ndarray:
+        """(n_owners,) standard deviation over seeds; of forces, the RMS over components."""
+        deviations = self.predicted - self.mean
+        return self._rms_of_owners((deviations**2).sum(axis=0) / (len(self.predicted) - 1))
+
+    def _rms_of_owners(self, squares: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.bincount(self.owners, squares) / np.bincount(self.owners))
+
+
+def compare_predictions(members: Sequence[Result]) -> list[Comparison]:
+    """Comparisons of all heads and quantities of the members of one experiment.
+
+    Heads are ordered by rank, quantities as in `QUANTITIES`; those of COMP6 are left out for a
+    campaign without it. Raises UserError if a member has no predictions, or if members were not
+    tested on the same structures.
+    """
+    settings = members[0].settings
+    names = prediction_names(settings)
+    references: dict[str, np.ndarray] = {}
+    stacks: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for member in members:
+        arrays = member.folder.read_predictions()
+        own = {name: array for name, array in arrays.items() if name not in names}
+        references = references or own
+        require_same_tests(references, own, members[0], member)
+        for name in names:
+            stacks[name].append(arrays[name])
+    predictions = {name: np.stack(stack) for name, stack in stacks.items()}
+    unproved = unproved_forces(references, members[0].metrics)
+    tests = {"heldout": labelled_set(references, "heldout")}
+    if settings.comp6 is not None:
+        tests["comp6"] = labelled_set(references, "comp6", unproved)
+    return [
+        _compare(level, quantity, tests[quantity.part], predictions, settings)
+        for level in parse_labels(settings.labels)
+        for quantity in QUANTITIES
+        if quantity.part in tests
+    ]
+
+
+def _compare(
+    level: Level,
+    quantity: Quantity,
+    test: LabelledSet,
+    predictions: Mapping[str, np.ndarray],
+    settings: RunSettings,
+) -> Comparison:
+    name = level.forces_name if quantity.kind == "forces" else level.energy_name
+    if name not in test.labels:
+        return _nothing(level, quantity, NO_FORCES if quantity.kind == "forces" else NO_ENERGIES)
+    if quantity.kind == "forces" and level.id in test.unproved:
+        return _nothing(level, quantity, test.unproved[level.id])
+    kept = np.ones(len(test.species), bool)
+    if quantity.part == "comp6" and settings.comp6 is not None:
+        _, kept = kept_conformers(test, level, settings.comp6.energy_cut_kcal_per_mol)
+    true, predicted = test.labels[name], predictions[f"{quantity.part}.{name}"]
+    if quantity.kind == "forces":
+        atoms = kept[:, None] & test.atom_mask & np.isfinite(true).all(axis=2)
+        _, owners = np.unique(np.nonzero(atoms)[0], return_inverse=True)
+        true, predicted = true[atoms].ravel(), predicted[:, atoms].reshape(len(predicted), -1)
+        owners = np.repeat(owners, 3)
+    else:
+        labelled = kept & np.isfinite(true)
+        true, predicted = true[labelled], predicted[:, labelled]
+        if quantity.kind == "delta_e":
+            true = pair_differences(true, test.groups[labelled])
+            predicted = pair_differences(predicted.T, test.groups[labelled]).T
+        owners = np.arange(len(true))
+    if not len(true):
+        return _nothing(level, quantity, "no structure here has a label")
+    shift = np.zeros(len(true))
+    if quantity.kind == "energy":
+        shift = _means_of_compositions(test.species[labelled], true)
+    return Comparison(level, quantity, true, predicted, owners, shift)
+
+
+def _nothing(level: Level, quantity: Quantity, reason: str) -> Comparison:
+    empty = np.zeros(0)
+    return Comparison(
+        level, quantity, empty, empty[None], empty.astype(np.int64), empty, reason=reason
+    )
+
+
+def _means_of_compositions(species: np.ndarray, energies: np.ndarray) -> np.ndarray:
+    """(n,) mean energy of the structures with the same atoms as each."""
+    formulas = np.sort(species, axis=1)
+    _, formula, counts = np.unique(formulas, axis=0, return_inverse=True, return_counts=True)
+    means = np.bincount(formula.ravel(), weights=energies) / counts
+    return np.asarray(means[formula.ravel()])

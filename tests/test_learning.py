@@ -1,0 +1,87 @@
+import json
+
+import numpy as np
+import pytest
+from made_runs import make_run, run_metrics
+
+from hippynn_mf.errors import UserError
+from hippynn_mf.report import draw_learning_curves, read_results
+from hippynn_mf.report.learning import make_learning_curves
+
+NAME = "MF-DZ/EF-TZ/E"
+DZ, TZ = "wb97x_dz", "wb97x_tz"
+
+
+def write_epochs(out, seed, n_epochs, factor, name=NAME):
+    """A run whose errors halve (DZ) or fall to a third (TZ) with every epoch."""
+    folder = make_run(out, name, seed, run_metrics())
+    with folder.file("epochs.jsonl").open("w") as stream:
+        for epoch in range(n_epochs):
+            valid = {
+                f"energy_rmse.{DZ}": factor * 8.0 / 2**epoch,
+                f"energy_rmse.{TZ}": factor * 9.0 / 3**epoch,
+                f"force_rmse.{DZ}": factor * 5.0 / 2**epoch,
+            }
+            stream.write(json.dumps({"epoch": epoch, "valid": valid}) + "\n")
+
+
+@pytest.fixture
+def results(tmp_path):
+    for seed, n_epochs, factor in [(0, 4, 1.0), (1, 3, 10.0), (2, 5, 2.0)]:
+        write_epochs(tmp_path, seed, n_epochs, factor)
+    return read_results(tmp_path)
+
+
+def lines_of(figure, title):
+    (axes,) = [axes for axes in figure.axes if axes.get_title() == title]
+    return [line.get_xydata() for line in axes.lines]
+
+
+def test_every_trained_label_has_a_panel_with_a_line_per_seed_and_the_median(results):
+    figure = draw_learning_curves(results, NAME)
+    assert [axes.get_title() for axes in figure.axes] == ["DZ energy", "TZ energy", "DZ forces", ""]
+    (remark,) = [text.get_text() for text in figure.axes[3].texts]
+    assert remark == "TZ forces:\nnot trained"
+    *seeds, median = lines_of(figure, "TZ energy")
+    np.testing.assert_allclose(seeds[0], [(1, 9), (2, 3), (3, 1), (4, 1 / 3)])
+    np.testing.assert_allclose(seeds[1], [(1, 90), (2, 30), (3, 10)])
+    assert len(seeds[2]) == 5
+    # as long as all seeds train
+    np.testing.assert_allclose(median, [(1, 18), (2, 6), (3, 2)])
+    *seeds, median = lines_of(figure, "DZ forces")
+    np.testing.assert_allclose(median[:, 1], [10, 5, 2.5])
+    assert len(seeds) == 3
+
+
+def test_the_numbers_are_medians_and_last_values(results):
+    figure, data = make_learning_curves(results.members(NAME))
+    assert [(c.level, c.kind) for c in data.curves] == [
+        (DZ, "energy"),
+        (TZ, "energy"),
+        (DZ, "forces"),
+    ]
+    assert data.curves[0].median == pytest.approx([16, 8, 4])
+    assert data.curves[0].last == pytest.approx({"0": 1.0, "1": 20.0, "2": 1.0})
+    (corner,) = [text.get_text() for text in figure.axes[0].texts]
+    assert corner == "at the end 1.00"
+
+
+def test_levels_share_a_logarithmic_axis_in_which_all_values_are(results):
+    first, second, forces, _ = draw_learning_curves(results, NAME).axes
+    assert first.get_yscale() == "log"
+    assert first.get_ylim() == second.get_ylim() != forces.get_ylim()
+    low, high = first.get_ylim()
+    assert low < 2 * 9 / 3**4 < 90 < high
+
+
+def test_a_model_of_energies_alone_has_no_row_of_forces(tmp_path):
+    write_epochs(tmp_path, 0, 2, 1.0, "SF-TZ/E")
+    figure = draw_learning_curves(read_results(tmp_path), "SF-TZ/E")
+    assert [axes.get_title() for axes in figure.axes] == ["TZ energy"]
+    assert figure.get_suptitle() == "SF-TZ/E, seed 0"
+
+
+def test_a_run_without_its_epochs_is_refused(results):
+    results.members(NAME)[1].folder.file("epochs.jsonl").unlink()
+    with pytest.raises(UserError, match=r"No epochs\.jsonl in .*seed-1"):
+        draw_learning_curves(results, NAME)
