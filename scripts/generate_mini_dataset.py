@@ -266,7 +266,7 @@ def main(
     for name, (assemble_file, kinds) in of_file.items():
         n = assemble_file(out / name, work, [s for s in samples if s.kind in kinds])
         logging.info("%s: %d conformers", out / name, n)
-    if not assemble:
+    if not assemble and limit is None:
         write_minima(out / "minima.json")
 
 
