@@ -48,6 +48,11 @@ class WholeSystem:
         """The sums of layers whose features are not the species."""
         return WholeSystem(self.pairs, None)
 
+    def repeated(self, n: int) -> WholeSystem:
+        """The sums over `n` copies of the atoms and pairs, one copy after another."""
+        elements = None if self.elements is None else self.elements.repeated(n, self.pairs)
+        return WholeSystem(self.pairs.repeated(n), elements)
+
     def neighbour_sums(self, layer: InteractLayer, features: Tensor) -> Tensor:
         """Σ_j Σ_ν Σ_b R_m s_ν V_ab^ν z_jb: (n_receivers, n_components, nf_out)."""
         pairs, sensitivities = self.pairs, layer.sensitivity(self.pairs.distances)

@@ -1,4 +1,4 @@
-"""Commands that use trained models: `hippynn-mf export`, `card`, `predict`, `torsion`."""
+"""Commands that use trained models: `hippynn-mf export`, `card`, `predict`, `extract`, and more."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ ModelArgument = Annotated[
 LevelOption = Annotated[
     str | None,
     typer.Option(help="Level, by id or label; several with commas between. See the error message."),
+]
+SeedOption = Annotated[
+    int | None, typer.Option(help="Of the member of this seed alone. (default: all members)")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 
@@ -102,6 +105,28 @@ def predict(
         device=choose_device(device),
     )
     typer.echo(f"{out}: {n} structures")
+
+
+def extract(
+    model: ModelArgument,
+    level: Annotated[str, typer.Option(help="The level to keep, by id or label.")],
+    out: Annotated[Path, typer.Option(help="Model file to write, *.safetensors.")],
+    seed: SeedOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Write one level of a model as a model of its own, with nothing of the others in it.
+
+    Example: hippynn-mf extract mini-ani1x --level CC --out cc.safetensors
+    """
+    from hippynn_mf.potentials.potential import Potential
+
+    refuse_existing(out, force)
+    potential = Potential.load(model)
+    if seed is not None:
+        potential = potential.member(seed)
+    alone = potential.only([level])
+    alone.save(out)
+    typer.echo(f"{out}: {len(alone.members)} members, level {alone.levels[0].label}")
 
 
 def torsion(

@@ -57,7 +57,11 @@ class _FastForward:
             neighbours = WholeSystem.of(pair_list, features, tensor_order)
         else:
             neighbours = InBlocks.of(pair_list, features, tensor_order, self.atoms_per_block)
-        outputs = [features.to(pair_dist.dtype)]
+        return self.through_blocks(features.to(pair_dist.dtype), neighbours)
+
+    def through_blocks(self: Any, features: Tensor, neighbours: NeighbourSums) -> list[Tensor]:
+        """Features of every block (n_atoms, n_features), given the sums over neighbours."""
+        outputs = [features]
         for interaction, *atom_layers in self.blocks:
             hidden = self._activated(interaction(outputs[-1], neighbours))
             for layer in atom_layers:

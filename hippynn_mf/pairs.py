@@ -53,6 +53,30 @@ class Slots:
         """Rows of pairs (n_pairs, k) in their slots (n_slots, k), zero where empty."""
         return rearrange(rows, self.pair_of_slot, self.slot_of_pair, self.empty)
 
+    @property
+    def n_slots(self) -> int:
+        """Number of slots, with the empty ones."""
+        return len(self.pair_of_slot)
+
+    def repeated(self, n: int) -> Slots:
+        """Slots of `n` copies of the atoms and pairs, one copy after another."""
+        runs = list(self.runs) * n
+        if len(self.runs) == 1:
+            ((n_atoms, width),) = self.runs
+            runs = [(n * n_atoms, width)]
+        return Slots(
+            runs,
+            shifted(self.slot_of_pair, n, self.n_slots),
+            shifted(self.pair_of_slot, n, len(self.slot_of_pair)),
+            None if self.empty is None else self.empty.repeat(n, 1),
+        )
+
+
+def shifted(indices: Tensor, n: int, size: int) -> Tensor:
+    """Indices into `n` copies of an array of `size` rows, one copy after another."""
+    shifts = size * torch.arange(n, device=indices.device)
+    return (indices + shifts.unsqueeze(1)).flatten()
+
 
 def _runs_of_similar_width(counts: Tensor) -> Runs:
     """Runs of atoms, each as wide as its largest count, where shorter ones save many slots."""
@@ -125,6 +149,17 @@ class Pairs:
             receiver_slot,
         )
 
+    def repeated(self, n: int) -> Pairs:
+        """Pairs of `n` copies of the atoms, one copy after another."""
+        return Pairs(
+            self.distances.repeat(n),
+            self.components.repeat(n, 1),
+            self.senders.repeated(n),
+            self.receivers.repeated(n),
+            shifted(self.sender_slot, n, self.senders.n_slots),
+            shifted(self.receiver_slot, n, self.receivers.n_slots),
+        )
+
     def sent_to_received(self, messages: Tensor) -> Tensor:
         """Messages (n_slots, k) in the senders' slots, moved to the receivers' slots."""
         return rearrange(
@@ -160,6 +195,18 @@ class Elements:
             counts, order, place, place[receivers.pair_of_slot], receivers.slot_of_pair[order]
         )
 
+    def repeated(self, n: int, pairs: Pairs) -> Elements:
+        """Elements of `n` copies of the pairs: those of one element are together in all of them."""
+        n_pairs = len(self.order)
+        by_element = torch.split(self.order, self.counts)
+        order = torch.cat([shifted(part, n, n_pairs) for part in by_element])
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        pair_of_slot = shifted(pairs.receivers.pair_of_slot, n, n_pairs)
+        slot_of_pair = shifted(pairs.receivers.slot_of_pair, n, pairs.receivers.n_slots)
+        counts = [n * count for count in self.counts]
+        return Elements(counts, order, place, place[pair_of_slot], slot_of_pair[order])
+
 
 def is_one_hot(features: Tensor) -> bool:
     """Whether every row is a single True among False, as hippynn's encoder gives the species."""
@@ -190,10 +237,10 @@ def tensor_components(distances: Tensor, vectors: Tensor | None, tensor_order: i
     if tensor_order == 1:
         return torch.cat([scalar, unit], dim=1)
     products = (unit.unsqueeze(2) * unit.unsqueeze(1)).flatten(1)
-    return torch.cat([scalar, unit, products @ _quadrupole_basis(unit)], dim=1)
+    return torch.cat([scalar, unit, products @ quadrupole_basis(unit)], dim=1)
 
 
-def _quadrupole_basis(like: Tensor) -> Tensor:
+def quadrupole_basis(like: Tensor) -> Tensor:
     """Orthonormal basis (9, 5) of the symmetric traceless 3 x 3 matrices."""
     basis = torch.zeros(5, 3, 3, dtype=torch.float64)
     for k, (i, j) in enumerate([(0, 1), (0, 2), (1, 2)]):

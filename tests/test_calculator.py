@@ -155,7 +155,7 @@ def test_neighbours_in_a_box_interact_through_its_faces(ensemble):
 
 @pytest.mark.parametrize("together", [True, False], ids=["stacked", "one by one"])
 def test_an_ensemble_is_mean_and_spread_of_its_members(ensemble, monkeypatch, together):
-    monkeypatch.setattr(evaluator, "MOST_ATOMS_TOGETHER", 600 if together else 0)
+    monkeypatch.setattr(evaluator, "LARGEST_ARRAY", 2**20 if together else 0)
     atoms = cell()
     energies, forces = [], []
     for seed in range(3):
@@ -176,9 +176,9 @@ def test_an_ensemble_is_mean_and_spread_of_its_members(ensemble, monkeypatch, to
 def test_all_levels_come_from_one_pass(ensemble):
     atoms, calls = methanol(), []
     calculator = MultiFidelityCalculator(ensemble, "DZ")
-    together = calculator.evaluator.together
-    assert together is not None
-    together.network.register_forward_hook(lambda *_: calls.append(1))
+    calculator.get_level_energies(atoms)
+    (together,) = calculator.evaluator.stacked.values()
+    together.register_forward_hook(lambda *_: calls.append(1))
     energies = calculator.get_level_energies(atoms)
     assert len(calls) == 1
     assert list(energies) == ["wb97x_dz", "wb97x_tz", "ccsd(t)_cbs"]

@@ -196,6 +196,6 @@ def test_a_single_member_has_no_spread(ensemble):
 
 def test_large_batches_go_member_by_member(ensemble, monkeypatch):
     expected = [atoms.info["energy_wb97x_dz"] for atoms in predict(ensemble, several(), ["DZ"])]
-    monkeypatch.setattr(evaluator, "MOST_ATOMS_TOGETHER", 0)
+    monkeypatch.setattr(evaluator, "LARGEST_ARRAY", 0)
     found = [atoms.info["energy_wb97x_dz"] for atoms in predict(ensemble, several(), ["DZ"])]
     np.testing.assert_allclose(found, expected, rtol=0, atol=FLOAT32_EV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from ase.data import chemical_symbols
@@ -63,6 +64,22 @@ class MemberCard(Strict):
 
     seed: int
     metrics: dict[str, Any]
+
+    def only(self, level_ids: Collection[str]) -> MemberCard:
+        """The card without metrics of other levels' heads or against other levels."""
+
+        def kept(by_level: Any) -> Any:
+            return by_level and {k: found for k, found in by_level.items() if k in level_ids}
+
+        by_level = ("heldout", "cross", "comp6")
+        metrics = {k: kept(v) if k in by_level else v for k, v in self.metrics.items()}
+        for head, found in (metrics.get("cross") or {}).items():
+            metrics["cross"][head] = kept(found)
+        # On COMP6 a level without a head is compared with the predictions of another.
+        for level_id, found in dict(metrics.get("comp6") or {}).items():
+            if found["predicted_by"] not in level_ids:
+                del metrics["comp6"][level_id]
+        return self.model_copy(update={"metrics": metrics})
 
 
 class Units(Strict):

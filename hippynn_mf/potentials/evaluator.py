@@ -7,27 +7,25 @@ are one case, and members share the search for pairs.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hippynn_mf.data.structures import atomic_energy_sum
-from hippynn_mf.ensembles import stack_modules
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
-from hippynn_mf.models import Model
+from hippynn_mf.potentials.members import Alone, Geometry, Stacked
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL
 
-# Larger batches go through the members one by one: stacked weights save calls, not arithmetic
-# (`scripts/benchmark_ensemble.py`), and need the memory of all members at once.
-MOST_ATOMS_TOGETHER = 600
+# Members go together as long as their largest array, the weighted features, has so many numbers:
+# stacked weights save calls, not arithmetic, and larger arrays leave the cache
+# (`scripts/benchmark_ensemble.py`).
+LARGEST_ARRAY = 2**20
 
 
 @dataclass(frozen=True)
@@ -45,44 +43,6 @@ class Surfaces:
     atomic_energies: dict[str, np.ndarray]
     forces: dict[str, np.ndarray]
     virials: dict[str, np.ndarray]
-
-
-class Members(nn.Module):
-    """Trunk and heads of one member, or of several on stacked weights."""
-
-    def __init__(self, models: Sequence[Model]) -> None:
-        super().__init__()
-        self.n = len(models)
-        heads = [model.heads for model in models]
-        self.network = _stacked([each.network.torch_module for each in heads])
-        self.heads = nn.ModuleDict(
-            {
-                name: _stacked([each[name].energy.torch_module for each in heads])
-                for name in heads[0]
-            }
-        )
-
-    def forward(self, one_hot: Tensor, systems: Systems, vectors: Tensor) -> dict[str, Tensor]:
-        """Energy of every atom, level id → (n_members * n_atoms, 1) in kcal/mol.
-
-        `one_hot` (n_atoms, n_elements) is repeated for every member; `vectors`
-        (n_members * n_pairs, 3) are repeated already.
-        """
-        n_atoms, device = len(one_hot), vectors.device
-        shift = torch.arange(self.n, device=device).unsqueeze(1) * n_atoms
-        receivers = (systems.receivers.to(device) + shift).flatten()
-        senders = (systems.senders.to(device) + shift).flatten()
-        distances = vectors.norm(dim=1)
-        features = self.network(one_hot.repeat(self.n, 1), receivers, senders, distances, vectors)
-        one_system = torch.zeros(len(features[0]), dtype=torch.int64, device=device)
-        return {
-            level_id: head(features, one_system, 1)[1]  # hippynn's energies of the atoms
-            for level_id, head in self.heads.items()
-        }
-
-
-def _stacked(modules: Sequence[nn.Module]) -> Any:
-    return copy.deepcopy(modules[0]) if len(modules) == 1 else stack_modules(modules)
 
 
 class Evaluator:
@@ -112,67 +72,70 @@ class Evaluator:
             raise UserError(
                 "Blocks of atoms need the fast interaction; this model has interaction=stock."
             )
-        groups = [[model] for model in potential.members]
-        self.one_by_one = [self._prepared(Members(group)) for group in groups]
-        self.together = None
-        if len(groups) > 1 and has_blocks and atoms_per_block is None:
-            self.together = self._prepared(Members(potential.members))
-        if atoms_per_block is not None:
-            for members in self.one_by_one:
-                members.network.atoms_per_block = atoms_per_block
+        self.tensor_order = potential.card.hyperparameters.tensor_order
+        self.alone = None
+        if atoms_per_block is not None or not has_blocks:
+            groups = [Alone(model, atoms_per_block) for model in potential.members]
+            self.alone = [self._prepared(each) for each in groups]
+        self.stacked: dict[tuple[int, int], nn.Module] = {}
 
-    def _prepared(self, members: Members) -> Members:
-        members.requires_grad_(False)
-        return members.to(device=self.device, dtype=self.dtype).eval()
+    def _prepared(self, members: nn.Module) -> nn.Module:
+        return members.requires_grad_(False).to(device=self.device, dtype=self.dtype).eval()
+
+    def _groups(self, n_atoms: int) -> list[nn.Module]:
+        """Members that go together, made when they are first needed."""
+        if self.alone is not None:
+            return self.alone
+        n_members, sizes = len(self.potential.members), self.potential.card.hyperparameters
+        of_a_member = n_atoms * sizes.n_features * sizes.n_sensitivities
+        size = min(n_members, max(1, LARGEST_ARRAY // of_a_member))
+        groups = []
+        for first in range(0, n_members, size):
+            key = first, min(first + size, n_members)
+            if key not in self.stacked:
+                self.stacked[key] = self._prepared(Stacked(self.potential.members[slice(*key)]))
+            groups.append(self.stacked[key])
+        return groups
 
     def __call__(
         self, systems: Systems, forces_of: Sequence[Level] = (), *, virials: bool = False
     ) -> Surfaces:
         """Energies of every level, and forces (and virials) of the levels in `forces_of`."""
-        together = self.together if len(systems.numbers) <= MOST_ATOMS_TOGETHER else None
-        parts = [
-            self._evaluate(members, systems, forces_of, virials)
-            for members in ([together] if together else self.one_by_one)
-        ]
-        joined = {
-            name: {
-                key: np.concatenate([getattr(part, name)[key] for part in parts]) for key in keys
-            }
-            for name, keys in ((name, getattr(parts[0], name)) for name in vars(parts[0]))
-        }
-        return Surfaces(**joined)
-
-    def _evaluate(
-        self, members: Members, systems: Systems, forces_of: Sequence[Level], virials: bool
-    ) -> Surfaces:
-        n, n_atoms = members.n, len(systems.numbers)
-        elements = torch.tensor(self.species)
-        one_hot = (systems.numbers.unsqueeze(1) == elements).to(self.device)
-        vectors = systems.vectors.to(device=self.device, dtype=self.dtype).repeat(n, 1)
-        vectors.requires_grad_(bool(forces_of))
-        with torch.set_grad_enabled(bool(forces_of)):
-            atomic = members(one_hot, systems, vectors)
+        with torch.no_grad():
+            geometry = self._geometry(systems)
+        names = [level.id for level in forces_of]
+        parts = [members(geometry, names) for members in self._groups(len(systems.numbers))]
+        energies = {k: torch.cat([part.energies[k] for part in parts]) for k in parts[0].energies}
         surfaces = Surfaces({}, {}, {}, {})
         for level in self.potential.levels:
-            of_atoms = atomic[level.id].detach().double().cpu().view(n, n_atoms).numpy()
-            total = of_atoms * EV_PER_KCAL_PER_MOL + self._self_energies(systems, level)
-            surfaces.atomic_energies[level.id] = total
+            kcal_per_mol = energies[level.id].double().cpu().numpy()
+            of_atoms = kcal_per_mol * EV_PER_KCAL_PER_MOL + self._self_energies(systems, level)
+            surfaces.atomic_energies[level.id] = of_atoms
             starts = np.cumsum([0, *systems.sizes[:-1]])
-            surfaces.energies[level.id] = np.add.reduceat(total, starts, axis=1)
-        for place, level in enumerate(forces_of):
-            (slopes,) = torch.autograd.grad(
-                atomic[level.id].sum(), vectors, retain_graph=place + 1 < len(forces_of)
-            )
-            slopes = slopes.double().cpu().view(n, -1, 3) * EV_PER_KCAL_PER_MOL
-            forces = torch.zeros(n, n_atoms, 3, dtype=torch.float64)
+            surfaces.energies[level.id] = np.add.reduceat(of_atoms, starts, axis=1)
+        for name in names:
+            found = torch.cat([part.by_vector[name] for part in parts])
+            slopes = found.double().cpu() * EV_PER_KCAL_PER_MOL
+            n = len(slopes)
+            forces = torch.zeros(n, len(systems.numbers), 3, dtype=torch.float64)
             forces.index_add_(1, systems.receivers, slopes).index_add_(1, systems.senders, -slopes)
-            surfaces.forces[level.id] = forces.numpy()
+            surfaces.forces[name] = forces.numpy()
             if virials:
                 products = systems.vectors.unsqueeze(2) * slopes.unsqueeze(2)
                 sums = torch.zeros(n, len(systems), 3, 3, dtype=torch.float64)
                 of_pair = systems.system_of_atom[systems.receivers]
-                surfaces.virials[level.id] = sums.index_add_(1, of_pair, products).numpy()
+                surfaces.virials[name] = sums.index_add_(1, of_pair, products).numpy()
         return surfaces
+
+    def _geometry(self, systems: Systems) -> Geometry:
+        elements = torch.tensor(self.species)
+        return Geometry(
+            (systems.numbers.unsqueeze(1) == elements).to(self.device),
+            systems.receivers.to(self.device),
+            systems.senders.to(self.device),
+            systems.vectors.to(device=self.device, dtype=self.dtype),
+            self.tensor_order,
+        )
 
     def _self_energies(self, systems: Systems, level: Level) -> np.ndarray:
         """Self energies (n_atoms,) in eV."""

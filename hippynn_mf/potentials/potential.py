@@ -79,12 +79,16 @@ class Potential:
         raise UserError(f"This model has several levels: {known}. Name one of them as the level.")
 
     def only(self, levels: Sequence[str | Level]) -> Potential:
-        """The same members with these levels alone, and no parameters of others."""
+        """The same members with these levels alone, and no parameters or metrics of others.
+
+        What the card says of the training stays: the levels of the experiment were trained.
+        """
         chosen = [self.level(name).id for name in levels]
         if not chosen or len(set(chosen)) < len(chosen):
             raise UserError(f"Expected levels, each once; found: {', '.join(chosen) or 'none'}.")
         cards = tuple(card for card in self.card.levels if card.id in chosen)
-        card = self.card.model_copy(update={"levels": cards})
+        of_members = tuple(member.only(chosen) for member in self.card.members)
+        card = self.card.model_copy(update={"levels": cards, "members": of_members})
         members = []
         for member in self.members:
             kept = build_model(card.hyperparameters, card.labels)
