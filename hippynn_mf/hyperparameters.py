@@ -68,8 +68,9 @@ class Hyperparameters(BaseModel):
     def _check_together(self) -> Hyperparameters:
         if self.dist_soft_min >= self.dist_soft_max or self.dist_soft_max > self.dist_hard_max:
             raise ValueError("expected dist_soft_min < dist_soft_max <= dist_hard_max")
-        if 0 not in self.species or len(set(self.species)) < 2 or min(self.species) < 0:
-            raise ValueError("species must hold 0, for padding, and atomic numbers")
+        unique = len(set(self.species)) == len(self.species)
+        if len(self.species) < 2 or self.species[0] != 0 or min(self.species) < 0 or not unique:
+            raise ValueError("species must be 0, for padding, and then atomic numbers, each once")
         return self
 
     @property

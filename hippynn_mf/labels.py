@@ -41,6 +41,10 @@ def parse_labels(labels: Mapping[str, str] | Labels) -> Labels:
             message = unknown_name_message("property of a level", properties, list(Properties))
             raise UserError(message)
         resolved[level] = Properties(properties)
+    names = [name for level in resolved for name in {level.id, level.label}]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"Two levels have the same name: {', '.join(repeated)}. Rename one.")
     return MappingProxyType(dict(sorted(resolved.items(), key=lambda item: item[0].rank)))
 
 

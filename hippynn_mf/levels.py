@@ -15,11 +15,15 @@ A user adds a level in one call, and from then on it can be read, trained and ev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from hippynn_mf.errors import UserError, unknown_name_message
+
+# Ids and labels are parts of keys in files, of parameters' names and of command lines.
+NAME_PATTERN = r"[\w()+*-]+"
 
 # Self energies (hartree) that the authors subtract at every level, so that one float32 step of a
 # target is far below chemical accuracy. Source: the authors' public hippynn example.
@@ -52,6 +56,12 @@ class Level:
     )
 
     def __post_init__(self) -> None:
+        for name in (self.id, self.label):
+            if not re.fullmatch(NAME_PATTERN, name):
+                raise UserError(
+                    f"A level's id and label must be non-empty names without dots, of letters, "
+                    f"digits and _()+*-; found {name!r}."
+                )
         object.__setattr__(self, "self_energies", MappingProxyType(dict(self.self_energies)))
 
     def __reduce__(self) -> tuple[type[Level], tuple[object, ...]]:
@@ -81,8 +91,6 @@ def register_level(level: Level) -> Level:
             raise UserError(
                 f"A level of theory named {name!r} exists already; choose another name."
             )
-    if not level.id or "." in level.id:
-        raise UserError(f"A level's id must be a non-empty name without dots, not {level.id!r}.")
     _REGISTRY[level.id] = level
     return level
 

@@ -17,7 +17,7 @@ ModelArgument = Annotated[
 ]
 LevelOption = Annotated[
     str | None,
-    typer.Option(help="Level, by id or label; several with commas between. See the error message."),
+    typer.Option(help="Level, by id or label; several with commas between."),
 ]
 SeedOption = Annotated[
     int | None, typer.Option(help="Of the member of this seed alone. (default: all members)")
@@ -75,7 +75,11 @@ def predict(
     ensemble_std: Annotated[
         bool, typer.Option("--ensemble-std", help="Also standard deviations over the members.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(help="Structures at a time.", min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(help="Structures at a time, at most.", min=1)] = 64,
+    atoms_per_block: Annotated[
+        int | None,
+        typer.Option(help="For systems that do not fit into memory, a few hundred.", min=1),
+    ] = None,
     dtype: Annotated[
         DTypeChoice, typer.Option(help="float32, or float64 for differences of energies.")
     ] = DTypeChoice.float32,
@@ -93,7 +97,7 @@ def predict(
 
     refuse_existing(out, force)
     potential = Potential.load(model)
-    names = [None] if level is None else level.split(",")
+    names = [None] if level is None else [name.strip() for name in level.split(",")]
     n = predict_file(
         potential,
         structures,
@@ -103,6 +107,7 @@ def predict(
         batch_size=batch_size,
         dtype=DTYPES[dtype.value],
         device=choose_device(device),
+        atoms_per_block=atoms_per_block,
     )
     typer.echo(f"{out}: {n} structures")
 
@@ -152,6 +157,8 @@ def torsion(
 
     for path in (out, out.with_suffix(".json")):
         refuse_existing(path, force)
+    if not (360 / step).is_integer():
+        raise UserError(f"--step divides 360 degrees into equal parts; {step} does not.")
     if f"*{out.suffix}" not in PICTURES:
         raise UserError(f"A picture is named {', '.join(PICTURES)}; found {out.name}.")
     try:
@@ -160,7 +167,10 @@ def torsion(
         raise UserError(f"--dihedral expects four numbers, as 2,0,1,3; found {dihedral}.") from None
     potential = Potential.load(model)
     with errors_about(structure):
-        *_, last = read_structures(structure)
+        read = list(read_structures(structure))
+        if not read:
+            raise UserError("there is no structure in the file.")
+        last = read[-1]
         scan = scan_torsion(potential, last, atoms, np.arange(0, 360 + step / 2, step))
     for path in write_torsion(potential, scan, out):
         typer.echo(path)
@@ -168,6 +178,8 @@ def torsion(
 
 def refuse_existing(path: Path, force: bool) -> None:
     """Raise UserError if a file to write exists, unless it is to be replaced, or has no folder."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it.")
     if path.exists() and not force:
         raise UserError(f"{path} exists. Choose another name, or replace it with --force.")
     if not path.absolute().parent.is_dir():

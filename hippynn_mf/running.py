@@ -22,6 +22,7 @@ from hippynn_mf.errors import UserError, describe_error, errors_about
 from hippynn_mf.evaluation import evaluate_model, load_comp6, reference_labels
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import Labels, join_labels, plain_labels
+from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.losses import stopping_metric_name
 from hippynn_mf.models import Model, build_model
 from hippynn_mf.recording import EpochRecord, logged_to
@@ -237,6 +238,7 @@ def _facts(parts: Mapping[str, Structures], labels: Any, device: torch.device) -
     """What `experiment.json` says beside the settings."""
     return {
         "trained_labels": plain_labels(labels),
+        "levels": [LevelRecord.of(level).model_dump(mode="json") for level in labels],
         "n_structures": {name: len(part) for name, part in parts.items()},
         "device_used": str(device),
         "versions": {name: version(name) for name in PACKAGES},

@@ -44,8 +44,7 @@ def random_potential(labels: Mapping[str, str], n_members: int = 1, **changes: A
             data_sha256="0" * 64,
             n_structures={},
         ),
-        members=tuple(MemberCard(seed=seed, metrics={}) for seed in range(n_members)),
-        versions={},
+        members=tuple(MemberCard(seed=seed, metrics={}, versions={}) for seed in range(n_members)),
     )
     return Potential(card, tuple(members))
 

@@ -213,8 +213,10 @@ def test_float32_and_blocks_give_the_same_numbers(ensemble):
         np.testing.assert_allclose(atoms.get_forces(), forces, atol=tolerance)
 
 
-def test_the_stock_interaction_gives_the_same_numbers(ensemble):
-    stock = random_potential(LABELS, n_members=3, interaction="stock")
+@pytest.mark.parametrize("tensor_order", [0, 1, 2])
+def test_the_stock_interaction_gives_the_same_numbers(tensor_order):
+    ensemble = random_potential(LABELS, n_members=2, tensor_order=tensor_order)
+    stock = random_potential(LABELS, n_members=2, interaction="stock", tensor_order=tensor_order)
     for fast, slow in zip(ensemble.members, stock.members, strict=True):
         slow.parameters.load_state_dict(fast.parameters.state_dict())
     results = []
@@ -268,14 +270,53 @@ def test_structures_that_no_model_knows_are_refused(ensemble, change, expected):
         atoms.get_potential_energy()
 
 
-def test_images_that_overlap_are_refused(ensemble):
-    atoms = Atoms("H", [[0, 0, 0]], cell=[0.3, 9, 9], pbc=True)
+@pytest.mark.parametrize(
+    "cell", [[0.3, 9, 9], [[4, 0, 0], [8, 0, 0], [0, 0, 4]], [[4, 0, 0], [0, 4, 0], [4, 4, 0]]]
+)
+def test_flat_cells_are_refused(ensemble, cell):
+    atoms = Atoms("H", [[0, 0, 0]], cell=cell, pbc=True)
     atoms.calc = MultiFidelityCalculator(ensemble, "CC")
-    with pytest.raises(UserError, match="atoms 0 and 0 overlap"):
+    with pytest.raises(UserError, match="flat or its images overlap"):
         atoms.get_forces()
-    empty = Atoms(calculator=atoms.calc)
+
+
+def test_an_atom_that_has_flown_away_is_refused(ensemble):
+    """The search for pairs would end the process."""
+    atoms = methanol()
+    atoms.positions[3] = [2e6, 0, 0]
+    atoms.calc = MultiFidelityCalculator(ensemble, "CC")
+    with pytest.raises(UserError, match=r"an atom lies 2\.0e\+06 Å from the origin"):
+        atoms.get_forces()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_forces_do_not_need_the_callers_gradients(ensemble, mode):
+    atoms = methanol()
+    atoms.calc = MultiFidelityCalculator(ensemble, "CC")
+    expected = atoms.get_forces()
+    with mode():
+        atoms.calc = MultiFidelityCalculator(ensemble, "CC")
+        np.testing.assert_allclose(atoms.get_forces(), expected, atol=1e-12)
+
+
+def test_an_empty_structure_is_refused(ensemble):
+    atoms = Atoms(calculator=MultiFidelityCalculator(ensemble, "CC"))
     with pytest.raises(UserError, match="there are no atoms"):
-        empty.get_potential_energy()
+        atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"device": "tpu"}, "Known: auto, cpu, cuda"),
+        ({"device": "cuda:77"}, "is not here"),
+        ({"atoms_per_block": 0}, "a number of atoms from 1 on, not 0"),
+        ({"atoms_per_block": "3"}, "a number of atoms from 1 on, not '3'"),
+    ],
+)
+def test_wrong_options_are_refused_at_once(ensemble, options, expected):
+    with pytest.raises(UserError, match=expected):
+        MultiFidelityCalculator(ensemble, "CC", **options)
 
 
 def test_stress_of_an_open_system_is_refused(ensemble):

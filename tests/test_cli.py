@@ -273,6 +273,11 @@ COMMANDS = {
     "figures": "hippynn-mf figures results --only parity,spread",
     "graph": "hippynn-mf graph MF-DZ/EF-CC/E --preset paper --out graph.png",
     "experiments": "hippynn-mf experiments --json",
+    "export": "hippynn-mf export results/runs/mf_dz_ef_cc_e/seed-* --out model.safetensors",
+    "card": "hippynn-mf card mini-ani1x",
+    "predict": "hippynn-mf predict mini-ani1x in.xyz --level CC --ensemble-std --out out.extxyz",
+    "extract": "hippynn-mf extract mini-ani1x --level CC --out cc.safetensors",
+    "torsion": "hippynn-mf torsion mini-ani1x ethane.xyz --dihedral 2,0,1,5 --out torsion.png",
     "data info": "hippynn-mf data info ani1x-release.h5 --json",
     "data convert": "hippynn-mf data convert my.xyz my.h5",
 }

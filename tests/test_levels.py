@@ -146,7 +146,7 @@ def test_a_name_already_taken_is_refused(registry, name, label, taken):
 
 @pytest.mark.parametrize("name", ["", "a.b"])
 def test_an_id_that_files_and_modules_cannot_hold_is_refused(registry, name):
-    with pytest.raises(UserError, match="non-empty name without dots"):
+    with pytest.raises(UserError, match="non-empty names without dots"):
         register_level(user_level(name, "new"))
 
 

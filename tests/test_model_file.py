@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import atomic_energy_sum
 from hippynn_mf.errors import UserError
-from hippynn_mf.levels import PAPER_LEVELS, Level
+from hippynn_mf.level_records import LevelRecord
+from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, Level
 from hippynn_mf.models import build_model, predict, with_all_forces
+from hippynn_mf.potentials import files
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.exporting import export_runs
 from hippynn_mf.potentials.files import SHIPPED
@@ -108,7 +111,7 @@ def test_the_card_says_what_the_run_was(tmp_path):
     assert [level.id for level in card.levels] == ["wb97x_dz", "ccsd(t)_cbs"]
     assert [level.trained for level in card.levels] == [("energy", "forces"), ("energy",)]
     assert card.members[0].metrics == folder.read_metrics()
-    assert card.versions == {"torch": "2"}
+    assert card.members[0].versions == {"torch": "2"}
     head = torch.load(folder.file("model.pt"), weights_only=True)["heads.wb97x_dz.layers.0.weight"]
     atomic = card.levels[0].atomic_energies_kcal_per_mol
     assert list(atomic) == [1, 6, 7, 8]
@@ -139,11 +142,24 @@ def test_loading_runs_no_code(tmp_path, monkeypatch):
     Potential.load(path)
 
 
+class Payload:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
 def test_exporting_unpickles_no_code(tmp_path):
-    folder = trained_run(tmp_path)
-    torch.save({"network": sys}.__class__, folder.file("model.pt"))  # not a state dict: a class
+    folder, trace = trained_run(tmp_path), tmp_path / "code-ran"
+    torch.save({"network": Payload(trace)}, folder.file("model.pt"))
     with pytest.raises(UserError, match="is not a model of this run"):
         export_runs([folder.path])
+    assert not trace.exists()
+    torch.load(folder.file("model.pt"), weights_only=False)
+    assert trace.exists()  # the payload works
 
 
 def damaged(tmp_path, change) -> str:
@@ -156,7 +172,7 @@ def damaged(tmp_path, change) -> str:
     return str(refusal.value)
 
 
-@pytest.mark.parametrize("size", [0, 5, 9, 200, -1])
+@pytest.mark.parametrize("size", [0, 9, 200, -1, -50])
 def test_a_truncated_file_says_so(tmp_path, size):
     assert "truncated" in damaged(tmp_path, lambda content: content[:size])
 
@@ -165,17 +181,18 @@ def test_a_changed_parameter_is_noticed(tmp_path):
     def flip(content: bytes) -> bytes:
         return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
 
-    assert "is damaged: its parameters do not have their SHA-256" in damaged(tmp_path, flip)
+    assert "is damaged: its content does not have its SHA-256" in damaged(tmp_path, flip)
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (b"just some text, longer than a header", "it is not safetensors"),
+        (b"short", "it is not safetensors"),
         (b"PK\x03\x04 a zip, as torch.save writes it", "pickled file"),
         (pickle.dumps({"a": 1}), "pickled file"),
     ],
-    ids=["text", "torch", "pickle"],
+    ids=["text", "short", "torch", "pickle"],
 )
 def test_a_foreign_file_says_what_it_is(tmp_path, content, expected):
     assert expected in damaged(tmp_path, lambda _: content)
@@ -201,7 +218,7 @@ def rewrite_card(path, **changes):
         ({"format": 2}, "model format 2, newer than 1.*Install a newer hippynn_mf"),
         ({"format": 0}, "card is not valid"),
         ({"surprise": 1}, "card is not valid"),
-        ({"members": []}, "belongs to no member"),
+        ({"members": []}, "card is not valid"),
     ],
 )
 def test_another_card_is_refused(tmp_path, changes, expected):
@@ -210,6 +227,109 @@ def test_another_card_is_refused(tmp_path, changes, expected):
     rewrite_card(path, **changes)
     with pytest.raises(UserError, match=expected):
         Potential.load(path)
+
+
+def resealed(path, potential, change) -> str:
+    """Refusal of a file with another card or parameters, and the right checksum."""
+    potential.save(path)
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    card, tensors = json.loads(header["hippynn_mf"]), load_file(path)
+    change(card, tensors)
+    text = json.dumps(card)
+    seal = files.checksum(text, tensors)
+    save_file(tensors, path, metadata={"hippynn_mf": text, "sha256": seal})
+    with pytest.raises(UserError) as refusal:
+        Potential.load(path)
+    assert str(path) in str(refusal.value)
+    return str(refusal.value)
+
+
+def first_tensor(value):
+    def change(card, tensors):
+        name = "0.network.blocks.0.0.base_layer.int_weights"
+        tensors[name] = value(tensors[name]).contiguous()
+
+    return change
+
+
+def of_card(*keys, value):
+    def change(card, tensors):
+        inner = card
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+
+    return change
+
+
+SELF = ("levels", 0, "self_energies_hartree")
+CONSTANTS = ("constants", "network.blocks.0.0.base_layer._extra_state")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (first_tensor(lambda t: t * float("nan")), "not finite"),
+        (first_tensor(lambda t: t.double()), "several kinds of numbers"),
+        (first_tensor(lambda t: t.int()), "parameters of torch.int32"),
+        (first_tensor(lambda t: t[:-1]), "where (5, 6, 4) was expected"),
+        (lambda card, tensors: tensors.pop("0.heads.wb97x_dz.layers.1.bias"), "do not fit"),
+        (lambda card, tensors: tensors.clear(), "parameters are missing"),
+        (of_card("hyperparameters", "n_features", value=10**9), "where (5, 1000000000, 4)"),
+        (of_card("hyperparameters", "n_atom_layers", value=2), "do not fit"),
+        (of_card(*CONSTANTS, value={}), "constants do not fit"),
+        (of_card(*CONSTANTS, value={"cusp_reg": -1.0}), "constants do not fit"),
+        (of_card(*SELF, value={"-1": 0.0}), "card is not valid"),
+        (of_card("levels", 1, "label", value="DZ"), "a level is there twice"),
+        (of_card("levels", 1, "label", value="a b"), "card is not valid"),
+        (of_card("levels", 0, "atomic_energies_kcal_per_mol", "1", value=3.0), "atomic energies"),
+        (lambda card, tensors: card["members"].append(card["members"][0]), "a seed is there twice"),
+    ],
+)
+def test_what_cannot_be_a_model_is_refused_before_it_is_built(tmp_path, change, expected):
+    potential = random_potential({"DZ": "EF", "CC": "E"})
+    assert expected in resealed(tmp_path / "model.safetensors", potential, change)
+
+
+def test_a_changed_card_is_noticed(tmp_path):
+    def change(content: bytes) -> bytes:
+        assert b"-37.764142" in content
+        return content.replace(b"-37.764142", b"-37.764143")
+
+    assert "does not have its SHA-256" in damaged(tmp_path, change)
+
+
+def test_loading_leaves_torchs_random_numbers_alone(tmp_path):
+    path = tmp_path / "model.safetensors"
+    random_potential({"DZ": "EF"}).save(path)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    Potential.load(path)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+def test_levels_are_those_of_the_run_not_those_registered_now(tmp_path):
+    folder = trained_run(tmp_path)
+    stored = json.loads(folder.file("experiment.json").read_text())
+    levels = [LevelRecord.of(level).model_dump(mode="json") for level in (DZ, CC)]
+    levels[0]["self_energies_hartree"]["1"] = -0.6
+    folder.file("experiment.json").write_text(json.dumps(stored | {"levels": levels}))
+    card = export_runs([folder.path]).card
+    assert card.levels[0].self_energies_hartree[1] == -0.6
+    assert card.levels[1].self_energies_hartree == dict(CC.self_energies)
+
+
+def test_damaged_facts_of_a_run_are_named(tmp_path):
+    folder = trained_run(tmp_path)
+    stored = json.loads(folder.file("experiment.json").read_text())
+    del stored["trained_labels"]
+    folder.file("experiment.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r"experiment\.json is damaged"):
+        export_runs([folder.path])
+    with pytest.raises(UserError, match="at least one run folder"):
+        export_runs([])
 
 
 def test_a_missing_file_lists_the_shipped_models(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from made_runs import exit_code
 from potentials import random_potential
@@ -70,9 +71,9 @@ def test_predictions_are_those_of_the_calculator(ensemble, batch_size):
             assert labelled.info[f"energy_{level}"] == pytest.approx(expected[0], abs=1e-8)
             np.testing.assert_allclose(labelled.arrays[f"forces_{level}"], expected[1], atol=1e-8)
             spread = atoms.calc.get_property("energy_std", atoms)
-            assert labelled.info[f"energy_{level}_std"] == pytest.approx(spread, abs=1e-8)
+            assert labelled.info[f"std_energy_{level}"] == pytest.approx(spread, abs=1e-8)
             spread = atoms.calc.get_property("forces_std", atoms)
-            np.testing.assert_allclose(labelled.arrays[f"forces_{level}_std"], spread, atol=1e-8)
+            np.testing.assert_allclose(labelled.arrays[f"std_forces_{level}"], spread, atol=1e-8)
 
 
 def test_a_file_is_predicted_in_its_order(tmp_path, ensemble, model_file, capsys):
@@ -101,6 +102,71 @@ def test_formats_of_ase_are_read(tmp_path, model_file):
         write(source, molecule("CH3OH"))
         assert exit_code("predict", model_file, source, "--level", "DZ", "--out", target) == 0
         assert np.isfinite(read(target).info["energy_wb97x_dz"])
+
+
+def test_labels_of_the_file_are_kept_as_references(ensemble, tmp_path):
+    """A file of predictions must not pass for one of labels, nor lose what it is compared with."""
+    atoms = molecule("H2O")
+    atoms.info |= {"energy_CC": -1.0, "energy_wb97x_dz": -2.0, "std_energy_ccsd(t)_cbs": 42.0}
+    atoms.arrays["forces_ccsd(t)_cbs"] = np.full((3, 3), 7.0)
+    atoms.calc = SinglePointCalculator(atoms, energy=-55.5, forces=np.ones((3, 3)))
+    (found,) = predict(ensemble, [atoms], ["CC"])
+    write(tmp_path / "out.extxyz", found)
+    read_again = read(tmp_path / "out.extxyz")
+    assert read_again.info["REF_energy_CC"] == -1.0
+    assert read_again.info["energy_wb97x_dz"] == -2.0  # not predicted
+    assert "energy_CC" not in read_again.info
+    assert not any(key.startswith("std_") for key in read_again.info)
+    assert np.abs(read_again.info["energy_ccsd(t)_cbs"]) > 100
+    np.testing.assert_array_equal(read_again.arrays["REF_forces_ccsd(t)_cbs"], 7.0)
+    assert read_again.get_potential_energy() == -55.5
+    np.testing.assert_array_equal(read_again.get_forces(), 1.0)
+
+
+def test_batches_end_at_a_number_of_atoms(ensemble, monkeypatch):
+    monkeypatch.setattr(predicting, "MOST_ATOMS", 10)
+    sizes = []
+    whole = predicting.Systems.of
+
+    def of(batch, *arguments, first):
+        sizes.append((first, sum(map(len, batch))))
+        return whole(batch, *arguments, first=first)
+
+    monkeypatch.setattr(predicting.Systems, "of", of)
+    systems = [molecule(name) for name in ("H2O", "CH4", "H2O", "C6H6", "H2O")]
+    assert len(list(predict(ensemble, systems, ["CC"]))) == 5
+    assert sizes == [(0, 8), (2, 3), (3, 12), (4, 3)]
+
+
+def test_a_part_of_a_file_is_predicted(tmp_path, model_file):
+    source, target = tmp_path / "in.xyz", tmp_path / "out.extxyz"
+    write(source, several())
+    command = ["predict", model_file, f"{source}@1:3", "--level", "CC", "--out", target]
+    assert exit_code(*command) == 0
+    found = read(target, ":")
+    assert [len(atoms) for atoms in found] == [len(atoms) for atoms in several()[1:3]]
+    at_sign = tmp_path / "a@0.xyz"
+    write(tmp_path / "plain.xyz", several()[:2])
+    (tmp_path / "plain.xyz").rename(at_sign)
+    assert exit_code(*command[:2], at_sign, *command[3:], "--force") == 0
+    assert len(read(target, ":")) == 2
+
+
+def test_text_that_extended_xyz_cannot_hold_is_refused(tmp_path, model_file, capsys):
+    atoms = molecule("H2O")
+    atoms.info["note"] = "two\nlines"
+    write(tmp_path / "in.traj", atoms)
+    out = tmp_path / "out.extxyz"
+    assert (
+        exit_code("predict", model_file, tmp_path / "in.traj", "--level", "CC", "--out", out) == 2
+    )
+    assert "note='two\\nlines' has a line break" in capsys.readouterr().err
+
+
+def test_wrong_arguments_are_refused(ensemble):
+    for levels, options in ((["CC", "CC"], {}), ([], {}), (["CC"], {"batch_size": 0})):
+        with pytest.raises(UserError, match=r"Expected levels|at least one structure"):
+            next(predict(ensemble, [molecule("H2O")], levels, **options))
 
 
 def test_float32_is_near_float64(ensemble):

@@ -102,6 +102,8 @@ def test_levels_of_a_model_file_have_colours_without_being_registered():
         (molecule("C2H6"), (2, 0, 1, 2), "four different atoms"),
         (molecule("C3H6_D3h"), (1, 0, 2, 1), "four different atoms"),
         (molecule("cyclobutane"), (0, 2, 1, 3), "is part of a ring"),
+        (molecule("C2H2"), (3, 0, 1, 2), "lie on a line"),
+        (molecule("C2H6", cell=[9, 9, 9], pbc=True), ETHANE_DIHEDRAL, "is periodic"),
     ],
 )
 def test_what_cannot_turn_is_refused(ensemble, atoms: Atoms, dihedral, expected):
@@ -126,6 +128,9 @@ def test_the_command_writes_picture_and_numbers(tmp_path, ensemble, capsys):
         other = [*command[:4], wrong, "--out", tmp_path / "other.png"]
         assert exit_code(*other) == 2
         assert expected in capsys.readouterr().err
+    other = [*command[:5], "--out", tmp_path / "other.png", "--step", "70"]
+    assert exit_code(*other) == 2
+    assert "divides 360" in capsys.readouterr().err
     other = [*command[:5], "--out", tmp_path / "other.bmp"]
     assert exit_code(*other) == 2
     assert "*.png" in capsys.readouterr().err

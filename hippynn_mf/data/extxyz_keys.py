@@ -11,6 +11,7 @@ from __future__ import annotations
 from hippynn_mf.levels import Level, known_levels
 
 ENERGY_QUANTITIES = ("energy", "corr_energy")  # of a structure
+STD, REFERENCE = "std_", "REF_"  # before a key: of members, and what a prediction is compared with
 FORCES = "forces"  # of every atom
 
 

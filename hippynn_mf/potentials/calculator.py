@@ -43,7 +43,7 @@ class MultiFidelityCalculator(Calculator):
         model: a model file, the name of a shipped model, or a `Potential`.
         level: id or label of the level. There is no default if the model has several.
         dtype: `float64`, or `float32`, which is faster and good enough for dynamics.
-        device: where torch computes.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`.
         atoms_per_block: work through the atoms in blocks (a few hundred) to save memory.
 
     ASE's properties are means over the members: `energy`, `free_energy` (the same), `energies` (of

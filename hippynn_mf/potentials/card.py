@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ase.data import chemical_symbols
+from pydantic import Field, model_validator
 
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels, Properties, parse_labels
-from hippynn_mf.levels import Level
+from hippynn_mf.level_records import AtomicNumber, LevelRecord
 from hippynn_mf.metrics_schema import Strict
 
 
-class LevelCard(Strict):
+class LevelCard(LevelRecord):
     """A level of theory of a model.
 
     `self_energies_hartree` are subtracted before training and added to predictions;
-    `atomic_energies_kcal_per_mol` (E0) are what the head adds for each atom of an element, with the
-    trunk's part left out. Both are by atomic number. `trained` are the labels it was trained on.
+    `atomic_energies_kcal_per_mol` (E0) are what the first member's head adds for each atom of an
+    element, with the trunk's part left out. Both are by atomic number. `trained` are the labels it
+    was trained on.
     """
 
-    id: str
-    label: str
-    method: str
-    basis: str
-    rank: float
-    energy_keys: tuple[str, ...]
-    force_key: str | None
-    self_energies_hartree: dict[int, float]
-    atomic_energies_kcal_per_mol: dict[int, float]
+    atomic_energies_kcal_per_mol: dict[AtomicNumber, float]
     trained: tuple[Literal["energy", "forces"], ...]
-
-    @property
-    def level(self) -> Level:
-        """The level itself; it need not be registered."""
-        return Level(
-            id=self.id,
-            label=self.label,
-            method=self.method,
-            basis=self.basis,
-            rank=self.rank,
-            energy_keys=self.energy_keys,
-            force_key=self.force_key,
-            self_energies=self.self_energies_hartree,
-        )
 
 
 class Training(Strict):
@@ -60,10 +40,11 @@ class Training(Strict):
 
 
 class MemberCard(Strict):
-    """One member: its seed, and its metrics as in the run's `metrics.json`."""
+    """One member: its seed, its metrics as in the run's `metrics.json`, and package versions."""
 
     seed: int
     metrics: dict[str, Any]
+    versions: dict[str, str]
 
     def only(self, level_ids: Collection[str]) -> MemberCard:
         """The card without metrics of other levels' heads or against other levels."""
@@ -93,14 +74,22 @@ class Card(Strict):
     """Everything about a model but its parameters."""
 
     format: Literal[1] = 1
-    levels: tuple[LevelCard, ...]
+    levels: tuple[LevelCard, ...] = Field(min_length=1)
     hyperparameters: Hyperparameters
     units: Units = Units()
     # Numbers of modules that hippynn keeps beside the parameters, the same for all members.
     constants: dict[str, dict[str, float]]
     training: Training
-    members: tuple[MemberCard, ...]
-    versions: dict[str, str]
+    members: tuple[MemberCard, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [name for level in self.levels for name in {level.id, level.label}]
+        seeds = [member.seed for member in self.members]
+        for what, found in (("level", names), ("seed", seeds)):
+            if len(set(found)) < len(found):
+                raise ValueError(f"a {what} is there twice: {found}")
+        return self
 
     @property
     def species(self) -> list[int]:

@@ -20,6 +20,7 @@ from hippynn_mf.levels import Level
 from hippynn_mf.potentials.members import Alone, Geometry, Stacked
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
+from hippynn_mf.training import choose_device
 from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL
 
 # Members go together as long as their largest array, the weighted features, has so many numbers:
@@ -51,7 +52,7 @@ class Evaluator:
     Args:
         potential: the members.
         dtype: float64 for optimisation and vibrations, float32 for speed.
-        device: where torch computes.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`.
         atoms_per_block: work through the atoms in blocks, for systems that do not fit into memory.
     """
 
@@ -63,7 +64,13 @@ class Evaluator:
         device: torch.device | str = "cpu",
         atoms_per_block: int | None = None,
     ) -> None:
-        self.potential, self.dtype, self.device = potential, dtype, torch.device(device)
+        self.potential, self.dtype, self.device = potential, dtype, choose_device(str(device))
+        if atoms_per_block is not None and (
+            not isinstance(atoms_per_block, int) or atoms_per_block < 1
+        ):
+            raise UserError(
+                f"atoms_per_block is a number of atoms from 1 on, not {atoms_per_block!r}."
+            )
         network = potential.members[0].heads.network.torch_module
         self.cutoff = float(network.dist_hard_max)
         self.species = potential.card.species
@@ -101,10 +108,12 @@ class Evaluator:
         self, systems: Systems, forces_of: Sequence[Level] = (), *, virials: bool = False
     ) -> Surfaces:
         """Energies of every level, and forces (and virials) of the levels in `forces_of`."""
-        with torch.no_grad():
-            geometry = self._geometry(systems)
         names = [level.id for level in forces_of]
-        parts = [members(geometry, names) for members in self._groups(len(systems.numbers))]
+        # Forces are derivatives, also for callers who want no gradients of their own.
+        with torch.inference_mode(False), torch.enable_grad():
+            with torch.no_grad():
+                geometry = self._geometry(systems)
+            parts = [members(geometry, names) for members in self._groups(len(systems.numbers))]
         energies = {k: torch.cat([part.energies[k] for part in parts]) for k in parts[0].energies}
         surfaces = Surfaces({}, {}, {}, {})
         for level in self.potential.levels:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.labels import Labels, Properties, parse_labels
+from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.models import Model, build_model
 from hippynn_mf.nodes import Head
 from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, Training
@@ -26,13 +30,15 @@ def export_runs(paths: Sequence[Path]) -> Potential:
     Only `model.pt` (a state dict) and JSON are read, without running code. Raises UserError for a
     run that is not finished, and for runs that differ in more than their seeds or repeat one.
     """
+    if not paths:
+        raise UserError("Name at least one run folder, OUT/runs/NAME/seed-K.")
     folders = [RunFolder(path) for path in paths]
     settings = [folder.read_settings() for folder in folders]
     metrics = [folder.read_metrics() for folder in folders]  # refuses unfinished ones
     _refuse_mixture(folders, settings)
     first = settings[0]
-    facts = read_json(folders[0].file("experiment.json"))
-    labels = first.experiment.resolved_labels
+    facts = [_read_facts(folder) for folder in folders]
+    labels = _labels(first, facts[0])
     members = []
     for folder in folders:
         model = build_model(first.hyperparameters, labels)
@@ -40,7 +46,7 @@ def export_runs(paths: Sequence[Path]) -> Potential:
         _refuse_infinite(model, folder)
         members.append(model)
     _, constants = split_constants(members[0].parameters.state_dict())
-    trained = facts["trained_labels"]
+    trained = facts[0].trained_labels
     card = Card(
         levels=tuple(
             level_card(head, members[0].species_set, trained[head.level.id])
@@ -55,15 +61,42 @@ def export_runs(paths: Sequence[Path]) -> Potential:
             split_seed=first.split_seed,
             common_levels=tuple(first.common_levels),
             data_sha256=first.data.sha256,
-            n_structures=facts["n_structures"],
+            n_structures=facts[0].n_structures,
         ),
         members=tuple(
-            MemberCard(seed=each.seed, metrics=content)
-            for each, content in zip(settings, metrics, strict=True)
+            MemberCard(seed=each.seed, metrics=content, versions=of_run.versions)
+            for each, content, of_run in zip(settings, metrics, facts, strict=True)
         ),
-        versions=facts["versions"],
     )
     return Potential(card, tuple(members))
+
+
+class RunFacts(BaseModel):
+    """What `experiment.json` says beside the settings, as far as a model file repeats it.
+
+    Runs of before levels were recorded have none; theirs are the registered ones.
+    """
+
+    trained_labels: dict[str, tuple[Literal["energy", "forces"], ...]]
+    n_structures: dict[str, int]
+    versions: dict[str, str]
+    levels: tuple[LevelRecord, ...] | None = None
+
+
+def _read_facts(folder: RunFolder) -> RunFacts:
+    path = folder.file("experiment.json")
+    try:
+        return RunFacts.model_validate_json(json.dumps(read_json(path)))
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+def _labels(settings: RunSettings, facts: RunFacts) -> Labels:
+    """The run's labels, with its own levels: those registered now may be others."""
+    if facts.levels is None:
+        return settings.experiment.resolved_labels
+    levels = {name: r.level for r in facts.levels for name in (r.id, r.label)}
+    return parse_labels({levels[n]: Properties(value) for n, value in settings.labels.items()})
 
 
 def _refuse_mixture(folders: Sequence[RunFolder], settings: Sequence[RunSettings]) -> None:
@@ -95,14 +128,7 @@ def level_card(head: Head, species: Sequence[int], trained: Any) -> LevelCard:
     atomic = head.energy.torch_module.layers[0].weight.detach()[0].tolist()
     elements = [number for number in species if number]
     return LevelCard(
-        id=level.id,
-        label=level.label,
-        method=level.method,
-        basis=level.basis,
-        rank=level.rank,
-        energy_keys=level.energy_keys,
-        force_key=level.force_key,
-        self_energies_hartree=dict(level.self_energies),
+        **LevelRecord.of(level).model_dump(),
         atomic_energies_kcal_per_mol=dict(zip(elements, atomic, strict=True)),
         trained=tuple(trained),
     )

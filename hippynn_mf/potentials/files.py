@@ -1,13 +1,14 @@
 """Model files: safetensors with a card, so that nothing of a file is ever executed.
 
 Tensors are named `<member>.<parameter>`, with the parameters of `Model.parameters`; the card lies
-in the header under `hippynn_mf`, the SHA-256 of all tensors under `sha256`.
+in the header under `hippynn_mf`, the SHA-256 of card and tensors under `sha256`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +27,7 @@ State = Mapping[str, torch.Tensor]
 
 CARD, CHECKSUM = "hippynn_mf", "sha256"
 SUFFIX = ".safetensors"
+DTYPES = (torch.float32, torch.float64)
 FORMAT: int = Card.model_fields["format"].default
 
 # Models that ship with the package, by name.
@@ -46,7 +48,8 @@ def write_model_file(path: Path, card: Card, states: Sequence[State]) -> None:
         for number, state in enumerate(states)
         for name, tensor in state.items()
     }
-    header = {CARD: card.model_dump_json(), CHECKSUM: _checksum(tensors)}
+    text = card.model_dump_json()
+    header = {CARD: text, CHECKSUM: checksum(text, tensors)}
     with replace_when_complete(path) as partial:
         partial.write_bytes(save(tensors, metadata=header))
 
@@ -79,10 +82,11 @@ def read_model_file(model: str | Path) -> tuple[Card, list[State]]:
             "files are written by 'hippynn-mf export'."
         )
     card = _read_card(path, header[CARD])
-    if header.get(CHECKSUM) != _checksum(tensors):
-        raise UserError(
-            f"{path} is damaged: its parameters do not have their SHA-256. Copy it again."
-        )
+    wrong = sorted({str(t.dtype) for t in tensors.values() if t.dtype not in DTYPES})
+    if wrong:
+        raise UserError(f"{path} is damaged: parameters of {', '.join(wrong)}; float was expected.")
+    if header.get(CHECKSUM) != checksum(header[CARD], tensors):
+        raise UserError(f"{path} is damaged: its content does not have its SHA-256. Copy it again.")
     states: list[dict[str, torch.Tensor]] = [{} for _ in card.members]
     for name, tensor in tensors.items():
         number, _, parameter = name.partition(".")
@@ -101,26 +105,30 @@ def _read_card(path: Path, text: str) -> Card:
                 "hippynn_mf reads. Install a newer hippynn_mf."
             )
         return Card.model_validate_json(text)
-    except (ValueError, AttributeError, ValidationError) as error:
+    except (ValueError, AttributeError, RecursionError, ValidationError) as error:
         raise UserError(f"{path} is damaged: its card is not valid ({error}).") from None
 
 
 def _what_is_wrong(path: Path) -> str:
     """Of a file that is not whole safetensors: by its first bytes."""
-    with path.open("rb") as stream:
-        start = stream.read(9)
-    if start.startswith((b"PK", b"\x80")):
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(9)
+    except OSError:
+        return "cannot be opened"
+    if start[8:9] == b"{" or not start:
+        return "is truncated or damaged. Copy it again"
+    if re.match(rb"PK|\x80[\x02-\x05]", start):
         return (
             "is a pickled file, as of torch.save; loading such files can run code. Of a run, "
             "'hippynn-mf export' makes a model file"
         )
-    if len(start) < 9 or start[8:9] == b"{":
-        return "is truncated or damaged. Copy it again"
     return "is not a model file: it is not safetensors"
 
 
-def _checksum(tensors: State) -> str:
-    digest = hashlib.sha256()
+def checksum(card: str, tensors: State) -> str:
+    """SHA-256 of a card's text and all tensors with their names, types and shapes."""
+    digest = hashlib.sha256(card.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.errors import UserError, errors_about, unknown_name_message
 from hippynn_mf.levels import Level
 from hippynn_mf.models import Model, build_model
 from hippynn_mf.potentials.card import Card
@@ -23,6 +24,42 @@ def split_constants(
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     constants = {name: dict(value) for name, value in state.items() if name not in tensors}
     return tensors, constants
+
+
+def _restore(card: Card, state: Mapping[str, Tensor]) -> Model:
+    """A member of its parameters, which are checked before anything is built of their sizes."""
+    dtypes = {tensor.dtype for tensor in state.values()}
+    if len(dtypes) != 1 or not all(torch.isfinite(tensor).all() for tensor in state.values()):
+        raise UserError("parameters are missing, not finite, or of several kinds of numbers.")
+    sizes = card.hyperparameters
+    first = state.get("network.blocks.0.0.base_layer.int_weights")
+    expected = (sizes.n_sensitivities, sizes.n_features, len(card.species))
+    if first is None or tuple(first.shape) != expected:
+        found = None if first is None else tuple(first.shape)
+        raise UserError(f"parameters do not fit the model: {found} where {expected} was expected.")
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and forgotten
+        member = build_model(sizes, card.labels)
+    member.parameters.to(dtype=dtypes.pop())  # not torch's default
+    _, constants = split_constants(member.parameters.state_dict())
+    of_file = {name: list(values) for name, values in card.constants.items()}
+    if of_file != {name: list(values) for name, values in constants.items()} or any(
+        value < 0 for values in card.constants.values() for value in values.values()
+    ):
+        raise UserError(f"its constants do not fit the model; expected those of {constants}.")
+    try:
+        member.parameters.load_state_dict({**state, **card.constants})
+    except RuntimeError as error:
+        raise UserError(f"parameters do not fit the model ({error}).") from None
+    return member
+
+
+def _refuse_other_atoms(card: Card, state: Mapping[str, Tensor]) -> None:
+    """Raise UserError unless the card's atomic energies are those of the first member."""
+    for level in card.levels:
+        head = state[f"heads.{level.id}.layers.0.weight"]
+        stated = torch.tensor(list(level.atomic_energies_kcal_per_mol.values()), dtype=head.dtype)
+        if head.numel() != len(stated) or not torch.allclose(head.flatten(), stated):
+            raise UserError(f"the atomic energies of {level.id} are not those of its head.")
 
 
 @dataclass(frozen=True)
@@ -43,17 +80,10 @@ class Potential:
         Raises UserError for a missing, truncated, damaged, foreign or newer file.
         """
         card, states = read_model_file(model)
-        members = []
-        for state in states:
-            member = build_model(card.hyperparameters, card.labels)
-            (dtype,) = {tensor.dtype for tensor in state.values()}  # not torch's default
-            member.parameters.to(dtype)
-            try:
-                member.parameters.load_state_dict({**state, **card.constants})
-            except RuntimeError as error:
-                raise UserError(f"{model}: parameters do not fit the model ({error}).") from None
-            members.append(member)
-        return cls(card, tuple(members))
+        with errors_about(model):
+            members = tuple(_restore(card, state) for state in states)
+            _refuse_other_atoms(card, states[0])
+        return cls(card, members)
 
     def save(self, path: Path) -> None:
         """Write a model file, complete or not at all."""

@@ -20,7 +20,7 @@ from ase import Atoms
 from ase.io import iread, write
 from tqdm import tqdm
 
-from hippynn_mf.data.extxyz_keys import energy_key, forces_key
+from hippynn_mf.data.extxyz_keys import REFERENCE, STD, energy_key, forces_key
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import Level
@@ -28,8 +28,8 @@ from hippynn_mf.potentials.evaluator import Evaluator, Surfaces
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 
-STD = "_std"
 BATCHES_AHEAD = 2
+MOST_ATOMS = 2**12  # of a batch, unless a single structure has more
 
 Item = TypeVar("Item")
 
@@ -43,19 +43,26 @@ def predict(
     batch_size: int = 64,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    atoms_per_block: int | None = None,
 ) -> Iterator[Atoms]:
     """Copies of the structures, in order, with the labels that the levels predict.
 
     `info["energy_<level id>"]` in eV and `arrays["forces_<level id>"]` (n_atoms, 3) in eV/Å are
-    means over the members; with `ensemble_std`, the standard deviations (n − 1) over them have the
-    same names and `_std` behind. Structures may be open or periodic and of any size.
+    means over the members; with `ensemble_std`, the standard deviations (n − 1) over them have
+    `std_` before these names. Labels of these levels that a structure has already, under an id or a
+    label, get `REF_` before their names. Structures may be open or periodic and of any size.
 
     Raises UserError for unknown levels, wrong structures, and `ensemble_std` of a single member.
     """
     chosen = [potential.level(name) for name in levels]
+    if not chosen or len(set(chosen)) < len(chosen):
+        names = ", ".join(level.label for level in chosen)
+        raise UserError(f"Expected levels to predict, each once; found: {names or 'none'}.")
+    if batch_size < 1:
+        raise UserError(f"A batch has at least one structure; found batch_size={batch_size}.")
     if ensemble_std and len(potential.members) < 2:
         raise UserError("The model has one member; a standard deviation needs at least two.")
-    evaluator = Evaluator(potential, dtype=dtype, device=device)
+    evaluator = Evaluator(potential, dtype=dtype, device=device, atoms_per_block=atoms_per_block)
 
     def prepare(first: int, batch: list[Atoms]) -> _Batch:
         systems = Systems.of(batch, evaluator.cutoff, evaluator.species, first=first)
@@ -74,10 +81,17 @@ class _Batch:
 
 
 def _batches(structures: Iterable[Atoms], size: int) -> Iterator[tuple[int, list[Atoms]]]:
-    iterator, first = iter(structures), 0
-    while batch := list(itertools.islice(iterator, size)):
+    """Batches of at most `size` structures and `MOST_ATOMS` atoms, with the number of the first."""
+    batch: list[Atoms] = []
+    first = n_atoms = 0
+    for atoms in structures:
+        if batch and (len(batch) == size or n_atoms + len(atoms) > MOST_ATOMS):
+            yield first, batch
+            first, n_atoms, batch = first + len(batch), 0, []
+        batch.append(atoms)
+        n_atoms += len(atoms)
+    if batch:
         yield first, batch
-        first += len(batch)
 
 
 def _ahead(
@@ -106,14 +120,27 @@ def _labelled(
         columns[level] = _Means.of(surfaces, level, ensemble_std)
     for number, (structure, end) in enumerate(zip(batch.structures, ends, strict=True)):
         atoms = structure.copy()
+        atoms.calc = structure.calc  # energies and forces of the file's own
+        _set_references_aside(atoms, levels)
         rows = slice(end - len(atoms), end)
         for level, means in columns.items():
-            atoms.info[energy_key(level)] = float(means.energies[number])
-            atoms.arrays[forces_key(level)] = means.forces[rows]
+            energy, forces = energy_key(level), forces_key(level)
+            atoms.info[energy] = float(means.energies[number])
+            atoms.arrays[forces] = means.forces[rows]
             if means.energies_std is not None and means.forces_std is not None:
-                atoms.info[energy_key(level) + STD] = float(means.energies_std[number])
-                atoms.arrays[forces_key(level) + STD] = means.forces_std[rows]
+                atoms.info[STD + energy] = float(means.energies_std[number])
+                atoms.arrays[STD + forces] = means.forces_std[rows]
         yield atoms
+
+
+def _set_references_aside(atoms: Atoms, levels: Sequence[Level]) -> None:
+    """Rename labels of the levels, and forget standard deviations of another prediction."""
+    for level in levels:
+        for name in (level.id, level.label):
+            for key, values in ((f"energy_{name}", atoms.info), (f"forces_{name}", atoms.arrays)):
+                values.pop(STD + key, None)
+                if key in values:
+                    values[REFERENCE + key] = values.pop(key)
 
 
 @dataclass(frozen=True)
@@ -139,10 +166,20 @@ def read_structures(path: Path) -> Iterator[Atoms]:
 
     Raises UserError if the file is missing, or ASE cannot read it.
     """
-    if not path.exists():
+    exact = path.exists()  # else ASE's own `file.xyz@0:10` may be meant
+    if not exact and not Path(str(path).rpartition("@")[0] or path).exists():
         raise UserError(f"No file {path}. Check the path; relative paths start at {Path.cwd()}.")
     try:
-        yield from iread(path)
+        for atoms in iread(path if exact else str(path), do_not_split_by_at_sign=exact):
+            for key, value in atoms.info.items():
+                if isinstance(value, str) and ("\n" in value or '"' in value):
+                    raise UserError(
+                        f"{key}={value!r} has a line break or a quotation mark, which extended XYZ "
+                        "cannot hold. Remove it."
+                    )
+            yield atoms
+    except UserError:
+        raise
     except Exception as error:  # of ASE's readers, each in its own way
         raise UserError(
             f"ASE cannot read it ({type(error).__name__}: {error}). It may be damaged, or of a "
@@ -160,6 +197,7 @@ def predict_file(
     batch_size: int = 64,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    atoms_per_block: int | None = None,
 ) -> int:
     """Predict a file's structures and write them as extended XYZ, complete or not at all.
 
@@ -183,6 +221,7 @@ def predict_file(
             batch_size=batch_size,
             dtype=dtype,
             device=device,
+            atoms_per_block=atoms_per_block,
         )
         written: Future[None] | None = None
         while batch := list(itertools.islice(predicted, batch_size)):

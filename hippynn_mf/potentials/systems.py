@@ -15,6 +15,7 @@ from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.errors import UserError
 
 OVERLAP = 0.4  # Å; the shortest bond, that of H2, is 0.74 Å
+FARTHEST = 1e5  # Å from the origin; the search for pairs counts boxes of the size of the cut-off
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,23 @@ class Systems:
         return len(self.sizes)
 
 
+def _check_cell(atoms: Atoms) -> None:
+    """Raise UserError if periodic axes span no cell, or images of an atom overlap."""
+    if not atoms.pbc.any():
+        return
+    if not atoms.cell.array[atoms.pbc].any(axis=1).all():
+        raise UserError("periodic along an axis without a cell vector. Set the cell, or pbc=False.")
+    cell = atoms.cell.complete().array
+    normals = np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]])
+    areas = np.linalg.norm(normals, axis=1)
+    heights = np.abs(np.linalg.det(cell)) / np.maximum(areas, np.finfo(float).tiny)
+    if heights[atoms.pbc].min() < OVERLAP:
+        raise UserError(
+            f"the cell is flat or its images overlap: it is {heights[atoms.pbc].min():.2g} Å high "
+            f"along a periodic axis, less than {OVERLAP} Å."
+        )
+
+
 def _pairs(
     atoms: Atoms, finder: NeighborList, species: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,8 +100,10 @@ def _pairs(
     for name, values in (("positions", atoms.positions), ("cell", atoms.cell.array)):
         if not np.isfinite(values).all():
             raise UserError(f"{name} hold NaN or infinite numbers.")
-    if any(atoms.pbc) and (not atoms.cell.array[atoms.pbc].any(axis=1).all()):
-        raise UserError("periodic along an axis without a cell vector. Set the cell, or pbc=False.")
+    farthest = np.abs(atoms.positions).max()
+    if farthest > FARTHEST:
+        raise UserError(f"an atom lies {farthest:.1e} Å from the origin; it has flown apart.")
+    _check_cell(atoms)
     receivers, senders, vectors, distances = finder.compute(
         atoms.positions, atoms.cell.complete().array, atoms.pbc, quantities="ijDd"
     )

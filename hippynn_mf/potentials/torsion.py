@@ -18,6 +18,8 @@ from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 from hippynn_mf.units import EV_PER_KCAL_PER_MOL
 
+STRAIGHT = 1.0  # degrees
+
 
 @dataclass(frozen=True)
 class TorsionScan:
@@ -50,6 +52,10 @@ def scan_torsion(
     Everything beyond the third atom moves, rigidly. Raises UserError if the four atoms are no chain
     of bonds, or if the bond is part of a ring.
     """
+    if atoms.pbc.any():
+        raise UserError("The structure is periodic; a torsion is one of a molecule. Set pbc=False.")
+    if not len(angles):
+        raise UserError("Name at least one angle.")
     moving = _beyond_the_bond(atoms, dihedral)
     structures = []
     for angle in angles:
@@ -76,6 +82,10 @@ def _beyond_the_bond(atoms: Atoms, dihedral: Sequence[int]) -> list[int]:
     for pair in itertools.pairwise(numbers):
         if not bonds.has_edge(*pair):
             raise UserError(f"Atoms {pair[0]} and {pair[1]} of {atoms.symbols} are not bonded.")
+    for k in (0, 1):
+        angle = atoms.get_angle(*numbers[k : k + 3])
+        if not STRAIGHT < angle < 180 - STRAIGHT:
+            raise UserError(f"Atoms {numbers[k : k + 3]} lie on a line, which has no dihedral.")
     first, last = numbers[1:3]
     bonds.remove_edge(first, last)
     moving = networkx.node_connected_component(bonds, last)
