@@ -16,7 +16,13 @@ import typer
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.runs import find_runs, read_json, write_json
 
-KEPT = ("runs/*/seed-*/metrics.json", "runs/*/ensemble.json", "tables/*", "figures/figure3.*")
+KEPT = (
+    "runs/*/seed-*/metrics.json",
+    "runs/*/ensemble.json",
+    "tables/*",
+    "figures/figure3.*",
+    "figures/spread-mf_dz_ef_cc_e.*",  # which the README shows
+)
 
 
 def main(

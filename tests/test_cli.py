@@ -274,6 +274,7 @@ COMMANDS = {
     "graph": "hippynn-mf graph MF-DZ/EF-CC/E --preset paper --out graph.png",
     "experiments": "hippynn-mf experiments --json",
     "data info": "hippynn-mf data info ani1x-release.h5 --json",
+    "data convert": "hippynn-mf data convert my.xyz my.h5",
 }
 
 

@@ -13,6 +13,7 @@ from hippynn_mf.experiment import table1
 from hippynn_mf.report.documents import write_documents
 from hippynn_mf.report.figure3 import LEVELS, figure3_data
 from hippynn_mf.report.results import read_results
+from hippynn_mf.report.spread import SpreadData
 from hippynn_mf.report.table_data import TableData
 from hippynn_mf.report.table_text import main_table
 
@@ -92,6 +93,39 @@ def test_every_number_that_the_readme_says_of_the_campaign_is_in_its_tables():
     numbers = re.findall(r"\d+\.\d+", said)
     assert len(numbers) > 12
     assert set(numbers) <= known
+
+
+def test_the_committed_spread_has_the_errors_of_the_mean_prediction():
+    """The RMS over all bins of a panel is the RMSE that the tables call mean prediction."""
+    content = (RESULTS / "figures" / "spread-mf_dz_ef_cc_e.json").read_text()
+    spread = SpreadData.model_validate_json(content)
+    record = json.loads((RESULTS / "runs" / "mf_dz_ef_cc_e" / "ensemble.json").read_text())
+    assert [str(seed) for seed in spread.seeds] == list(record["members"])
+    names = {
+        ("heldout", "energy"): "energy_rmse_kcal_per_mol",
+        ("comp6", "delta_e"): "delta_e_rmse_kcal_per_mol",
+    }
+    panels = [p for p in spread.panels if (p.part, p.kind) in names]
+    assert len(panels) == 4
+    for panel in panels:
+        squares = sum(b.n * b.error**2 for b in panel.calibration.bins)
+        stored = record["metrics"][panel.part][panel.level][names[panel.part, panel.kind]]
+        assert (squares / panel.calibration.n) ** 0.5 == pytest.approx(stored, rel=1e-6)
+
+
+def test_what_the_readme_says_of_the_spread_is_what_was_measured():
+    content = (RESULTS / "figures" / "spread-mf_dz_ef_cc_e.json").read_text()
+    panels = {
+        (p.part, p.level, p.kind): p.calibration
+        for p in SpreadData.model_validate_json(content).panels
+    }
+    cc = panels["heldout", "ccsd(t)_cbs", "energy"]
+    forces = panels["heldout", "wb97x_dz", "forces"]
+    far = panels["comp6", "ccsd(t)_cbs", "delta_e"]
+    readme = " ".join((TOP / "README.md").read_text().split())
+    assert f"(error/spread {cc.ratio:.2f})" in readme
+    assert f"(Spearman {cc.spearman:.2f}, of DZ forces {forces.spearman:.2f})" in readme
+    assert f"conformer energies are {far.ratio:.2f} times the spread" in readme
 
 
 def test_nothing_committed_names_the_machine_that_trained():

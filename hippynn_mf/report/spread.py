@@ -21,8 +21,8 @@ FEWEST_SEEDS = 3
 FEWEST_IN_BIN = 20
 MOST_BINS = 10
 NOTE = (
-    "Dots: structures or pairs of conformers. Circles: RMS error and RMS spread of neighbouring "
-    "dots, in equal numbers. Dashed: error = spread. error/spread: of the RMS values of all."
+    "Dots: structures, or pairs of conformers. Circles: RMS values of equal numbers of dots, by "
+    "their spread. Dashed: error = spread."
 )
 
 
