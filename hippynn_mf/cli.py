@@ -18,7 +18,7 @@ from hippynn_mf.engines import Engine
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, get_experiment, table1
 from hippynn_mf.labels import plain_labels
-from hippynn_mf.model_commands import card, export, extract, predict, torsion
+from hippynn_mf.model_commands import card, export, extract, mliap, predict, torsion
 from hippynn_mf.options import (
     Comp6KeysOption,
     Comp6Option,
@@ -58,7 +58,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
-for model_command in (export, card, predict, extract, torsion):
+for model_command in (export, card, predict, torsion, extract, mliap):
     app.command()(model_command)
 
 

@@ -134,6 +134,34 @@ def extract(
     typer.echo(f"{out}: {len(alone.members)} members, level {alone.levels[0].label}")
 
 
+def mliap(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="File to write, *.pkl.")],
+    level: Annotated[str | None, typer.Option(help="Level, by id or label.")] = None,
+    seed: SeedOption = None,
+    dtype: Annotated[
+        DTypeChoice, typer.Option(help="float64, or float32, which is faster.")
+    ] = DTypeChoice.float64,
+    force: ForceOption = False,
+) -> None:
+    """Write one level of one member for LAMMPS' pair_style mliap, through hippynn's interface.
+
+    The file is pickled, as ML-IAP wants it: whoever loads it runs its code. Share model files.
+
+    Example: hippynn-mf mliap mini-ani1x --level CC --seed 0 --out cc.pkl
+    """
+    from hippynn_mf.potentials.calculator import DTYPES
+    from hippynn_mf.potentials.mliap import write_mliap
+    from hippynn_mf.potentials.potential import Potential
+
+    refuse_existing(out, force)
+    potential = Potential.load(model)
+    if seed is not None:
+        potential = potential.member(seed)
+    lines = write_mliap(potential, level, out, dtype=DTYPES[dtype.value])
+    typer.echo(f"{out} is written. In LAMMPS' input:\n\n{lines}")
+
+
 def torsion(
     model: ModelArgument,
     structure: Annotated[Path, typer.Argument(metavar="IN", help="Any file that ASE reads.")],
