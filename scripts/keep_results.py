@@ -1,5 +1,7 @@
 """Copy what is worth keeping of a campaign: settings, metrics and documents, a few kilobytes a run.
 
+`validation.json` holds the validation metrics of every run's best epoch: what to choose models by.
+
     python scripts/keep_results.py results experiments/results
 
 Parameters, predictions and logs stay behind. Of the data files only the names are kept, not where
@@ -14,7 +16,7 @@ from typing import Annotated
 import typer
 
 from hippynn_mf.files import replace_when_complete
-from hippynn_mf.runs import find_runs, read_json, write_json
+from hippynn_mf.runs import RunFolder, find_runs, read_json, write_json
 
 KEPT = (
     "runs/*/seed-*/metrics.json",
@@ -23,6 +25,16 @@ KEPT = (
     "figures/figure3.*",
     "figures/spread-mf_dz_ef_cc_e.*",  # which the README shows
 )
+
+
+def best_validation_errors(runs: list[RunFolder]) -> dict[str, dict[str, dict[str, float]]]:
+    """Validation metrics of the epoch that was kept: experiment → seed → metric → value."""
+    errors: dict[str, dict[str, dict[str, float]]] = {}
+    for run in runs:
+        settings = run.read_settings()
+        best = [epoch for epoch in run.read_epochs() if epoch["best"]][-1]
+        errors.setdefault(settings.name, {})[str(settings.seed)] = best["valid"]
+    return errors
 
 
 def main(
@@ -39,11 +51,18 @@ def main(
         content = read_json(run.file("experiment.json"))
         for name in ("data", "comp6"):
             source = content["settings"][name]
-            if source is not None:
-                source["path"] = Path(source["path"]).name
+            if source is None:
+                continue
+            path = source["path"]
+            source["path"] = (
+                {level: Path(each).name for level, each in path.items()}
+                if isinstance(path, dict)
+                else Path(path).name
+            )
         target = kept / run.path.relative_to(results) / "experiment.json"
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, content)
+    write_json(kept / "validation.json", best_validation_errors(runs))
     paths = [path for pattern in KEPT for path in sorted(results.glob(pattern))]
     for path in paths:
         target = kept / path.relative_to(results)

@@ -7,9 +7,11 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hippynn_mf.experiment import table1
+from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.report.documents import write_documents
 from hippynn_mf.report.figure3 import LEVELS, figure3_data
 from hippynn_mf.report.results import read_results
@@ -49,6 +51,24 @@ def again(tmp_path_factory):
         shutil.copy(path, out / path.relative_to(RESULTS))
     write_documents(out, read_results(out)).require()
     return out
+
+
+def test_the_shipped_model_has_the_lowest_validation_error_of_cc_energies():
+    stored = json.loads((RESULTS / "validation.json").read_text())
+    metric = "energy_rmse.ccsd(t)_cbs"
+    means = {
+        name: np.mean([of_seed[metric] for of_seed in seeds.values()])
+        for name, seeds in stored.items()
+        if metric in next(iter(seeds.values()))
+    }
+    assert len(stored) == 17
+    assert {len(seeds) for seeds in stored.values()} == {8}
+    shipped = Potential.load("mini-ani1x").card
+    assert min(means, key=lambda name: means[name]) == shipped.training.experiment
+    for member in shipped.members:
+        slug = shipped.training.experiment.lower().replace("-", "_").replace("/", "_")
+        run = RESULTS / "runs" / slug / f"seed-{member.seed}"
+        assert member.metrics == json.loads((run / "metrics.json").read_text())
 
 
 def test_every_row_of_table_1_has_the_same_seeds():

@@ -6,6 +6,7 @@ import importlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -17,6 +18,20 @@ README = (TOP / "README.md").read_text()
 
 
 @pytest.mark.filterwarnings("ignore")  # hippynn's own plots at the end of training
+def test_the_example_of_a_model_does_what_its_comments_say(capsys):
+    (script,) = re.findall(r"## Using a model\n\n```python\n(.*?)```", README, flags=re.DOTALL)
+    names: dict = {}
+    exec(compile(script, "README.md", "exec"), names)
+    atoms = names["atoms"]
+    assert np.abs(atoms.get_forces()).max() < 0.01
+    assert atoms.calc.get_property("forces_std", atoms).shape == (6, 3)
+    energies = atoms.calc.get_level_energies(atoms)
+    assert {len(of_members) for of_members in energies.values()} == {8}
+    difference = atoms.calc.get_level_difference(atoms, "CC", "DZ")
+    expected = (energies["ccsd(t)_cbs"] - energies["wb97x_dz"]).mean()
+    assert difference.energy == pytest.approx(expected)
+
+
 def test_plugin_script_trains_two_levels(tmp_path, monkeypatch, capsys):
     (script,) = re.findall(r"own hippynn script\n\n```python\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
