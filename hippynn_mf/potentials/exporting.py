@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hippynn_mf.coupling import fold
 from hippynn_mf.errors import UserError
 from hippynn_mf.models import Model, build_model
 from hippynn_mf.nodes import Head
@@ -35,10 +36,10 @@ def export_runs(paths: Sequence[Path]) -> Potential:
     labels = first.experiment.resolved_labels
     members = []
     for folder in folders:
-        model = build_model(first.hyperparameters, labels)
-        load_best(model, folder)
-        _refuse_infinite(model, folder)
-        members.append(model)
+        trained_model = build_model(first.hyperparameters, labels)
+        load_best(trained_model, folder)
+        _refuse_infinite(trained_model, folder)
+        members.append(_with_independent_heads(trained_model, first))
     _, constants = split_constants(members[0].parameters.state_dict())
     trained = facts["trained_labels"]
     card = Card(
@@ -64,6 +65,17 @@ def export_runs(paths: Sequence[Path]) -> Potential:
         versions=facts["versions"],
     )
     return Potential(card, tuple(members))
+
+
+def _with_independent_heads(model: Model, settings: RunSettings) -> Model:
+    """The same energies without coupling, which matters in training only."""
+    independent = settings.hyperparameters.model_copy(update={"coupling": "independent"})
+    folded = build_model(independent, settings.experiment.resolved_labels)
+    state = model.parameters.state_dict()
+    if settings.hyperparameters.coupling == "delta":
+        state = fold(state, list(model.heads))
+    folded.parameters.load_state_dict(state)
+    return folded
 
 
 def _refuse_mixture(folders: Sequence[RunFolder], settings: Sequence[RunSettings]) -> None:

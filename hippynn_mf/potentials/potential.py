@@ -45,7 +45,7 @@ class Potential:
         card, states = read_model_file(model)
         members = []
         for state in states:
-            member = build_model(card.hyperparameters, card.labels)
+            member = build_model(card.architecture, card.labels)
             (dtype,) = {tensor.dtype for tensor in state.values()}  # not torch's default
             member.parameters.to(dtype)
             try:
@@ -87,7 +87,7 @@ class Potential:
         card = self.card.model_copy(update={"levels": cards})
         members = []
         for member in self.members:
-            kept = build_model(card.hyperparameters, card.labels)
+            kept = build_model(card.architecture, card.labels)
             state = member.parameters.state_dict()
             kept.parameters.to(next(member.parameters.parameters()).dtype)
             kept.parameters.load_state_dict({k: state[k] for k in kept.parameters.state_dict()})
