@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from hippynn_mf.coupling import Coupling
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import get_level
 
@@ -42,6 +43,9 @@ class Hyperparameters(BaseModel):
     species: tuple[int, ...] = (0, 1, 6, 7, 8)
     # `fast` and `stock` are the same function of the same parameters, see `interaction.py`.
     interaction: Literal["fast", "stock"] = "fast"
+
+    # heads: `independent` is the paper's; see `coupling.py` for `delta`
+    coupling: Coupling = "independent"
 
     # loss, equation 1
     energy_weight: float = Field(1.0, ge=0)

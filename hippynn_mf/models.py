@@ -75,7 +75,8 @@ def build_model(hyperparameters: Hyperparameters, labels: Labels) -> Model:
     network = network_class(
         "network", (species, positions), module_kwargs=hyperparameters.network_arguments()
     )
-    return Model(species, positions, build_heads(network, labels))
+    heads = build_heads(network, labels, coupling=hyperparameters.coupling)
+    return Model(species, positions, heads)
 
 
 def predict(

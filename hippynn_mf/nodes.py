@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from hippynn.graphs import find_unique_relative
 from hippynn.graphs.nodes.base import SingleNode
@@ -21,6 +21,7 @@ from hippynn.graphs.nodes.physics import GradientNode
 from hippynn.graphs.nodes.targets import HEnergyNode
 
 from hippynn_mf import layers
+from hippynn_mf.coupling import CoupledHEnergyNode, Coupling
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import Level
@@ -28,11 +29,15 @@ from hippynn_mf.levels import Level
 
 @dataclass(frozen=True)
 class Head:
-    """One level's nodes: energy in kcal/mol, and forces in kcal/mol/Å where requested."""
+    """One level's nodes: energy in kcal/mol, and forces in kcal/mol/Å where requested.
+
+    `base` is the level to which a coupled head adds a correction.
+    """
 
     level: Level
     energy: HEnergyNode
     forces: GradientNode | None
+    base: Level | None = None
 
     def require_forces(self) -> GradientNode:
         """The forces node; a UserError if the head was built without."""
@@ -78,26 +83,40 @@ class Heads(Mapping[str, Head]):
         return [head.level for head in self._heads.values()]
 
 
-def build_heads(network: Any, labels: Mapping[str, str] | Labels) -> Heads:
+def build_heads(
+    network: Any,
+    labels: Mapping[str, str] | Labels,
+    *,
+    coupling: Coupling = "independent",
+) -> Heads:
     """Put one linear energy head per level on a hippynn network, and forces where requested.
 
     Args:
         network: a hippynn network node (`Hipnn`, `HipnnVec`, `HipnnQuad`).
         labels: level → `"E"` or `"EF"`; `"EF"` adds forces, −dE/dR of that level's energy.
+        coupling: `"independent"` heads, or `"delta"`, see `coupling.py`.
 
     Nodes are named, and bound to the database, as `<level id>.energy` and `<level id>.forces`.
     """
-    resolved = parse_labels(labels)
-    heads = {}
-    for level, properties in resolved.items():
-        energy = HEnergyNode(level.energy_name, network, db_name=level.energy_name)
+    if coupling not in get_args(Coupling):
+        raise UserError(unknown_name_message("coupling", coupling, get_args(Coupling)))
+    heads: dict[str, Head] = {}
+    below: Head | None = None
+    for level, properties in parse_labels(labels).items():
+        base = below if coupling == "delta" else None
+        if base is None:
+            energy = HEnergyNode(level.energy_name, network, db_name=level.energy_name)
+        else:
+            parents = (network, base.energy)
+            energy = CoupledHEnergyNode(level.energy_name, parents, db_name=level.energy_name)
         forces = None
         if properties.forces:
             positions = find_unique_relative(network, PositionsNode, "positions of the forces")
             forces = GradientNode(
                 level.forces_name, (energy, positions), sign=-1, db_name=level.forces_name
             )
-        heads[level.id] = Head(level, energy, forces)
+        below = Head(level, energy, forces, None if base is None else base.level)
+        heads[level.id] = below
     return Heads(heads, network)
 
 

@@ -72,7 +72,8 @@ def initialize_heads(heads: Heads, database: Any) -> None:
     """Fit each level's atomic energies on its labelled training rows; shrink the other layers.
 
     Least squares on species counts in float64, frozen afterwards; the weights of later head
-    layers are multiplied by 10⁻², then 10⁻⁴. The fit and the decay are hippynn's own
+    layers are multiplied by 10⁻², then 10⁻⁴. A coupled head is fitted to the differences of
+    energies, on the rows that have both. The fit and the decay are hippynn's own
     `hierarchical_energy_initialization`, which on its own turns every value into NaN if one label
     is missing.
 
@@ -81,15 +82,26 @@ def initialize_heads(heads: Heads, database: Any) -> None:
         database: a split hippynn database; NaN energies are missing labels.
 
     Raises:
-        UserError: if a level has no label in the training split.
+        UserError: if a level has no label in the training split, or a coupled head no row with
+            both of its levels.
     """
     require_labels(heads, database)
     for head in heads.values():
         species = find_unique_relative(head.energy, SpeciesNode, "atomic energies").db_name
         rows = database.splits["train"]
         energies = rows[head.level.energy_name]
+        if head.base is not None:
+            energies = energies - rows[head.base.energy_name]
+            if not torch.isfinite(energies).any():
+                raise UserError(
+                    f"No training structure has energies of both {head.level.id} and "
+                    f"{head.base.id}, which coupled heads start from. Use independent heads."
+                )
         labelled = torch.isfinite(energies).reshape(len(energies))
-        labelled_rows = {name: rows[name][labelled] for name in (species, head.level.energy_name)}
+        labelled_rows = {
+            species: rows[species][labelled],
+            head.level.energy_name: energies[labelled],
+        }
         encoder = find_unique_relative(head.energy, Encoder, "atomic energies").torch_module
         hierarchical_energy_initialization(
             head.energy,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from made_runs import make_settings, run_metrics
@@ -57,9 +57,16 @@ def stir(parameters: torch.nn.Module) -> None:
                 parameter.mul_(30.0)
 
 
-def trained_run(out: Path, name: str = "MF-DZ/EF-CC/E", seed: int = 0, **changes: Any) -> RunFolder:
+def trained_run(
+    out: Path,
+    name: str = "MF-DZ/EF-CC/E",
+    seed: int = 0,
+    coupling: Literal["independent", "delta"] = "independent",
+    **changes: Any,
+) -> RunFolder:
     """A finished run folder with random parameters."""
-    settings = make_settings(name, seed, hyperparameters=Hyperparameters(**SMALL), **changes)
+    hyperparameters = Hyperparameters(coupling=coupling, **SMALL)
+    settings = make_settings(name, seed, hyperparameters=hyperparameters, **changes)
     folder = RunFolder.of(out, settings)
     labels = parse_labels(get_experiment(name).labels)
     facts = {

@@ -84,6 +84,24 @@ def test_a_run_gives_the_same_numbers_from_its_file_in_a_new_process(tmp_path, f
         assert np.abs(forces).max() > 1e-3
 
 
+def test_coupled_heads_are_stored_independent_with_the_same_energies(tmp_path, float64):
+    folder = trained_run(tmp_path, coupling="delta")
+    settings = folder.read_settings()
+    assert settings.hyperparameters.coupling == "delta"
+    model = build_model(settings.hyperparameters, settings.experiment.resolved_labels)
+    load_best(model, folder)
+    atoms, path = molecule("CH3OH"), tmp_path / "model.safetensors"
+    expected = predict(model, atoms.numbers[None], atoms.positions[None], batch_size=1)
+    export_runs([folder.path]).save(path)
+    potential = Potential.load(path)
+    assert potential.card.hyperparameters.coupling == "delta"  # what was trained
+    found = surfaces(potential, [atoms])
+    for level in potential.levels:
+        own = atomic_energy_sum(atoms.numbers[None], level) * KCAL_PER_MOL_PER_HARTREE
+        energies = found.energies[level.id] / EV_PER_KCAL_PER_MOL
+        np.testing.assert_allclose(energies[0] - own, expected[level.energy_name], atol=1e-6)
+
+
 def test_an_ensemble_keeps_the_members_of_its_runs(tmp_path):
     folders = [trained_run(tmp_path, seed=seed) for seed in (3, 1)]
     path = tmp_path / "model.safetensors"

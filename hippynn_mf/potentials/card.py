@@ -92,6 +92,11 @@ class Card(Strict):
         return self
 
     @property
+    def architecture(self) -> Hyperparameters:
+        """Hyperparameters of the stored parameters: heads are stored without coupling."""
+        return self.hyperparameters.model_copy(update={"coupling": "independent"})
+
+    @property
     def species(self) -> list[int]:
         """Atomic numbers that the model knows."""
         return [number for number in self.hyperparameters.species if number]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from hippynn_mf.coupling import fold
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels, Properties, parse_labels
 from hippynn_mf.level_records import LevelRecord
@@ -41,10 +42,10 @@ def export_runs(paths: Sequence[Path]) -> Potential:
     labels = _labels(first, facts[0])
     members = []
     for folder in folders:
-        model = build_model(first.hyperparameters, labels)
-        load_best(model, folder)
-        _refuse_infinite(model, folder)
-        members.append(model)
+        trained_model = build_model(first.hyperparameters, labels)
+        load_best(trained_model, folder)
+        _refuse_infinite(trained_model, folder)
+        members.append(_with_independent_heads(trained_model, first, labels))
     _, constants = split_constants(members[0].parameters.state_dict())
     trained = facts[0].trained_labels
     card = Card(
@@ -97,6 +98,17 @@ def _labels(settings: RunSettings, facts: RunFacts) -> Labels:
         return settings.experiment.resolved_labels
     levels = {name: r.level for r in facts.levels for name in (r.id, r.label)}
     return parse_labels({levels[n]: Properties(value) for n, value in settings.labels.items()})
+
+
+def _with_independent_heads(model: Model, settings: RunSettings, labels: Labels) -> Model:
+    """The same energies without coupling, which matters in training only."""
+    independent = settings.hyperparameters.model_copy(update={"coupling": "independent"})
+    folded = build_model(independent, labels)
+    state = model.parameters.state_dict()
+    if settings.hyperparameters.coupling == "delta":
+        state = fold(state, list(model.heads))
+    folded.parameters.load_state_dict(state)
+    return folded
 
 
 def _refuse_mixture(folders: Sequence[RunFolder], settings: Sequence[RunSettings]) -> None:

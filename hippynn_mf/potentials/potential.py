@@ -31,7 +31,7 @@ def _restore(card: Card, state: Mapping[str, Tensor]) -> Model:
     dtypes = {tensor.dtype for tensor in state.values()}
     if len(dtypes) != 1 or not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise UserError("parameters are missing, not finite, or of several kinds of numbers.")
-    sizes = card.hyperparameters
+    sizes = card.architecture
     first = state.get("network.blocks.0.0.base_layer.int_weights")
     expected = (sizes.n_sensitivities, sizes.n_features, len(card.species))
     if first is None or tuple(first.shape) != expected:
@@ -121,7 +121,7 @@ class Potential:
         card = self.card.model_copy(update={"levels": cards, "members": of_members})
         members = []
         for member in self.members:
-            kept = build_model(card.hyperparameters, card.labels)
+            kept = build_model(card.architecture, card.labels)
             state = member.parameters.state_dict()
             kept.parameters.to(next(member.parameters.parameters()).dtype)
             kept.parameters.load_state_dict({k: state[k] for k in kept.parameters.state_dict()})
