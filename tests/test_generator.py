@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ase import units
 
-from hippynn_mf.data.embedded import MINI_ANI1X, MINI_COMP6
+from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6
 
 pytest.importorskip("pyscf", reason="needs the extra qm")
 pytest.importorskip("tblite", reason="needs the extra qm")
@@ -52,6 +52,7 @@ def test_plan_holds_every_conformer_once_and_a_third_before_comp6(generator):
     assert counts["full"] >= 1200
     assert counts["low"] >= 1500
     assert counts["comp6"] >= 60
+    assert counts["cc_forces"] >= 60
     kinds = [sample.kind for sample in samples]
     first = samples[: kinds.index("comp6")]
     assert {s.molecule for s in first} == set(generator.TRAINING_MOLECULES)
@@ -190,10 +191,10 @@ def test_internal_directions_leave_out_rigid_motions(sampling, positions, n_inte
 def test_output_files_can_be_continued_on_another_machine(generator, tmp_path):
     out, work = tmp_path / "out", tmp_path / "work"
     out.mkdir()
-    for path in (MINI_ANI1X, MINI_COMP6):
+    for path in (MINI_ANI1X, MINI_COMP6, MINI_CC_FORCES):
         shutil.copy(path, out)
     generator.main(out=out, work=work, assemble=True)
-    for path in (MINI_ANI1X, MINI_COMP6):
+    for path in (MINI_ANI1X, MINI_COMP6, MINI_CC_FORCES):
         with h5py.File(path) as before, h5py.File(out / path.name) as after:
             names = []
             before.visit(names.append)
