@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from hippynn.graphs import find_unique_relative
 from hippynn.graphs.nodes.indexers import PaddingIndexer
@@ -17,10 +17,6 @@ from hippynn.graphs.nodes.tags import Network
 from hippynn.graphs.nodes.targets import HEnergyNode
 from hippynn.layers.targets import HEnergy
 from torch import Tensor
-
-# How heads are connected. `independent`: one linear head per level, the paper's. `delta`: every
-# level but the lowest is the next lower one plus a linear correction, a chain by rank.
-Coupling = Literal["independent", "delta"]
 
 
 class CoupledHEnergy(HEnergy):

@@ -16,9 +16,12 @@ from pydantic import (
     model_validator,
 )
 
-from hippynn_mf.coupling import Coupling
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import get_level
+
+# How heads are connected. `independent`: one linear head per level, the paper's. `delta`: every
+# level but the lowest is the next lower one plus a linear correction, a chain by rank.
+Coupling = Literal["independent", "delta"]
 
 ENERGY_RMSE_SUM = "energy_rmse_sum"  # over the heads, in kcal/mol
 

@@ -21,8 +21,9 @@ from hippynn.graphs.nodes.physics import GradientNode
 from hippynn.graphs.nodes.targets import HEnergyNode
 
 from hippynn_mf import layers
-from hippynn_mf.coupling import CoupledHEnergyNode, Coupling
+from hippynn_mf.coupling import CoupledHEnergyNode
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.hyperparameters import Coupling
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import Level
 

@@ -160,6 +160,7 @@ def test_the_paper_preset_is_the_authors_example():
         "dist_hard_max": 6.5,
         "species": (0, 1, 6, 7, 8),
         "interaction": "fast",
+        "coupling": "independent",
         "precompute_pairs": True,
         "energy_weight": 1.0,
         "force_weight": 1.0,
