@@ -1,7 +1,6 @@
 from .data.database import load_database as load_database
 from .data.embedded import MINI_ANI1X as MINI_ANI1X
 from .data.embedded import MINI_COMP6 as MINI_COMP6
-from .ensembles import Ensemble as Ensemble
 from .errors import UserError as UserError
 from .inference import FastCalculator as FastCalculator
 from .labels import Properties as Properties

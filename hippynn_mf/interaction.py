@@ -81,7 +81,7 @@ def by_member(rows: Tensor, weights: Tensor) -> Tensor:
     """Rows (n, k) times weights (k, l).
 
     Or rows (n_members * n, k), member after member, times weights (n_members, k, l) of each; see
-    `ensembles.py`.
+    `potentials/stacking.py`.
     """
     if weights.dim() == 2:
         return rows @ weights

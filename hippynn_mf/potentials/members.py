@@ -13,21 +13,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from hippynn.layers.hiplayers.sensitivity import (
-    CosCutoff,
-    GaussianSensitivityModule,
-    InverseSensitivityModule,
-)
 from torch import Tensor, nn
 
-from hippynn_mf.ensembles import stack_modules
 from hippynn_mf.interaction import WholeSystem
 from hippynn_mf.models import Model
 from hippynn_mf.pairs import PairList, quadrupole_basis
-
-# Of a Gaussian's logarithm. Below, it is nothing beside the others; denormal numbers, which come
-# before zero, would make arithmetic many times slower.
-LEAST_LOGARITHM = {torch.float32: -60.0, torch.float64: -500.0}
+from hippynn_mf.potentials.stacking import stack_modules
 
 
 @dataclass(frozen=True)
@@ -104,10 +95,6 @@ class Stacked(nn.Module):
         self.n = len(models)
         networks = [model.heads.network.torch_module for model in models]
         self.network: Any = stack_modules(networks)
-        layers: Any = self.network.interaction_layers
-        for number, layer in enumerate(layers):
-            originals = [network.interaction_layers[number].sensitivity for network in networks]
-            layer.sensitivity = FinalSensitivities(originals)
         self.heads = nn.ModuleDict(
             {
                 name: stack_modules([model.heads[name].energy.torch_module for model in models])
@@ -142,62 +129,6 @@ def _energies_of_atoms(head: Any, features: Sequence[Tensor]) -> Tensor:
     used = features[1:] if head.first_is_interacting else features
     terms = [layer(block) for layer, block in zip(head.layers, used, strict=True)]
     return torch.stack(terms).sum(dim=0)
-
-
-class FinalSensitivities(nn.Module):
-    """The sensitivities of an interaction layer, of several members.
-
-    The same functions as hippynn's modules, in a fraction of the time: values and slopes are found
-    together, and the result can be differentiated once.
-    """
-
-    def __init__(self, members: Sequence[nn.Module]) -> None:
-        super().__init__()
-        for member in members:
-            known = (InverseSensitivityModule, GaussianSensitivityModule)
-            if not isinstance(member, known) or not isinstance(member.cutoff, CosCutoff):
-                raise TypeError(f"Expected hippynn's own sensitivities; found {member!r}.")
-        self.cutoff = float(members[0].hard_max_dist)  # type: ignore[arg-type]
-        parameters = [{name: p.detach()[0] for name, p in m.named_parameters()} for m in members]
-        # Not their inverse: the dtype may become a wider one.
-        self.register_buffer("centres", torch.stack([p["mu"] for p in parameters]).unsqueeze(1))
-        self.register_buffer("widths", torch.stack([p["sigma"] for p in parameters]).unsqueeze(1))
-
-    def forward(self, distances: Tensor) -> Tensor:
-        """Sensitivities (n_members * n_pairs, n_sensitivities) of the distances in Å."""
-        found: Tensor = _Gaussians.apply(distances, self.centres, self.widths, self.cutoff)  # type: ignore[no-untyped-call]
-        return found
-
-
-class _Gaussians(torch.autograd.Function):
-    """exp(−((1/r − 1/μ) σ)²/2) cos²(π r / 2 r_c), zero beyond r_c."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, distances: Tensor, centres: Tensor, widths: Tensor, cutoff: float
-    ) -> Tensor:
-        """Values (n_members * n_pairs, n_sensitivities), and slopes if they will be needed."""
-        r = distances.view(len(centres), -1, 1)
-        inverse = r.reciprocal()
-        inside = (r <= cutoff).to(r.dtype)
-        phase = (torch.pi / 2 / cutoff) * r
-        fade = phase.cos().square() * inside
-        scaled = (inverse - centres.reciprocal()).mul_(widths)
-        logarithms = scaled.square().mul_(-0.5).clamp_(min=LEAST_LOGARITHM[r.dtype])
-        gaussians = logarithms.exp_()
-        if ctx.needs_input_grad[0]:
-            fade_slope = (2 * phase).sin() * inside * (-torch.pi / 2 / cutoff)
-            slopes = scaled.mul_(widths).mul_(inverse.square() * fade).add_(fade_slope)
-            ctx.save_for_backward(slopes.mul_(gaussians))
-        return gaussians.mul_(fade).flatten(0, 1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Slope times gradient, summed over the sensitivities."""
-        (slopes,) = ctx.saved_tensors
-        by_pair = (slopes.flatten(0, 1) * gradient).sum(dim=1)
-        return by_pair, None, None, None
 
 
 def vector_slopes(vectors: Tensor, of_distances: Tensor, of_components: Tensor) -> Tensor:
