@@ -11,7 +11,7 @@ work in turn in one process; energies are compared first.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +37,6 @@ LABELS = {"DZ": "EF"}
 BATCH_SIZE = 64
 CASES = [
     ("base", {"preset": "paper", "sizes": [9], "threads": 1}),
-    ("threads", {"preset": "paper", "sizes": [9], "threads": 2}),
     ("sizes", {"preset": "paper", "sizes": [6, 9, 11, 12, 13, 14, 14, 15, 16, 18, 20, 20]}),
     ("network", {"preset": "quick", "sizes": [9], "threads": 1}),
 ]
@@ -108,15 +107,24 @@ def main(
             measured = measure(**case, n=n, repeats=repeats, folder=Path(folder))
         rows.append({"factor": factor, **case, **measured})
     write("predict", rows, choose_device("cpu"), out)
-    typer.echo("| network | atoms | threads | bare graph, 1/s | file to file, 1/s | fraction |")
-    typer.echo("|---|---|---|---|---|---|")
+    typer.echo(table(rows))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| network | atoms | threads | bare graph, 1/s | file to file, 1/s | fraction |",
+        "|---|---|---|---|---|---|",
+    ]
     for each in rows:
-        sizes = f"{min(each['sizes'])} to {max(each['sizes'])}".replace("9 to 9", "9")
-        typer.echo(
+        least, most = min(each["sizes"]), max(each["sizes"])
+        sizes = str(least) if least == most else f"{least} to {most}"
+        lines.append(
             f"| {each['preset']} | {sizes} | {each['threads']} "
             f"| {each['bare_structures_per_s']:.0f} "
             f"| {each['file_structures_per_s']:.0f} | {each['fraction']:.2f} |"
         )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

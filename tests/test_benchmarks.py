@@ -233,6 +233,7 @@ def test_an_extracted_level_is_timed_beside_a_model_of_that_level(ensemble):
 def test_the_committed_costs_are_as_the_readme_says():
     """An extracted level costs what its own model does; the README's table is of these rows."""
     from benchmark_ensemble import summary
+    from benchmark_predict import table
 
     def rows_of(name):
         return json.loads((SCRIPTS / "benchmarks" / f"{name}.json").read_text())["rows"]
@@ -242,6 +243,7 @@ def test_the_committed_costs_are_as_the_readme_says():
     assert all(row["ratio"] <= 1.02 for row in extract)
     assert f"at most {max(row['ratio'] for row in extract):.3f} of its time" in readme
     assert summary(ensemble) in readme
+    assert table(rows_of("predict")) in readme
 
 
 def test_results_are_written_with_the_machine(tmp_path, case):
