@@ -117,6 +117,16 @@ def test_an_ensemble_keeps_the_members_of_its_runs(tmp_path):
     assert together[0] != together[1]
 
 
+def test_a_member_alone_is_a_whole_model(tmp_path):
+    """Members may differ in their atomic energies, as these random ones do."""
+    path = tmp_path / "model.safetensors"
+    potential = random_potential({"DZ": "EF", "CC": "E"}, n_members=2)
+    potential.member(1).save(path)
+    alone, atoms = Potential.load(path), [molecule("H2O")]
+    expected = surfaces(potential, atoms).energies["ccsd(t)_cbs"][1]
+    np.testing.assert_allclose(surfaces(alone, atoms).energies["ccsd(t)_cbs"][0], expected)
+
+
 def test_the_card_says_what_the_run_was(tmp_path):
     folder = trained_run(tmp_path)
     settings = folder.read_settings()

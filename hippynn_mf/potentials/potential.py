@@ -53,6 +53,13 @@ def _restore(card: Card, state: Mapping[str, Tensor]) -> Model:
     return member
 
 
+def atomic_energies(member: Model, level_id: str) -> dict[int, float]:
+    """E0 of a level's head in kcal/mol, by atomic number."""
+    # One-hot species are the first block, without the padding: hippynn's encoder leaves it out.
+    weights = member.heads[level_id].energy.torch_module.layers[0].weight.detach()[0].tolist()
+    return dict(zip([z for z in member.species_set if z], weights, strict=True))
+
+
 def _refuse_other_atoms(card: Card, state: Mapping[str, Tensor]) -> None:
     """Raise UserError unless the card's atomic energies are those of the first member."""
     for level in card.levels:
@@ -135,5 +142,12 @@ class Potential:
             message = unknown_name_message("seed of this model", str(seed), map(str, seeds))
             raise UserError(message)
         number = seeds.index(seed)
-        card = self.card.model_copy(update={"members": (self.card.members[number],)})
-        return Potential(card, (self.members[number],))
+        member = self.members[number]
+        levels = tuple(
+            level.model_copy(
+                update={"atomic_energies_kcal_per_mol": atomic_energies(member, level.id)}
+            )
+            for level in self.card.levels
+        )
+        of_member = {"members": (self.card.members[number],), "levels": levels}
+        return Potential(self.card.model_copy(update=of_member), (member,))
