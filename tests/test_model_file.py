@@ -305,7 +305,7 @@ CONSTANTS = ("constants", "network.blocks.0.0.base_layer._extra_state")
         (lambda card, tensors: tensors.pop("0.heads.wb97x_dz.layers.1.bias"), "do not fit"),
         (lambda card, tensors: tensors.clear(), "parameters are missing"),
         (of_card("hyperparameters", "n_features", value=10**9), "where (5, 1000000000, 4)"),
-        (of_card("hyperparameters", "n_atom_layers", value=2), "do not fit"),
+        (of_card("hyperparameters", "n_atom_layers", value=10**9), "4 layers, not 2000000002"),
         (of_card(*CONSTANTS, value={}), "constants do not fit"),
         (of_card(*CONSTANTS, value={"cusp_reg": -1.0}), "constants do not fit"),
         (of_card(*SELF, value={"-1": 0.0}), "card is not valid"),

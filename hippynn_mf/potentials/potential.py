@@ -37,6 +37,10 @@ def _restore(card: Card, state: Mapping[str, Tensor]) -> Model:
     if first is None or tuple(first.shape) != expected:
         found = None if first is None else tuple(first.shape)
         raise UserError(f"parameters do not fit the model: {found} where {expected} was expected.")
+    layers = {tuple(name.split(".")[2:4]) for name in state if name.startswith("network.blocks.")}
+    n_layers = sizes.n_interaction_layers * (sizes.n_atom_layers + 1)
+    if len(layers) != n_layers:
+        raise UserError(f"parameters do not fit the model: {len(layers)} layers, not {n_layers}.")
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and forgotten
         member = build_model(sizes, card.labels)
     member.parameters.to(dtype=dtypes.pop())  # not torch's default
