@@ -28,9 +28,7 @@ from hippynn_mf.options import (
     EngineChoice,
     MetricChoice,
     MoreFiles,
-    OnlySeedsOption,
     OutOption,
-    PartialOption,
     PresetOption,
     RowsOption,
     SetOption,
@@ -44,9 +42,14 @@ from hippynn_mf.options import (
     split_files,
 )
 from hippynn_mf.plan import format_plan, plan_runs
-from hippynn_mf.report.documents import write_documents
-from hippynn_mf.report.figures import FIGURES, write_complete_figures
-from hippynn_mf.report.results import read_results
+from hippynn_mf.report_commands import (
+    figures,
+    graph,
+    print_figures,
+    print_tables,
+    refuse_if,
+    tables,
+)
 from hippynn_mf.runs import RunFolder, RunSettings
 from hippynn_mf.settings import ENERGY_CUT_KCAL_PER_MOL, build_settings
 from hippynn_mf.status import format_status, plain_status, read_status
@@ -58,8 +61,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
-for model_command in (export, card, predict, torsion, extract, mliap):
-    app.command()(model_command)
+for command in (tables, figures, graph, export, card, predict, torsion, extract, mliap):
+    app.command()(command)
 
 
 @contextmanager
@@ -143,12 +146,12 @@ def campaign(
         numbers = parse_seeds(seeds)
         try:
             problems += [
-                _print_tables(out, MetricChoice.rmse, experiments=chosen, seeds=numbers),
-                _print_figures(out, experiments=chosen, seeds=numbers),
+                print_tables(out, MetricChoice.rmse, experiments=chosen, seeds=numbers),
+                print_figures(out, experiments=chosen, seeds=numbers),
             ]
         except UserError as error:  # must not hide which runs failed
             problems.append(str(error))
-    _refuse(" ".join(filter(None, problems)))
+    refuse_if(" ".join(filter(None, problems)))
 
 
 def _print_plan(
@@ -247,62 +250,6 @@ def evaluate(
 
 
 @app.command()
-def tables(
-    directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
-    metric: Annotated[MetricChoice, typer.Option(help="rmse or mae.")] = MetricChoice.rmse,
-    seeds: OnlySeedsOption = None,
-    partial: PartialOption = False,
-) -> None:
-    """Write the paper's tables 2 to 4 and what is said about them, and print them.
-
-    A table that lacks runs is refused.
-
-    Example: hippynn-mf tables results --metric mae
-    """
-    only = None if seeds is None else parse_seeds(seeds)
-    _refuse(_print_tables(directory, metric, seeds=only, partial=partial))
-
-
-@app.command()
-def figures(
-    directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
-    only: Annotated[
-        str | None,
-        typer.Option(help=f"Of {', '.join(FIGURES)}, comma-separated. (default: all)"),
-    ] = None,
-    seeds: OnlySeedsOption = None,
-    partial: PartialOption = False,
-) -> None:
-    """Draw the paper's figure 3, parity plots, error against spread of seeds, and learning curves.
-
-    A figure 3 that lacks runs is refused.
-
-    Example: hippynn-mf figures results --only parity,spread
-    """
-    kinds = None if only is None else [name.strip() for name in only.split(",")]
-    numbers = None if seeds is None else parse_seeds(seeds)
-    _refuse(_print_figures(directory, only=kinds, seeds=numbers, partial=partial))
-
-
-@app.command()
-def graph(
-    name: Annotated[str, typer.Argument(help="Experiment, as MF-DZ/EF-CC/E, or a run folder.")],
-    out: Annotated[Path, typer.Option(help="Image to write, as PNG.", dir_okay=False)],
-    preset: Annotated[
-        str | None, typer.Option(help="Of an experiment: quick or paper. (default: quick)")
-    ] = None,
-    set_: SetOption = None,
-) -> None:
-    """Draw the graph of a model: its trunk, and a head for each level.
-
-    Example: hippynn-mf graph MF-DZ/EF-CC/E --preset paper --out graph.png
-    """
-    from hippynn_mf.report.model_graph import write_model_graph
-
-    typer.echo(write_model_graph(name, out, preset=preset, overrides=parse_overrides(set_)))
-
-
-@app.command()
 def experiments(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -319,56 +266,6 @@ def experiments(
     else:
         for row in rows:
             typer.echo(f"{row['name']:<22}{row['script']}")
-
-
-def _print_tables(
-    out: Path,
-    metric: MetricChoice,
-    *,
-    experiments: list[Experiment] | None = None,
-    seeds: list[int] | None = None,
-    partial: bool = False,
-) -> str | None:
-    """Write the complete tables and print them; why others were not written, or None."""
-    written = write_documents(
-        out,
-        read_results(out),
-        metric=metric.value,
-        experiments=experiments,
-        seeds=seeds,
-        partial=partial,
-    )
-    for path in written.paths:
-        typer.echo(path.read_text(encoding="utf-8"))
-    return written.refusal
-
-
-def _print_figures(
-    out: Path,
-    *,
-    only: list[str] | None = None,
-    experiments: list[Experiment] | None = None,
-    seeds: list[int] | None = None,
-    partial: bool = False,
-) -> str | None:
-    """Draw the figures and say where; why figure 3 was not drawn, or None."""
-    written = write_complete_figures(
-        out,
-        read_results(out),
-        only=only,
-        experiments=experiments,
-        seeds=seeds,
-        partial=partial,
-    )
-    names = ", ".join(path.name for path in written.paths[:3]) or "none"
-    more = ", …" if len(written.paths) > 3 else ""
-    typer.echo(f"{len(written.paths)} figures in {out / 'figures'}: {names}{more}")
-    return written.refusal
-
-
-def _refuse(refusal: str | None) -> None:
-    if refusal:
-        raise UserError(refusal)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated
 
 from pydantic import Field
@@ -28,27 +29,12 @@ class LevelRecord(Strict):
     @classmethod
     def of(cls, level: Level) -> LevelRecord:
         """The record of a level."""
-        return LevelRecord(
-            id=level.id,
-            label=level.label,
-            method=level.method,
-            basis=level.basis,
-            rank=level.rank,
-            energy_keys=level.energy_keys,
-            force_key=level.force_key,
-            self_energies_hartree=dict(level.self_energies),
-        )
+        values = {field.name: getattr(level, field.name) for field in fields(level)}
+        self_energies = dict(values.pop("self_energies"))
+        return LevelRecord(**values, self_energies_hartree=self_energies)
 
     @property
     def level(self) -> Level:
         """The level itself; it need not be registered."""
-        return Level(
-            id=self.id,
-            label=self.label,
-            method=self.method,
-            basis=self.basis,
-            rank=self.rank,
-            energy_keys=self.energy_keys,
-            force_key=self.force_key,
-            self_energies=self.self_energies_hartree,
-        )
+        values = {name: getattr(self, name) for name in LevelRecord.model_fields}
+        return Level(self_energies=values.pop("self_energies_hartree"), **values)

@@ -25,6 +25,9 @@ from hippynn_mf.potentials.calculator import MultiFidelityCalculator
 from hippynn_mf.potentials.potential import Potential
 
 MINIMA = Path(embedded.__file__).with_name("minima.json")
+# Below 0.005 Å symmetric molecules show the network's norms, which are rounded at zero: their
+# curvature there is not that of the surface around.
+ASE_STEP = 0.01  # Å
 N_RIGID = 6  # translations and rotations of a molecule that is not linear
 HEADER = "| molecule | level | error of distances | wavenumbers (1/cm), model | quantum chemistry |"
 
@@ -34,7 +37,7 @@ def read_references() -> list[dict[str, Any]]:
     return json.loads(MINIMA.read_text(encoding="utf-8"))["references"]
 
 
-def compare(model: Potential, reference: dict[str, Any]) -> dict[str, Any]:
+def compare(model: Potential, reference: dict[str, Any], step: float = ASE_STEP) -> dict[str, Any]:
     """Optimise with the model and find its wavenumbers (1/cm); errors of distances in Å."""
     expected = Atoms(reference["atomic_numbers"], reference["positions_angstrom"])
     atoms = molecule(reference["molecule"])
@@ -43,9 +46,7 @@ def compare(model: Potential, reference: dict[str, Any]) -> dict[str, Any]:
     if not BFGS(atoms, logfile=None).run(fmax=1e-5, steps=300):
         raise RuntimeError(f"No minimum of {reference['molecule']} at {reference['level']}")
     with tempfile.TemporaryDirectory() as folder:
-        # ASE's step. Below 0.005 Å symmetric molecules show the network's norms, which are rounded
-        # at zero: their curvature there is not that of the surface around.
-        vibrations = Vibrations(atoms, name=f"{folder}/vibrations", delta=0.01)
+        vibrations = Vibrations(atoms, name=f"{folder}/vibrations", delta=step)
         vibrations.run()
         frequencies = vibrations.get_frequencies()
     return {
@@ -61,11 +62,11 @@ def _distances(atoms: Atoms) -> np.ndarray:
     return np.sort(atoms.get_all_distances()[np.triu_indices(len(atoms), 1)])
 
 
-def table(model: Potential) -> str:
+def table(model: Potential, step: float = ASE_STEP) -> str:
     """The comparison as Markdown."""
     lines = [HEADER, "|---|---|---|---|---|"]
     for reference in read_references():
-        found = compare(model, reference)
+        found = compare(model, reference, step)
         numbers = [", ".join(f"{v:.0f}" for v in found[name]) for name in ("model", "reference")]
         label = model.level(reference["level"]).label
         lines.append(
@@ -77,9 +78,10 @@ def table(model: Potential) -> str:
 
 def main(
     model: Annotated[str, typer.Option(help="Model file or name.")] = "mini-ani1x",
+    step: Annotated[float, typer.Option(help="Of the differences of forces, in Å.")] = ASE_STEP,
 ) -> None:
     """Print the table."""
-    typer.echo(table(Potential.load(model)))
+    typer.echo(table(Potential.load(model), step))
 
 
 if __name__ == "__main__":

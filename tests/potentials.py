@@ -30,8 +30,7 @@ def random_potential(labels: Mapping[str, str], n_members: int = 1, **changes: A
     _, constants = split_constants(members[0].parameters.state_dict())
     card = Card(
         levels=tuple(
-            level_card(head, members[0].species_set, ["energy"])
-            for head in members[0].heads.values()
+            level_card(members[0], level, ["energy"]) for level in members[0].heads.levels
         ),
         hyperparameters=Hyperparameters(**(SMALL | changes)),
         constants=constants,

@@ -160,14 +160,17 @@ def test_levels_need_not_be_registered(tmp_path, monkeypatch):
 
 def test_loading_runs_no_code(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
-    random_potential({"DZ": "EF"}).save(path)
+    potential = random_potential({"DZ": "EF"})
+    potential.save(path)
 
     def refuse(*arguments, **keywords):
         raise AssertionError("a model file was unpickled")
 
     for module, name in ((torch, "load"), (pickle, "load"), (pickle, "loads")):
         monkeypatch.setattr(module, name, refuse)
-    Potential.load(path)
+    loaded = Potential.load(path)
+    for name, parameter in loaded.members[0].parameters.named_parameters():
+        assert torch.equal(parameter, potential.members[0].parameters.get_parameter(name))
 
 
 class Payload:

@@ -4,6 +4,7 @@ import torch
 from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
 from made_runs import exit_code, make_run
 from matplotlib.patches import FancyBboxPatch
+from tiny import tiny_model
 
 import hippynn_mf
 from hippynn_mf.errors import UserError
@@ -157,3 +158,9 @@ def test_a_run_folder_has_hyperparameters_of_its_own(tmp_path, capsys):
     options = ["--out", tmp_path / "x.png", "--preset", "paper"]
     assert exit_code("graph", folder.path, *options) == 2
     assert "leave --preset and --set out" in capsys.readouterr().err
+
+
+def test_coupled_heads_are_not_drawn_as_independent_ones():
+    model = tiny_model({"DZ": "EF", "CC": "E"}, coupling="delta")
+    with pytest.raises(UserError, match="Coupled heads cannot be drawn yet"):
+        draw_model_graph(model.heads, {"DZ": "EF", "CC": "E"})

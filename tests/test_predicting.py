@@ -154,6 +154,10 @@ def test_a_part_of_a_file_is_predicted(tmp_path, model_file):
 
 def test_text_that_extended_xyz_cannot_hold_is_refused(tmp_path, model_file, capsys):
     atoms = molecule("H2O")
+    atoms.info["note"] = 'a "quoted" word'
+    (found,) = predict(Potential.load(model_file), [atoms], ["CC"])
+    write(tmp_path / "quoted.extxyz", found)
+    assert read(tmp_path / "quoted.extxyz").info["note"] == 'a "quoted" word'
     atoms.info["note"] = "two\nlines"
     write(tmp_path / "in.traj", atoms)
     out = tmp_path / "out.extxyz"

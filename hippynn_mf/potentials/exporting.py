@@ -14,10 +14,10 @@ from hippynn_mf.coupling import fold
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels, Properties, parse_labels
 from hippynn_mf.level_records import LevelRecord
+from hippynn_mf.levels import Level
 from hippynn_mf.models import Model, build_model
-from hippynn_mf.nodes import Head
 from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, Training
-from hippynn_mf.potentials.potential import Potential, split_constants
+from hippynn_mf.potentials.potential import Potential, atomic_energies, split_constants
 from hippynn_mf.running import load_best
 from hippynn_mf.runs import RunFolder, RunSettings, read_json
 
@@ -50,8 +50,7 @@ def export_runs(paths: Sequence[Path]) -> Potential:
     trained = facts[0].trained_labels
     card = Card(
         levels=tuple(
-            level_card(head, members[0].species_set, trained[head.level.id])
-            for head in members[0].heads.values()
+            level_card(members[0], level, trained[level.id]) for level in members[0].heads.levels
         ),
         hyperparameters=first.hyperparameters,
         constants=constants,
@@ -133,14 +132,10 @@ def _refuse_infinite(model: Model, folder: RunFolder) -> None:
             raise UserError(f"{folder.path}: {name} is not finite; the training diverged.")
 
 
-def level_card(head: Head, species: Sequence[int], trained: Any) -> LevelCard:
-    """Card of a head; `species` are those of the network, with 0, the padding."""
-    level = head.level
-    # One-hot species are the first block, without the padding: hippynn's encoder leaves it out.
-    atomic = head.energy.torch_module.layers[0].weight.detach()[0].tolist()
-    elements = [number for number in species if number]
+def level_card(model: Model, level: Level, trained: Any) -> LevelCard:
+    """Card of a level of a model, and the labels that it was trained on."""
     return LevelCard(
         **LevelRecord.of(level).model_dump(),
-        atomic_energies_kcal_per_mol=dict(zip(elements, atomic, strict=True)),
+        atomic_energies_kcal_per_mol=atomic_energies(model, level),
         trained=tuple(trained),
     )

@@ -41,9 +41,7 @@ def _restore(card: Card, state: Mapping[str, Tensor]) -> Model:
     n_layers = sizes.n_interaction_layers * (sizes.n_atom_layers + 1)
     if len(layers) != n_layers:
         raise UserError(f"parameters do not fit the model: {len(layers)} layers, not {n_layers}.")
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and forgotten
-        member = build_model(sizes, card.labels)
-    member.parameters.to(dtype=dtypes.pop())  # not torch's default
+    member = _empty_member(card, dtypes.pop())
     _, constants = split_constants(member.parameters.state_dict())
     of_file = {name: list(values) for name, values in card.constants.items()}
     if of_file != {name: list(values) for name, values in constants.items()} or any(
@@ -57,19 +55,25 @@ def _restore(card: Card, state: Mapping[str, Tensor]) -> Model:
     return member
 
 
-def atomic_energies(member: Model, level_id: str) -> dict[int, float]:
+def _empty_member(card: Card, dtype: torch.dtype) -> Model:
+    """A member to load parameters into; torch's random numbers go on as if it were not made."""
+    with torch.random.fork_rng(devices=[]):
+        member = build_model(card.architecture, card.labels)
+    member.parameters.to(dtype=dtype)  # not torch's default
+    return member
+
+
+def atomic_energies(member: Model, level: Level) -> dict[int, float]:
     """E0 of a level's head in kcal/mol, by atomic number."""
     # One-hot species are the first block, without the padding: hippynn's encoder leaves it out.
-    weights = member.heads[level_id].energy.torch_module.layers[0].weight.detach()[0].tolist()
+    weights = member.heads[level].energy.torch_module.layers[0].weight.detach()[0].tolist()
     return dict(zip([z for z in member.species_set if z], weights, strict=True))
 
 
-def _refuse_other_atoms(card: Card, state: Mapping[str, Tensor]) -> None:
+def _refuse_other_atoms(card: Card, member: Model) -> None:
     """Raise UserError unless the card's atomic energies are those of the first member."""
     for level in card.levels:
-        head = state[f"heads.{level.id}.layers.0.weight"]
-        stated = torch.tensor(list(level.atomic_energies_kcal_per_mol.values()), dtype=head.dtype)
-        if head.numel() != len(stated) or not torch.allclose(head.flatten(), stated):
+        if level.atomic_energies_kcal_per_mol != atomic_energies(member, level.level):
             raise UserError(f"the atomic energies of {level.id} are not those of its head.")
 
 
@@ -93,7 +97,7 @@ class Potential:
         card, states = read_model_file(model)
         with errors_about(model):
             members = tuple(_restore(card, state) for state in states)
-            _refuse_other_atoms(card, states[0])
+            _refuse_other_atoms(card, members[0])
         return cls(card, members)
 
     def save(self, path: Path) -> None:
@@ -132,9 +136,8 @@ class Potential:
         card = self.card.model_copy(update={"levels": cards, "members": of_members})
         members = []
         for member in self.members:
-            kept = build_model(card.architecture, card.labels)
+            kept = _empty_member(card, next(member.parameters.parameters()).dtype)
             state = member.parameters.state_dict()
-            kept.parameters.to(next(member.parameters.parameters()).dtype)
             kept.parameters.load_state_dict({k: state[k] for k in kept.parameters.state_dict()})
             members.append(kept)
         return Potential(card, tuple(members))
@@ -149,7 +152,7 @@ class Potential:
         member = self.members[number]
         levels = tuple(
             level.model_copy(
-                update={"atomic_energies_kcal_per_mol": atomic_energies(member, level.id)}
+                update={"atomic_energies_kcal_per_mol": atomic_energies(member, level.level)}
             )
             for level in self.card.levels
         )

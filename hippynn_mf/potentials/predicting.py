@@ -172,10 +172,10 @@ def read_structures(path: Path) -> Iterator[Atoms]:
     try:
         for atoms in iread(path if exact else str(path), do_not_split_by_at_sign=exact):
             for key, value in atoms.info.items():
-                if isinstance(value, str) and ("\n" in value or '"' in value):
+                if isinstance(value, str) and "\n" in value:
                     raise UserError(
-                        f"{key}={value!r} has a line break or a quotation mark, which extended XYZ "
-                        "cannot hold. Remove it."
+                        f"{key}={value!r} has a line break, which extended XYZ cannot hold. "
+                        "Remove it."
                     )
             yield atoms
     except UserError:

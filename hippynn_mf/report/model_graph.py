@@ -45,12 +45,15 @@ def draw_model_graph(heads: Heads, labels: Mapping[str, str] | Labels) -> Figure
 
     Labels that are trained on have solid boxes; forces that are only predicted have dashed ones.
     Args are the heads of `build_heads`, or `model.heads`, and level → `"E"` or `"EF"`. Raises
-    UserError if these are not the levels of the heads, or for a trunk that is no HIP-NN.
+    UserError if these are not the levels of the heads, for coupled heads, or for a trunk that is no
+    HIP-NN.
     """
     resolved = parse_labels(labels)
     if list(resolved) != heads.levels:
         found, expected = ([level.id for level in levels] for levels in (resolved, heads.levels))
         raise UserError(f"The labels are of {found}, the heads of {expected}; name all of these.")
+    if any(head.base is not None for head in heads.values()):
+        raise UserError("Coupled heads cannot be drawn yet; the picture shows independent ones.")
     network = heads.network.torch_module
     if not isinstance(network, hipnn.Hipnn):
         raise UserError(
