@@ -26,6 +26,7 @@ from hippynn_mf.options import (
     DataOption,
     DeviceOption,
     EngineChoice,
+    FractionOption,
     MetricChoice,
     MoreFiles,
     OutOption,
@@ -37,6 +38,7 @@ from hippynn_mf.options import (
     make_engine,
     parse_data,
     parse_experiments,
+    parse_fractions,
     parse_overrides,
     parse_seeds,
     split_files,
@@ -103,6 +105,7 @@ def campaign(
     ] = None,
     rows: RowsOption = "common",
     split_seed: SplitSeedOption = 0,
+    label_fraction: FractionOption = None,
     device: DeviceOption = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and what it costs here.")
@@ -127,6 +130,7 @@ def campaign(
         overrides=parse_overrides(set_),
         rows=rows,
         split_seed=split_seed,
+        label_fractions=parse_fractions(label_fraction),
         device=device,
     )
     chosen_engine = make_engine(engine, site, workers, device)
@@ -195,6 +199,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Changes weights and batch order.", min=0)] = 0,
     rows: RowsOption = "common",
     split_seed: SplitSeedOption = 0,
+    label_fraction: FractionOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Train and evaluate experiments, one after another, with one seed.
@@ -213,6 +218,7 @@ def train(
         overrides=parse_overrides(set_),
         rows=rows,
         split_seed=split_seed,
+        label_fractions=parse_fractions(label_fraction),
         device=device,
     )
     from hippynn_mf.training import choose_device

@@ -80,6 +80,14 @@ OnlySeedsOption = Annotated[
 PartialOption = Annotated[
     bool, typer.Option("--partial", help="Write what is there, and name what is missing.")
 ]
+FractionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label-fraction",
+        metavar="LEVEL=FRACTION",
+        help="Train and validate on a fraction of a level's labels, as CC=0.3; repeatable.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
@@ -95,6 +103,23 @@ def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
         except ValueError:
             overrides[name] = text
     return overrides
+
+
+def parse_fractions(pairs: list[str] | None) -> dict[str, float]:
+    """Fractions of labels from LEVEL=FRACTION."""
+    fractions: dict[str, float] = {}
+    for pair in pairs or []:
+        name, _, text = pair.rpartition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not name or value != value:
+            raise UserError(f"--label-fraction expects LEVEL=FRACTION, as CC=0.3; found {pair!r}.")
+        if name in fractions:
+            raise UserError(f"--label-fraction names {name} twice.")
+        fractions[name] = value
+    return fractions
 
 
 def split_files(texts: Sequence[object]) -> tuple[list[str], list[str]]:

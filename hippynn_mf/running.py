@@ -23,6 +23,7 @@ from hippynn_mf.evaluation import evaluate_model, load_comp6, reference_labels
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import Labels, join_labels, plain_labels
 from hippynn_mf.level_records import LevelRecord
+from hippynn_mf.levels import get_level
 from hippynn_mf.losses import stopping_metric_name
 from hippynn_mf.models import Model, build_model
 from hippynn_mf.recording import EpochRecord, logged_to
@@ -147,6 +148,7 @@ def _load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structure
         common_levels=settings.experiment.common_levels,
         rows=settings.rows,
         split_seed=settings.split_seed,
+        label_fractions={get_level(k): v for k, v in settings.label_fractions.items()},
     )
 
 

@@ -95,6 +95,8 @@ class RunSettings(BaseModel):
     data: DataSource
     comp6: Comp6Source | None
     device: str
+    # Level id → fraction of its training and validation labels that is kept, see `keep_labels`.
+    label_fractions: dict[str, float] = {}
 
     @property
     def key(self) -> RunKey:

@@ -9,11 +9,13 @@ from typing import Any, get_args
 from hippynn_mf.data.ani1x import Rows
 from hippynn_mf.data.comp6 import PUBLIC_KEYS, read_key_map
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_COMP6, MINI_COMP6_KEYS
+from hippynn_mf.data.fractions import resolve_fractions
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.data.sources import DataPath, absolute_paths
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment
 from hippynn_mf.hyperparameters import get_hyperparameters
+from hippynn_mf.labels import join_labels
 from hippynn_mf.runs import Comp6Source, DataSource, RunSettings
 
 ENERGY_CUT_KCAL_PER_MOL = 100.0  # the paper's, above a molecule's minimum
@@ -31,6 +33,7 @@ def build_settings(
     overrides: Mapping[str, Any] | None = None,
     rows: str = "common",
     split_seed: int = 0,
+    label_fractions: Mapping[str, float] | None = None,
     device: str = "auto",
 ) -> list[RunSettings]:
     """Settings of every experiment with every seed, seeds outermost.
@@ -45,6 +48,7 @@ def build_settings(
         energy_cut_kcal_per_mol: COMP6 conformers above their minimum that count.
         preset, overrides: hyperparameters.
         rows, split_seed, device: as the command line's.
+        label_fractions: level → fraction of its labels to train and validate on.
 
     Raises:
         UserError: for anything unknown, missing or asked for twice.
@@ -60,6 +64,8 @@ def build_settings(
             raise UserError(f"Asked for twice: {what} {', '.join(repeated)}.")
     if data is None and comp6 is None:
         comp6, comp6_keys = MINI_COMP6, MINI_COMP6_KEYS
+    labels = join_labels(*(experiment.resolved_labels for experiment in experiments))
+    fractions = resolve_fractions(label_fractions or {}, labels)
     hyperparameters = get_hyperparameters(preset, overrides)
     data = absolute_paths(MINI_ANI1X if data is None else data)
     data_source = DataSource(path=data, sha256=file_hash(data))
@@ -82,6 +88,7 @@ def build_settings(
             common_levels=[level.id for level in experiment.common_levels],
             seed=seed,
             split_seed=split_seed,
+            label_fractions={level.id: fraction for level, fraction in fractions.items()},
             rows=rows,
             preset=preset,
             hyperparameters=hyperparameters,

@@ -12,6 +12,7 @@ import numpy as np
 from hippynn_mf.data.ani1x import FileIndex, Rows, index_ani1x, labels_in_file
 from hippynn_mf.data.atoms import read_parts
 from hippynn_mf.data.extxyz_keys import energy_key, forces_key
+from hippynn_mf.data.fractions import keep_labels
 from hippynn_mf.data.signs import require_force_sign, sample_groups
 from hippynn_mf.data.sources import DataPath, as_data_path, is_extxyz, open_data, shown_path
 from hippynn_mf.data.splits import split_rows
@@ -30,11 +31,12 @@ def load_splits(
     common_levels: Collection[Level],
     rows: Rows,
     split_seed: int,
+    label_fractions: Mapping[Level, float] | None = None,
 ) -> Mapping[str, Structures]:
     """Read a file in the ANI-1x layout, or extended XYZ, and split it.
 
     The test structures keep the labels of every level in the file, as references; the others keep
-    those of the experiment.
+    those of the experiment, or of a level in `label_fractions` this fraction, see `keep_labels`.
 
     Raises UserError for wrong input, an empty split, a level without any label in training or
     validation, or forces whose sign is proved wrong.
@@ -79,6 +81,11 @@ def load_splits(
             outcome = require_force_sign(part, level, str(path))
             if outcome.verdict == "undecided":
                 log.warning("%s: energies do not prove the sign of %s forces", path, level.id)
+    fractions = {
+        level: value for level, value in (label_fractions or {}).items() if level in labels
+    }
+    for split in ("train", "valid"):
+        parts[split] = keep_labels(parts[split], labels, fractions, split_seed)
     return parts
 
 
