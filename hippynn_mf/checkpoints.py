@@ -113,10 +113,11 @@ class Checkpoints:
             training.tracker.register_metrics(metrics, when=record["epoch"])
             training.tracker.epoch_times.append(record["wall_s"])
 
-    def write_best(self) -> None:
-        """Write `model.pt`, the parameters of the best epoch."""
-        with replace_when_complete(self.folder.file("model.pt")) as partial:
-            partial.write_bytes(_saved(self.best))
+    @staticmethod
+    def write_model(folder: RunFolder, parameters: State) -> None:
+        """Write `model.pt`, complete or not at all."""
+        with replace_when_complete(folder.file("model.pt")) as partial:
+            partial.write_bytes(_saved(parameters))
 
     def remove(self) -> None:
         """Remove the checkpoints of a run that is finished."""

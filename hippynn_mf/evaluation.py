@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def evaluate_model(
     predictions |= {"heldout.rows": test.rows, "heldout.species": test.species}
     metrics["comp6"] = None
     if settings.comp6 is not None:
-        structures = load_comp6(settings.comp6, model)
+        structures = load_comp6(settings.comp6, model.species_set)
         predicted = predict(
             model, structures.species, structures.positions, batch_size=batch_size, device=device
         )
@@ -59,15 +60,30 @@ def evaluate_model(
     return metrics, predictions
 
 
-def load_comp6(source: Comp6Source, model: Model) -> Structures:
+def model_of(settings: RunSettings, labels: Labels | None = None) -> Model:
+    """A model with a head for every level of a run, and fresh weights.
+
+    Args:
+        settings: of the run.
+        labels: the levels with the labels to predict; None for those of the experiment.
+    """
+    experiment = settings.experiment
+    return build_model(
+        settings.hyperparameters,
+        experiment.resolved_labels if labels is None else labels,
+        has_second_network=experiment.strategy.has_second_network,
+    )
+
+
+def load_comp6(source: Comp6Source, species: Sequence[int]) -> Structures:
     """Read the COMP6 structures of a run, and refuse what their evaluation would refuse.
 
-    Raises UserError for a file that cannot be read, elements that the model or a level does not
+    Raises UserError for a file that cannot be read, elements that `species` or a level does not
     know, or forces whose sign is proved wrong.
     """
     structures = read_comp6(source.path, source.keys)
     with errors_about(source.path):
-        refuse_unknown_species(structures.species, model.species_set)
+        refuse_unknown_species(structures.species, species)
         reference_labels(structures)
     for name in structures.forces.keys() & structures.energies:
         require_force_sign(structures, get_level(name), str(source.path))
@@ -114,7 +130,6 @@ def reference_labels(structures: Structures) -> dict[str, np.ndarray]:
 
 def _with_all_forces(model: Model, settings: RunSettings) -> Model:
     """The same parameters in a graph that has forces for every head."""
-    labels: Labels = with_all_forces(settings.experiment.resolved_labels)
-    full = build_model(settings.hyperparameters, labels)
+    full = model_of(settings, with_all_forces(settings.experiment.resolved_labels))
     full.parameters.load_state_dict(model.parameters.state_dict())
     return full

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import PAPER_LEVELS, Level
+from hippynn_mf.strategies import Phase, Strategy, get_strategy
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Experiment:
     Attributes:
         row: position in Table 1, or any order of the user's.
         labels: level → `"E"` or `"EF"`.
+        prefix: how the levels are learned, see `strategies.py`; by default `SF` for one level and
+            `MF` for several.
         published: the paper's result, where a table of its main text has one.
         common_levels: with `rows="common"`, structures must have the energies of all of these.
     """
@@ -40,6 +43,7 @@ class Experiment:
     labels: Mapping[str, str]
     published: Published | None = None
     common_levels: tuple[Level, ...] = PAPER_LEVELS
+    prefix: str | None = None
 
     @property
     def resolved_labels(self) -> Labels:
@@ -47,10 +51,23 @@ class Experiment:
         return parse_labels(self.labels)
 
     @property
+    def strategy(self) -> Strategy:
+        """How the levels are learned; a UserError if it does not learn so many."""
+        labels = self.resolved_labels
+        strategy = get_strategy(self.prefix or ("SF" if len(labels) == 1 else "MF"))
+        strategy.require_levels(labels)
+        return strategy
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """The trainings of a run, one after another."""
+        return self.strategy.phases(self.resolved_labels)
+
+    @property
     def name(self) -> str:
         """The paper's name, as `MF-DZ/EF-CC/E`."""
         parts = [f"{level.label}/{value}" for level, value in self.resolved_labels.items()]
-        return "-".join(["SF" if len(parts) == 1 else "MF", *parts])
+        return "-".join([self.strategy.prefix, *parts])
 
     @property
     def slug(self) -> str:
@@ -59,29 +76,42 @@ class Experiment:
 
     @property
     def script(self) -> str:
-        """The script of a row of Table 1, relative to the top of the repository."""
-        return f"experiments/{self.slug}.py"
+        """The script of an experiment of this package, relative to the top of the repository."""
+        folder = "experiments" if self.strategy.prefix in ("SF", "MF") else "experiments/strategies"
+        return f"{folder}/{self.slug}.py"
 
     @property
     def relative_cost(self) -> float:
-        """Measured cost of a training step, relative to one level with forces."""
-        n_forces = sum(properties.forces for properties in self.resolved_labels.values())
-        return 0.5 + 0.47 * n_forces + 0.05 * len(self.labels)
+        """Measured cost of training on a structure, relative to one level with forces."""
+        return sum(
+            0.5 + 0.47 * sum(p.forces for p in phase.labels.values()) + 0.05 * len(phase.labels)
+            for phase in self.phases
+        )
 
 
 def table1() -> list[Experiment]:
     """The 17 experiments of Table 1, in its order, from the scripts under `experiments/`."""
-    package = importlib.import_module("hippynn_mf.experiments")
+    return _experiments_in("hippynn_mf.experiments")
+
+
+def beyond_table1() -> list[Experiment]:
+    """The strategies that Table 1 does not have, from the scripts `experiments/strategies/`."""
+    return _experiments_in("hippynn_mf.experiments.strategies")
+
+
+def _experiments_in(name: str) -> list[Experiment]:
+    package = importlib.import_module(name)
     modules = [
-        importlib.import_module(f"{package.__name__}.{module.name}")
+        importlib.import_module(f"{name}.{module.name}")
         for module in pkgutil.iter_modules(package.__path__)
+        if not module.ispkg
     ]
     return sorted((module.EXPERIMENT for module in modules), key=lambda e: e.row)
 
 
 def get_experiment(name: str) -> Experiment:
-    """The experiment of Table 1 with this name or slug; a UserError listing them otherwise."""
-    experiments = table1()
+    """The experiment of the package with this name or slug; a UserError listing them otherwise."""
+    experiments = [*table1(), *beyond_table1()]
     for experiment in experiments:
         if name in (experiment.name, experiment.slug):
             return experiment

@@ -71,6 +71,11 @@ class Hyperparameters(BaseModel):
     # Find the neighbours of the data once instead of in every step; the numbers are the same.
     precompute_pairs: bool = True
 
+    # strategies of several phases, see `strategies.py`; ours, chosen on validation errors
+    fine_tuning_factor: float = Field(0.25, gt=0, le=1)  # of the learning rate
+    meta_steps: PositiveInt = 5  # on one level before the next
+    meta_rate: float = Field(0.5, gt=0, le=1)
+
     @model_validator(mode="after")
     def _check_together(self) -> Hyperparameters:
         if self.dist_soft_min >= self.dist_soft_max or self.dist_soft_max > self.dist_hard_max:

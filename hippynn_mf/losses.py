@@ -8,7 +8,6 @@ from typing import Any
 
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.hyperparameters import ENERGY_RMSE_SUM, Hyperparameters
-from hippynn_mf.levels import get_level
 from hippynn_mf.nodes import (
     Head,
     Heads,
@@ -41,12 +40,12 @@ def build_loss(heads: Heads, weights: Mapping[str, LossWeights] | None = None) -
         weights: weights by level id or label, 1 for levels not named.
     """
     named = weights or {}
-    weights = {get_level(name).id: value for name, value in named.items()}
+    unused = sorted(name for name in named if name not in heads)
+    if unused:
+        raise UserError(unknown_name_message("weighted level", unused[0], heads))
+    weights = {heads[name].level.id: value for name, value in named.items()}
     if len(weights) < len(named):
         raise UserError(f"A level has two weights: {', '.join(named)}. Name each level once.")
-    unused = set(weights) - set(heads)
-    if unused:
-        raise UserError(unknown_name_message("weighted level", sorted(unused)[0], heads))
     terms = [
         term
         for level_id, head in heads.items()

@@ -91,10 +91,11 @@ class Comp6Errors(ForceErrors):
 
 
 class Training(Strict):
-    """How long a run trained."""
+    """How long a run trained, all phases together; `cpu_s` is the time of its processor cores."""
 
     wall_s: Annotated[float, Field(ge=0)]
     n_epochs: Count
+    cpu_s: Annotated[float, Field(ge=0)] | None = None
 
 
 class RunMetrics(Strict):

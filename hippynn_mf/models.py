@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,11 +23,15 @@ from hippynn_mf.nodes import Heads, build_heads
 
 @dataclass(frozen=True)
 class Model:
-    """The nodes of a model, and its parameters under names that do not depend on a graph."""
+    """The nodes of a model, and its parameters under names that do not depend on a graph.
+
+    `corrections` has the network of a level whose energy is the next lower one plus its own.
+    """
 
     species: SpeciesNode
     positions: PositionsNode
     heads: Heads
+    corrections: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def species_set(self) -> list[int]:
@@ -36,11 +40,16 @@ class Model:
 
     @property
     def parameters(self) -> torch.nn.ModuleDict:
-        """Trunk and heads: `state_dict` keys start with `network.` or `heads.<level id>.`."""
+        """Trunk and heads: `state_dict` keys start with `network.` or `heads.<level id>.`.
+
+        Those of a second network start with `corrections.<level id>.`.
+        """
         heads = {level_id: head.energy.torch_module for level_id, head in self.heads.items()}
-        return torch.nn.ModuleDict(
-            {"network": self.heads.network.torch_module, "heads": torch.nn.ModuleDict(heads)}
-        )
+        parts = {"network": self.heads.network.torch_module, "heads": torch.nn.ModuleDict(heads)}
+        if self.corrections:
+            networks = {level_id: node.torch_module for level_id, node in self.corrections.items()}
+            parts["corrections"] = torch.nn.ModuleDict(networks)
+        return torch.nn.ModuleDict(parts)
 
     def predictor(self, device: torch.device | str | None = "cpu") -> Predictor:
         """Predictor (hippynn's) of every head's energy, and of its forces where it has them.
@@ -66,17 +75,27 @@ class Model:
         ]
 
 
-def build_model(hyperparameters: Hyperparameters, labels: Labels) -> Model:
-    """Build a model with fresh weights, drawn from torch's global random state."""
+def build_model(
+    hyperparameters: Hyperparameters, labels: Labels, *, has_second_network: bool = False
+) -> Model:
+    """Build a model with fresh weights, drawn from torch's global random state.
+
+    With `has_second_network`, the highest level's energy is that of the next lower one plus the
+    energy of another network of the same size, as in Δ-learning.
+    """
     species = SpeciesNode(db_name=SPECIES)
     positions = PositionsNode(db_name=POSITIONS)
     networks = NETWORKS[hyperparameters.interaction]
     network_class = networks[hyperparameters.tensor_order]
-    network = network_class(
-        "network", (species, positions), module_kwargs=hyperparameters.network_arguments()
-    )
-    heads = build_heads(network, labels, coupling=hyperparameters.coupling)
-    return Model(species, positions, heads)
+    arguments = hyperparameters.network_arguments()
+    network = network_class("network", (species, positions), module_kwargs=arguments)
+    coupling = hyperparameters.coupling
+    if not has_second_network:
+        return Model(species, positions, build_heads(network, labels, coupling=coupling))
+    own = network_class("correction", (species, positions), module_kwargs=arguments)
+    *_, highest = labels
+    heads = build_heads(network, labels, coupling=coupling, own_networks={highest: own})
+    return Model(species, positions, heads, {highest.id: own})
 
 
 def predict(

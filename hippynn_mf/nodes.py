@@ -89,6 +89,7 @@ def build_heads(
     labels: Mapping[str, str] | Labels,
     *,
     coupling: Coupling = "independent",
+    own_networks: Mapping[Level, Any] | None = None,
 ) -> Heads:
     """Put one linear energy head per level on a hippynn network, and forces where requested.
 
@@ -96,6 +97,8 @@ def build_heads(
         network: a hippynn network node (`Hipnn`, `HipnnVec`, `HipnnQuad`).
         labels: level → `"E"` or `"EF"`; `"EF"` adds forces, −dE/dR of that level's energy.
         coupling: `"independent"` heads, or `"delta"`, see `coupling.py`.
+        own_networks: network nodes of levels whose energy is that of the next lower level plus the
+            energy of a head on this network.
 
     Nodes are named, and bound to the database, as `<level id>.energy` and `<level id>.forces`.
     """
@@ -104,11 +107,12 @@ def build_heads(
     heads: dict[str, Head] = {}
     below: Head | None = None
     for level, properties in parse_labels(labels).items():
-        base = below if coupling == "delta" else None
+        own_network = (own_networks or {}).get(level)
+        base = below if coupling == "delta" or own_network is not None else None
         if base is None:
             energy = HEnergyNode(level.energy_name, network, db_name=level.energy_name)
         else:
-            parents = (network, base.energy)
+            parents = (own_network or network, base.energy)
             energy = CoupledHEnergyNode(level.energy_name, parents, db_name=level.energy_name)
         forces = None
         if properties.forces:

@@ -52,7 +52,7 @@ def _plan_run(settings: RunSettings, folder: RunFolder) -> PlannedRun:
             folder.read_metrics()
             return PlannedRun(settings, "done")
         if folder.n_epochs:
-            epochs = f"{len(folder.read_epochs())} of {settings.hyperparameters.max_epochs} epochs"
+            epochs = f"{folder.n_epochs} of {settings.n_epochs_planned} epochs"
             return PlannedRun(settings, "to continue", epochs)
     except UserError as error:
         return PlannedRun(settings, "broken", str(error))

@@ -68,7 +68,7 @@ def _any_complete(array: torch.Tensor) -> bool:
     return any(bool(torch.isfinite(rows).flatten(1).all(dim=1).any()) for rows in blocks)
 
 
-def initialize_heads(heads: Heads, database: Any) -> None:
+def initialize_heads(heads: Heads, database: Any, *, decay_factor: float = DECAY_FACTOR) -> None:
     """Fit each level's atomic energies on its labelled training rows; shrink the other layers.
 
     Least squares on species counts in float64, frozen afterwards; the weights of later head
@@ -80,6 +80,7 @@ def initialize_heads(heads: Heads, database: Any) -> None:
     Args:
         heads: the model's heads.
         database: a split hippynn database; NaN energies are missing labels.
+        decay_factor: 10⁻² by default; with 1 all but the atomic energies stay as they are.
 
     Raises:
         UserError: if a level has no label in the training split, or a coupled head no row with
@@ -108,5 +109,5 @@ def initialize_heads(heads: Heads, database: Any) -> None:
             database=_TrainingRows({"train": labelled_rows}),
             encoder=_ElementCounts(encoder),
             trainable_after=False,
-            decay_factor=DECAY_FACTOR,
+            decay_factor=decay_factor,
         )

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from hippynn_mf.models import build_model
 from hippynn_mf.plan import N_STEPS, Probe
 from hippynn_mf.recording import logged_to
-from hippynn_mf.running import load_inputs
+from hippynn_mf.running import load_inputs, phase_database
 from hippynn_mf.runs import RunSettings
 from hippynn_mf.training import Training, choose_device, prepare_training
 
@@ -31,11 +32,14 @@ def probe(settings: RunSettings, *, n_threads: int | None = None) -> Probe:
         torch.set_num_threads(n_threads)
     hyperparameters = settings.hyperparameters
     device = choose_device(settings.device)
-    labels = settings.experiment.resolved_labels
-    model = build_model(hyperparameters, labels)
-    parts, database = load_inputs(settings, model, labels)
+    parts = load_inputs(settings, settings.experiment.resolved_labels)
+    phases = settings.experiment.phases
+    costliest = max(phases, key=lambda phase: sum(p.forces for p in phase.labels.values()))
+    phase = replace(costliest, starts_from=None)
+    model = build_model(hyperparameters, phase.labels)
+    database = phase_database(phase, parts, settings)
     with logged_to(Path(os.devnull)):
-        training = prepare_training(model, database, hyperparameters, device=device)
+        training = prepare_training(model, database, hyperparameters, device=device, phase=phase)
         structures_per_s = _time_steps(training, device)
         training.modules.model.eval()
         valid = database.make_generator("valid", "eval", hyperparameters.eval_batch_size)
@@ -50,7 +54,7 @@ def probe(settings: RunSettings, *, n_threads: int | None = None) -> Probe:
         settings,
         str(device),
         structures_per_s,
-        seconds_per_epoch * hyperparameters.max_epochs,
+        seconds_per_epoch * settings.n_epochs_planned,
         _peak_bytes(device) / 2**30,
     )
 

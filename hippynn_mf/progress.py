@@ -55,7 +55,7 @@ class EpochBar:
         for settings, folder in self.runs:
             finished = folder.is_finished
             n_finished += finished
-            share = 1.0 if finished else folder.n_epochs / settings.hyperparameters.max_epochs
+            share = 1.0 if finished else folder.n_epochs / settings.n_epochs_planned
             done += share * self._cost(settings)
         self.bar.n = done
         self.bar.set_postfix_str(f"{n_finished} of {len(self.runs)} runs finished")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class EpochRecord:
     def __init__(self, folder: RunFolder, tracker: MetricTracker) -> None:
         self.folder = folder
         self.tracker = tracker
+        self.cpu_s = time.process_time()
 
     def __call__(self, epoch: int, better: bool) -> None:
         """Append the metrics; a UserError if one is not finite: the training diverged."""
@@ -30,7 +32,14 @@ class EpochRecord:
                 f"Training diverged in epoch {epoch + 1}: a validation metric is not finite. "
                 "Lower learning_rate, or look for absurd labels with 'hippynn-mf data info'."
             )
-        record = {"epoch": epoch, "best": better, "wall_s": self.tracker.epoch_times[-1], **metrics}
+        before, self.cpu_s = self.cpu_s, time.process_time()
+        record = {
+            "epoch": epoch,
+            "best": better,
+            "wall_s": self.tracker.epoch_times[-1],
+            "cpu_s": self.cpu_s - before,  # other work on the machine does not count
+            **metrics,
+        }
         self.folder.append_epoch(record)
 
 

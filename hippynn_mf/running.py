@@ -14,24 +14,28 @@ import numpy as np
 import torch
 
 from hippynn_mf.checkpoints import Checkpoints
-from hippynn_mf.data.database import TrainingDatabase, build_database
+from hippynn_mf.data.database import TrainingDatabase, build_database, training_arrays
+from hippynn_mf.data.differences import with_difference
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.sources import DataPath, absolute_paths, data_notes, shown_path
-from hippynn_mf.data.structures import Structures, refuse_unknown_species
+from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
 from hippynn_mf.errors import UserError, describe_error, errors_about
-from hippynn_mf.evaluation import evaluate_model, load_comp6, reference_labels
+from hippynn_mf.evaluation import evaluate_model, load_comp6, model_of, reference_labels
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import Labels, join_labels, plain_labels
 from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import get_level
+from hippynn_mf.levels import Level, get_level
 from hippynn_mf.losses import stopping_metric_name
 from hippynn_mf.models import Model, build_model
 from hippynn_mf.recording import EpochRecord, logged_to
+from hippynn_mf.reptile import TaskDatabase
 from hippynn_mf.runs import LOCK_WAIT_SECONDS, RunFolder, RunSettings
+from hippynn_mf.strategies import Phase, State
 from hippynn_mf.training import choose_device, continue_training, prepare_training
 
 log = logging.getLogger(__name__)
 
+PHASE_STRIDE = 10**6  # between the seeds of the phases of a run, whose weights are drawn apart
 PACKAGES = ("hippynn_mf", "hippynn", "torch", "numpy", "h5py", "numba")
 
 
@@ -47,10 +51,8 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
     device = choose_device(settings.device)
     labels = settings.experiment.resolved_labels
     refuse_changed_files(settings)
-    torch.manual_seed(settings.seed)
-    model = build_model(settings.hyperparameters, labels)
-    stopping_metric_name(settings.hyperparameters, model.heads)
-    parts, database = load_inputs(settings, model, labels)
+    stopping_metric_name(settings.hyperparameters, model_of(settings).heads)
+    parts = load_inputs(settings, labels)
 
     with folder.locked(wait_s=wait_s):
         if folder.is_finished:  # by a process that this one has waited for
@@ -59,7 +61,7 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
         folder.remove_leftovers()
         write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
         with logged_to(folder.file("log.txt")), _failures_noted(folder):
-            _train_in(folder, settings, model, database, parts["test"], device)
+            _train_in(folder, settings, parts, device)
     return folder
 
 
@@ -83,9 +85,7 @@ def _failures_noted(folder: RunFolder) -> Iterator[None]:
 def _train_in(
     folder: RunFolder,
     settings: RunSettings,
-    model: Model,
-    database: TrainingDatabase,
-    test: Structures,
+    parts: Mapping[str, Structures],
     device: torch.device,
 ) -> None:
     """Train, evaluate and write everything that a prepared run folder still lacks."""
@@ -95,19 +95,97 @@ def _train_in(
     )
     for note in data_notes(settings.data.path):
         log.info("%s", note)
-    training = prepare_training(model, database, settings.hyperparameters, device=device)
-    checkpoints = Checkpoints(folder, training)
-    checkpoints.restore()
-    continue_training(training, [EpochRecord(folder, training.tracker), checkpoints])
-    checkpoints.write_best()
+    *earlier, last = settings.experiment.phases
+    states: list[State] = []
+    for phase in earlier:
+        of_phase = folder.phase(phase.name)
+        of_phase.path.mkdir(exist_ok=True)
+        if not of_phase.file("model.pt").exists():
+            log.info("phase %s", phase.name)
+            checkpoints = train_phase(of_phase, settings, phase, parts, states, device)
+            checkpoints.write_model(of_phase, checkpoints.best)
+            checkpoints.remove()
+        states.append(read_state(of_phase))
+    log.info("phase %s", last.name)
+    checkpoints = train_phase(folder, settings, last, parts, states, device, is_last=True)
+    labels = settings.experiment.resolved_labels
+    states.append(checkpoints.best)
+    checkpoints.write_model(folder, settings.experiment.strategy.assemble(labels, states))
+    model = model_of(settings)
     load_best(model, folder)
-    metrics, predictions = evaluate_model(model, settings, test, device=device)
+    metrics, predictions = evaluate_model(model, settings, parts["test"], device=device)
+    epochs = [e for of_phase in folder.read_epochs_by_phase(settings) for e in of_phase]
     metrics["training"] = {
-        "wall_s": sum(training.tracker.epoch_times),
-        "n_epochs": folder.n_epochs,
+        "wall_s": sum(epoch["wall_s"] for epoch in epochs),
+        "n_epochs": len(epochs),
+        "cpu_s": sum(epoch["cpu_s"] for epoch in epochs),
     }
     write_results(folder, metrics, predictions)
     checkpoints.remove()
+
+
+def train_phase(
+    folder: RunFolder,
+    settings: RunSettings,
+    phase: Phase,
+    parts: Mapping[str, Structures],
+    states: Sequence[State],
+    device: torch.device,
+    *,
+    is_last: bool = False,
+) -> Checkpoints:
+    """Train one phase in its folder, from the checkpoint there; `states` are those before it.
+
+    The checkpoints have the best parameters. Of the last phase, the training and validation
+    structures are consumed.
+    """
+    hyperparameters = phase.hyperparameters(settings.hyperparameters)
+    torch.manual_seed(settings.seed + PHASE_STRIDE * len(states))
+    model = build_model(hyperparameters, phase.labels)
+    if phase.starts_from is not None:
+        start_from(model, states[-1], phase.starts_from)
+    database = phase_database(phase, parts, settings, consume=is_last)
+    training = prepare_training(model, database, hyperparameters, device=device, phase=phase)
+    checkpoints = Checkpoints(folder, training)
+    checkpoints.restore()
+    continue_training(training, [EpochRecord(folder, training.tracker), checkpoints])
+    return checkpoints
+
+
+def start_from(model: Model, state: State, level: Level) -> None:
+    """Load the trunk of another model, and the head of its `level` into every head."""
+    own = model.parameters.state_dict()
+    for name in own:
+        part, _, rest = name.partition(".")
+        if part == "heads":
+            layer = rest.rpartition(".layers.")[2]
+            own[name] = state[f"heads.{level.id}.layers.{layer}"]
+        else:
+            own[name] = state[name]
+    model.parameters.load_state_dict(own)
+
+
+def phase_database(
+    phase: Phase, parts: Mapping[str, Structures], settings: RunSettings, *, consume: bool = False
+) -> TrainingDatabase:
+    """The structures with labels of a phase, as its database.
+
+    `consume`d structures are not good for anything afterwards, but for those of the test split.
+    """
+    chosen = {name: _of_phase(phase, part) for name, part in parts.items()}
+    consumed = [name for name in parts if name != "test"] if consume else []
+    seed = settings.seed
+    if not phase.as_tasks:
+        return build_database(chosen, phase.labels, seed=seed, consume=consumed)
+    arrays = {name: training_arrays(part, phase.labels) for name, part in chosen.items()}
+    n_steps = settings.hyperparameters.meta_steps
+    return TaskDatabase(arrays, labels=phase.labels, meta_steps=n_steps, seed=seed)
+
+
+def _of_phase(phase: Phase, part: Structures) -> Structures:
+    if phase.minus is not None:
+        part = with_difference(part, phase.labels, phase.minus)
+    return part.labelled(phase.labels)
 
 
 def refuse_changed_files(settings: RunSettings) -> None:
@@ -134,10 +212,10 @@ def check_inputs(runs: Sequence[RunSettings]) -> None:
     for group in by_source.values():
         hyperparameters = group[0].hyperparameters
         for settings in group:
-            heads = build_model(hyperparameters, settings.experiment.resolved_labels).heads
-            stopping_metric_name(hyperparameters, heads)
+            stopping_metric_name(hyperparameters, model_of(settings).heads)
+            settings.experiment.phases  # noqa: B018 - refuses labels that the strategy cannot use
         labels = join_labels(*(settings.experiment.resolved_labels for settings in group))
-        load_inputs(group[0], build_model(hyperparameters, labels), labels)
+        load_inputs(group[0], labels)
 
 
 def _load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structures]:
@@ -152,21 +230,19 @@ def _load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structure
     )
 
 
-def load_inputs(
-    settings: RunSettings, model: Model, labels: Labels
-) -> tuple[Mapping[str, Structures], TrainingDatabase]:
-    """Structures of every split and their database; refuses all wrong data, COMP6 included."""
+def load_inputs(settings: RunSettings, labels: Labels) -> Mapping[str, Structures]:
+    """Structures of every split; refuses all wrong data, COMP6 included."""
     parts = _load_parts(settings, labels)
+    known = settings.hyperparameters.species
     with errors_about(settings.data.shown):
         for part in parts.values():
-            refuse_unknown_species(part.species, model.species_set)
+            refuse_unknown_species(part.species, known)
+            for level in labels:
+                atomic_energy_sum(part.species, level)
         reference_labels(parts["test"])
-        # Only the test structures are needed again, with their labels as references.
-        consumed = [name for name in parts if name != "test"]
-        database = build_database(parts, labels, seed=settings.seed, consume=consumed)
     if settings.comp6 is not None:
-        load_comp6(settings.comp6, model)
-    return parts, database
+        load_comp6(settings.comp6, known)
+    return parts
 
 
 def evaluate_run(
@@ -206,7 +282,7 @@ def evaluate_run(
         )
     labels = settings.experiment.resolved_labels
     parts = _load_parts(settings, labels)
-    model = build_model(settings.hyperparameters, labels)
+    model = model_of(settings)
     load_best(model, folder)
     metrics, predictions = evaluate_model(model, settings, parts["test"], device=target)
     metrics["training"] = training
@@ -215,17 +291,30 @@ def evaluate_run(
 
 def load_best(model: Model, folder: RunFolder) -> None:
     """Load the parameters of the best epoch from a run folder, without running code."""
+    state = read_state(folder)
+    try:
+        model.parameters.load_state_dict(state)
+    except Exception as error:
+        raise _damaged(folder, error) from None
+
+
+def read_state(folder: RunFolder) -> State:
+    """The parameters in `model.pt` of a run or a phase, read without running code."""
     path = folder.file("model.pt")
     if not path.exists():
         raise UserError(f"No model in {folder.path}; the run was not trained.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.parameters.load_state_dict(state)
+        state: State = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(
-            f"{path} is not a model of this run ({type(error).__name__}): it is damaged, or of "
-            f"another network. Delete {folder.path} and train again."
-        ) from None
+        raise _damaged(folder, error) from None
+    return state
+
+
+def _damaged(folder: RunFolder, error: Exception) -> UserError:
+    return UserError(
+        f"{folder.file('model.pt')} is not a model of this run ({type(error).__name__}): it is "
+        f"damaged, or of another network. Delete {folder.path} and train again."
+    )
 
 
 def write_results(

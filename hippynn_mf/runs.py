@@ -12,6 +12,9 @@
 - `metrics.json`: errors with their units; written last, so its presence means finished
 - `failure.txt`: why the last attempt ended early, if it did
 - `log.txt`: everything that was logged or printed
+
+The last phase of a strategy is in that folder; an earlier one has `epochs.jsonl`, checkpoints and
+`model.pt` in a folder of its name, as `pretraining/`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -107,7 +110,13 @@ class RunSettings(BaseModel):
     def experiment(self) -> Experiment:
         """The experiment of the run; its row and published numbers are not part of a run."""
         levels = tuple(get_level(name) for name in self.common_levels)
-        return Experiment(row=0, labels=self.labels, common_levels=levels)
+        prefix, _, _ = self.name.partition("-")
+        return Experiment(row=0, labels=self.labels, common_levels=levels, prefix=prefix)
+
+    @property
+    def n_epochs_planned(self) -> int:
+        """Epochs of all phases, of which a training may do less."""
+        return len(self.experiment.phases) * self.hyperparameters.max_epochs
 
     def differences(self, other: RunSettings) -> list[str]:
         """What differs in a way that changes results: not the device, nor where a file lies."""
@@ -150,11 +159,16 @@ class RunFolder:
 
     @property
     def n_epochs(self) -> int:
-        """Epochs trained so far."""
-        try:
-            return self.file("epochs.jsonl").read_bytes().count(b"\n")
-        except FileNotFoundError:
-            return 0
+        """Epochs trained so far, in all phases."""
+        n = 0
+        for path in (self.file("epochs.jsonl"), *self.path.glob("*/epochs.jsonl")):
+            with suppress(FileNotFoundError):
+                n += path.read_bytes().count(b"\n")
+        return n
+
+    def phase(self, name: str) -> RunFolder:
+        """The folder of an earlier phase, with its epochs, checkpoints and `model.pt`."""
+        return RunFolder(self.path / name)
 
     def read_settings(self) -> RunSettings:
         """Settings from `experiment.json`; a UserError if this is no run folder of this version."""
@@ -277,6 +291,12 @@ class RunFolder:
             return self.file("log.txt").read_text(encoding="utf-8").splitlines()[-n_lines:]
         except FileNotFoundError:
             return []
+
+    def read_epochs_by_phase(self, settings: RunSettings) -> list[list[dict[str, Any]]]:
+        """Metrics of every epoch of every phase that has begun."""
+        *earlier, _ = settings.experiment.phases
+        folders = [*(self.phase(phase.name) for phase in earlier), self]
+        return [f.read_epochs() for f in folders if f.file("epochs.jsonl").exists()]
 
     def append_epoch(self, record: dict[str, Any]) -> None:
         """Add the metrics of one epoch."""

@@ -14,7 +14,7 @@ from hippynn_mf.data.loading import file_hash
 from hippynn_mf.data.sources import DataPath, absolute_paths
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment
-from hippynn_mf.hyperparameters import get_hyperparameters
+from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.labels import join_labels
 from hippynn_mf.runs import Comp6Source, DataSource, RunSettings
 
@@ -91,7 +91,7 @@ def build_settings(
             label_fractions={level.id: fraction for level, fraction in fractions.items()},
             rows=rows,
             preset=preset,
-            hyperparameters=hyperparameters,
+            hyperparameters=_of_strategy(experiment, hyperparameters, overrides or {}),
             data=data_source,
             comp6=comp6_source,
             device=device,
@@ -99,3 +99,17 @@ def build_settings(
         for seed in seeds
         for experiment in experiments
     ]
+
+
+def _of_strategy(
+    experiment: Experiment, hyperparameters: Hyperparameters, asked: Mapping[str, Any]
+) -> Hyperparameters:
+    """The hyperparameters with those that the experiment's strategy stands for."""
+    strategy = experiment.strategy
+    for name, value in strategy.overrides.items():
+        if name in asked and asked[name] != value:
+            raise UserError(
+                f"{experiment.name} stands for {name}={value}; found --set {name}={asked[name]}. "
+                "Leave it out, or choose another experiment."
+            )
+    return hyperparameters.model_copy(update=dict(strategy.overrides))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.hyperparameters import ENERGY_RMSE_SUM
 from hippynn_mf.owner import read_campaign
 from hippynn_mf.runs import RunFolder, find_runs
 
@@ -19,7 +20,7 @@ N_LOG_LINES = 5
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run of a folder. `best` is the best stopping metric so far, in kcal/mol."""
+    """One run of a folder. `best` is the best stopping metric of its phase so far, in kcal/mol."""
 
     name: str
     seed: int
@@ -53,14 +54,15 @@ def read_status(out: Path) -> list[RunStatus]:
 def _status_of(folder: RunFolder) -> RunStatus:
     try:
         settings = folder.read_settings()
-        epochs = folder.read_epochs() if folder.n_epochs else []
+        by_phase = [epochs for epochs in folder.read_epochs_by_phase(settings) if epochs]
         if folder.is_finished:
             folder.read_metrics()
     except UserError as error:
         text = folder.path.name.removeprefix("seed-")
         seed = int(text) if text.isdecimal() else -1
         return RunStatus(folder.path.parent.name, seed, "broken", problem=str(error))
-    max_epochs = settings.hyperparameters.max_epochs
+    max_epochs = settings.n_epochs_planned
+    epochs = [epoch for of_phase in by_phase for epoch in of_phase]
     known: dict[str, Any] = {
         "name": settings.name,
         "seed": settings.seed,
@@ -69,7 +71,8 @@ def _status_of(folder: RunFolder) -> RunStatus:
     }
     key = settings.hyperparameters.stopping_key
     if epochs:
-        known["best"] = min(epoch["valid"][key] for epoch in epochs)
+        last = [epoch["valid"] for epoch in by_phase[-1]]
+        known["best"] = min(valid.get(key, valid[ENERGY_RMSE_SUM]) for valid in last)
     if folder.is_finished:
         return RunStatus(**known, state="finished")
     if folder.is_locked:

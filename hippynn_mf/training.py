@@ -20,7 +20,9 @@ from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.losses import LossWeights, build_loss, build_metrics, stopping_metric_name
 from hippynn_mf.models import Model
 from hippynn_mf.precomputing import precompute_pairs
-from hippynn_mf.pretraining import initialize_heads
+from hippynn_mf.pretraining import DECAY_FACTOR, initialize_heads
+from hippynn_mf.reptile import reptile_of, share_head
+from hippynn_mf.strategies import Phase
 
 EpochCallback = Callable[[int, bool], None]
 
@@ -76,8 +78,13 @@ def prepare_training(
     hyperparameters: Hyperparameters,
     *,
     device: torch.device | str = "cpu",
+    phase: Phase | None = None,
 ) -> Training:
-    """Fit the atomic energies, and assemble loss, metrics, optimizer and schedule of a training."""
+    """Fit the atomic energies, and assemble loss, metrics, optimizer and schedule of a training.
+
+    `hyperparameters` are those of the phase. A phase that starts from another's weights finds them
+    in the model already.
+    """
     heads = model.heads
     weights = LossWeights(
         energy=hyperparameters.energy_weight,
@@ -87,14 +94,23 @@ def prepare_training(
     loss = build_loss(heads, dict.fromkeys(heads, weights))
     modules, db_info = assemble_for_training(loss, build_metrics(heads, loss))
     database.inputs, database.targets = db_info["inputs"], db_info["targets"]
-    initialize_heads(heads, database)
+    continues = phase is not None and phase.starts_from is not None
+    initialize_heads(heads, database, decay_factor=1.0 if continues else DECAY_FACTOR)
+    if phase is not None and phase.frozen_interactions:
+        freeze_interactions(model)
+    if phase is not None and phase.as_tasks:
+        share_head(heads)
     if hyperparameters.precompute_pairs:
         modules = precompute_pairs(modules, database)
 
     # In an order that does not depend on the process, as that of hippynn's graph does: the
     # optimizer's part of a checkpoint knows parameters by their place.
     parameters = [p for p in model.parameters.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=hyperparameters.learning_rate, fused=True)
+    optimizer: torch.optim.Optimizer
+    if phase is not None and phase.as_tasks:
+        optimizer = reptile_of(parameters, hyperparameters)
+    else:
+        optimizer = torch.optim.Adam(parameters, lr=hyperparameters.learning_rate, fused=True)
     controller = PatienceController(
         optimizer=optimizer,
         scheduler=build_scheduler(optimizer, hyperparameters),
@@ -109,6 +125,12 @@ def prepare_training(
         modules, SetupParams(controller=controller, device=device)
     )
     return Training(model, modules, database, controller, tracker)
+
+
+def freeze_interactions(model: Model) -> None:
+    """Keep the interaction layers as they are; atom layers and heads go on learning."""
+    for block in model.heads.network.torch_module.blocks:
+        block[0].requires_grad_(False)
 
 
 def continue_training(training: Training, callbacks: Sequence[EpochCallback]) -> None:

@@ -68,7 +68,7 @@ def reference_forces(structures: Structures, level: Level) -> np.ndarray:
     return structures.forces[level.id].astype(np.float64) * KCAL_PER_MOL_PER_HARTREE
 
 
-class _Batches(Dataset[list[torch.Tensor]]):
+class Batches(Dataset[list[torch.Tensor]]):
     """Arrays indexed by whole batches, cut to the batch's largest molecule if `trimmed`.
 
     Of every batch, only the share of one rank of several is taken.
@@ -192,7 +192,7 @@ class TrainingDatabase(Database):
         """
         training = evaluation_mode == "train"
         arrays, pairs = self.splits[split_name], self.pairs.get(split_name)
-        batches = _Batches(arrays, self.var_list, pairs, trimmed=training, share=share)
+        batches = Batches(arrays, self.var_list, pairs, trimmed=training, share=share)
         rows: Iterable[int] = range(len(batches))
         if training:
             rows = RandomSampler(batches, generator=self.random_state)

@@ -68,10 +68,4 @@ def keep_labels(
             values = forces[level.id].copy()
             values[lost] = np.where(structures.atom_mask[lost][:, :, None], np.nan, 0)
             forces[level.id] = values
-    kept = replace(structures, energies=energies, forces=forces)
-    has_any = np.zeros(len(kept), bool)
-    for level, properties in labels.items():
-        has_any |= kept.has_energy(level)
-        if properties.forces:
-            has_any |= kept.has_forces(level)
-    return kept[has_any]
+    return replace(structures, energies=energies, forces=forces).labelled(labels)

@@ -65,6 +65,15 @@ class Structures:
         """(n,) True where a conformer has forces of this level."""
         return np.isfinite(self.forces[level.id][:, :1]).all(axis=(1, 2))  # none or all atoms
 
+    def labelled(self, labels: Labels) -> Structures:
+        """The conformers that have any of these labels."""
+        has_any = np.zeros(len(self), bool)
+        for level, properties in labels.items():
+            has_any |= self.has_energy(level)
+            if properties.forces:
+                has_any |= self.has_forces(level)
+        return self if has_any.all() else self[has_any]
+
     def only(self, labels: Labels) -> Structures:
         """The same conformers with these labels alone."""
         kept = {level.id for level in labels}

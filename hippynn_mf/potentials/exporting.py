@@ -38,6 +38,12 @@ def export_runs(paths: Sequence[Path]) -> Potential:
     metrics = [folder.read_metrics() for folder in folders]  # refuses unfinished ones
     _refuse_mixture(folders, settings)
     first = settings[0]
+    if first.experiment.strategy.has_second_network:
+        raise UserError(
+            f"{folders[0].path} has two networks ({first.experiment.strategy.title}), and a model "
+            "file has one. Export another strategy, or predict with the run's model in Python "
+            "(hippynn_mf.evaluation.model_of, hippynn_mf.running.load_best)."
+        )
     facts = [_read_facts(folder) for folder in folders]
     labels = _labels(first, facts[0])
     members = []

@@ -106,10 +106,13 @@ def _refuse_mixtures(results: Sequence[Result]) -> None:
     own = {"name", "slug", "labels", "seed"}
     for result in results[1:]:
         first = results[0]
+        # What strategies stand for is what their rows are compared in.
+        strategies = [r.settings.experiment.strategy for r in (result, first)]
+        theirs = {f"hyperparameters.{name}" for s in strategies for name in s.overrides}
         differences = [
             text
             for text in result.settings.differences(first.settings)
-            if text.split(":")[0].split(".")[0] not in own
+            if text.split(":")[0].split(".")[0] not in own and text.split(":")[0] not in theirs
         ]
         if differences:
             raise UserError(
