@@ -16,7 +16,7 @@ from hippynn_mf.campaign import ignore_import_warnings, run_campaign, run_here
 from hippynn_mf.data_commands import data_app
 from hippynn_mf.engines import Engine
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import Experiment, get_experiment, table1
+from hippynn_mf.experiment import Experiment, beyond_table1, get_experiment, table1
 from hippynn_mf.labels import plain_labels
 from hippynn_mf.model_commands import card, export, extract, mliap, predict, torsion
 from hippynn_mf.options import (
@@ -259,19 +259,24 @@ def evaluate(
 def experiments(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """List the 17 experiments of Table 1.
+    """List the 17 experiments of Table 1, and the strategies beside them.
 
     Example: hippynn-mf experiments --json
     """
     rows = [
-        {"name": e.name, "script": e.script, "labels": plain_labels(e.resolved_labels)}
-        for e in table1()
+        {
+            "name": e.name,
+            "script": e.script,
+            "strategy": e.strategy.title,
+            "labels": plain_labels(e.resolved_labels),
+        }
+        for e in (*table1(), *beyond_table1())
     ]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
         for row in rows:
-            typer.echo(f"{row['name']:<22}{row['script']}")
+            typer.echo(f"{row['name']:<22}{row['script']:<44}{row['strategy']}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from hippynn_mf.data.signs import require_force_sign
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import errors_about
 from hippynn_mf.labels import Labels
-from hippynn_mf.levels import get_level
+from hippynn_mf.levels import get_level, highest_level
 from hippynn_mf.models import (
     Model,
     build_model,
@@ -23,6 +24,8 @@ from hippynn_mf.models import (
 )
 from hippynn_mf.runs import Comp6Source, RunSettings
 from hippynn_mf.scoring import LabelledSet, comp6_metrics, heldout_metrics
+
+N_TIMINGS = 3
 
 
 def evaluate_model(
@@ -58,6 +61,29 @@ def evaluate_model(
         predictions |= {f"comp6.reference.{n}": v for n, v in references.labels.items()}
         predictions |= {"comp6.groups": structures.groups, "comp6.species": structures.species}
     return metrics, predictions
+
+
+def measure_inference(
+    model: Model, settings: RunSettings, structures: Structures
+) -> dict[str, Any]:
+    """What energies and forces of the highest level cost on the CPU, as in `metrics.json`.
+
+    The processor time per structure is the least of `N_TIMINGS`: it depends on the machine.
+    """
+    level = highest_level(model.heads.levels)
+    predictor = _with_all_forces(model, settings).predictor("cpu", level=level)
+    species, positions = predictor.inputs
+    values = {
+        species: torch.as_tensor(structures.species, dtype=torch.int64),
+        positions: torch.as_tensor(structures.positions, dtype=torch.get_default_dtype()),
+    }
+    times = []
+    for _ in range(1 + N_TIMINGS):  # the first one compiles
+        start = time.process_time()
+        predictor(node_values=values, batch_size=settings.hyperparameters.eval_batch_size)
+        times.append(time.process_time() - start)
+    cost = 1e3 * min(times[1:]) / len(structures)
+    return {"level": level.id, "cpu_ms_per_structure": cost}
 
 
 def model_of(settings: RunSettings, labels: Labels | None = None) -> Model:

@@ -98,6 +98,13 @@ class Training(Strict):
     cpu_s: Annotated[float, Field(ge=0)] | None = None
 
 
+class Inference(Strict):
+    """Processor time of a level's energies and forces, where the device is a CPU."""
+
+    level: str
+    cpu_ms_per_structure: Annotated[float, Field(gt=0)]
+
+
 class RunMetrics(Strict):
     """The content of `metrics.json`: errors by level id.
 
@@ -109,6 +116,7 @@ class RunMetrics(Strict):
     cross: dict[str, dict[str, HeldoutErrors]]
     comp6: dict[str, Comp6Errors] | None
     training: Training | None = None
+    inference: Inference | None = None
 
 
 def _require_whole(

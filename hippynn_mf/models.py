@@ -17,6 +17,7 @@ from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.inference import FinalGradientNode
 from hippynn_mf.labels import Labels, Properties
+from hippynn_mf.levels import Level
 from hippynn_mf.networks import NETWORKS
 from hippynn_mf.nodes import Heads, build_heads
 
@@ -51,20 +52,24 @@ class Model:
             parts["corrections"] = torch.nn.ModuleDict(networks)
         return torch.nn.ModuleDict(parts)
 
-    def predictor(self, device: torch.device | str | None = "cpu") -> Predictor:
+    def predictor(
+        self, device: torch.device | str | None = "cpu", *, level: Level | None = None
+    ) -> Predictor:
         """Predictor (hippynn's) of every head's energy, and of its forces where it has them.
 
-        Its forces cannot be differentiated again. The model moves to the device, unless it is None.
+        With `level`, of that head alone. Its forces cannot be differentiated again. The model moves
+        to the device, unless it is None.
         """
-        nodes = [head.energy.main_output for head in self.heads.values()]
-        nodes += self._final_forces
+        heads = [head for head in self.heads.values() if level in (None, head.level)]
+        nodes = [head.energy.main_output for head in heads]
+        nodes += [self._final_forces[h.level] for h in heads if h.level in self._final_forces]
         return Predictor([self.species, self.positions], nodes, model_device=device)
 
     @cached_property
-    def _final_forces(self) -> list[FinalGradientNode]:
+    def _final_forces(self) -> dict[Level, FinalGradientNode]:
         """Made once: a node stays among the children of its parents."""
-        return [
-            FinalGradientNode(
+        return {
+            head.level: FinalGradientNode(
                 head.level.forces_name,
                 (head.energy, self.positions),
                 sign=-1,
@@ -72,7 +77,7 @@ class Model:
             )
             for head in self.heads.values()
             if head.forces is not None
-        ]
+        }
 
 
 def build_model(

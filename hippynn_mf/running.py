@@ -20,7 +20,13 @@ from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.sources import DataPath, absolute_paths, data_notes, shown_path
 from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
 from hippynn_mf.errors import UserError, describe_error, errors_about
-from hippynn_mf.evaluation import evaluate_model, load_comp6, model_of, reference_labels
+from hippynn_mf.evaluation import (
+    evaluate_model,
+    load_comp6,
+    measure_inference,
+    model_of,
+    reference_labels,
+)
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import Labels, join_labels, plain_labels
 from hippynn_mf.level_records import LevelRecord
@@ -120,6 +126,7 @@ def _train_in(
         "n_epochs": len(epochs),
         "cpu_s": sum(epoch["cpu_s"] for epoch in epochs),
     }
+    metrics["inference"] = measure_inference(model, settings, parts["test"])
     write_results(folder, metrics, predictions)
     checkpoints.remove()
 
@@ -258,7 +265,7 @@ def evaluate_run(
     if the run is not finished: metrics of half a training would pass for its result.
     """
     settings = folder.read_settings()
-    training = folder.read_metrics().get("training")
+    before = folder.read_metrics()
     target = choose_device(device)
     if comp6 is not None and settings.comp6 is None:
         raise UserError(
@@ -285,7 +292,10 @@ def evaluate_run(
     model = model_of(settings)
     load_best(model, folder)
     metrics, predictions = evaluate_model(model, settings, parts["test"], device=target)
-    metrics["training"] = training
+    metrics["training"] = before.get("training")
+    metrics["inference"] = before.get("inference") or measure_inference(
+        model, settings, parts["test"]
+    )
     write_results(folder, metrics, predictions)
 
 

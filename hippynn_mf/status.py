@@ -72,7 +72,7 @@ def _status_of(folder: RunFolder) -> RunStatus:
     key = settings.hyperparameters.stopping_key
     if epochs:
         last = [epoch["valid"] for epoch in by_phase[-1]]
-        known["best"] = min(valid.get(key, valid[ENERGY_RMSE_SUM]) for valid in last)
+        known["best"] = min(valid[key if key in valid else ENERGY_RMSE_SUM] for valid in last)
     if folder.is_finished:
         return RunStatus(**known, state="finished")
     if folder.is_locked:

@@ -160,8 +160,8 @@ def test_levels_that_are_not_weighted_have_weight_one():
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        pytest.param("TZ", r"Unknown weighted level 'wb97x_tz'", id="without-head"),
-        pytest.param("XX", r"Unknown level of theory 'XX'", id="unknown"),
+        pytest.param("TZ", r"Unknown weighted level 'TZ'. Known: wb97x_dz", id="without-head"),
+        pytest.param("XX", r"Unknown weighted level 'XX'", id="unknown"),
     ],
 )
 def test_a_weight_of_a_level_without_head_is_refused(name, match):

@@ -54,6 +54,8 @@ class MemberCard(Strict):
 
         by_level = ("heldout", "cross", "comp6")
         metrics = {k: kept(v) if k in by_level else v for k, v in self.metrics.items()}
+        if (metrics.get("inference") or {}).get("level") not in level_ids:
+            metrics.pop("inference", None)
         for head, found in (metrics.get("cross") or {}).items():
             metrics["cross"][head] = kept(found)
         # On COMP6 a level without a head is compared with the predictions of another.

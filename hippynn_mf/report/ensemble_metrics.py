@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def _digests(members: Sequence[Result]) -> dict[str, str]:
     """SHA-256 of every member's metrics by seed, without the time that training took."""
     found = {}
     for member in sorted(members, key=lambda member: member.settings.seed):
-        content = {**member.metrics, "training": None}
+        content = _errors(member.metrics)
         text = json.dumps(content, sort_keys=True)
         found[str(member.settings.seed)] = hashlib.sha256(text.encode()).hexdigest()
     return found
@@ -157,11 +157,16 @@ def require_same_tests(
         )
 
 
+def _errors(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics without what training and inference cost."""
+    return {**{k: v for k, v in metrics.items() if k != "inference"}, "training": None}
+
+
 def _require_own_metrics(arrays: Mapping[str, np.ndarray], member: Result) -> None:
     """Raise UserError unless the stored predictions of a member give its stored metrics."""
     unproved = unproved_forces(arrays, member.metrics)
     found = dict(_numbers(score_arrays(arrays, member.settings, unproved)))
-    stored = dict(_numbers({**member.metrics, "training": None}))
+    stored = dict(_numbers(_errors(member.metrics)))
     wrong = sorted(
         name
         for name in found.keys() | stored
