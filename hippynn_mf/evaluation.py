@@ -155,7 +155,9 @@ def reference_labels(structures: Structures) -> dict[str, np.ndarray]:
 
 
 def _with_all_forces(model: Model, settings: RunSettings) -> Model:
-    """The same parameters in a graph that has forces for every head."""
+    """The same parameters in a graph that has forces for every head; the model, if it has them."""
+    if all(head.forces is not None for head in model.heads.values()):
+        return model
     full = model_of(settings, with_all_forces(settings.experiment.resolved_labels))
     full.parameters.load_state_dict(model.parameters.state_dict())
     return full
