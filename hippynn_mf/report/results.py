@@ -10,7 +10,7 @@ from typing import Any
 
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.report.columns import pick
-from hippynn_mf.runs import RunFolder, RunSettings, find_runs
+from hippynn_mf.runs import RunFolder, RunSettings, find_runs, test_file_remedy
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,12 @@ def _refuse_mixtures(results: Sequence[Result]) -> None:
             if text.split(":")[0].split(".")[0] not in own
         ]
         if differences:
+            remedy = "Keep them in different folders."
+            for one, other in ((first, result), (result, first)):
+                source = other.settings.test_file
+                if one.settings.test_file is None and source is not None:
+                    remedy = f"{test_file_remedy(one.folder, source)} {remedy}"
             raise UserError(
                 f"{result.folder.path} and {first.folder.path} cannot share a table: "
-                f"{'; '.join(differences)}. Keep them in different folders."
+                f"{'; '.join(differences)}. {remedy}"
             )
