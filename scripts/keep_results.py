@@ -23,6 +23,7 @@ KEPT = (
     "runs/*/ensemble.json",
     "tables/*",
     "figures/figure3.*",
+    "figures/cc-forces.*",
     "figures/spread-mf_dz_ef_cc_e.*",  # which the README shows
 )
 

@@ -91,7 +91,7 @@ def test_metrics_without_comp6(parent):
 
 def test_metrics_of_a_test_file_are_those_of_the_level_alone(parent):
     member = parent.card.members[0]
-    errors = {head: dict.fromkeys(LEVELS.values(), {"n": head}) for head in LEVELS.values()}
+    errors = {head: {key: {"n": head} for key in LEVELS.values()} for head in LEVELS.values()}
     tested = member.model_copy(update={"metrics": member.metrics | {"test_file": errors}})
     found = tested.only(["wb97x_dz"]).metrics["test_file"]
     assert found == {"wb97x_dz": {"wb97x_dz": {"n": "wb97x_dz"}}}

@@ -24,11 +24,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Results:
-    """The finished runs of a folder `out`, by experiment name, and the seeds of unfinished ones."""
+    """The finished runs of a folder `out`, by experiment name, and the seeds of unfinished ones.
+
+    `labels` are those of every experiment that has runs, finished or not.
+    """
 
     out: Path
     by_name: Mapping[str, Sequence[Result]]
     unfinished: Mapping[str, Sequence[int]]
+    labels: Mapping[str, Mapping[str, str]]
     is_whole: bool = True  # no finished run of the folder is left out
 
     def seeds(self, name: str) -> list[int]:
@@ -77,8 +81,10 @@ def read_results(out: Path) -> Results:
         raise UserError(f"No runs in {out / 'runs'}. Train some with 'hippynn-mf reproduce'.")
     by_name: dict[str, list[Result]] = {}
     unfinished: dict[str, list[int]] = {}
+    labels: dict[str, Mapping[str, str]] = {}
     for folder in folders:
         settings = folder.read_settings()
+        labels[settings.name] = settings.labels
         if folder.is_finished:
             result = Result(folder, settings, folder.read_metrics())
             by_name.setdefault(settings.name, []).append(result)
@@ -86,7 +92,7 @@ def read_results(out: Path) -> Results:
             unfinished.setdefault(settings.name, []).append(settings.seed)
     _refuse_duplicates(by_name)
     _refuse_mixtures([result for results in by_name.values() for result in results])
-    return Results(out, by_name, unfinished)
+    return Results(out, by_name, unfinished, labels)
 
 
 def _refuse_duplicates(by_name: Mapping[str, Sequence[Result]]) -> None:
