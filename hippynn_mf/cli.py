@@ -34,6 +34,7 @@ from hippynn_mf.options import (
     RowsOption,
     SetOption,
     SplitSeedOption,
+    TestFileOption,
     TrainOption,
     make_engine,
     parse_data,
@@ -86,6 +87,7 @@ def campaign(
     comp6: Comp6Option = None,
     comp6_keys: Comp6KeysOption = None,
     energy_cut: CutOption = ENERGY_CUT_KCAL_PER_MOL,
+    test_file: TestFileOption = None,
     preset: PresetOption = "quick",
     set_: SetOption = None,
     experiments: Annotated[
@@ -126,6 +128,7 @@ def campaign(
         comp6=comp6,
         comp6_keys=comp6_keys,
         energy_cut_kcal_per_mol=energy_cut,
+        test_file=test_file,
         preset=preset,
         overrides=parse_overrides(set_),
         rows=rows,
@@ -194,6 +197,7 @@ def train(
     comp6: Comp6Option = None,
     comp6_keys: Comp6KeysOption = None,
     energy_cut: CutOption = ENERGY_CUT_KCAL_PER_MOL,
+    test_file: TestFileOption = None,
     preset: PresetOption = "quick",
     set_: SetOption = None,
     seed: Annotated[int, typer.Option(help="Changes weights and batch order.", min=0)] = 0,
@@ -214,6 +218,7 @@ def train(
         comp6=comp6,
         comp6_keys=comp6_keys,
         energy_cut_kcal_per_mol=energy_cut,
+        test_file=test_file,
         preset=preset,
         overrides=parse_overrides(set_),
         rows=rows,
@@ -238,11 +243,13 @@ def evaluate(
     data: DataOption = None,
     train_files: TrainOption = None,
     comp6: Comp6Option = None,
+    test_file: TestFileOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Evaluate trained runs again and rewrite their metrics and predictions.
 
-    The data may have moved (--data, --comp6), but must be the same by its hash.
+    The data may have moved (--data, --comp6, --test-file), but must be the same by its hash. Runs
+    that were not tested on a --test-file are now.
 
     Example: hippynn-mf evaluate results/runs/mf_dz_ef_cc_e/seed-0
     """
@@ -251,7 +258,7 @@ def evaluate(
     folders, more = split_files(runs)
     source = parse_data(data, train_files, more)
     for path in map(Path, folders):
-        evaluate_run(RunFolder(path), data=source, comp6=comp6, device=device)
+        evaluate_run(RunFolder(path), data=source, comp6=comp6, test_file=test_file, device=device)
         typer.echo(path / "metrics.json")
 
 

@@ -1,19 +1,22 @@
-"""Errors of a trained model on held-out and on COMP6 structures."""
+"""Errors of a trained model on held-out structures, on COMP6, and on a further test file."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.comp6 import read_comp6
 from hippynn_mf.data.database import reference_energies, reference_forces
+from hippynn_mf.data.merging import find_shared
 from hippynn_mf.data.signs import require_force_sign
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
-from hippynn_mf.errors import errors_about
+from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import get_level, highest_level
 from hippynn_mf.models import (
@@ -22,10 +25,11 @@ from hippynn_mf.models import (
     predict,
     with_all_forces,
 )
-from hippynn_mf.runs import Comp6Source, RunSettings
+from hippynn_mf.runs import Comp6Source, DataSource, RunSettings
 from hippynn_mf.scoring import LabelledSet, comp6_metrics, heldout_metrics
 
 N_TIMINGS = 3
+N_SHOWN = 3  # groups that a message names
 
 
 def evaluate_model(
@@ -35,10 +39,11 @@ def evaluate_model(
     *,
     device: torch.device | str = "cpu",
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Metrics and predictions of a trained model on its test structures and on COMP6.
+    """Metrics and predictions of a trained model on its test structures, COMP6, and its test file.
 
-    Returns the content of `metrics.json`, and predictions by `heldout.<name>` and `comp6.<name>`
-    in kcal/mol (without self energies) and kcal/mol/Å, with the references beside them.
+    Returns the content of `metrics.json`, and predictions by `heldout.<name>`, `comp6.<name>` and
+    `test_file.<name>` in kcal/mol (without self energies) and kcal/mol/Å, with the references
+    beside them.
     """
     model = _with_all_forces(model, settings)
     batch_size = settings.hyperparameters.eval_batch_size
@@ -60,6 +65,18 @@ def evaluate_model(
         predictions |= {f"comp6.{name}": values for name, values in predicted.items()}
         predictions |= {f"comp6.reference.{n}": v for n, v in references.labels.items()}
         predictions |= {"comp6.groups": structures.groups, "comp6.species": structures.species}
+    metrics["test_file"] = None
+    if settings.test_file is not None:
+        structures = load_test_file(settings.test_file, model.species_set)
+        predicted = predict(
+            model, structures.species, structures.positions, batch_size=batch_size, device=device
+        )
+        references = proved_set(structures, settings.test_file.shown)
+        errors = heldout_metrics(predicted, references, model.heads.levels)
+        metrics["test_file"] = errors["cross"]
+        predictions |= {f"test_file.{name}": values for name, values in predicted.items()}
+        predictions |= {f"test_file.reference.{n}": v for n, v in references.labels.items()}
+        predictions |= {"test_file.rows": structures.rows, "test_file.species": structures.species}
     return metrics, predictions
 
 
@@ -108,12 +125,51 @@ def load_comp6(source: Comp6Source, species: Sequence[int]) -> Structures:
     know, or forces whose sign is proved wrong.
     """
     structures = read_comp6(source.path, source.keys)
-    with errors_about(source.path):
+    _refuse_unusable(structures, species, source.path)
+    return structures
+
+
+def load_test_file(source: DataSource, species: Sequence[int]) -> Structures:
+    """Read every labelled conformer of a run's test file, with all labels that the file has.
+
+    Raises UserError as `load_comp6`, and for a file without any label.
+    """
+    labels = labels_in_file(source.path)
+    structures, _ = read_ani1x(source.path, labels)
+    if not len(structures):
+        raise UserError(
+            f"{source.shown} has no label of a known level of theory, so it tests nothing. See "
+            f"'hippynn-mf data info {source.shown}', or leave --test-file out."
+        )
+    _refuse_unusable(structures, species, source.shown)
+    return structures
+
+
+def refuse_trained_on(
+    structures: Structures, parts: Mapping[str, Structures], settings: RunSettings
+) -> None:
+    """Raise UserError if conformers of the test file are among the run's data, of any split."""
+    shared = np.zeros(len(structures), bool)
+    for part in parts.values():
+        shared |= find_shared(structures, part)
+    if shared.any() and settings.test_file is not None:
+        groups = [structures.group_names[group] for group in np.unique(structures.groups[shared])]
+        more = ", …" if len(groups) > N_SHOWN else ""
+        raise UserError(
+            f"{settings.test_file.shown}: {int(shared.sum())} of its {len(structures)} conformers "
+            f"are also in {settings.data.shown}, the same atoms at the same positions (of "
+            f"{', '.join(groups[:N_SHOWN])}{more}). What a model was trained on does not test it; "
+            "remove them from one of the files."
+        )
+
+
+def _refuse_unusable(structures: Structures, species: Sequence[int], path: Path) -> None:
+    """Raise UserError for elements that `species` or a level does not know, and wrong signs."""
+    with errors_about(path):
         refuse_unknown_species(structures.species, species)
         reference_labels(structures)
     for name in structures.forces.keys() & structures.energies:
-        require_force_sign(structures, get_level(name), str(source.path))
-    return structures
+        require_force_sign(structures, get_level(name), str(path))
 
 
 def heldout_set(structures: Structures) -> LabelledSet:
@@ -122,7 +178,12 @@ def heldout_set(structures: Structures) -> LabelledSet:
 
 
 def comp6_set(structures: Structures, source: Comp6Source) -> LabelledSet:
-    """The labels of COMP6 structures, for `comp6_metrics`.
+    """The labels of COMP6 structures, for `comp6_metrics`; as `proved_set`."""
+    return proved_set(structures, source.path)
+
+
+def proved_set(structures: Structures, path: Path) -> LabelledSet:
+    """The labels of structures read from `path`.
 
     Forces whose sign the file's own energies prove wrong are a UserError; forces whose sign
     cannot be proved are not used, and `unproved` says why.
@@ -132,7 +193,7 @@ def comp6_set(structures: Structures, source: Comp6Source) -> LabelledSet:
         if name not in structures.energies:
             unproved[name] = "the sign of these forces cannot be proved without energies"
             continue
-        outcome = require_force_sign(structures, get_level(name), str(source.path))
+        outcome = require_force_sign(structures, get_level(name), str(path))
         if outcome.verdict == "undecided":
             unproved[name] = (
                 f"the sign of these forces is not proved by the energies ({outcome.n_pairs} pairs "

@@ -156,6 +156,7 @@ CC = register_level(
         basis="CBS",
         rank=40.0,
         energy_keys=("ccsd(t)_cbs.energy",),
+        force_key="ccsd(t)_cbs.forces",  # of few files; ani1x-release.h5 has none
     )
 )
 

@@ -47,7 +47,7 @@ class ForceErrors(Strict):
 
 
 class HeldoutErrors(ForceErrors):
-    """Errors on the held-out structures against one level."""
+    """Errors on the held-out structures, or on those of the test file, against one level."""
 
     energy_rmse_kcal_per_mol: Error | None
     energy_mae_kcal_per_mol: Error | None
@@ -109,12 +109,15 @@ class RunMetrics(Strict):
     """The content of `metrics.json`: errors by level id.
 
     `heldout.<level>` are errors of every head against its own level, `cross.<head>.<reference>`
-    against every level of the file, `comp6.<reference>` those on COMP6 (null without COMP6).
+    against every level of the file, `comp6.<reference>` those on COMP6 (null without COMP6), and
+    `test_file.<head>.<reference>` those on another file that is never trained on (null or absent
+    without one).
     """
 
     heldout: dict[str, HeldoutErrors]
     cross: dict[str, dict[str, HeldoutErrors]]
     comp6: dict[str, Comp6Errors] | None
+    test_file: dict[str, dict[str, HeldoutErrors]] | None = None
     training: Training | None = None
     inference: Inference | None = None
 

@@ -59,6 +59,13 @@ Comp6KeysOption = Annotated[
     Path | None,
     typer.Option(help="JSON key map of --comp6. (default: the public layout)", dir_okay=False),
 ]
+TestFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="File in the ANI-1x layout that is never trained on, for further errors. "
+        "(default: with the embedded data, mini-cc-forces.h5)"
+    ),
+]
 CutOption = Annotated[
     float, typer.Option(help="COMP6 conformers up to so far above their minimum, kcal/mol.", min=0)
 ]

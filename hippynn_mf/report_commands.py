@@ -30,7 +30,8 @@ def tables(
 ) -> None:
     """Write the paper's tables 2 to 4 and what is said about them, and print them.
 
-    A table that lacks runs is refused.
+    Where runs were tested on CC forces, there is a table of their errors. A table that lacks runs
+    is refused.
 
     Example: hippynn-mf tables results --metric mae
     """
@@ -49,7 +50,8 @@ def figures(
 ) -> None:
     """Draw the paper's figure 3, parity plots, error against spread of seeds, and learning curves.
 
-    A figure 3 that lacks runs is refused.
+    Where runs were tested on CC forces, there is a figure of their errors. A figure of several
+    experiments that lacks runs is refused.
 
     Example: hippynn-mf figures results --only parity,spread
     """
@@ -105,7 +107,7 @@ def print_figures(
     seeds: list[int] | None = None,
     partial: bool = False,
 ) -> str | None:
-    """Draw the figures and say where; why figure 3 was not drawn, or None."""
+    """Draw the figures and say where; why some were not drawn, or None."""
     written = write_complete_figures(
         out,
         read_results(out),

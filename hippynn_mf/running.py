@@ -17,15 +17,17 @@ from hippynn_mf.checkpoints import Checkpoints
 from hippynn_mf.data.database import TrainingDatabase, build_database, training_arrays
 from hippynn_mf.data.differences import with_difference
 from hippynn_mf.data.loading import file_hash, load_splits
-from hippynn_mf.data.sources import DataPath, absolute_paths, data_notes, shown_path
+from hippynn_mf.data.sources import DataPath, data_notes, shown_path
 from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
 from hippynn_mf.errors import UserError, describe_error, errors_about
 from hippynn_mf.evaluation import (
     evaluate_model,
     load_comp6,
+    load_test_file,
     measure_inference,
     model_of,
     reference_labels,
+    refuse_trained_on,
 )
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import Labels, join_labels, plain_labels
@@ -35,7 +37,7 @@ from hippynn_mf.losses import stopping_metric_name
 from hippynn_mf.models import Model, build_model
 from hippynn_mf.recording import EpochRecord, logged_to
 from hippynn_mf.reptile import TaskDatabase
-from hippynn_mf.runs import LOCK_WAIT_SECONDS, RunFolder, RunSettings
+from hippynn_mf.runs import LOCK_WAIT_SECONDS, SOURCES, DataSource, RunFolder, RunSettings
 from hippynn_mf.strategies import Phase, State
 from hippynn_mf.training import choose_device, continue_training, prepare_training
 
@@ -197,7 +199,7 @@ def _of_phase(phase: Phase, part: Structures) -> Structures:
 
 def refuse_changed_files(settings: RunSettings) -> None:
     """Raise UserError if a file is not any more what it was when the settings were made."""
-    for name in ("data", "comp6"):
+    for name in SOURCES:
         source = getattr(settings, name)
         if source is not None and (found := file_hash(source.path)) != source.sha256:
             raise UserError(
@@ -238,9 +240,11 @@ def _load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structure
 
 
 def load_inputs(settings: RunSettings, labels: Labels) -> Mapping[str, Structures]:
-    """Structures of every split; refuses all wrong data, COMP6 included."""
+    """Structures of every split; refuses all wrong data, COMP6 and the test file included."""
     parts = _load_parts(settings, labels)
     known = settings.hyperparameters.species
+    if settings.test_file is not None:
+        refuse_trained_on(load_test_file(settings.test_file, known), parts, settings)
     with errors_about(settings.data.shown):
         for part in parts.values():
             refuse_unknown_species(part.species, known)
@@ -257,12 +261,15 @@ def evaluate_run(
     *,
     data: DataPath | None = None,
     comp6: Path | None = None,
+    test_file: DataPath | None = None,
     device: str = "auto",
 ) -> None:
     """Evaluate the trained model of a run folder again; rewrite its metrics and predictions.
 
-    `data` and `comp6` say where the run's files are now. Raises UserError if one has changed, or
-    if the run is not finished: metrics of half a training would pass for its result.
+    `data`, `comp6` and `test_file` say where the run's files are now. A run without a test file
+    gets this one, and `experiment.json` says so. Raises UserError if a file has changed, if
+    conformers of the test file are in the training data, or if the run is not finished: metrics
+    of half a training would pass for its result.
     """
     settings = folder.read_settings()
     before = folder.read_metrics()
@@ -272,30 +279,38 @@ def evaluate_run(
             f"{folder.path} was trained without COMP6 data, so there is nothing that {comp6} could "
             "replace. Leave --comp6 out, or train in another folder with it."
         )
-    moved: dict[str, DataPath] = {"data": data or settings.data.path}
-    if settings.comp6 is not None:
-        moved["comp6"] = comp6 or settings.comp6.path
-    for name, path in moved.items():
+    added = None
+    if test_file is not None and settings.test_file is None:
+        added = DataSource.of(test_file)
+        settings = settings.model_copy(update={"test_file": added})
+    named = {"data": data, "comp6": comp6, "test_file": test_file}
+    for name in SOURCES:
         source = getattr(settings, name)
+        if source is None:
+            continue
+        path: DataPath = named[name] or source.path
         found = file_hash(path)
         if found != source.sha256:
-            option = "train" if isinstance(source.path, dict) else name
+            of_levels = name == "data" and isinstance(source.path, dict)
+            option = "train" if of_levels else name.replace("_", "-")
             raise UserError(
                 f"{shown_path(path)} is not the file of this run: its SHA-256 is {found[:12]}…, "
                 f"the run's is {source.sha256[:12]}…. Name the right one with --{option}."
             )
-        settings = settings.model_copy(
-            update={name: source.model_copy(update={"path": absolute_paths(path)})}
-        )
+        settings = settings.with_source(name, path)
     labels = settings.experiment.resolved_labels
     parts = _load_parts(settings, labels)
     model = model_of(settings)
     load_best(model, folder)
+    if settings.test_file is not None:
+        refuse_trained_on(load_test_file(settings.test_file, model.species_set), parts, settings)
     metrics, predictions = evaluate_model(model, settings, parts["test"], device=target)
     metrics["training"] = before.get("training")
     metrics["inference"] = before.get("inference") or measure_inference(
         model, settings, parts["test"]
     )
+    if added is not None:
+        folder.add_test_file(added)
     write_results(folder, metrics, predictions)
 
 

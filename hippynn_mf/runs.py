@@ -8,7 +8,7 @@
 - `checkpoint.pt`, `checkpoint-previous.pt`: the training after its last two epochs, see
   `checkpoints.py`; removed when the run is finished
 - `model.pt`: parameters of the best epoch (a state dict, loadable without running code)
-- `predictions.npz`: predictions on the test and COMP6 structures
+- `predictions.npz`: predictions on the test and COMP6 structures, and on those of the test file
 - `metrics.json`: errors with their units; written last, so its presence means finished
 - `failure.txt`: why the last attempt ended early, if it did
 - `log.txt`: everything that was logged or printed
@@ -32,7 +32,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hippynn_mf.data.ani1x import Rows
-from hippynn_mf.data.sources import shown_path
+from hippynn_mf.data.loading import file_hash
+from hippynn_mf.data.sources import DataPath, absolute_paths, shown_path
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment
 from hippynn_mf.files import replace_when_complete
@@ -43,6 +44,7 @@ from hippynn_mf.metrics_schema import validate_metrics
 FORMAT = 1
 FAILURE = "failure.txt"
 LOCK_WAIT_SECONDS = 10.0
+SOURCES = ("data", "comp6", "test_file")  # the settings that name files
 
 RunKey = tuple[str, int]
 
@@ -56,9 +58,14 @@ class Source(BaseModel):
 
 
 class DataSource(Source):
-    """Training data: a file, or an extended XYZ file for each level by its id."""
+    """Labelled data: a file, or an extended XYZ file for each level by its id."""
 
     path: Path | dict[str, Path]
+
+    @classmethod
+    def of(cls, data: DataPath) -> DataSource:
+        """Data with their hash and absolute paths; a UserError if there is no such file."""
+        return cls(path=absolute_paths(data), sha256=file_hash(data))
 
     @property
     def shown(self) -> Path:
@@ -82,7 +89,10 @@ class Comp6Source(Source):
 
 
 class RunSettings(BaseModel):
-    """Everything that determines a run, as stored in `experiment.json`."""
+    """Everything that determines a run, as stored in `experiment.json`.
+
+    `test_file` is evaluated on and never trained on; None also for runs of before there was one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -97,6 +107,7 @@ class RunSettings(BaseModel):
     hyperparameters: Hyperparameters
     data: DataSource
     comp6: Comp6Source | None
+    test_file: DataSource | None = None
     device: str
     # Level id → fraction of its training and validation labels that is kept, see `keep_labels`.
     label_fractions: dict[str, float] = {}
@@ -122,7 +133,7 @@ class RunSettings(BaseModel):
         """What differs in a way that changes results: not the device, nor where a file lies."""
         mine, theirs = (s.model_dump(mode="json", exclude={"device"}) for s in (self, other))
         for settings in (mine, theirs):
-            for source in ("data", "comp6"):
+            for source in SOURCES:
                 if settings[source]:
                     settings[source].pop("path")
         found = []
@@ -135,6 +146,11 @@ class RunSettings(BaseModel):
             else:
                 found.append(f"{key}: {theirs[key]!r} → {mine[key]!r}")
         return found
+
+    def with_source(self, name: str, path: DataPath) -> RunSettings:
+        """The same settings with the file of a source, one of `SOURCES`, at another place."""
+        source = getattr(self, name).model_copy(update={"path": absolute_paths(path)})
+        return self.model_copy(update={name: source})
 
 
 @dataclass(frozen=True)
@@ -243,7 +259,10 @@ class RunFolder:
         if not self.file("experiment.json").exists():
             return
         stored = self.read_settings()
-        for name in ("data", "comp6"):
+        if not self.is_finished and stored.test_file is None:
+            # Nothing is trained on it, so a run that goes on may get one.
+            stored = stored.model_copy(update={"test_file": settings.test_file})
+        for name in SOURCES:
             before, now = getattr(stored, name), getattr(settings, name)
             if before and now and before.path == now.path and before.sha256 != now.sha256:
                 raise UserError(
@@ -253,10 +272,16 @@ class RunFolder:
                 )
         differences = settings.differences(stored)
         if differences:
-            raise UserError(
-                f"{self.path} holds another run: {'; '.join(differences)}. Choose another --out, "
-                "or delete that folder."
-            )
+            remedy = "Choose another --out, or delete that folder."
+            if stored.test_file is None and settings.test_file is not None:
+                remedy = f"{test_file_remedy(self, settings.test_file)} {remedy}"
+            raise UserError(f"{self.path} holds another run: {'; '.join(differences)}. {remedy}")
+
+    def add_test_file(self, source: DataSource) -> None:
+        """Record in `experiment.json` a test file that the run is evaluated on since."""
+        content = read_json(self.file("experiment.json"))
+        content["settings"]["test_file"] = source.model_dump(mode="json")
+        write_json(self.file("experiment.json"), content)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`, which marks the run as finished.
@@ -322,6 +347,15 @@ class RunFolder:
 def find_runs(out: Path) -> list[RunFolder]:
     """Every run folder below `out`, finished or not, in alphabetical order."""
     return [RunFolder(path.parent) for path in sorted(out.glob("runs/*/seed-*/experiment.json"))]
+
+
+def test_file_remedy(folder: RunFolder, source: DataSource) -> str:
+    """What adds a test file to the finished runs beside one that has none, without training."""
+    runs = folder.path.parent.parent / "*" / "seed-*"
+    return (
+        f"{folder.path} was not tested on {source.shown}. Without any training, 'hippynn-mf "
+        f"evaluate {runs} --test-file {source.shown}' adds these errors to finished runs."
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -83,6 +83,8 @@ def _metrics_against(
         metrics |= _no_energies("none of these structures has an energy of this level")
     if reference.forces_name not in test.labels:
         return metrics | _no_forces(NO_FORCES)
+    if reference.id in test.unproved:
+        return metrics | _no_forces(test.unproved[reference.id])
     forces = test.labels[reference.forces_name]
     metrics |= force_metrics(predicted[head.forces_name], forces, test.atom_mask)
     if not metrics["n_force_components"]:

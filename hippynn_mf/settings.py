@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 from hippynn_mf.data.ani1x import Rows
 from hippynn_mf.data.comp6 import PUBLIC_KEYS, read_key_map
-from hippynn_mf.data.embedded import MINI_ANI1X, MINI_COMP6, MINI_COMP6_KEYS
+from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.fractions import resolve_fractions
 from hippynn_mf.data.loading import file_hash
-from hippynn_mf.data.sources import DataPath, absolute_paths
+from hippynn_mf.data.sources import DataPath
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
@@ -29,6 +29,7 @@ def build_settings(
     comp6: Path | None = None,
     comp6_keys: Path | None = None,
     energy_cut_kcal_per_mol: float = ENERGY_CUT_KCAL_PER_MOL,
+    test_file: DataPath | None = None,
     preset: str = "quick",
     overrides: Mapping[str, Any] | None = None,
     rows: str = "common",
@@ -42,10 +43,11 @@ def build_settings(
         experiments: what to train.
         seeds: each changes weights and batch order only.
         data: a file in the ANI-1x layout or extended XYZ, or one extended XYZ file for each level;
-            None for the embedded data with its COMP6 file.
+            None for the embedded data with its COMP6 and test files.
         comp6: a file or folder in the COMP6 layout.
         comp6_keys: a key map for `comp6`; None for the public layout.
         energy_cut_kcal_per_mol: COMP6 conformers above their minimum that count.
+        test_file: further data as `data`, that are evaluated on and never trained on.
         preset, overrides: hyperparameters.
         rows, split_seed, device: as the command line's.
         label_fractions: level → fraction of its labels to train and validate on.
@@ -64,11 +66,12 @@ def build_settings(
             raise UserError(f"Asked for twice: {what} {', '.join(repeated)}.")
     if data is None and comp6 is None:
         comp6, comp6_keys = MINI_COMP6, MINI_COMP6_KEYS
+    if data is None and test_file is None:
+        test_file = MINI_CC_FORCES
     labels = join_labels(*(experiment.resolved_labels for experiment in experiments))
     fractions = resolve_fractions(label_fractions or {}, labels)
     hyperparameters = get_hyperparameters(preset, overrides)
-    data = absolute_paths(MINI_ANI1X if data is None else data)
-    data_source = DataSource(path=data, sha256=file_hash(data))
+    data_source = DataSource.of(MINI_ANI1X if data is None else data)
     comp6_source = None
     if comp6 is not None:
         keys = PUBLIC_KEYS if comp6_keys is None else read_key_map(comp6_keys)
@@ -94,6 +97,7 @@ def build_settings(
             hyperparameters=_of_strategy(experiment, hyperparameters, overrides or {}),
             data=data_source,
             comp6=comp6_source,
+            test_file=None if test_file is None else DataSource.of(test_file),
             device=device,
         )
         for seed in seeds

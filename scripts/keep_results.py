@@ -16,13 +16,14 @@ from typing import Annotated
 import typer
 
 from hippynn_mf.files import replace_when_complete
-from hippynn_mf.runs import RunFolder, find_runs, read_json, write_json
+from hippynn_mf.runs import SOURCES, RunFolder, find_runs, read_json, write_json
 
 KEPT = (
     "runs/*/seed-*/metrics.json",
     "runs/*/ensemble.json",
     "tables/*",
     "figures/figure3.*",
+    "figures/cc-forces.*",
     "figures/spread-mf_dz_ef_cc_e.*",  # which the README shows
 )
 
@@ -49,8 +50,8 @@ def main(
         raise SystemExit(f"keep_results: not finished: {missing}. Continue the campaign first.")
     for run in runs:
         content = read_json(run.file("experiment.json"))
-        for name in ("data", "comp6"):
-            source = content["settings"][name]
+        for name in SOURCES:
+            source = content["settings"].get(name)  # older runs have no test file
             if source is None:
                 continue
             path = source["path"]

@@ -11,7 +11,7 @@ from made_runs import make_run, make_settings
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.report.stored_predictions import score_arrays
-from hippynn_mf.runs import RunFolder
+from hippynn_mf.runs import DataSource, RunFolder
 
 ENERGIES = {
     "heldout": ("wb97x_dz", "wb97x_tz", "mp2_tz", "ccsd(t)_cbs"),
@@ -19,12 +19,13 @@ ENERGIES = {
 }
 FORCES = {"heldout": ("wb97x_dz", "wb97x_tz"), "comp6": ("wb97x_dz", "mp2_tz")}
 N_ATOMS = {"heldout": [3, 3, 2, 3, 2], "comp6": [4, 4, 4, 3, 3, 3, 3]}
+TEST_FILE = DataSource(path=Path("/data/cc-forces.h5"), sha256="5" * 64)
 GROUPS = np.array([0, 0, 0, 1, 1, 1, 1])
 LAST_IS_FAR = 500.0  # kcal/mol: the last COMP6 conformer is beyond the cut of 100
 
 
 def references() -> dict[str, np.ndarray]:
-    """Structures and references of both test sets; padded forces are 0."""
+    """Structures and references of heldout and COMP6; padded forces are 0."""
     rng = np.random.default_rng(7)
     arrays: dict[str, np.ndarray] = {}
     for part, counts in N_ATOMS.items():
@@ -38,6 +39,25 @@ def references() -> dict[str, np.ndarray]:
     for level in ENERGIES["comp6"]:
         arrays[f"comp6.reference.{level}.energy"][-1] += LAST_IS_FAR
     return arrays | {"heldout.rows": np.arange(5), "comp6.groups": GROUPS}
+
+
+def with_test_file(arrays: dict[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
+    """The arrays of a run, and those on a test file of the same structures as the held-out ones.
+
+    The file has CC forces besides the held-out references; the predictions are others.
+    """
+    parts = {n: v for n, v in arrays.items() if n.startswith("heldout.")}
+    rng = np.random.default_rng((11, seed))
+    arrays = {**arrays}
+    for name, values in parts.items():
+        own = name.replace("heldout.", "test_file.")
+        is_predicted = "reference" not in name and name.endswith((".energy", ".forces"))
+        shift = rng.normal(0, 5, values.shape) if is_predicted else 0
+        arrays[own] = (values + shift).astype(values.dtype)
+    species = arrays["test_file.species"]
+    forces = np.random.default_rng(8).normal(0, 20, (*species.shape, 3))
+    arrays["test_file.reference.ccsd(t)_cbs.forces"] = forces * (species > 0)[..., None]
+    return arrays
 
 
 def predictions(name: str, seed: int) -> dict[str, np.ndarray]:

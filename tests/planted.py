@@ -32,6 +32,7 @@ ANI1X_ENERGIES = {
     "mp2_tz.corr_energy": "mp2_tz",
 }
 ANI1X_FORCES = {"wb97x_dz.forces": "wb97x_dz", "wb97x_tz.forces": "wb97x_tz"}
+CC_FORCES = {"ccsd(t)_cbs.forces": "ccsd(t)_cbs"}  # of few files
 
 WATER = ("OHH", [(0, 0, 0), (0.97, 0, 0), (-0.24, 0.94, 0)])
 METHANE = (
@@ -92,10 +93,12 @@ def write_ani1x(
     *,
     seed: int = 0,
     missing: dict[str, dict[str, slice]] | None = None,
+    more_forces: dict[str, str] | None = None,
 ) -> Path:
     """Write a file in the ANI-1x layout with `n` conformers of every molecule.
 
-    `missing` maps group and key to the conformers that lose that label (NaN).
+    `missing` maps group and key to the conformers that lose that label (NaN); `more_forces` are
+    further keys as in `ANI1X_FORCES`.
     """
     with h5py.File(path, "w") as file:
         for place, (name, molecule) in enumerate(MOLECULES.items()):
@@ -109,7 +112,8 @@ def write_ani1x(
             group["coordinates"] = positions.astype("f4")
             columns = {k: energy(numbers, positions, v) for k, v in ANI1X_ENERGIES.items()}
             columns |= {
-                k: forces(numbers, positions, v).astype("f4") for k, v in ANI1X_FORCES.items()
+                k: forces(numbers, positions, v).astype("f4")
+                for k, v in {**ANI1X_FORCES, **(more_forces or {})}.items()
             }
             for key, values in columns.items():
                 rows = (missing or {}).get(name, {}).get(key)

@@ -11,8 +11,12 @@ import torch
 from made_runs import TINY_OPTIONS, exit_code, files_below
 
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
+from hippynn_mf.data.loading import load_splits
 from hippynn_mf.engines import LocalPool, ParslSite
+from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import get_experiment
+from hippynn_mf.labels import parse_labels
+from hippynn_mf.levels import CC
 from hippynn_mf.models import build_model
 from hippynn_mf.runs import RunFolder
 from hippynn_mf.settings import build_settings
@@ -452,6 +456,19 @@ def test_a_run_without_comp6_is_not_evaluated_on_any(where, capsys):
     message = refusal(capsys, "evaluate", folder.path, "--comp6", where / "comp6.h5")
     assert "was trained without COMP6 data" in message
     assert files_below(where / "out") == before
+
+
+def test_forces_of_coupled_cluster_that_the_data_lack_are_refused(tmp_path, ani1x_file):
+    labels = parse_labels({"DZ": "EF", "CC": "EF"})
+    message = (
+        r"planted\.h5: the experiment needs forces of level CC, and there are none\. "
+        r"Found: DZ/EF, TZ/EF, MP2/E, CC/E\. Unknown key 'ccsd\(t\)_cbs\.forces'"
+    )
+    with pytest.raises(UserError, match=message):
+        load_splits(ani1x_file, labels, common_levels=(), rows="all", split_seed=0)
+    path = planted.write_ani1x(tmp_path / "with.h5", 20, more_forces=planted.CC_FORCES)
+    parts = load_splits(path, labels, common_levels=(), rows="all", split_seed=0)
+    assert parts["train"].has_forces(CC).all()
 
 
 @pytest.mark.parametrize("command", ["tables", "figures"])

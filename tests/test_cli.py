@@ -105,7 +105,7 @@ def test_every_epoch_is_recorded(run):
 
 
 def test_metrics_have_the_documented_keys(metrics):
-    assert set(metrics) == {"heldout", "cross", "comp6", "training", "inference"}
+    assert set(metrics) == {"heldout", "cross", "comp6", "training", "inference", "test_file"}
     assert set(metrics["heldout"]) == {"wb97x_dz", "ccsd(t)_cbs"}
     for entry in metrics["heldout"].values():
         assert set(entry) >= ENERGY | FORCE

@@ -2,7 +2,14 @@ import json
 
 import numpy as np
 import pytest
-from made_predictions import GROUPS, predicted_run, predictions, references
+from made_predictions import (
+    GROUPS,
+    TEST_FILE,
+    predicted_run,
+    predictions,
+    references,
+    with_test_file,
+)
 from made_runs import files_below, make_run, run_metrics
 
 from hippynn_mf.errors import UserError
@@ -257,3 +264,71 @@ def test_an_ensemble_without_comp6_has_no_errors_there(tmp_path):
         predicted_run(tmp_path, NAME, seed, arrays, comp6=None)
     assert ensemble(tmp_path).metrics.comp6 is None
     assert ensemble(tmp_path).level_differences.comp6 is None
+
+
+def make_tested(out):
+    """Three runs that were tested on a file with CC forces, and their predictions."""
+    stacks = [with_test_file(predictions(NAME, seed), seed) for seed in range(3)]
+    for seed, arrays in enumerate(stacks):
+        predicted_run(out, NAME, seed, arrays, test_file=TEST_FILE)
+    return stacks
+
+
+def test_errors_on_the_test_file_are_those_of_the_mean_prediction(tmp_path):
+    stacks = make_tested(tmp_path)
+    found = ensemble(tmp_path).metrics.test_file
+    atoms = stacks[0]["test_file.species"] > 0
+    for head, level in [(CC, CC), (CC, TZ), (DZ, CC)]:
+        mean = np.mean([a[f"test_file.{head}.forces"].astype(float) for a in stacks], axis=0)
+        errors = mean - stacks[0][f"test_file.reference.{level}.forces"]
+        rmse = found[head][level].force_rmse_kcal_per_mol_per_angstrom
+        assert rmse == pytest.approx(rms(errors[atoms]))
+    mean = np.mean([a[f"test_file.{CC}.energy"].astype(float) for a in stacks], axis=0)
+    errors = mean - stacks[0][f"test_file.reference.{CC}.energy"]
+    assert found[CC][CC].energy_rmse_kcal_per_mol == pytest.approx(rms(errors))
+
+
+def test_levels_are_compared_on_the_test_file(tmp_path):
+    arrays = make_tested(tmp_path)[0]
+    differences = ensemble(tmp_path).level_differences.test_file
+    assert set(differences) == {DZ, TZ, CC}
+    atoms = arrays["test_file.species"] > 0
+    for low in (DZ, TZ):
+        names = (f"test_file.reference.{level}.forces" for level in (low, CC))
+        errors = arrays[next(names)] - arrays[next(names)]
+        rmse = differences[low][CC].force_rmse_kcal_per_mol_per_angstrom
+        assert rmse == pytest.approx(rms(errors[atoms]))
+
+
+def test_forces_of_the_test_file_whose_sign_was_not_proved_stay_unused(tmp_path):
+    make_tested(tmp_path)
+    for folder in tmp_path.glob("runs/*/seed-*"):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        for entries in metrics["test_file"].values():
+            for name in [name for name in entries[CC] if "force" in name]:
+                del entries[CC][name]
+            entries[CC] |= {
+                "force_rmse_kcal_per_mol_per_angstrom": None,
+                "force_mae_kcal_per_mol_per_angstrom": None,
+                "force_reason": "the sign is not proved",
+            }
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    found = ensemble(tmp_path)
+    assert found.metrics.test_file[CC][CC].force_reason == "the sign is not proved"
+    assert found.metrics.test_file[CC][DZ].force_rmse_kcal_per_mol_per_angstrom > 0
+    assert set(found.level_differences.test_file) == {DZ, TZ}
+    assert found.level_differences.test_file[DZ][CC].force_reason == "the sign is not proved"
+
+
+def test_an_ensemble_without_a_test_file_has_no_errors_there(members):
+    assert ensemble(members).metrics.test_file is None
+    assert ensemble(members).level_differences.test_file is None
+
+
+def test_members_of_which_one_was_tested_on_another_file_are_refused(tmp_path):
+    stacks = make_tested(tmp_path)
+    path = tmp_path / "runs" / "mf_dz_ef_cc_e" / "seed-1" / "predictions.npz"
+    name = f"test_file.reference.{CC}.forces"
+    write_npz(path, stacks[1] | {name: stacks[1][name] + 1})
+    with pytest.raises(UserError, match=r"test_file\.reference\.ccsd\(t\)_cbs\.forces of pred"):
+        ensemble(tmp_path)

@@ -89,6 +89,17 @@ def test_metrics_without_comp6(parent):
     assert set(member.only(["wb97x_dz"]).metrics["comp6"]) == {"wb97x_dz"}
 
 
+def test_metrics_of_a_test_file_are_those_of_the_level_alone(parent):
+    member = parent.card.members[0]
+    errors = {head: {key: {"n": head} for key in LEVELS.values()} for head in LEVELS.values()}
+    tested = member.model_copy(update={"metrics": member.metrics | {"test_file": errors}})
+    found = tested.only(["wb97x_dz"]).metrics["test_file"]
+    assert found == {"wb97x_dz": {"wb97x_dz": {"n": "wb97x_dz"}}}
+    assert set(errors) == set(LEVELS.values())  # the parent keeps its own
+    without = member.model_copy(update={"metrics": member.metrics | {"test_file": None}})
+    assert without.only(["wb97x_dz"]).metrics["test_file"] is None
+
+
 def test_one_member(parent, tmp_path, capsys):
     out = tmp_path / "one.safetensors"
     assert exit_code("extract", NAME, "--level", "CC", "--seed", 3, "--out", out) == 0

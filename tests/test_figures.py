@@ -68,9 +68,12 @@ def test_an_unknown_figure_is_refused_before_anything_is_drawn(tmp_path, capsys)
     before = files_below(tmp_path)
     assert exit_code("figures", tmp_path, "--only", "learning,partiy") == 2
     said = capsys.readouterr().err
-    assert "Unknown figure 'partiy'. Did you mean parity? Known: figure3, parity, spread" in said
+    assert (
+        "Unknown figure 'partiy'. Did you mean parity? Known: figure3, cc-forces, parity, spread"
+        in said
+    )
     assert files_below(tmp_path) == before
-    assert set(FIGURES) == {"figure3", "parity", "spread", "learning"}
+    assert set(FIGURES) == {"figure3", "cc-forces", "parity", "spread", "learning"}
 
 
 def test_a_chosen_figure_that_cannot_be_drawn_at_all_is_an_error(tmp_path, capsys):

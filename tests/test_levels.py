@@ -59,12 +59,12 @@ def test_only_mp2_is_a_sum_of_two_keys():
     assert all(len(level.energy_keys) == 1 for level in (DZ, TZ, CC))
 
 
-def test_only_the_dft_levels_have_forces():
+def test_all_levels_but_mp2_may_have_forces():
     assert [level.force_key for level in levels.PAPER_LEVELS] == [
         "wb97x_dz.forces",
         "wb97x_tz.forces",
         None,
-        None,
+        "ccsd(t)_cbs.forces",
     ]
 
 

@@ -119,3 +119,16 @@ def test_many_faults_are_counted_and_the_first_named():
     metrics = run_metrics({name: {} for name in "abc"})
     with pytest.raises(UserError, match=r"heldout\.a\.force_rmse.*; and 9 more\. Restore it"):
         validate_metrics(metrics, "some.json")
+
+
+def test_errors_on_a_test_file_are_optional_and_checked():
+    content = run_metrics({"wb97x_tz": heldout_errors(1.0, 2.0)})
+    assert validate_metrics(content, "metrics.json").test_file is None
+    entry = heldout_errors(3.0, 4.0)
+    content["test_file"] = {"wb97x_tz": {"ccsd(t)_cbs": entry}}
+    found = validate_metrics(content, "metrics.json").test_file["wb97x_tz"]["ccsd(t)_cbs"]
+    assert found.force_rmse_kcal_per_mol_per_angstrom == 4.0
+    entry["energy_rmse_kcal_per_mol"] = None
+    match = r"test_file\.wb97x_tz\.ccsd\(t\)_cbs: .*energy"
+    with pytest.raises(UserError, match=match):
+        validate_metrics(content, "metrics.json")

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from hippynn_mf.data.ani1x import FileIndex, Rows, index_ani1x, labels_in_file
@@ -17,7 +18,7 @@ from hippynn_mf.data.signs import require_force_sign, sample_groups
 from hippynn_mf.data.sources import DataPath, as_data_path, is_extxyz, open_data, shown_path
 from hippynn_mf.data.splits import split_rows
 from hippynn_mf.data.structures import Structures
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.levels import Level
 
@@ -45,6 +46,8 @@ def load_splits(
     references = labels_in_file(source)
     if is_extxyz(source):
         _refuse_absent_labels(labels, references, path)
+    else:
+        _refuse_absent_forces(labels, references, source)
     if rows == "common":
         _refuse_absent_levels(labels, references, common_levels, path)
     everything = join_labels(labels, references)
@@ -124,6 +127,21 @@ def _refuse_absent_labels(labels: Labels, found: Labels, path: Path) -> None:
                 f"{path}: the experiment needs {key} (level {level.label}), and there is none. "
                 f"{_list_labels(found)} Files of one level are named as {level.label}=FILE with "
                 "--train."
+            )
+
+
+def _refuse_absent_forces(labels: Labels, found: Labels, source: DataPath) -> None:
+    """Raise UserError for a level of which a file in the ANI-1x layout has energies alone."""
+    for level, properties in labels.items():
+        absent = properties.forces and level in found and not found[level].forces
+        if absent and level.force_key is not None:
+            with open_data(source) as file:
+                groups = [item for item in file.values() if isinstance(item, h5py.Group)]
+                keys = {key for group in groups for key in group}
+            raise UserError(
+                f"{shown_path(source)}: the experiment needs forces of level {level.label}, and "
+                f"there are none. {_list_labels(found)} "
+                f"{unknown_name_message('key', level.force_key, sorted(keys))}"
             )
 
 

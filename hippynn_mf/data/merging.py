@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from hippynn_mf.data.extxyz import Frame
+from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.units import EV_PER_HARTREE
 
@@ -54,6 +55,27 @@ def merge_frames(files: Sequence[Sequence[Frame]]) -> Merged:
         n_matched=sum(n > 1 for n in n_files),
         n_repeated=len(frames) - sum(n_files),
     )
+
+
+def find_shared(structures: Structures, others: Structures) -> np.ndarray:
+    """(n,) True for each of `structures` that is also among the `others`.
+
+    The same are structures with the same atoms, in the same order, at the same positions.
+    """
+    shared = np.zeros(len(structures), bool)
+    by_atoms: defaultdict[bytes, list[int]] = defaultdict(list)
+    for index, species in enumerate(structures.species):
+        by_atoms[species[species > 0].tobytes()].append(index)
+    for _, group in others.by_group():
+        n_atoms = int(group.atom_mask[0].sum())
+        members = np.array(by_atoms.get(group.species[0, :n_atoms].tobytes(), []), np.int64)
+        if not len(members):
+            continue
+        both = (structures[members], group)
+        positions = [each.positions[:, :n_atoms].reshape(len(each), -1) for each in both]
+        first = _find_equal_rows(np.concatenate(positions, dtype=np.float64))
+        shared[members] |= np.isin(first[: len(members)], first[len(members) :])
+    return shared
 
 
 def _find_first(frames: Sequence[Frame]) -> np.ndarray:

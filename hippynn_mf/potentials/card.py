@@ -52,12 +52,13 @@ class MemberCard(Strict):
         def kept(by_level: Any) -> Any:
             return by_level and {k: found for k, found in by_level.items() if k in level_ids}
 
-        by_level = ("heldout", "cross", "comp6")
+        by_level = ("heldout", "cross", "comp6", "test_file")
         metrics = {k: kept(v) if k in by_level else v for k, v in self.metrics.items()}
         if (metrics.get("inference") or {}).get("level") not in level_ids:
             metrics.pop("inference", None)
-        for head, found in (metrics.get("cross") or {}).items():
-            metrics["cross"][head] = kept(found)
+        for part in ("cross", "test_file"):
+            for head, found in (metrics.get(part) or {}).items():
+                metrics[part][head] = kept(found)
         # On COMP6 a level without a head is compared with the predictions of another.
         for level_id, found in dict(metrics.get("comp6") or {}).items():
             if found["predicted_by"] not in level_ids:

@@ -65,6 +65,18 @@ def comp6_delta_e(level: Level) -> Column:
     return Column(f"ΔE, COMP6 {level.label}", "kcal/mol", path)
 
 
+def test_file_energy(level: Level) -> Column:
+    """Energy error on the structures of the test file against a level."""
+    path = ("test_file", level.id, level.id, "energy_{}_kcal_per_mol")
+    return Column(f"energy, test file {level.label}", "kcal/mol", path)
+
+
+def test_file_force(level: Level) -> Column:
+    """Force error on the structures of the test file against a level."""
+    path = ("test_file", level.id, level.id, "force_{}_kcal_per_mol_per_angstrom")
+    return Column(f"force, test file {level.label}", "kcal/mol/Å", path)
+
+
 class PublishedNumber(Strict):
     """A number of the paper, with its 95 % half width where the paper gives one."""
 

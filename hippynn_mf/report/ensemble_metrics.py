@@ -42,6 +42,7 @@ class LevelDifferences(Strict):
 
     heldout: dict[str, dict[str, HeldoutErrors]]
     comp6: dict[str, dict[str, Comp6Errors]] | None
+    test_file: dict[str, dict[str, HeldoutErrors]] | None = None
 
 
 class EnsembleRecord(Strict):

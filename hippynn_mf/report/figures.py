@@ -1,4 +1,4 @@
-"""Figures of a folder of runs, written in one call: figure 3, and three for each experiment."""
+"""Figures of a folder of runs, written in one call: figure 3, CC forces, and each experiment's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment, table1
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.metrics_schema import Strict
+from hippynn_mf.report.cc_forces import DOCUMENT as CC_FORCES
+from hippynn_mf.report.cc_forces import cc_force_tables
+from hippynn_mf.report.cc_forces_figure import cc_forces_data, draw_cc_forces
 from hippynn_mf.report.completeness import Written, missing_runs
+from hippynn_mf.report.ensemble_metrics import find_ensembles
 from hippynn_mf.report.figure3 import LEVELS, draw_figure3, figure3_data, pair_names
 from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.report.parity import make_parity
@@ -50,7 +54,7 @@ KINDS: Mapping[str, FigureKind] = {
     "spread": FigureKind(make_spread, "predictions.npz", FEWEST_SEEDS),
     "learning": FigureKind(make_learning_curves, "epochs.jsonl"),
 }
-FIGURES = (FIGURE3, *KINDS)
+FIGURES = (FIGURE3, CC_FORCES, *KINDS)
 
 
 def write_complete_figures(
@@ -67,9 +71,11 @@ def write_complete_figures(
     Figure 3 needs the runs of both models of every level, for `seeds` or for all seeds that any
     of them has; otherwise it is left as it was, and the result says what it lacks. With
     `experiments`, only levels with both models among them are drawn; with `partial`, what is
-    there. The other figures, of every experiment, need files that only training writes, and error
-    against spread three seeds; an experiment that lacks them is left out, and a logged warning
-    says so. Raises UserError for an unknown name, or if nothing of a name in `only` can be drawn.
+    there. The errors of CC forces need the same runs as their tables, and are drawn where any was
+    tested on such forces. The other figures, of every experiment, need files that only training
+    writes, and error against spread three seeds; an experiment that lacks them is left out, and a
+    logged warning says so. Raises UserError for an unknown name, or if nothing of a name in `only`
+    can be drawn.
     """
     for name in only or ():
         if name not in FIGURES:
@@ -81,6 +87,15 @@ def write_complete_figures(
         results = results.only(seeds)
     if FIGURE3 in chosen:
         written += _write_figure3(out, results, experiments, seeds, partial=partial)
+    if CC_FORCES in chosen:
+        drawn = _write_cc_forces(out, results, experiments, seeds, partial=partial)
+        if only is not None and drawn == Written(out):
+            raise UserError(
+                f"No {CC_FORCES} figure can be drawn. No finished run of a model with a CC head "
+                "was tested on a file with CC forces; 'hippynn-mf evaluate RUNS --test-file FILE' "
+                "does that."
+            )
+        written += drawn
     for name in chosen:
         if name in KINDS:
             paths, lacking = _write_kind(out, results, name)
@@ -128,6 +143,26 @@ def _write_figure3(
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     draw_figure3(figure.subplots(), data)
     return Written(out, [_write(figure, data, path)])
+
+
+def _write_cc_forces(
+    out: Path,
+    results: Results,
+    experiments: Sequence[Experiment] | None,
+    seeds: Sequence[int] | None,
+    *,
+    partial: bool,
+) -> Written:
+    specs = cc_force_tables(results, experiments)
+    if not specs:
+        return Written(out)
+    names = [row.name for row in specs[0].rows]
+    missing = missing_runs(results, names, seeds)
+    if missing and not partial:
+        return Written(out, lacking={f"figures/{CC_FORCES}.png": missing})
+    data = cc_forces_data(specs, results, find_ensembles(results, names), missing)
+    path = out / "figures" / f"{CC_FORCES}.png"
+    return Written(out, [_write(draw_cc_forces(data), data, path)])
 
 
 def _write_kind(out: Path, results: Results, name: str) -> tuple[list[Path], str | None]:

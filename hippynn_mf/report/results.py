@@ -10,7 +10,7 @@ from typing import Any
 
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.report.columns import pick
-from hippynn_mf.runs import RunFolder, RunSettings, find_runs
+from hippynn_mf.runs import RunFolder, RunSettings, find_runs, test_file_remedy
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Results:
-    """The finished runs of a folder `out`, by experiment name, and the seeds of unfinished ones."""
+    """The finished runs of a folder `out`, by experiment name, and the seeds of unfinished ones.
+
+    `labels` are those of every experiment that has runs, finished or not.
+    """
 
     out: Path
     by_name: Mapping[str, Sequence[Result]]
     unfinished: Mapping[str, Sequence[int]]
+    labels: Mapping[str, Mapping[str, str]]
     is_whole: bool = True  # no finished run of the folder is left out
 
     def seeds(self, name: str) -> list[int]:
@@ -77,8 +81,10 @@ def read_results(out: Path) -> Results:
         raise UserError(f"No runs in {out / 'runs'}. Train some with 'hippynn-mf reproduce'.")
     by_name: dict[str, list[Result]] = {}
     unfinished: dict[str, list[int]] = {}
+    labels: dict[str, Mapping[str, str]] = {}
     for folder in folders:
         settings = folder.read_settings()
+        labels[settings.name] = settings.labels
         if folder.is_finished:
             result = Result(folder, settings, folder.read_metrics())
             by_name.setdefault(settings.name, []).append(result)
@@ -86,7 +92,7 @@ def read_results(out: Path) -> Results:
             unfinished.setdefault(settings.name, []).append(settings.seed)
     _refuse_duplicates(by_name)
     _refuse_mixtures([result for results in by_name.values() for result in results])
-    return Results(out, by_name, unfinished)
+    return Results(out, by_name, unfinished, labels)
 
 
 def _refuse_duplicates(by_name: Mapping[str, Sequence[Result]]) -> None:
@@ -115,7 +121,12 @@ def _refuse_mixtures(results: Sequence[Result]) -> None:
             if text.split(":")[0].split(".")[0] not in own and text.split(":")[0] not in theirs
         ]
         if differences:
+            remedy = "Keep them in different folders."
+            for one, other in ((first, result), (result, first)):
+                source = other.settings.test_file
+                if one.settings.test_file is None and source is not None:
+                    remedy = f"{test_file_remedy(one.folder, source)} {remedy}"
             raise UserError(
                 f"{result.folder.path} and {first.folder.path} cannot share a table: "
-                f"{'; '.join(differences)}. Keep them in different folders."
+                f"{'; '.join(differences)}. {remedy}"
             )

@@ -80,7 +80,7 @@ class ColumnData(Strict):
 
 
 class Source(Strict):
-    """The data and recipe of all runs of a table."""
+    """The data and recipe of all runs of a table; of a test file only where errors are on it."""
 
     rows: str
     preset: str
@@ -88,6 +88,8 @@ class Source(Strict):
     data_sha256: str
     comp6_sha256: str | None
     split_seed: int
+    test_file: str | None = None
+    test_file_sha256: str | None = None
 
 
 class TableData(Strict):
@@ -135,7 +137,7 @@ def build_table(
             for row in rows
         ],
         missing=[str(run) for run in missing],
-        source=_source(results, rows),
+        source=_source(spec, results, rows),
     )
 
 
@@ -215,11 +217,15 @@ def _published_percent(spec: TableSpec, place: int, row: RowSpec, metric: Metric
     return percent_of_means(published.value, reference)
 
 
-def _source(results: Results, rows: Sequence[RowSpec]) -> Source | None:
+def _source(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Source | None:
     runs = [result for row in rows for result in results.by_name[row.name]]
     if not runs:
         return None
     settings = runs[0].settings
+    tested = {}
+    if settings.test_file and any(column.path[0] == "test_file" for column in spec.columns):
+        source = settings.test_file
+        tested = {"test_file": source.name, "test_file_sha256": source.sha256}
     return Source(
         rows=settings.rows,
         preset=settings.preset,
@@ -227,4 +233,5 @@ def _source(results: Results, rows: Sequence[RowSpec]) -> Source | None:
         data_sha256=settings.data.sha256,
         comp6_sha256=settings.comp6.sha256 if settings.comp6 else None,
         split_seed=settings.split_seed,
+        **tested,
     )

@@ -16,7 +16,8 @@ FORMULAS = """\
   the interval of the paired t test."""
 IMPROVEMENT = """\
 - improvement: 100·(1 − exp(mean d)), where d is the logarithm of the ratio of both errors of one
-  seed; in brackets its 95 % interval, from that of the mean of d. Beside it that of the published
+  seed; in brackets its 95 % interval, from that of the mean of d."""
+PUBLISHED_IMPROVEMENT = """ Beside it that of the published
   means."""
 
 
@@ -25,7 +26,7 @@ def main_table(table: TableData) -> str:
     heading = ["model", "seeds"]
     for column in table.columns:
         heading += [f"{column.heading} ({column.unit})", "mean prediction"]
-        if table.metric == "rmse":
+        if _is_published(table):
             heading.append("published")
     return _markdown(heading, [_main_row(row, table) for row in table.rows])
 
@@ -34,7 +35,7 @@ def _main_row(row: RowData, table: TableData) -> list[str]:
     texts = [row.model, str(len(row.seeds))]
     for cell in row.cells:
         texts += [format_mean(cell.mean), _number(cell.ensemble)]
-        if table.metric == "rmse":
+        if _is_published(table):
             texts.append(_published(cell))
     return texts
 
@@ -46,9 +47,10 @@ def paired_table(table: TableData) -> str:
         difference = f"{column.heading}: difference ({column.unit})"
         if table.paired_with_experiment:
             heading += [difference, "improvement (%)"]
-            heading += ["published (%)"] if table.metric == "rmse" else []
+            heading += ["published (%)"] if _is_published(table) else []
         else:
-            heading += [table.reference, "published", difference]
+            published = ["published"] if _is_published(table) else []
+            heading += [table.reference, *published, difference]
     rows = [
         _paired_row(row, table)
         for row in table.rows
@@ -64,10 +66,11 @@ def _paired_row(row: RowData, table: TableData) -> list[str]:
         difference = format_mean(cell.difference, signed=True)
         if table.paired_with_experiment:
             texts += [difference, format_interval(cell.percent_improvement)]
-            if table.metric == "rmse":
+            if _is_published(table):
                 texts.append(_number(cell.published_percent_improvement, digits=1))
         else:
-            texts += [_number(cell.reference), _number(column.published_reference), difference]
+            published = [_number(column.published_reference)] if _is_published(table) else []
+            texts += [_number(cell.reference), *published, difference]
     return texts
 
 
@@ -120,18 +123,28 @@ def _how_to_read(tables: Sequence[TableData]) -> list[str]:
     filled = [table for table in tables if table.rows]
     if not filled:
         return []
+    published = any(_is_published(table) for table in filled)
     lines = [FORMULAS]
     if any(table.paired_with_experiment for table in filled):
-        lines.append(IMPROVEMENT)
+        lines.append(IMPROVEMENT + (PUBLISHED_IMPROVEMENT if published else ""))
     if min(len(row.seeds) for table in filled for row in table.rows) < FEWEST_FOR_INTERVAL:
         lines.append("- Fewer than three seeds have no interval: in parentheses is their range.")
     if source := filled[0].source:
-        lines.append(
+        line = (
             f"- rows: {source.rows}; preset: {source.preset}; data: {source.data_file} (SHA-256 "
-            f"{source.data_sha256[:12]}), split seed {source.split_seed}. Published numbers: eight "
-            "seeds on ANI-1x and COMP6."
+            f"{source.data_sha256[:12]}), split seed {source.split_seed}."
         )
+        if source.test_file_sha256 is not None:
+            line += f" Test file: {source.test_file} (SHA-256 {source.test_file_sha256[:12]})."
+        if published:
+            line += " Published numbers: eight seeds on ANI-1x and COMP6."
+        lines.append(line)
     return lines
+
+
+def _is_published(table: TableData) -> bool:
+    """Whether the paper has any number to stand beside those of a table."""
+    return any(cell.published is not None for row in table.rows for cell in row.cells)
 
 
 def _published(cell: Cell) -> str:

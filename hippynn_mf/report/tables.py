@@ -10,6 +10,7 @@ from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment, table1
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import CC, DZ, MP2, TZ
+from hippynn_mf.report.cc_forces import DOCUMENT, cc_force_tables
 from hippynn_mf.report.columns import (
     Column,
     LowLevel,
@@ -143,6 +144,8 @@ def write_complete_tables(
 ) -> Written:
     """Write `table2` to `table4` and `low-level-forces` below `out/tables`, as `.md` and `.json`.
 
+    Where runs were tested on CC forces, there is also `cc-forces`.
+
     A document is written if the runs of all its rows are finished, for `seeds` or for all seeds
     that any of its rows has; otherwise it is left as it was, and the result says what it lacks.
     With `experiments`, only those are rows, and documents without one are skipped. With
@@ -158,6 +161,7 @@ def write_complete_tables(
     documents["low-level-forces"] = low_level_tables(chosen)
     if seeds is not None:
         results = results.only(seeds)
+    documents[DOCUMENT] = cc_force_tables(results, experiments)
     written = Written(out)
     ensembles: dict[str, EnsembleRecord] = {}
     for document, specs in documents.items():
@@ -189,7 +193,7 @@ def _write_document(
     for spec in specs:
         missing = missing_runs(results, [row.name for row in spec.rows], seeds)
         tables.append(build_table(spec, results, ensembles, metric, missing))
-    content = {"tables": [table.model_dump(mode="json") for table in tables]}
+    content = {"tables": [table.model_dump(mode="json", exclude_unset=True) for table in tables]}
     write_json(path.with_suffix(".json"), content)
     with replace_when_complete(path) as unfinished:
         unfinished.write_text(format_document(tables), encoding="utf-8")
