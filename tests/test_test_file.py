@@ -117,6 +117,9 @@ def test_the_references_are_the_planted_truth(trained):
         np.testing.assert_allclose(found, forces, rtol=1e-5, atol=1e-5)
 
 
+COSTS = {"training": None, "inference": None}  # differ from one training to the next
+
+
 def test_nothing_of_the_file_is_trained_on_or_held_out(trained):
     one, other = folder_in(trained / "out"), folder_in(trained / "out-without")
     for name in ("split.npz", "model.pt"):
