@@ -91,7 +91,8 @@ def campaign(
     preset: PresetOption = "quick",
     set_: SetOption = None,
     experiments: Annotated[
-        str | None, typer.Option(help="Names, comma-separated. (default: all 17)")
+        str | None,
+        typer.Option(help="Names, or strategies, comma-separated. (default: table1, all 17)"),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1",
     engine: Annotated[

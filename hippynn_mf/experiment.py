@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.strategies import Phase, Strategy, get_strategy
+
+# What the strategies are seen beside: the low level alone, the high one alone, and both together.
+BASELINES = ("SF-DZ/EF", "SF-CC/E", "MF-DZ/E-CC/E", "MF-DZ/EF-CC/E")
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,18 @@ def table1() -> list[Experiment]:
 def beyond_table1() -> list[Experiment]:
     """The strategies that Table 1 does not have, from the scripts `experiments/strategies/`."""
     return _experiments_in("hippynn_mf.experiments.strategies")
+
+
+def strategies() -> list[Experiment]:
+    """Every strategy to learn CC energies with DZ labels, those of Table 1 first."""
+    return [*(get_experiment(name) for name in BASELINES), *beyond_table1()]
+
+
+# Names that stand for several experiments.
+GROUPS: Mapping[str, Callable[[], list[Experiment]]] = {
+    "table1": table1,
+    "strategies": strategies,
+}
 
 
 def _experiments_in(name: str) -> list[Experiment]:

@@ -14,7 +14,7 @@ import typer
 from hippynn_mf.data.sources import DataPath, parse_level_files
 from hippynn_mf.engines import Engine, LocalPool, ParslSite, available_cores, read_site
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import Experiment, get_experiment, table1
+from hippynn_mf.experiment import GROUPS, Experiment, get_experiment, table1
 
 
 class MetricChoice(StrEnum):
@@ -86,6 +86,13 @@ OnlySeedsOption = Annotated[
 ]
 PartialOption = Annotated[
     bool, typer.Option("--partial", help="Write what is there, and name what is missing.")
+]
+OnlyExperimentsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--experiments",
+        help=f"Names, or {' or '.join(GROUPS)}, comma-separated. (default: all)",
+    ),
 ]
 FractionOption = Annotated[
     list[str] | None,
@@ -159,8 +166,12 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def parse_experiments(names: str | None) -> list[Experiment]:
-    """Experiments of Table 1 from names with commas between, all for None."""
-    return [get_experiment(n.strip()) for n in names.split(",")] if names is not None else table1()
+    """Experiments from names, or names of groups, with commas between; Table 1 for None."""
+    if names is None:
+        return table1()
+    chosen = [name.strip() for name in names.split(",")]
+    of_each = [GROUPS[n]() if n in GROUPS else [get_experiment(n)] for n in chosen]
+    return [experiment for experiments in of_each for experiment in experiments]
 
 
 def make_engine(kind: EngineChoice, site: Path | None, workers: int | None, device: str) -> Engine:

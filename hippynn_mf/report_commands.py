@@ -11,9 +11,11 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment
 from hippynn_mf.options import (
     MetricChoice,
+    OnlyExperimentsOption,
     OnlySeedsOption,
     PartialOption,
     SetOption,
+    parse_experiments,
     parse_overrides,
     parse_seeds,
 )
@@ -25,6 +27,7 @@ from hippynn_mf.report.results import read_results
 def tables(
     directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
     metric: Annotated[MetricChoice, typer.Option(help="rmse or mae.")] = MetricChoice.rmse,
+    experiments: OnlyExperimentsOption = None,
     seeds: OnlySeedsOption = None,
     partial: PartialOption = False,
 ) -> None:
@@ -36,7 +39,8 @@ def tables(
     Example: hippynn-mf tables results --metric mae
     """
     only = None if seeds is None else parse_seeds(seeds)
-    refuse_if(print_tables(directory, metric, seeds=only, partial=partial))
+    chosen = None if experiments is None else parse_experiments(experiments)
+    refuse_if(print_tables(directory, metric, experiments=chosen, seeds=only, partial=partial))
 
 
 def figures(
@@ -45,6 +49,7 @@ def figures(
         str | None,
         typer.Option(help=f"Of {', '.join(FIGURES)}, comma-separated. (default: all)"),
     ] = None,
+    experiments: OnlyExperimentsOption = None,
     seeds: OnlySeedsOption = None,
     partial: PartialOption = False,
 ) -> None:
@@ -57,7 +62,10 @@ def figures(
     """
     kinds = None if only is None else [name.strip() for name in only.split(",")]
     numbers = None if seeds is None else parse_seeds(seeds)
-    refuse_if(print_figures(directory, only=kinds, seeds=numbers, partial=partial))
+    chosen = None if experiments is None else parse_experiments(experiments)
+    refuse_if(
+        print_figures(directory, only=kinds, experiments=chosen, seeds=numbers, partial=partial)
+    )
 
 
 def graph(

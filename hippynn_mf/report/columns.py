@@ -14,11 +14,15 @@ Metric = Literal["rmse", "mae"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of results; `{}` in its path stands for rmse or mae."""
+    """A column of results; `{}` in its path stands for rmse or mae.
+
+    What is no error has no mean prediction, and there is no error of predicting zero.
+    """
 
     heading: str
     unit: str
     path: tuple[str, ...]
+    is_error: bool = True
 
     def metric_path(self, metric: Metric) -> tuple[str, ...]:
         """Path of keys into `metrics.json`."""
@@ -75,6 +79,17 @@ def test_file_force(level: Level) -> Column:
     """Force error on the structures of the test file against a level."""
     path = ("test_file", level.id, level.id, "force_{}_kcal_per_mol_per_angstrom")
     return Column(f"force, test file {level.label}", "kcal/mol/Å", path)
+
+
+def training_cost() -> Column:
+    """Processor time of a training, all phases together."""
+    return Column("training", "s of one core", ("training", "cpu_s"), is_error=False)
+
+
+def inference_cost() -> Column:
+    """Processor time of energies and forces of the highest level."""
+    path = ("inference", "cpu_ms_per_structure")
+    return Column("energy and forces", "ms per structure", path, is_error=False)
 
 
 class PublishedNumber(Strict):

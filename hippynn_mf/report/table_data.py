@@ -68,7 +68,7 @@ class RowData(Strict):
 class ColumnData(Strict):
     """A column: its unit, the error of predicting zero, and why a number may be missing.
 
-    `published_reference` is the paper's error of a low level's own labels.
+    `published_reference` is the paper's error of a low level's own labels. Costs are no errors.
     """
 
     heading: str
@@ -77,6 +77,7 @@ class ColumnData(Strict):
     label_rms: float | None
     null_reason: str | None
     published_reference: float | None
+    is_error: bool = True
 
 
 class Source(Strict):
@@ -143,6 +144,16 @@ def build_table(
 
 def _column(spec: TableSpec, place: int, rows: Sequence[RowSpec], results: Results) -> ColumnData:
     column, reference = spec.columns[place], spec.reference
+    if not column.is_error:
+        return ColumnData(
+            heading=column.heading,
+            unit=column.unit,
+            path=".".join(column.path),
+            label_rms=None,
+            null_reason="these runs did not measure it",
+            published_reference=None,
+            is_error=False,
+        )
     sizes = [v for r in rows for v in results.by_seed(r.name, *column.label_rms_path).values()]
     reasons = [
         pick(result.metrics, *column.reason_path)

@@ -25,7 +25,9 @@ def main_table(table: TableData) -> str:
     """The paper's columns, each with the ensemble's own error and the published number."""
     heading = ["model", "seeds"]
     for column in table.columns:
-        heading += [f"{column.heading} ({column.unit})", "mean prediction"]
+        heading.append(f"{column.heading} ({column.unit})")
+        if column.is_error:
+            heading.append("mean prediction")
         if _is_published(table):
             heading.append("published")
     return _markdown(heading, [_main_row(row, table) for row in table.rows])
@@ -33,8 +35,10 @@ def main_table(table: TableData) -> str:
 
 def _main_row(row: RowData, table: TableData) -> list[str]:
     texts = [row.model, str(len(row.seeds))]
-    for cell in row.cells:
-        texts += [format_mean(cell.mean), _number(cell.ensemble)]
+    for cell, column in zip(row.cells, table.columns, strict=True):
+        texts.append(format_mean(cell.mean))
+        if column.is_error:
+            texts.append(_number(cell.ensemble))
         if _is_published(table):
             texts.append(_published(cell))
     return texts
@@ -108,7 +112,9 @@ def _notes(table: TableData) -> list[str]:
         if any(cell.mean is None for cell in cells) and column.null_reason:
             notes.append(f"- {column.heading}: — because {column.null_reason}.")
     without = [
-        row.model for row in table.rows if len(row.seeds) > 1 and row.cells[0].ensemble is None
+        row.model
+        for row in table.rows
+        if table.columns[0].is_error and len(row.seeds) > 1 and row.cells[0].ensemble is None
     ]
     if without:
         notes.append(

@@ -26,6 +26,7 @@ from hippynn_mf.report.columns import (
 from hippynn_mf.report.completeness import Written, missing_runs
 from hippynn_mf.report.ensemble_metrics import EnsembleRecord, find_ensembles
 from hippynn_mf.report.results import Results
+from hippynn_mf.report.strategy_tables import STRATEGIES_DOCUMENT, strategy_tables
 from hippynn_mf.report.table_data import build_table
 from hippynn_mf.report.table_text import format_document
 from hippynn_mf.runs import write_json
@@ -144,7 +145,8 @@ def write_complete_tables(
 ) -> Written:
     """Write `table2` to `table4` and `low-level-forces` below `out/tables`, as `.md` and `.json`.
 
-    Where runs were tested on CC forces, there is also `cc-forces`.
+    Where runs were tested on CC forces, there is also `cc-forces`, and where there are runs of
+    strategies beside those of Table 1, `strategies`.
 
     A document is written if the runs of all its rows are finished, for `seeds` or for all seeds
     that any of its rows has; otherwise it is left as it was, and the result says what it lacks.
@@ -162,6 +164,7 @@ def write_complete_tables(
     if seeds is not None:
         results = results.only(seeds)
     documents[DOCUMENT] = cc_force_tables(results, experiments)
+    documents[STRATEGIES_DOCUMENT] = strategy_tables(results, experiments)
     written = Written(out)
     ensembles: dict[str, EnsembleRecord] = {}
     for document, specs in documents.items():
