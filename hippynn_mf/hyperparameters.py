@@ -72,7 +72,7 @@ class Hyperparameters(BaseModel):
     precompute_pairs: bool = True
 
     # strategies of several phases, see `strategies.py`; ours, chosen on validation errors
-    fine_tuning_factor: float = Field(0.25, gt=0, le=1)  # of the learning rate
+    fine_tuning_factor: float = Field(0.5, gt=0, le=1)  # of the learning rate
     meta_steps: PositiveInt = 5  # on one level before the next
     meta_rate: float = Field(0.5, gt=0, le=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from hippynn_mf.experiment import Experiment, beyond_table1, get_experiment, tab
 from hippynn_mf.labels import Properties, parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ, Level
 from hippynn_mf.potentials.exporting import export_runs
+from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.report.results import read_results
 from hippynn_mf.running import load_best, phase_database, read_state, start_from, train_run
 from hippynn_mf.runs import RunFolder
@@ -184,7 +186,7 @@ def test_fine_tuning_starts_from_the_pretrained_weights(data, monkeypatch, tmp_p
         of_cc = state[f"heads.{CC.id}.{layer}"]
         assert torch.equal(of_cc, before[f"heads.{DZ.id}.{layer}"])
         assert of_cc.abs().max() > 0
-    assert hyperparameters.learning_rate == pytest.approx(0.05 * 0.25)
+    assert hyperparameters.learning_rate == pytest.approx(0.05 * 0.5)
     # Atomic energies are those that CC energies ask for, by least squares.
     train = database.splits["train"]
     counts = np.stack([(train["species"].numpy() == z).sum(axis=1) for z in (1, 6, 7, 8)], axis=1)
@@ -365,6 +367,27 @@ def test_couplings_share_a_table_and_other_settings_do_not(tmp_path):
     make_run(tmp_path, "MFC-DZ/EF-CC/E", 1, run_metrics(), hyperparameters=other)
     with pytest.raises(UserError, match=r"cannot share a table: hyperparameters.n_features"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "panels"),
+    [
+        ("TL", {("DZ", "energy"): 1, ("DZ", "forces"): 1, ("CC", "energy"): N_EPOCHS + 1}),
+        ("META", {("DZ", "energy"): 1, ("DZ", "forces"): 1, ("CC", "energy"): 1}),
+        ("DELTA", {("DZ", "energy"): 1, ("DZ", "forces"): 1, ("CC-DZ", "energy"): N_EPOCHS + 1}),
+    ],
+)
+def test_learning_curves_go_through_all_phases(prefix, panels, runs):
+    _, folder = runs[prefix]
+    results = read_results(folder.path.parents[2]).only([0])
+    figure, data = make_learning_curves(results.members(runs[prefix][0].name))
+    label = {level.id: level.label for level in (DZ, CC, difference_level(CC, DZ))}
+    found = {(label[c.level], c.kind): c.first_epoch for c in data.curves}
+    assert found == panels
+    lengths = {(label[c.level], c.kind): len(c.median) for c in data.curves}
+    expected = 2 * N_EPOCHS if prefix == "META" else N_EPOCHS
+    assert lengths[list(panels)[-1]] == expected
+    plt.close(figure)
 
 
 def test_the_plan_and_the_command_know_strategies(data, tmp_path, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hippynn_mf.labels import parse_labels
+from hippynn_mf.labels import join_labels
 from hippynn_mf.levels import Level
 from hippynn_mf.metrics_schema import Strict
 from hippynn_mf.report.level_colors import level_color
@@ -29,13 +29,15 @@ KINDS = {"energy": ("energy_rmse", "kcal/mol"), "forces": ("force_rmse", "kcal/m
 class LearningCurve(Strict):
     """Validation RMSE of a head's energies or forces.
 
-    `median` is over the seeds after each epoch, from epoch 1 as long as all seeds train; `last` is
-    of every seed's last epoch.
+    `median` is over the seeds after each epoch, as long as all seeds train; `last` is of every
+    seed's last epoch. `first_epoch` is the first one that trains the label, counted over all
+    phases from 1.
     """
 
     level: str
     kind: Literal["energy", "forces"]
     unit: str
+    first_epoch: int
     median: list[float]
     last: dict[str, float]
 
@@ -61,8 +63,8 @@ def draw_learning_curves(results: Results, name: str) -> Figure:
 def make_learning_curves(members: Sequence[Result]) -> tuple[Figure, LearningData]:
     """The figure of `draw_learning_curves` and its numbers."""
     settings = members[0].settings
-    epochs = {member.settings.seed: member.folder.read_epochs() for member in members}
-    labels = parse_labels(settings.labels)
+    epochs = {member.settings.seed: _validation_errors(member) for member in members}
+    labels = join_labels(*(phase.labels for phase in settings.experiment.phases))
     any_forces = any(properties.forces for properties in labels.values())
     kinds = ["energy", "forces"] if any_forces else ["energy"]
     title = f"{settings.name}, {seeds_text(members)}"
@@ -77,8 +79,11 @@ def make_learning_curves(members: Sequence[Result]) -> tuple[Figure, LearningDat
                 leave_empty(axes, f"{level.label} {kind}", "not trained")
                 continue
             name = f"{metric}.{level.id}"
-            values = {seed: [e["valid"][name] for e in each] for seed, each in epochs.items()}
-            of_kind.append(_curve(level, kind, values))
+            values = {s: [e[name] for e in each if name in e] for s, each in epochs.items()}
+            first = min(
+                next(n for n, e in enumerate(each, 1) if name in e) for each in epochs.values()
+            )
+            of_kind.append(_curve(level, kind, first, values))
             axes.set_title(f"{level.label} {kind}", size=10)
             _draw_curve(axes, of_kind[-1], values, level_color(level))
             axes.set(xlabel="epoch", ylabel=f"validation RMSE ({unit})")
@@ -88,7 +93,16 @@ def make_learning_curves(members: Sequence[Result]) -> tuple[Figure, LearningDat
     return figure, data
 
 
-def _curve(level: Level, kind: str, values: Mapping[int, Sequence[float]]) -> LearningCurve:
+def _validation_errors(member: Result) -> list[Mapping[str, float]]:
+    """Validation errors after every epoch of every phase; a UserError where they are not there."""
+    member.folder.read_epochs()  # of the last phase, without which a run has none
+    by_phase = member.folder.read_epochs_by_phase(member.settings)
+    return [epoch["valid"] for of_phase in by_phase for epoch in of_phase]
+
+
+def _curve(
+    level: Level, kind: str, first_epoch: int, values: Mapping[int, Sequence[float]]
+) -> LearningCurve:
     n_common = min(map(len, values.values()))
     median = np.median([each[:n_common] for each in values.values()], axis=0)
     return LearningCurve.model_validate(
@@ -96,6 +110,7 @@ def _curve(level: Level, kind: str, values: Mapping[int, Sequence[float]]) -> Le
             "level": level.id,
             "kind": kind,
             "unit": KINDS[kind][1],
+            "first_epoch": first_epoch,
             "median": median.tolist(),
             "last": {str(seed): each[-1] for seed, each in values.items()},
         }
@@ -105,9 +120,10 @@ def _curve(level: Level, kind: str, values: Mapping[int, Sequence[float]]) -> Le
 def _draw_curve(
     axes: Axes, curve: LearningCurve, values: Mapping[int, Sequence[float]], color: str
 ) -> None:
+    first = curve.first_epoch
     for each in values.values():
-        axes.plot(range(1, len(each) + 1), each, color=color, linewidth=0.7, alpha=0.45)
-    axes.plot(range(1, len(curve.median) + 1), curve.median, color=color, linewidth=2)
+        axes.plot(range(first, first + len(each)), each, color=color, linewidth=0.7, alpha=0.45)
+    axes.plot(range(first, first + len(curve.median)), curve.median, color=color, linewidth=2)
     last = np.median(list(curve.last.values()))
     write_in_corner(axes, [f"at the end {last:.2f}"], right=True)
 
