@@ -336,7 +336,7 @@ class RunFolder:
             partial.write_text("".join(json.dumps(record) + "\n" for record in records))
 
     def read_predictions(self) -> dict[str, np.ndarray]:
-        """Predictions and references on the test and COMP6 structures, by name."""
+        """Predictions and references on all structures that test the run, by name."""
         path = self.file("predictions.npz")
         if not path.exists():
             raise UserError(f"No {path.name} in {self.path}; run 'hippynn-mf evaluate' on it.")
