@@ -74,7 +74,7 @@ class Hyperparameters(BaseModel):
     # strategies of several phases, see `strategies.py`; ours, chosen on validation errors
     fine_tuning_factor: float = Field(0.5, gt=0, le=1)  # of the learning rate
     meta_steps: PositiveInt = 5  # on one level before the next
-    meta_rate: float = Field(0.5, gt=0, le=1)
+    meta_rate: float = Field(1.0, gt=0, le=1)
 
     @model_validator(mode="after")
     def _check_together(self) -> Hyperparameters:
