@@ -14,6 +14,7 @@ from hippynn.pretraining import hierarchical_energy_initialization
 
 from hippynn_mf.data.structures import ROWS_AT_ONCE
 from hippynn_mf.errors import UserError
+from hippynn_mf.levels import Level
 from hippynn_mf.nodes import Heads
 
 DECAY_FACTOR = 1e-2  # of the first interacting layer; the second gets its square. Authors' example
@@ -73,7 +74,8 @@ def initialize_heads(heads: Heads, database: Any, *, decay_factor: float = DECAY
 
     Least squares on species counts in float64, frozen afterwards; the weights of later head
     layers are multiplied by 10⁻², then 10⁻⁴. A coupled head is fitted to the differences of
-    energies, on the rows that have both. The fit and the decay are hippynn's own
+    energies, on the rows that have both, and without such rows to what its energies are beyond the
+    atomic energies of the lower levels. The fit and the decay are hippynn's own
     `hierarchical_energy_initialization`, which on its own turns every value into NaN if one label
     is missing.
 
@@ -83,31 +85,43 @@ def initialize_heads(heads: Heads, database: Any, *, decay_factor: float = DECAY
         decay_factor: 10⁻² by default; with 1 all but the atomic energies stay as they are.
 
     Raises:
-        UserError: if a level has no label in the training split, or a coupled head no row with
-            both of its levels.
+        UserError: if a level has no label in the training split.
     """
     require_labels(heads, database)
     for head in heads.values():
         species = find_unique_relative(head.energy, SpeciesNode, "atomic energies").db_name
         rows = database.splits["train"]
+        encoder = find_unique_relative(head.energy, Encoder, "atomic energies").torch_module
+        counts = _ElementCounts(encoder)
         energies = rows[head.level.energy_name]
         if head.base is not None:
-            energies = energies - rows[head.base.energy_name]
-            if not torch.isfinite(energies).any():
-                raise UserError(
-                    f"No training structure has energies of both {head.level.id} and "
-                    f"{head.base.id}, which coupled heads start from. Use independent heads."
-                )
+            difference = energies - rows[head.base.energy_name]
+            if torch.isfinite(difference).any():
+                energies = difference
+            else:  # no structure has both levels
+                energies = energies - _atomic_energies(heads, head.base, counts, rows[species])
         labelled = torch.isfinite(energies).reshape(len(energies))
         labelled_rows = {
             species: rows[species][labelled],
             head.level.energy_name: energies[labelled],
         }
-        encoder = find_unique_relative(head.energy, Encoder, "atomic energies").torch_module
         hierarchical_energy_initialization(
             head.energy,
             database=_TrainingRows({"train": labelled_rows}),
-            encoder=_ElementCounts(encoder),
+            encoder=counts,
             trainable_after=False,
             decay_factor=decay_factor,
         )
+
+
+def _atomic_energies(
+    heads: Heads, level: Level, counts: _ElementCounts, species: torch.Tensor
+) -> torch.Tensor:
+    """Fitted atomic energies of a level, (n, 1), with those of the levels that it is coupled to."""
+    total = torch.zeros(())
+    of_level: Level | None = level
+    while of_level is not None:
+        weights = heads[of_level].energy.torch_module.layers[0].weight.detach()
+        total = total + counts(species)[0][:, 0].to(weights.dtype) @ weights.t()
+        of_level = heads[of_level].base
+    return total

@@ -16,6 +16,7 @@ from hippynn_mf.losses import LossWeights
 pytestmark = pytest.mark.usefixtures("float64")
 
 CHAIN = {"DZ": "EF", "TZ": "E", "CC": "EF"}
+CHAIN_PLANTED = PLANTED | {TZ.id: 0.3 * PLANTED[DZ.id] + 0.7 * PLANTED[CC.id] + 2}
 
 
 def perturbed(**hyperparameters):
@@ -91,13 +92,20 @@ def test_corrections_start_from_the_difference_of_atomic_energies():
     assert not first.weight.requires_grad
 
 
-def test_levels_that_no_structure_shares_cannot_be_coupled():
-    model = tiny_model({"DZ": "E", "CC": "E"}, coupling="delta")
-    database = linear_database(model)
-    database.splits["train"][CC.energy_name][::2] = float("nan")
-    database.splits["train"][DZ.energy_name][1::2] = float("nan")
-    with pytest.raises(UserError, match=r"both ccsd\(t\)_cbs and wb97x_dz.*independent heads"):
-        initialize_heads(model.heads, database)
+def test_levels_that_no_structure_shares_start_from_the_difference_as_well():
+    model = tiny_model({"DZ": "E", "TZ": "E", "CC": "E"}, coupling="delta")
+    database = linear_database(model, planted=CHAIN_PLANTED)
+    train = database.splits["train"]
+    for place, level in enumerate((DZ, TZ, CC)):
+        lost = torch.arange(len(train["species"])) % 3 != place
+        train[level.energy_name][lost] = float("nan")
+    initialize_heads(model.heads, database)
+    lower = None
+    for level in (DZ, TZ, CC):
+        expected = CHAIN_PLANTED[level.id] - (0 if lower is None else CHAIN_PLANTED[lower.id])
+        first = model.heads[level].energy.torch_module.layers[0]
+        torch.testing.assert_close(first.weight.detach(), expected[None], rtol=1e-7, atol=1e-7)
+        lower = level
 
 
 def test_the_lower_head_learns_from_labels_of_the_higher_level():
