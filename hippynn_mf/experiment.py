@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.errors import UserError, errors_about, unknown_name_message
 from hippynn_mf.labels import Labels, parse_labels
-from hippynn_mf.levels import PAPER_LEVELS, Level
+from hippynn_mf.levels import NAME_PATTERN, PAPER_LEVELS, Level, get_level
+
+# A part of a name: a level, and the labels that it is trained on.
+PART = rf"-({NAME_PATTERN})/(EF?)"
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Experiment:
     """Which labels are trained on, by level; everything else is a hyperparameter.
 
     Attributes:
-        row: position in Table 1, or any order of the user's.
+        row: position in Table 1; 0 for experiments that are not there.
         labels: level → `"E"` or `"EF"`.
         published: the paper's result, where a table of its main text has one.
         common_levels: with `rows="common"`, structures must have the energies of all of these.
@@ -80,9 +84,39 @@ def table1() -> list[Experiment]:
 
 
 def get_experiment(name: str) -> Experiment:
-    """The experiment of Table 1 with this name or slug; a UserError listing them otherwise."""
+    """The experiment of Table 1 with this name or slug, or that of other levels that it spells.
+
+    Raises UserError as `parse_experiment`.
+    """
     experiments = table1()
     for experiment in experiments:
         if name in (experiment.name, experiment.slug):
             return experiment
-    raise UserError(unknown_name_message("experiment", name, [e.name for e in experiments]))
+    parsed = parse_experiment(name)
+    # Levels may be named by their ids, and in any order.
+    return next((e for e in experiments if e.name == parsed.name), parsed)
+
+
+def parse_experiment(name: str) -> Experiment:
+    """The experiment that a name spells, as `SF-TZ/EF` or `MF-GFN1/EF-GFN2/E`.
+
+    Raises UserError for a name of another form, which lists those of Table 1, for an unknown level,
+    which lists the known ones, and for a number of levels that is not that of SF or MF.
+    """
+    if not re.fullmatch(rf"[SM]F(?:{PART})+", name):
+        raise UserError(
+            unknown_name_message("experiment", name, [e.name for e in table1()])
+            + " Those of other levels are spelt alike: SF-LEVEL/E or EF for one level, "
+            "MF-LEVEL/EF-LEVEL/E for several."
+        )
+    parts = re.findall(PART, name)
+    with errors_about(f"Experiment {name!r}"):
+        levels = [get_level(level) for level, _ in parts]
+        if len(set(levels)) < len(levels):
+            raise UserError("a level is named twice. Name every level once.")
+        if (len(levels) == 1) != name.startswith("SF"):
+            raise UserError(
+                f"it has {len(levels)} level{'s' if len(levels) > 1 else ''}. Experiments of one "
+                "level begin with SF, those of several with MF."
+            )
+    return Experiment(row=0, labels=dict(parts))

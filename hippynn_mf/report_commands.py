@@ -10,10 +10,12 @@ import typer
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment
 from hippynn_mf.options import (
+    LevelsOption,
     MetricChoice,
     OnlySeedsOption,
     PartialOption,
     SetOption,
+    declare,
     parse_overrides,
     parse_seeds,
 )
@@ -30,7 +32,8 @@ def tables(
 ) -> None:
     """Write the paper's tables 2 to 4 and what is said about them, and print them.
 
-    A table that lacks runs is refused.
+    Experiments that are not in Table 1 have tables of their own. A table that lacks runs is
+    refused.
 
     Example: hippynn-mf tables results --metric mae
     """
@@ -65,6 +68,7 @@ def graph(
         str | None, typer.Option(help="Of an experiment: quick or paper. (default: quick)")
     ] = None,
     set_: SetOption = None,
+    levels: LevelsOption = None,
 ) -> None:
     """Draw the graph of a model: its trunk, and a head for each level.
 
@@ -72,6 +76,7 @@ def graph(
     """
     from hippynn_mf.report.model_graph import write_model_graph
 
+    declare(levels)
     typer.echo(write_model_graph(name, out, preset=preset, overrides=parse_overrides(set_)))
 
 

@@ -14,6 +14,7 @@ from hippynn_mf.data.sources import DataPath, absolute_paths
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment
 from hippynn_mf.hyperparameters import get_hyperparameters
+from hippynn_mf.levels import Level
 from hippynn_mf.runs import Comp6Source, DataSource, RunSettings
 
 ENERGY_CUT_KCAL_PER_MOL = 100.0  # the paper's, above a molecule's minimum
@@ -30,6 +31,7 @@ def build_settings(
     preset: str = "quick",
     overrides: Mapping[str, Any] | None = None,
     rows: str = "common",
+    common_levels: Sequence[Level] | None = None,
     split_seed: int = 0,
     device: str = "auto",
 ) -> list[RunSettings]:
@@ -45,6 +47,7 @@ def build_settings(
         energy_cut_kcal_per_mol: COMP6 conformers above their minimum that count.
         preset, overrides: hyperparameters.
         rows, split_seed, device: as the command line's.
+        common_levels: those of all experiments; None for each experiment's own.
 
     Raises:
         UserError: for anything unknown, missing or asked for twice.
@@ -79,7 +82,10 @@ def build_settings(
             name=experiment.name,
             slug=experiment.slug,
             labels=dict(experiment.labels),
-            common_levels=[level.id for level in experiment.common_levels],
+            common_levels=[
+                level.id
+                for level in (experiment.common_levels if common_levels is None else common_levels)
+            ],
             seed=seed,
             split_seed=split_seed,
             rows=rows,

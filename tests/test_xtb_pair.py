@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from made_runs import NO_COMPILER, TINY_OPTIONS, exit_code
 
 from hippynn_mf.data.ani1x import labels_in_file
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.labels import Properties, parse_labels
-from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import register_level
+from hippynn_mf.level_records import LevelRecord, declare_levels
+from hippynn_mf.report.table_data import TableData
 
 ase = pytest.importorskip("ase")
 TBLite = pytest.importorskip("tblite.ase", reason="needs the extra qm").TBLite
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+TOP = Path(__file__).parent.parent
+SCRIPTS = TOP / "scripts"
 METHODS = {"gfn1_xtb": "GFN1-xTB", "gfn2_xtb": "GFN2-xTB"}
 GROUND_STATES = {1: 2, 6: 3, 7: 4, 8: 3}  # multiplicities
 N = 40
@@ -45,11 +49,6 @@ def pair_file(generator, tmp_path_factory):
     path = tmp_path_factory.mktemp("xtb") / "pair.h5"
     generator.write_pair(path, N, progress=False)
     return path
-
-
-def declared_levels():
-    records = json.loads((SCRIPTS / "xtb_levels.json").read_text())
-    return [LevelRecord.model_validate_json(json.dumps(record)).level for record in records]
 
 
 def contents(path):
@@ -138,7 +137,7 @@ def test_no_conformer_is_above_the_stated_energy_or_torn(generator, pair_file):
 
 
 def test_the_levels_beside_the_script_read_the_file(registry, pair_file):
-    low, high = (register_level(level) for level in declared_levels())
+    low, high = declare_levels(SCRIPTS / "xtb_levels.json")
     assert labels_in_file(pair_file) == {low: Properties.EF, high: Properties.EF}
     labels = parse_labels({"GFN1": "EF", "GFN2": "E"})
     parts = load_splits(pair_file, labels, common_levels=(low, high), rows="common", split_seed=0)
@@ -148,9 +147,64 @@ def test_the_levels_beside_the_script_read_the_file(registry, pair_file):
     assert {"gfn1_xtb", "gfn2_xtb"} <= test.forces.keys()
 
 
-@pytest.mark.parametrize("level", declared_levels(), ids=lambda level: level.label)
-def test_the_declared_self_energies_are_those_of_free_atoms(level):
-    assert level.self_energies.keys() == GROUND_STATES.keys()
-    for number, multiplicity in GROUND_STATES.items():
-        free = energy(level.method, [number], [[0, 0, 0]], multiplicity=multiplicity)
-        assert level.self_energies[number] == pytest.approx(free, abs=1e-6)
+def test_the_declared_self_energies_are_those_of_free_atoms(registry):
+    levels = declare_levels(SCRIPTS / "xtb_levels.json")
+    assert [level.id for level in levels] == list(METHODS)
+    for level in levels:
+        assert level.self_energies.keys() == GROUND_STATES.keys()
+        for number, multiplicity in GROUND_STATES.items():
+            free = energy(level.method, [number], [[0, 0, 0]], multiplicity=multiplicity)
+            assert level.self_energies[number] == pytest.approx(free, abs=1e-6)
+
+
+def test_the_commands_of_the_readme_train_and_compare_both_levels(
+    registry, generator, tmp_path, monkeypatch, capsys
+):
+    section = (TOP / "README.md").read_text().split("### Levels of your own")[1].split("\n## ")[0]
+    text = "\n".join(re.findall(r"^    (.*)$", section, flags=re.MULTILINE))
+    commands = [shlex.split(line) for line in text.replace("\\\n", "").splitlines()]
+    assert [command[:2] for command in commands] == [
+        ["python", "scripts/generate_xtb_pair.py"],
+        ["hippynn-mf", "data"],
+        ["hippynn-mf", "campaign"],
+        ["hippynn-mf", "tables"],
+    ]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scripts").symlink_to(SCRIPTS)
+    for name, value in NO_COMPILER.items():
+        monkeypatch.setenv(name, value)
+    generator.write_pair(Path(commands[0][2]), N, progress=False)
+    quick = [*TINY_OPTIONS, "--engine", "pool", "--workers", "1"]
+    assert exit_code(*commands[1][1:]) == 0
+    assert "40 carry the energies of all of gfn1_xtb, gfn2_xtb" in capsys.readouterr().out
+    assert exit_code(*commands[2][1:], *quick) == 0
+    printed = capsys.readouterr().out
+
+    monkeypatch.setattr("hippynn_mf.levels._REGISTRY", before_declaring(registry))
+    assert exit_code(*commands[3][1:]) == 0
+    assert printed.startswith(capsys.readouterr().out.rstrip())
+    content = json.loads((tmp_path / "xtb" / "tables" / "experiments.json").read_text())
+    low, high = (TableData.model_validate(table) for table in content["tables"])
+    assert [row.model for row in low.rows] == ["MF-GFN1/EF-GFN2/E"]
+    assert [row.model for row in high.rows] == ["SF-GFN2/E", "MF-GFN1/EF-GFN2/E"]
+    assert all(cell.mean.value > 0 for row in high.rows for cell in row.cells)
+    splits = []
+    for folder in sorted((tmp_path / "xtb" / "runs").glob("*/seed-*")):
+        recorded = json.loads((folder / "experiment.json").read_text())
+        assert recorded["settings"]["common_levels"] == list(METHODS)
+        assert [level["id"] for level in recorded["levels"]] == list(METHODS)
+        with np.load(folder / "split.npz") as rows:
+            splits.append({name: rows[name].tolist() for name in rows})
+    assert len(splits) == 4
+    assert all(split == splits[0] for split in splits)
+
+
+def before_declaring(registry):
+    """The registry as in a new process."""
+    return {name: level for name, level in registry.items() if name not in METHODS}
+
+
+def test_the_record_in_the_readme_is_the_first_of_the_file():
+    (block,) = re.findall(r"```json\n(.*?)```", (TOP / "README.md").read_text(), flags=re.DOTALL)
+    assert json.loads(block) == json.loads((SCRIPTS / "xtb_levels.json").read_text())[:1]
+    LevelRecord.model_validate_json(json.dumps(json.loads(block)[0]))

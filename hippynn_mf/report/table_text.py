@@ -10,14 +10,17 @@ from hippynn_mf.report.table_data import Cell, RowData, TableData
 FORMULAS = """\
 - ±: 95 % interval of the mean over n seeds, t·s/√n, with the standard deviation s (n − 1) and the
   97.5 % quantile t of Student's t with n − 1 degrees of freedom. It covers what the seed changes
-  (weights, order of batches), not the choice of structures. The paper does not state its formula.
+  (weights, order of batches), not the choice of structures.{of_paper}
 - mean prediction: the error of the mean of all seeds' predictions, beside the mean of their errors.
 - difference: the mean over seeds of the model's error minus the other error of the same seed, with
   the interval of the paired t test."""
 IMPROVEMENT = """\
 - improvement: 100·(1 − exp(mean d)), where d is the logarithm of the ratio of both errors of one
-  seed; in brackets its 95 % interval, from that of the mean of d. Beside it that of the published
-  means."""
+  seed; in brackets its 95 % interval, from that of the mean of d."""
+# What follows where the paper's numbers stand beside.
+FORMULA_OF_PAPER = " The paper does not state its formula."
+IMPROVEMENT_OF_PAPER = " Beside it that of the published\n  means."
+DATA_OF_PAPER = " Published numbers: eight seeds on ANI-1x and COMP6."
 
 
 def main_table(table: TableData) -> str:
@@ -25,7 +28,7 @@ def main_table(table: TableData) -> str:
     heading = ["model", "seeds"]
     for column in table.columns:
         heading += [f"{column.heading} ({column.unit})", "mean prediction"]
-        if table.metric == "rmse":
+        if _has_published(table):
             heading.append("published")
     return _markdown(heading, [_main_row(row, table) for row in table.rows])
 
@@ -34,7 +37,7 @@ def _main_row(row: RowData, table: TableData) -> list[str]:
     texts = [row.model, str(len(row.seeds))]
     for cell in row.cells:
         texts += [format_mean(cell.mean), _number(cell.ensemble)]
-        if table.metric == "rmse":
+        if _has_published(table):
             texts.append(_published(cell))
     return texts
 
@@ -46,7 +49,7 @@ def paired_table(table: TableData) -> str:
         difference = f"{column.heading}: difference ({column.unit})"
         if table.paired_with_experiment:
             heading += [difference, "improvement (%)"]
-            heading += ["published (%)"] if table.metric == "rmse" else []
+            heading += ["published (%)"] if _has_published(table) else []
         else:
             heading += [table.reference, "published", difference]
     rows = [
@@ -64,7 +67,7 @@ def _paired_row(row: RowData, table: TableData) -> list[str]:
         difference = format_mean(cell.difference, signed=True)
         if table.paired_with_experiment:
             texts += [difference, format_interval(cell.percent_improvement)]
-            if table.metric == "rmse":
+            if _has_published(table):
                 texts.append(_number(cell.published_percent_improvement, digits=1))
         else:
             texts += [_number(cell.reference), _number(column.published_reference), difference]
@@ -120,18 +123,25 @@ def _how_to_read(tables: Sequence[TableData]) -> list[str]:
     filled = [table for table in tables if table.rows]
     if not filled:
         return []
-    lines = [FORMULAS]
+    of_paper = any(cell.published for table in filled for row in table.rows for cell in row.cells)
+    lines = [FORMULAS.format(of_paper=FORMULA_OF_PAPER if of_paper else "")]
     if any(table.paired_with_experiment for table in filled):
-        lines.append(IMPROVEMENT)
+        lines.append(IMPROVEMENT + (IMPROVEMENT_OF_PAPER if of_paper else ""))
     if min(len(row.seeds) for table in filled for row in table.rows) < FEWEST_FOR_INTERVAL:
         lines.append("- Fewer than three seeds have no interval: in parentheses is their range.")
     if source := filled[0].source:
         lines.append(
             f"- rows: {source.rows}; preset: {source.preset}; data: {source.data_file} (SHA-256 "
-            f"{source.data_sha256[:12]}), split seed {source.split_seed}. Published numbers: eight "
-            "seeds on ANI-1x and COMP6."
+            f"{source.data_sha256[:12]}), split seed {source.split_seed}."
+            + (DATA_OF_PAPER if of_paper else "")
         )
     return lines
+
+
+def _has_published(table: TableData) -> bool:
+    """Whether the paper's RMSEs stand beside: it has none of experiments beyond its Table 1."""
+    cells = [cell for row in table.rows for cell in row.cells]
+    return table.metric == "rmse" and (not cells or any(cell.published for cell in cells))
 
 
 def _published(cell: Cell) -> str:
