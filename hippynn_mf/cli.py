@@ -27,6 +27,7 @@ from hippynn_mf.options import (
     DeviceOption,
     EngineChoice,
     FractionOption,
+    LevelsOption,
     MetricChoice,
     MoreFiles,
     OutOption,
@@ -36,6 +37,8 @@ from hippynn_mf.options import (
     SplitSeedOption,
     TestFileOption,
     TrainOption,
+    common_levels_of,
+    declare,
     make_engine,
     parse_data,
     parse_experiments,
@@ -84,6 +87,7 @@ def campaign(
     out: OutOption = Path("results"),
     data: DataOption = None,
     train_files: TrainOption = None,
+    levels: LevelsOption = None,
     comp6: Comp6Option = None,
     comp6_keys: Comp6KeysOption = None,
     energy_cut: CutOption = ENERGY_CUT_KCAL_PER_MOL,
@@ -117,15 +121,17 @@ def campaign(
     """Train the models of Table 1, evaluate them, and write the paper's tables and figures.
 
     Killed or interrupted, the same command continues: finished runs are kept, others go on from
-    their last epoch.
+    their last epoch. Experiments of other levels are spelt as those of Table 1, SF-GFN2/E.
 
     Example: hippynn-mf campaign --out results --experiments SF-CC/E,MF-DZ/EF-CC/E --seeds 0,1
     """
+    declare(levels)
     chosen = parse_experiments(experiments)
+    source = parse_data(data, train_files, more or [])
     settings = build_settings(
         chosen,
         parse_seeds(seeds),
-        data=parse_data(data, train_files, more or []),
+        data=source,
         comp6=comp6,
         comp6_keys=comp6_keys,
         energy_cut_kcal_per_mol=energy_cut,
@@ -133,6 +139,7 @@ def campaign(
         preset=preset,
         overrides=parse_overrides(set_),
         rows=rows,
+        common_levels=common_levels_of(levels, source),
         split_seed=split_seed,
         label_fractions=parse_fractions(label_fraction),
         device=device,
@@ -195,6 +202,7 @@ def train(
     out: OutOption = Path("results"),
     data: DataOption = None,
     train_files: TrainOption = None,
+    levels: LevelsOption = None,
     comp6: Comp6Option = None,
     comp6_keys: Comp6KeysOption = None,
     energy_cut: CutOption = ENERGY_CUT_KCAL_PER_MOL,
@@ -211,11 +219,13 @@ def train(
 
     Example: hippynn-mf train MF-DZ/EF-CC/E --seed 3 --set n_features=32
     """
+    declare(levels)
     names, more = split_files(names)
+    source = parse_data(data, train_files, more)
     settings = build_settings(
         [get_experiment(name) for name in names],
         [seed],
-        data=parse_data(data, train_files, more),
+        data=source,
         comp6=comp6,
         comp6_keys=comp6_keys,
         energy_cut_kcal_per_mol=energy_cut,
@@ -223,6 +233,7 @@ def train(
         preset=preset,
         overrides=parse_overrides(set_),
         rows=rows,
+        common_levels=common_levels_of(levels, source),
         split_seed=split_seed,
         label_fractions=parse_fractions(label_fraction),
         device=device,
@@ -256,11 +267,14 @@ def evaluate(
     """
     from hippynn_mf.running import evaluate_run
 
-    folders, more = split_files(runs)
+    texts, more = split_files(runs)
+    folders = [RunFolder(Path(text)) for text in texts]
+    for folder in folders:
+        folder.read_settings()  # whose levels --train may name
     source = parse_data(data, train_files, more)
-    for path in map(Path, folders):
-        evaluate_run(RunFolder(path), data=source, comp6=comp6, test_file=test_file, device=device)
-        typer.echo(path / "metrics.json")
+    for folder in folders:
+        evaluate_run(folder, data=source, comp6=comp6, test_file=test_file, device=device)
+        typer.echo(folder.file("metrics.json"))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from hippynn_mf.data.convert import convert_data
 from hippynn_mf.data.info import describe_file, format_description
 from hippynn_mf.data.sources import DataPath, parse_level_files
 from hippynn_mf.errors import UserError
+from hippynn_mf.options import LevelsOption, declare
 
 data_app = typer.Typer(help="Look into data files, and convert them.", no_args_is_help=True)
 
@@ -24,12 +25,14 @@ FilesArgument = Annotated[
 @data_app.command()
 def info(
     files: FilesArgument,
+    levels: LevelsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Describe a data file: labels per level, overlaps, and what looks wrong.
 
     Example: hippynn-mf data info ani1x-release.h5 --json
     """
+    declare(levels)
     description = describe_file(_parse_source(files))
     typer.echo(json.dumps(description, indent=2) if as_json else format_description(description))
 
@@ -38,6 +41,7 @@ def info(
 def convert(
     files: FilesArgument,
     out: Annotated[Path, typer.Argument(help="File to write; its suffix says what it becomes.")],
+    levels: LevelsOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     drop_others: Annotated[
         bool, typer.Option("--drop-others", help="Leave out what OUT has no place for.")
@@ -49,6 +53,7 @@ def convert(
 
     Example: hippynn-mf data convert my.xyz my.h5
     """
+    declare(levels)
     for note in convert_data(_parse_source(files), out, force=force, drop_others=drop_others):
         typer.echo(note)
     typer.echo(out)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.errors import UserError, errors_about, unknown_name_message
 from hippynn_mf.labels import Labels, parse_labels
-from hippynn_mf.levels import PAPER_LEVELS, Level
-from hippynn_mf.strategies import Phase, Strategy, get_strategy
+from hippynn_mf.levels import NAME_PATTERN, PAPER_LEVELS, Level, get_level
+from hippynn_mf.strategies import STRATEGIES, Phase, Strategy, get_strategy
 
 # What the strategies are seen beside: the low level alone, the high one alone, and both together.
 BASELINES = ("SF-DZ/EF", "SF-CC/E", "MF-DZ/E-CC/E", "MF-DZ/EF-CC/E")
+# A part of a name: a level, and the labels that it is trained on.
+PART = rf"-({NAME_PATTERN})/(EF?)"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Experiment:
     """Which labels are trained on, by level; everything else is a hyperparameter.
 
     Attributes:
-        row: position in Table 1, or any order of the user's.
+        row: position in Table 1; 0 for experiments that are not there.
         labels: level → `"E"` or `"EF"`.
         prefix: how the levels are learned, see `strategies.py`; by default `SF` for one level and
             `MF` for several.
@@ -125,9 +128,38 @@ def _experiments_in(name: str) -> list[Experiment]:
 
 
 def get_experiment(name: str) -> Experiment:
-    """The experiment of the package with this name or slug; a UserError listing them otherwise."""
+    """The experiment of the package with this name or slug, or that of other levels it spells.
+
+    Raises UserError as `parse_experiment`.
+    """
     experiments = [*table1(), *beyond_table1()]
     for experiment in experiments:
         if name in (experiment.name, experiment.slug):
             return experiment
-    raise UserError(unknown_name_message("experiment", name, [e.name for e in experiments]))
+    parsed = parse_experiment(name)
+    # Levels may be named by their ids, and in any order.
+    return next((e for e in experiments if e.name == parsed.name), parsed)
+
+
+def parse_experiment(name: str) -> Experiment:
+    """The experiment that a name spells, as `SF-TZ/EF` or `TL-GFN1/EF-GFN2/E`.
+
+    Raises UserError for a name of another form, which lists those of the package, for an unknown
+    level, which lists the known ones, and for a number of levels that the strategy cannot learn.
+    """
+    spelt = re.fullmatch(rf"({'|'.join(STRATEGIES)})((?:{PART})+)", name)
+    if spelt is None:
+        known = [experiment.name for experiment in (*table1(), *beyond_table1())]
+        raise UserError(
+            unknown_name_message("experiment", name, known)
+            + " Those of other levels are spelt alike: SF-LEVEL/E or EF for one level, "
+            f"MF-LEVEL/EF-LEVEL/E for several; strategies are {', '.join(STRATEGIES)}."
+        )
+    parts = re.findall(PART, spelt[2])
+    with errors_about(f"Experiment {name!r}"):
+        levels = [get_level(level) for level, _ in parts]
+        if len(set(levels)) < len(levels):
+            raise UserError("a level is named twice. Name every level once.")
+        experiment = Experiment(row=0, labels=dict(parts), prefix=spelt[1])
+        _ = experiment.phases  # refuses what the strategy cannot learn
+    return experiment

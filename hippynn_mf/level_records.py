@@ -1,14 +1,22 @@
-"""Levels of theory as JSON, so that runs and model files say what their levels are."""
+"""Levels of theory as JSON: declared by users, and recorded by runs and model files.
+
+A file for `--levels` is a list of records as in `scripts/xtb_levels.json`.
+"""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import fields
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
-from hippynn_mf.levels import NAME_PATTERN, Level
-from hippynn_mf.metrics_schema import Strict
+from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.levels import NAME_PATTERN, Level, known_levels, register_level
+from hippynn_mf.metrics_schema import Strict, describe_errors
 
 AtomicNumber = Annotated[int, Field(ge=1, le=118)]
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
@@ -22,7 +30,7 @@ class LevelRecord(Strict):
     method: str
     basis: str
     rank: float
-    energy_keys: tuple[str, ...]
+    energy_keys: Annotated[tuple[str, ...], Field(min_length=1)]
     force_key: str | None
     self_energies_hartree: dict[AtomicNumber, float]
 
@@ -38,3 +46,70 @@ class LevelRecord(Strict):
         """The level itself; it need not be registered."""
         values = {name: getattr(self, name) for name in LevelRecord.model_fields}
         return Level(self_energies=values.pop("self_energies_hartree"), **values)
+
+    def differences(self, other: LevelRecord) -> list[str]:
+        """What differs, field by field: this value, then the other's."""
+        found = []
+        for name in LevelRecord.model_fields:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                found.append(f"{name} is {mine!r}, not {theirs!r}")
+        return found
+
+
+def declare_levels(path: Path) -> list[Level]:
+    """Register the levels that a JSON file declares; returns them.
+
+    A level that is known already stays, if it is the same. Raises UserError for a file that cannot
+    be read or holds anything else, and for names that are taken.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"The levels in {path} cannot be read: {error.strerror}. Check the path; relative "
+            f"paths start at {Path.cwd()}."
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}).") from None
+    levels = register_records(content, path)
+    if not levels:
+        raise UserError(f"{path} declares no level.")
+    return levels
+
+
+def register_records(content: Any, source: object) -> list[Level]:
+    """Register the levels of records read from JSON; returns them.
+
+    `source` is where they are from, for messages. Raises UserError for wrong records, and for a
+    level whose name is that of another.
+    """
+    try:
+        records = TypeAdapter(tuple[LevelRecord, ...]).validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise UserError(
+            f"{source} is not a list of levels: {describe_errors(error)}. A level has exactly "
+            f"{', '.join(LevelRecord.model_fields)}."
+        ) from None
+    for name, count in Counter(record.id for record in records).items():
+        if count > 1:
+            raise UserError(f"{source}: level {name} is there {count} times. Keep one.")
+    with errors_about(source):
+        return [_register(record) for record in records]
+
+
+def _register(record: LevelRecord) -> Level:
+    for level in known_levels():
+        if level.id == record.id:
+            if differences := record.differences(LevelRecord.of(level)):
+                raise UserError(
+                    f"Another level is known as {level.id}: {'; '.join(differences)}. What is "
+                    "another level needs another id and label."
+                )
+            return level
+    return register_level(record.level)
+
+
+def records_of(levels: Sequence[Level]) -> list[dict[str, Any]]:
+    """Levels as JSON."""
+    return [LevelRecord.of(level).model_dump(mode="json") for level in levels]

@@ -5,7 +5,8 @@ A level is looked up by its id or by its short label, never guessed:
     >>> get_level("CC").id
     'ccsd(t)_cbs'
 
-A user adds a level in one call, and from then on it can be read, trained and evaluated:
+A user adds a level in one call, and from then on it can be read, trained and evaluated (the command
+line has `--levels` for it, see `level_records.py`):
 
     register_level(
         Level("gfn2_xtb", label="GFN2", method="GFN2-xTB", basis="minimal", rank=5.0,
@@ -108,7 +109,8 @@ def get_level(name: str | Level) -> Level:
         if name in (level.id, level.label):
             return level
     known = [text for level in known_levels() for text in (level.label, level.id)]
-    raise UserError(unknown_name_message("level of theory", name, known))
+    message = unknown_name_message("level of theory", name, known)
+    raise UserError(f"{message} Others are declared first, with --levels or register_level.")
 
 
 def highest_level(levels: Iterable[Level]) -> Level:

@@ -11,10 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
+from hippynn_mf.data.ani1x import labels_in_file
+from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.sources import DataPath, parse_level_files
 from hippynn_mf.engines import Engine, LocalPool, ParslSite, available_cores, read_site
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import GROUPS, Experiment, get_experiment, table1
+from hippynn_mf.level_records import declare_levels
+from hippynn_mf.levels import Level
 
 
 class MetricChoice(StrEnum):
@@ -51,6 +55,13 @@ TrainOption = Annotated[
 MoreFiles = Annotated[  # an option has one value: the others arrive as arguments
     list[str] | None, typer.Argument(metavar="[LEVEL=FILE]...", help="More files for --train.")
 ]
+LevelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON file that declares levels of your own, as scripts/xtb_levels.json.",
+        dir_okay=False,
+    ),
+]
 Comp6Option = Annotated[
     Path | None,
     typer.Option(help="File or folder in the COMP6 layout. (default: embedded, with its data)"),
@@ -75,7 +86,10 @@ SetOption = Annotated[
 ]
 RowsOption = Annotated[
     str,
-    typer.Option(help="common: structures with all four levels' energies; all: any label."),
+    typer.Option(
+        help="common: structures with the energies of all four levels, with --levels of all in the "
+        "data; all: with any label."
+    ),
 ]
 SplitSeedOption = Annotated[
     int, typer.Option(help="Chooses test and validation structures.", min=0)
@@ -103,6 +117,21 @@ FractionOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def declare(levels: Path | None) -> None:
+    """Make the levels of --levels known, before anything names them."""
+    if levels is not None:
+        declare_levels(levels)
+
+
+def common_levels_of(levels: Path | None, data: DataPath | None) -> list[Level] | None:
+    """Whose energies common structures have: with --levels, all known levels of the data.
+
+    So all experiments on the same data have the same structures, whichever levels they train on.
+    None without --levels, for those of each experiment, which are the paper's.
+    """
+    return None if levels is None else list(labels_in_file(MINI_ANI1X if data is None else data))
 
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:

@@ -10,11 +10,13 @@ import typer
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment
 from hippynn_mf.options import (
+    LevelsOption,
     MetricChoice,
     OnlyExperimentsOption,
     OnlySeedsOption,
     PartialOption,
     SetOption,
+    declare,
     parse_experiments,
     parse_overrides,
     parse_seeds,
@@ -33,8 +35,8 @@ def tables(
 ) -> None:
     """Write the paper's tables 2 to 4 and what is said about them, and print them.
 
-    Where runs were tested on CC forces, there is a table of their errors. A table that lacks runs
-    is refused.
+    Where runs were tested on CC forces, there is a table of their errors; experiments that are not
+    in Table 1 have tables of their own. A table that lacks runs is refused.
 
     Example: hippynn-mf tables results --metric mae
     """
@@ -75,6 +77,7 @@ def graph(
         str | None, typer.Option(help="Of an experiment: quick or paper. (default: quick)")
     ] = None,
     set_: SetOption = None,
+    levels: LevelsOption = None,
 ) -> None:
     """Draw the graph of a model: its trunk, and a head for each level.
 
@@ -82,6 +85,7 @@ def graph(
     """
     from hippynn_mf.report.model_graph import write_model_graph
 
+    declare(levels)
     typer.echo(write_model_graph(name, out, preset=preset, overrides=parse_overrides(set_)))
 
 

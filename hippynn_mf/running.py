@@ -31,7 +31,7 @@ from hippynn_mf.evaluation import (
 )
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import Labels, join_labels, plain_labels
-from hippynn_mf.level_records import LevelRecord
+from hippynn_mf.level_records import records_of
 from hippynn_mf.levels import Level, get_level
 from hippynn_mf.losses import stopping_metric_name
 from hippynn_mf.models import Model, build_model
@@ -65,7 +65,7 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
     with folder.locked(wait_s=wait_s):
         if folder.is_finished:  # by a process that this one has waited for
             return folder
-        folder.prepare(settings, facts=_facts(parts, labels, device))
+        folder.prepare(settings, facts=_facts(settings, parts, labels, device))
         folder.remove_leftovers()
         write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
         with logged_to(folder.file("log.txt")), _failures_noted(folder):
@@ -350,12 +350,21 @@ def write_results(
     folder.write_metrics(metrics)
 
 
-def _facts(parts: Mapping[str, Structures], labels: Any, device: torch.device) -> dict[str, Any]:
+def _facts(
+    settings: RunSettings, parts: Mapping[str, Structures], labels: Labels, device: torch.device
+) -> dict[str, Any]:
     """What `experiment.json` says beside the settings."""
     return {
         "trained_labels": plain_labels(labels),
-        "levels": [LevelRecord.of(level).model_dump(mode="json") for level in labels],
+        "levels": records_of(_levels_of_run(settings, parts["test"], labels)),
         "n_structures": {name: len(part) for name, part in parts.items()},
         "device_used": str(device),
         "versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def _levels_of_run(settings: RunSettings, test: Structures, labels: Labels) -> list[Level]:
+    """All levels that whoever reads the run has to know: trained, common, and of references."""
+    of_comp6 = {} if settings.comp6 is None else settings.comp6.keys
+    names = [*settings.common_levels, *test.energies, *test.forces, *of_comp6]
+    return sorted({*labels, *map(get_level, names)}, key=lambda level: level.rank)

@@ -2,7 +2,7 @@
 
 `OUT/runs/<slug>/seed-<k>/`:
 
-- `experiment.json`: every setting, the data's hashes, versions; written first
+- `experiment.json`: every setting, the data's hashes, levels, versions; written first
 - `split.npz`: positions in the file of the train, valid and test conformers
 - `epochs.jsonl`: validation metrics after every epoch
 - `checkpoint.pt`, `checkpoint-previous.pt`: the training after its last two epochs, see
@@ -38,6 +38,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.level_records import register_records
 from hippynn_mf.levels import get_level
 from hippynn_mf.metrics_schema import validate_metrics
 
@@ -187,13 +188,19 @@ class RunFolder:
         return RunFolder(self.path / name)
 
     def read_settings(self) -> RunSettings:
-        """Settings from `experiment.json`; a UserError if this is no run folder of this version."""
+        """Settings from `experiment.json`; the levels that it records are registered.
+
+        Raises UserError if this is no run folder of this version, and for a level that is another
+        than the one known by its name.
+        """
         stored = read_json(self.file("experiment.json"))
         if stored.get("format") != FORMAT:
             raise UserError(
                 f"{self.path} has run format {stored.get('format')!r}; this version of hippynn_mf "
                 f"reads format {FORMAT}. Choose another folder, or the version that wrote it."
             )
+        # Runs of before levels were recorded have those of the paper, or registered ones.
+        register_records(stored.get("levels", []), self.file("experiment.json"))
         try:
             return RunSettings.model_validate_json(json.dumps(stored["settings"]))
         except (KeyError, ValidationError) as error:

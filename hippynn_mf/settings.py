@@ -16,6 +16,7 @@ from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.labels import join_labels
+from hippynn_mf.levels import Level
 from hippynn_mf.runs import Comp6Source, DataSource, RunSettings
 
 ENERGY_CUT_KCAL_PER_MOL = 100.0  # the paper's, above a molecule's minimum
@@ -33,6 +34,7 @@ def build_settings(
     preset: str = "quick",
     overrides: Mapping[str, Any] | None = None,
     rows: str = "common",
+    common_levels: Sequence[Level] | None = None,
     split_seed: int = 0,
     label_fractions: Mapping[str, float] | None = None,
     device: str = "auto",
@@ -51,6 +53,7 @@ def build_settings(
         preset, overrides: hyperparameters.
         rows, split_seed, device: as the command line's.
         label_fractions: level → fraction of its labels to train and validate on.
+        common_levels: those of all experiments; None for each experiment's own.
 
     Raises:
         UserError: for anything unknown, missing or asked for twice.
@@ -88,7 +91,10 @@ def build_settings(
             name=experiment.name,
             slug=experiment.slug,
             labels=dict(experiment.labels),
-            common_levels=[level.id for level in experiment.common_levels],
+            common_levels=[
+                level.id
+                for level in (experiment.common_levels if common_levels is None else common_levels)
+            ],
             seed=seed,
             split_seed=split_seed,
             label_fractions={level.id: fraction for level, fraction in fractions.items()},

@@ -2,10 +2,10 @@
 
 Conformers are drawn from the harmonic thermal distribution around the GFN2-xTB minimum, in the
 spirit of ANI-1x: each normal mode has the classical variance kT/ω², with the temperature drawn
-log-uniformly from 100 to 1000 K for every conformer. Modes below `SOFTEST_WAVENUMBER` are drawn
-as if they had that wavenumber, because a straight displacement is no torsion. For the same reason a
-conformer more than `HIGHEST_ENERGY` above its minimum, by GFN2-xTB, is drawn again: a torsion drawn
-straight has torn the molecule.
+log-uniformly for every conformer. Modes below `SOFTEST_WAVENUMBER` are drawn as if they had that
+wavenumber, because a straight displacement is no torsion. For the same reason a conformer far above
+its minimum, by GFN2-xTB, is drawn again: a torsion drawn straight has torn the molecule. The
+embedded data have temperatures from 100 to 1000 K and are at most 40 kcal/mol up.
 """
 
 from __future__ import annotations
@@ -144,24 +144,36 @@ def finite_difference_hessian(atoms: Atoms) -> np.ndarray:
     return (hessian + hessian.T) / 2
 
 
-def draw_conformer(minimum: Minimum, seed: tuple[int, ...]) -> np.ndarray:
+def draw_conformer(
+    minimum: Minimum,
+    seed: tuple[int, ...],
+    *,
+    temperatures: tuple[float, float] = TEMPERATURES,
+    highest_energy: float = HIGHEST_ENERGY,
+) -> np.ndarray:
     """Positions (n_atoms, 3) in Å, rounded to float32 as the files store them.
 
-    Deterministic in `seed`, one tuple of integers for each conformer. Raises RuntimeError if
-    `MOST_DRAWS` draws were all too high.
+    Deterministic in `seed`, one tuple of integers for each conformer; `temperatures` in K,
+    `highest_energy` in kcal/mol above the minimum. Raises RuntimeError if `MOST_DRAWS` draws were
+    all too high.
     """
     rng = np.random.default_rng(seed)
-    highest = xtb_energy(minimum.numbers, minimum.positions) + HIGHEST_ENERGY
+    highest = xtb_energy(minimum.numbers, minimum.positions) + highest_energy
     for _ in range(MOST_DRAWS):
-        positions = draw_harmonic(minimum, rng)
+        positions = draw_harmonic(minimum, rng, temperatures=temperatures)
         if xtb_energy(minimum.numbers, positions) <= highest:
             return positions
-    raise RuntimeError(f"{MOST_DRAWS} conformers of {minimum.numbers} lie above {HIGHEST_ENERGY}")
+    raise RuntimeError(f"{MOST_DRAWS} conformers of {minimum.numbers} lie above {highest_energy}")
 
 
-def draw_harmonic(minimum: Minimum, rng: np.random.Generator) -> np.ndarray:
+def draw_harmonic(
+    minimum: Minimum,
+    rng: np.random.Generator,
+    *,
+    temperatures: tuple[float, float] = TEMPERATURES,
+) -> np.ndarray:
     """Positions (n_atoms, 3) in Å of the harmonic distribution at a random temperature."""
-    temperature = np.exp(rng.uniform(*np.log(TEMPERATURES)))
+    temperature = np.exp(rng.uniform(*np.log(temperatures)))
     softest = (SOFTEST_WAVENUMBER / curvature_to_wavenumber(1.0)) ** 2
     widths = np.sqrt(units.kB * temperature / np.maximum(minimum.curvatures, softest))
     amplitudes = rng.normal(size=len(widths)) * widths

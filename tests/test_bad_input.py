@@ -289,7 +289,9 @@ def test_a_wrong_option_is_refused(where, capsys, command, options, words):
 
 
 LISTS = {
-    "unknown experiment": (["--experiments", "SF-CC/E,SF-CC/EF"], ["'SF-CC/EF'", "SF-CC/E"]),
+    "unknown experiment": (["--experiments", "SF-CC/E,SF-CC/F"], ["'SF-CC/F'", "SF-CC/E"]),
+    "no forces": (["--experiments", "SF-CC/E,SF-CC/EF"], ["(CC) has no forces in this layout"]),
+    "level of no declaration": (["--experiments", "SF-GFN2/E"], ["'GFN2'", "Known: DZ"]),
     "no experiment": (["--experiments", ""], ["experiment ''"]),
     "an experiment twice": (["--experiments", "SF-CC/E,sf_cc_e"], ["twice", "SF-CC/E"]),
     "words for seeds": (["--seeds", "one"], ["--seeds", "0,1,2", "'one'"]),

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from made_runs import exit_code, make_run
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, beyond_table1, get_experiment, table1
-from hippynn_mf.levels import PAPER_LEVELS
+from hippynn_mf.levels import PAPER_LEVELS, Level, register_level
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -96,9 +97,58 @@ def test_an_experiment_is_found_by_its_name_and_by_its_slug():
 
 
 def test_an_unknown_experiment_is_refused_with_near_and_known_names():
-    with pytest.raises(UserError, match=r"'MF-DZ/EF-CC/EF'.*Did you mean.*MF-DZ/EF-CC/E") as error:
-        get_experiment("MF-DZ/EF-CC/EF")
+    with pytest.raises(UserError, match=r"'MF-DZ/EF-CC/F'.*Did you mean.*MF-DZ/EF-CC/E") as error:
+        get_experiment("MF-DZ/EF-CC/F")
     assert all(name in str(error.value) for name in ROWS)
+    assert "SF-LEVEL/E or EF for one level, MF-LEVEL/EF-LEVEL/E for several" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("SF-GFN2/E", {"gfn2_xtb": "E"}),
+        ("SF-GFN2/EF", {"gfn2_xtb": "EF"}),
+        ("MF-A-B(c)*_+/EF-GFN2/E", {"own": "EF", "gfn2_xtb": "E"}),
+        ("MF-A-B(c)*_+/E-GFN2/EF-CC/E", {"own": "E", "gfn2_xtb": "EF", "ccsd(t)_cbs": "E"}),
+        ("MF-DZ/EF-TZ/E-CC/E", {"wb97x_dz": "EF", "wb97x_tz": "E", "ccsd(t)_cbs": "E"}),
+    ],
+)
+def test_an_experiment_of_any_known_levels_is_what_its_name_spells(registry, name, labels):
+    register_level(Level("gfn2_xtb", "GFN2", "GFN2-xTB", "minimal", 5.0, ("gfn2_xtb.energy",)))
+    register_level(Level("own", "A-B(c)*_+", "own", "own", 4.0, ("own.energy",)))
+    experiment = get_experiment(name)
+    found = {level.id: str(properties) for level, properties in experiment.resolved_labels.items()}
+    assert found == labels
+    assert experiment.name == name
+    assert experiment.published is None
+
+
+@pytest.mark.parametrize("name", ["MF-CC/E-DZ/EF", "MF-ccsd(t)_cbs/E-wb97x_dz/EF"])
+def test_a_row_of_table_1_in_another_spelling_is_that_row(name):
+    assert get_experiment(name) == get_experiment("MF-DZ/EF-CC/E")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("SF-XZ/E", r"Experiment 'SF-XZ/E': Unknown level of theory 'XZ'.* Known: DZ, wb97x_dz"),
+        ("SF-DZ/E-CC/E", "SF (single-fidelity) learns 1 level; found 2: DZ, CC"),
+        ("MF-CC/E", "MF (multi-fidelity) learns at least 2 levels; found 1: CC"),
+        ("DELTA-DZ/EF-CC/EF", "found CC/EF. Ask for CC/E"),
+        ("MF-DZ/E-wb97x_dz/EF", "a level is named twice"),
+        ("MF-DZ/E-DZ/E", "a level is named twice"),
+        *(
+            (name, f"Unknown experiment {name!r}")
+            for name in (
+                *("SF", "MF-", "SF-DZ", "SF-DZ/", "SF-/E", "SF-DZ/F", "SF-DZ/E-", "sf-DZ/E"),
+                *("XF-DZ/E", "SF-DZ/EF/E", "SF--/E ", "SF-D Z/E", "SF-DZ/EE", " SF-DZ/E-CC/E"),
+            )
+        ),
+    ],
+)
+def test_a_name_that_spells_no_experiment_is_refused(name, message):
+    with pytest.raises(UserError, match=re.escape(message) if "*" not in message else message):
+        get_experiment(name)
 
 
 def test_levels_of_a_users_experiment_may_be_named_in_any_order_and_by_id():

@@ -11,14 +11,6 @@ from hippynn_mf.levels import CC, DZ, MP2, TZ, Level, get_level, register_level
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 
-@pytest.fixture
-def registry(monkeypatch):
-    """A copy of the registry, so that levels registered by a test are forgotten."""
-    copy = dict(levels._REGISTRY)
-    monkeypatch.setattr(levels, "_REGISTRY", copy)
-    return copy
-
-
 def user_level(name="gfn2_xtb", label="GFN2", rank=5.0, **changes):
     keys = {"energy_keys": (f"{name}.energy",), "force_key": f"{name}.forces"} | changes
     return Level(name, label=label, method="GFN2-xTB", basis="minimal", rank=rank, **keys)

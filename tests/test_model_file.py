@@ -341,15 +341,17 @@ def test_loading_leaves_torchs_random_numbers_alone(tmp_path):
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
-def test_levels_are_those_of_the_run_not_those_registered_now(tmp_path):
+def test_a_run_whose_level_is_not_the_known_one_is_refused(tmp_path):
     folder = trained_run(tmp_path)
     stored = json.loads(folder.file("experiment.json").read_text())
     levels = [LevelRecord.of(level).model_dump(mode="json") for level in (DZ, CC)]
     levels[0]["self_energies_hartree"]["1"] = -0.6
     folder.file("experiment.json").write_text(json.dumps(stored | {"levels": levels}))
-    card = export_runs([folder.path]).card
-    assert card.levels[0].self_energies_hartree[1] == -0.6
-    assert card.levels[1].self_energies_hartree == dict(CC.self_energies)
+    message = (
+        r"experiment\.json: Another level is known as wb97x_dz: self_energies_hartree is \{1: -0"
+    )
+    with pytest.raises(UserError, match=message):
+        export_runs([folder.path])
 
 
 def test_damaged_facts_of_a_run_are_named(tmp_path):

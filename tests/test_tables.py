@@ -16,6 +16,7 @@ from scipy import stats
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, Published, get_experiment, table1
+from hippynn_mf.levels import Level, register_level
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.table_data import TableData
 from hippynn_mf.report.table_text import format_document, main_table
@@ -348,3 +349,127 @@ def test_models_that_are_worse_than_predicting_zero_are_named(tmp_path):
     text = tables(tmp_path, partial=True)[0].read_text()
     note = "predicting zero has an RMSE of 31.25 kcal/mol/Å; above it: SF-TZ/E, MF-DZ/EF-TZ/E.\n"
     assert f"- force, held-out TZ: {note}" in text
+
+
+# Experiments that are not in Table 1.
+
+
+@pytest.fixture
+def own(registry, tmp_path):
+    """Three seeds of two experiments of user's levels, the lower one without forces in the file."""
+    register_level(Level("low", "LO", "m", "b", 1.0, ("low.energy",)))
+    register_level(Level("high", "HI", "m", "b", 2.0, ("high.energy",), "high.forces"))
+    for seed, energy, force in [(0, 1.0, 10.0), (1, 2.0, 11.0), (2, 3.0, 15.0)]:
+        metrics = run_metrics({"high": heldout_errors(energy, force, label_rms=31.25)})
+        make_run(tmp_path, "SF-HI/E", seed, metrics)
+    for seed, energy, force in [(0, 0.5, 4.0), (1, 0.5, 5.0), (2, 0.5, 6.0)]:
+        heldout = {
+            "high": heldout_errors(energy, force, label_rms=31.25),
+            "low": heldout_errors(7.0 + seed),
+        }
+        make_run(tmp_path, "MF-LO/E-HI/E", seed, run_metrics(heldout))
+    return tmp_path
+
+
+def test_the_tables_of_own_levels_are_exactly_these(own):
+    assert tables(own) == [own / "tables" / "experiments.md"]
+    of_paper = (
+        " The paper does not state its formula.",
+        " Beside it that of the published\n  means.",
+    )
+    formulas = FORMULAS.replace(of_paper[0], "").replace(of_paper[1], "")
+    assert (own / "tables" / "experiments.md").read_text() == (
+        "## Models of LO: held-out errors (RMSE)\n"
+        "\n"
+        "| model | seeds | energy, held-out LO (kcal/mol) | mean prediction |"
+        " force, held-out LO (kcal/mol/Å) | mean prediction |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        "| MF-LO/E-HI/E | 3 | 8.00 ± 2.48 | — | — | — |\n"
+        "\n"
+        "Nothing here could be compared with SF-LO/E.\n"
+        "\n"
+        "- force, held-out LO: — because no planted forces.\n"
+        "- No mean prediction of MF-LO/E-HI/E: the runs' predictions.npz are missing"
+        " ('hippynn-mf evaluate' makes them).\n"
+        "\n"
+        "## Models of HI: held-out errors (RMSE)\n"
+        "\n"
+        "| model | seeds | energy, held-out HI (kcal/mol) | mean prediction |"
+        " force, held-out HI (kcal/mol/Å) | mean prediction |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        "| SF-HI/E | 3 | 2.00 ± 2.48 | — | 12.00 ± 6.57 | — |\n"
+        "| MF-LO/E-HI/E | 3 | 0.50 ± 0.00 | — | 5.00 ± 2.48 | — |\n"
+        "\n"
+        "Beside SF-HI/E, seed by seed:\n"
+        "\n"
+        "| model | seeds | energy, held-out HI: difference (kcal/mol) | improvement (%) |"
+        " force, held-out HI: difference (kcal/mol/Å) | improvement (%) |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        "| MF-LO/E-HI/E | 3 | −1.50 ± 2.48 | 72.5 [−9.4, 93.1] | −7.00 ± 4.30 |"
+        " 58.3 [49.9, 65.3] |\n"
+        "\n"
+        "- force, held-out HI: predicting zero has an RMSE of 31.25 kcal/mol/Å.\n"
+        "- No mean prediction of SF-HI/E, MF-LO/E-HI/E: the runs' predictions.npz are missing"
+        " ('hippynn-mf evaluate' makes them).\n"
+        "\n" + formulas + SOURCE.replace(" Published numbers: eight seeds on ANI-1x and COMP6.", "")
+    )
+
+
+def test_tables_of_own_levels_follow_from_their_json(own):
+    for metric in ("rmse", "mae"):
+        (path,) = tables(own, metric=metric)
+        content = json.loads(path.with_suffix(".json").read_text())
+        read = [TableData.model_validate(table) for table in content["tables"]]
+        assert format_document(read) == path.read_text()
+        assert "published" not in path.read_text()
+
+
+def test_a_folder_of_own_levels_needs_no_run_of_table_1(own, capsys):
+    assert exit_code("tables", own) == 0
+    assert exit_code("figures", own, "--only", "figure3") == 0
+    assert {path.name for path in (own / "tables").iterdir()} == {
+        "experiments.md",
+        "experiments.json",
+    }
+    assert not list((own / "figures").iterdir())
+
+
+def test_own_levels_that_lack_a_seed_are_refused_or_named(own):
+    make_run(own, "SF-HI/E", 3, None)
+    lacking = r"tables/experiments\.md \(MF-LO/E-HI/E, seed 3; SF-HI/E, seed 3 \(begun: 3\)\)"
+    with pytest.raises(UserError, match=lacking):
+        tables(own)
+    assert not (own / "tables").exists()
+    (path,) = tables(own, partial=True)
+    assert "**Partial.** Missing: SF-HI/E, seed 3 (begun: 3)" in path.read_text()
+    (path,) = tables(own, seeds=[0, 1, 2])
+    assert "Partial" not in path.read_text()
+
+
+def test_an_experiment_that_was_asked_for_and_has_no_run_is_missing(own):
+    with pytest.raises(UserError, match=r"experiments\.md \(SF-LO/E, seeds 0, 1, 2\)"):
+        tables(own, experiments=experiments("SF-HI/E", "SF-LO/E"))
+
+
+def test_own_levels_beside_table_1_have_their_document_beside_its(own):
+    make_run(own, "SF-TZ/E", 0, tz(1.0, 10.0))
+    with pytest.raises(UserError, match=r"table2\.md .*SF-TZ/EF, seed 0") as error:
+        tables(own)
+    assert "experiments.md" not in str(error.value)
+    assert (own / "tables" / "experiments.md").exists()
+    paths = tables(own, experiments=experiments("SF-TZ/E"))
+    assert [path.name for path in paths] == ["table2.md", "low-level-forces.md"]
+
+
+def test_paper_levels_in_other_combinations_are_compared_with_table_1(tmp_path):
+    make_run(tmp_path, "SF-TZ/E", 0, tz(2.0, 10.0))
+    make_run(tmp_path, "MF-DZ/EF-TZ/E-CC/E", 0, tz(1.0, 5.0))
+    (path,) = tables(tmp_path, experiments=experiments("MF-DZ/EF-TZ/E-CC/E"))
+    content = json.loads(path.with_suffix(".json").read_text())["tables"]
+    assert [table["title"].split(":")[0] for table in content] == [
+        "Models of DZ",
+        "Models of TZ",
+        "Models of CC",
+    ]
+    (row,) = content[1]["rows"]
+    assert row["cells"][0]["percent_improvement"]["value"] == pytest.approx(50)

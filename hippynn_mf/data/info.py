@@ -19,7 +19,7 @@ from hippynn_mf.data.sources import DataPath, data_notes, open_data, shown_path
 from hippynn_mf.data.structures import Structures, atomic_energy_sum
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels
-from hippynn_mf.levels import PAPER_LEVELS, Level, known_levels
+from hippynn_mf.levels import Level, known_levels
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 # Beyond these a value is counted as absurd: it exists, but hardly near equilibrium.
@@ -38,7 +38,7 @@ def describe_file(source: DataPath) -> dict[str, Any]:
     if not labels:
         names = ", ".join(key for level in known_levels() for key in level.energy_keys)
         raise UserError(f"{path} has the keys of no known level of theory. Looked for: {names}.")
-    common_levels = [level for level in PAPER_LEVELS if level in labels]
+    common_levels = list(labels)
     structures, is_common = read_ani1x(
         source, labels, common_levels=common_levels, drop_damaged=True
     )

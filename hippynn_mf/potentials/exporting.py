@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from hippynn_mf.coupling import fold
 from hippynn_mf.errors import UserError
-from hippynn_mf.labels import Labels, Properties, parse_labels
+from hippynn_mf.labels import Labels
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Level
 from hippynn_mf.models import Model, build_model
@@ -45,7 +45,7 @@ def export_runs(paths: Sequence[Path]) -> Potential:
             "(hippynn_mf.evaluation.model_of, hippynn_mf.running.load_best)."
         )
     facts = [_read_facts(folder) for folder in folders]
-    labels = _labels(first, facts[0])
+    labels = first.experiment.resolved_labels
     members = []
     for folder in folders:
         trained_model = build_model(first.hyperparameters, labels)
@@ -78,15 +78,11 @@ def export_runs(paths: Sequence[Path]) -> Potential:
 
 
 class RunFacts(BaseModel):
-    """What `experiment.json` says beside the settings, as far as a model file repeats it.
-
-    Runs of before levels were recorded have none; theirs are the registered ones.
-    """
+    """What `experiment.json` says beside the settings, as far as a model file repeats it."""
 
     trained_labels: dict[str, tuple[Literal["energy", "forces"], ...]]
     n_structures: dict[str, int]
     versions: dict[str, str]
-    levels: tuple[LevelRecord, ...] | None = None
 
 
 def _read_facts(folder: RunFolder) -> RunFacts:
@@ -95,14 +91,6 @@ def _read_facts(folder: RunFolder) -> RunFacts:
         return RunFacts.model_validate_json(json.dumps(read_json(path)))
     except ValidationError as error:
         raise UserError(f"{path} is damaged: {error}") from None
-
-
-def _labels(settings: RunSettings, facts: RunFacts) -> Labels:
-    """The run's labels, with its own levels: those registered now may be others."""
-    if facts.levels is None:
-        return settings.experiment.resolved_labels
-    levels = {name: r.level for r in facts.levels for name in (r.id, r.label)}
-    return parse_labels({levels[n]: Properties(value) for n, value in settings.labels.items()})
 
 
 def _with_independent_heads(model: Model, settings: RunSettings, labels: Labels) -> Model:

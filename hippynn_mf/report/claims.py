@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hippynn_mf.experiment import Experiment, table1
+from hippynn_mf.experiment import Experiment
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.metrics_schema import Strict
@@ -28,7 +28,7 @@ from hippynn_mf.report.columns import (
 )
 from hippynn_mf.report.completeness import Written, missing_runs
 from hippynn_mf.report.ensemble_metrics import EnsembleRecord, find_ensembles
-from hippynn_mf.report.results import Results
+from hippynn_mf.report.results import Results, chosen_experiments
 from hippynn_mf.report.statistics import (
     CONFIDENCE,
     Estimate,
@@ -199,7 +199,7 @@ def write_claims(
     partial: bool = False,
 ) -> Written:
     """Write `out/tables/claims.md` and `.json`; options as for `write_complete_tables`."""
-    names = {e.name for e in (table1() if experiments is None else experiments)} | {DZ_LABELS}
+    names = {e.name for e in chosen_experiments(results, experiments)} | {DZ_LABELS}
     claims = [claim for claim in CLAIMS if names.issuperset((claim.better, claim.worse))]
     needed = {name for claim in claims for name in (claim.better, claim.worse)} - {DZ_LABELS}
     results = results if seeds is None else results.only(seeds)

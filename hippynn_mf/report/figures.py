@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.experiment import Experiment, table1
+from hippynn_mf.experiment import Experiment
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.metrics_schema import Strict
 from hippynn_mf.report.cc_forces import DOCUMENT as CC_FORCES
@@ -23,7 +23,7 @@ from hippynn_mf.report.ensemble_metrics import find_ensembles
 from hippynn_mf.report.figure3 import LEVELS, draw_figure3, figure3_data, pair_names
 from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.report.parity import make_parity
-from hippynn_mf.report.results import Result, Results
+from hippynn_mf.report.results import Result, Results, chosen_experiments
 from hippynn_mf.report.spread import FEWEST_SEEDS, make_spread
 from hippynn_mf.runs import write_json
 
@@ -83,10 +83,11 @@ def write_complete_figures(
     chosen = [name for name in FIGURES if only is None or name in only]
     (out / "figures").mkdir(parents=True, exist_ok=True)
     written = Written(out)
+    compared = chosen_experiments(results, experiments)
     if seeds is not None:
         results = results.only(seeds)
     if FIGURE3 in chosen:
-        written += _write_figure3(out, results, experiments, seeds, partial=partial)
+        written += _write_figure3(out, results, compared, seeds, partial=partial)
     if CC_FORCES in chosen:
         drawn = _write_cc_forces(out, results, experiments, seeds, partial=partial)
         if only is not None and drawn == Written(out):
@@ -126,12 +127,12 @@ def write_figures(
 def _write_figure3(
     out: Path,
     results: Results,
-    experiments: Sequence[Experiment] | None,
+    experiments: Sequence[Experiment],
     seeds: Sequence[int] | None,
     *,
     partial: bool,
 ) -> Written:
-    names = {e.name for e in (table1() if experiments is None else experiments)}
+    names = {experiment.name for experiment in experiments}
     levels = [level for level in LEVELS if names.issuperset(pair_names(level))]
     missing = missing_runs(results, [n for level in levels for n in pair_names(level)], seeds)
     path = out / "figures" / f"{FIGURE3}.png"

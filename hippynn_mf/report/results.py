@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.experiment import Experiment, get_experiment, table1
 from hippynn_mf.report.columns import pick
 from hippynn_mf.runs import RunFolder, RunSettings, find_runs, test_file_remedy
 
@@ -93,6 +94,22 @@ def read_results(out: Path) -> Results:
     _refuse_duplicates(by_name)
     _refuse_mixtures([result for results in by_name.values() for result in results])
     return Results(out, by_name, unfinished, labels)
+
+
+def chosen_experiments(
+    results: Results, asked: Sequence[Experiment] | None
+) -> Sequence[Experiment]:
+    """What documents are about: the experiments asked for, or all that the folder is about.
+
+    Those are Table 1, unless the folder has none of it but others, and every other experiment that
+    has runs.
+    """
+    if asked is not None:
+        return asked
+    rows = {experiment.name: experiment for experiment in table1()}
+    found = dict.fromkeys([*results.by_name, *results.unfinished])
+    others = [get_experiment(name) for name in found if name not in rows]
+    return [*(rows.values() if rows.keys() & found or not others else ()), *others]
 
 
 def _refuse_duplicates(by_name: Mapping[str, Sequence[Result]]) -> None:

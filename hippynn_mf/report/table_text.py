@@ -10,15 +10,17 @@ from hippynn_mf.report.table_data import Cell, RowData, TableData
 FORMULAS = """\
 - ±: 95 % interval of the mean over n seeds, t·s/√n, with the standard deviation s (n − 1) and the
   97.5 % quantile t of Student's t with n − 1 degrees of freedom. It covers what the seed changes
-  (weights, order of batches), not the choice of structures. The paper does not state its formula.
+  (weights, order of batches), not the choice of structures.{of_paper}
 - mean prediction: the error of the mean of all seeds' predictions, beside the mean of their errors.
 - difference: the mean over seeds of the model's error minus the other error of the same seed, with
   the interval of the paired t test."""
 IMPROVEMENT = """\
 - improvement: 100·(1 − exp(mean d)), where d is the logarithm of the ratio of both errors of one
   seed; in brackets its 95 % interval, from that of the mean of d."""
-PUBLISHED_IMPROVEMENT = """ Beside it that of the published
-  means."""
+# What follows where the paper's numbers stand beside.
+FORMULA_OF_PAPER = " The paper does not state its formula."
+IMPROVEMENT_OF_PAPER = " Beside it that of the published\n  means."
+DATA_OF_PAPER = " Published numbers: eight seeds on ANI-1x and COMP6."
 
 
 def main_table(table: TableData) -> str:
@@ -28,7 +30,7 @@ def main_table(table: TableData) -> str:
         heading.append(f"{column.heading} ({column.unit})")
         if column.is_error:
             heading.append("mean prediction")
-        if _is_published(table):
+        if _has_published(table):
             heading.append("published")
     return _markdown(heading, [_main_row(row, table) for row in table.rows])
 
@@ -39,7 +41,7 @@ def _main_row(row: RowData, table: TableData) -> list[str]:
         texts.append(format_mean(cell.mean))
         if column.is_error:
             texts.append(_number(cell.ensemble))
-        if _is_published(table):
+        if _has_published(table):
             texts.append(_published(cell))
     return texts
 
@@ -51,9 +53,9 @@ def paired_table(table: TableData) -> str:
         difference = f"{column.heading}: difference ({column.unit})"
         if table.paired_with_experiment:
             heading += [difference, "improvement (%)"]
-            heading += ["published (%)"] if _is_published(table) else []
+            heading += ["published (%)"] if _has_published(table) else []
         else:
-            published = ["published"] if _is_published(table) else []
+            published = ["published"] if _has_published(table) else []
             heading += [table.reference, *published, difference]
     rows = [
         _paired_row(row, table)
@@ -70,10 +72,10 @@ def _paired_row(row: RowData, table: TableData) -> list[str]:
         difference = format_mean(cell.difference, signed=True)
         if table.paired_with_experiment:
             texts += [difference, format_interval(cell.percent_improvement)]
-            if _is_published(table):
+            if _has_published(table):
                 texts.append(_number(cell.published_percent_improvement, digits=1))
         else:
-            published = [_number(column.published_reference)] if _is_published(table) else []
+            published = [_number(column.published_reference)] if _has_published(table) else []
             texts += [_number(cell.reference), *published, difference]
     return texts
 
@@ -129,10 +131,10 @@ def _how_to_read(tables: Sequence[TableData]) -> list[str]:
     filled = [table for table in tables if table.rows]
     if not filled:
         return []
-    published = any(_is_published(table) for table in filled)
-    lines = [FORMULAS]
+    of_paper = any(cell.published for table in filled for row in table.rows for cell in row.cells)
+    lines = [FORMULAS.format(of_paper=FORMULA_OF_PAPER if of_paper else "")]
     if any(table.paired_with_experiment for table in filled):
-        lines.append(IMPROVEMENT + (PUBLISHED_IMPROVEMENT if published else ""))
+        lines.append(IMPROVEMENT + (IMPROVEMENT_OF_PAPER if of_paper else ""))
     if min(len(row.seeds) for table in filled for row in table.rows) < FEWEST_FOR_INTERVAL:
         lines.append("- Fewer than three seeds have no interval: in parentheses is their range.")
     if source := filled[0].source:
@@ -142,15 +144,16 @@ def _how_to_read(tables: Sequence[TableData]) -> list[str]:
         )
         if source.test_file_sha256 is not None:
             line += f" Test file: {source.test_file} (SHA-256 {source.test_file_sha256[:12]})."
-        if published:
-            line += " Published numbers: eight seeds on ANI-1x and COMP6."
+        if of_paper:
+            line += DATA_OF_PAPER
         lines.append(line)
     return lines
 
 
-def _is_published(table: TableData) -> bool:
-    """Whether the paper has any number to stand beside those of a table."""
-    return any(cell.published is not None for row in table.rows for cell in row.cells)
+def _has_published(table: TableData) -> bool:
+    """Whether the paper's RMSEs stand beside: it has none of experiments beyond its Table 1."""
+    cells = [cell for row in table.rows for cell in row.cells]
+    return table.metric == "rmse" and (not cells or any(cell.published for cell in cells))
 
 
 def _published(cell: Cell) -> str:

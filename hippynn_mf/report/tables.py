@@ -1,4 +1,4 @@
-"""The paper's tables 2 to 4, and its discussion of low-level forces, from finished runs."""
+"""The paper's tables 2 to 4, its discussion of low-level forces, and tables of one's own levels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.experiment import Experiment, table1
+from hippynn_mf.experiment import Experiment, beyond_table1, table1
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.report.cc_forces import DOCUMENT, cc_force_tables
@@ -25,7 +25,7 @@ from hippynn_mf.report.columns import (
 )
 from hippynn_mf.report.completeness import Written, missing_runs
 from hippynn_mf.report.ensemble_metrics import EnsembleRecord, find_ensembles
-from hippynn_mf.report.results import Results
+from hippynn_mf.report.results import Results, chosen_experiments
 from hippynn_mf.report.strategy_tables import STRATEGIES_DOCUMENT, strategy_tables
 from hippynn_mf.report.table_data import build_table
 from hippynn_mf.report.table_text import format_document
@@ -98,6 +98,26 @@ def low_level_tables(experiments: Sequence[Experiment]) -> list[TableSpec]:
     ]
 
 
+def experiment_tables(experiments: Sequence[Experiment]) -> list[TableSpec]:
+    """Held-out errors of experiments that are not this package's: a table for each level.
+
+    The models of a level are compared with the single-fidelity model of its energies.
+    """
+    rows = {experiment.name for experiment in (*table1(), *beyond_table1())}
+    labels = {e.name: e.resolved_labels for e in experiments if e.name not in rows}
+    ordered = sorted(labels, key=lambda name: (len(labels[name]), name))
+    levels = {level for of_one in labels.values() for level in of_one}
+    return [
+        TableSpec(
+            title=f"Models of {level.label}: held-out errors",
+            columns=(heldout_energy(level), heldout_force(level)),
+            rows=tuple(RowSpec(name, (None, None)) for name in ordered if level in labels[name]),
+            reference=f"SF-{level.label}/E",
+        )
+        for level in sorted(levels, key=lambda level: level.rank)
+    ]
+
+
 def _published_rows(
     number: int, experiments: Sequence[Experiment], columns: Sequence[int]
 ) -> tuple[RowSpec, ...]:
@@ -143,10 +163,11 @@ def write_complete_tables(
     seeds: Sequence[int] | None = None,
     partial: bool = False,
 ) -> Written:
-    """Write `table2` to `table4` and `low-level-forces` below `out/tables`, as `.md` and `.json`.
+    """Write `table2` to `table4`, `low-level-forces` and `experiments`, as `.md` and `.json`.
 
-    Where runs were tested on CC forces, there is also `cc-forces`, and where there are runs of
-    strategies beside those of Table 1, `strategies`.
+    They lie below `out/tables`. `experiments` is of the experiments that are not among those of
+    this package. Where runs were tested on CC forces, there is also `cc-forces`, and where there
+    are runs of strategies beside those of Table 1, `strategies`.
 
     A document is written if the runs of all its rows are finished, for `seeds` or for all seeds
     that any of its rows has; otherwise it is left as it was, and the result says what it lacks.
@@ -156,11 +177,12 @@ def write_complete_tables(
     """
     if metric not in get_args(Metric):
         raise UserError(unknown_name_message("metric", metric, get_args(Metric)))
-    chosen = table1() if experiments is None else experiments
+    chosen = chosen_experiments(results, experiments)
     documents: dict[str, list[TableSpec]] = {
         f"table{number}": [paper_table(number, chosen)] for number in TABLES
     }
     documents["low-level-forces"] = low_level_tables(chosen)
+    documents["experiments"] = experiment_tables(chosen)
     if seeds is not None:
         results = results.only(seeds)
     documents[DOCUMENT] = cc_force_tables(results, experiments)

@@ -1,0 +1,306 @@
+"""Levels in JSON: declared by users with --levels, and brought along by the runs that used them."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import planted
+import pytest
+from made_runs import (
+    NO_COMPILER,
+    TINY_OPTIONS,
+    exit_code,
+    files_below,
+    heldout_errors,
+    make_settings,
+    run_metrics,
+)
+
+from hippynn_mf import levels
+from hippynn_mf.errors import UserError
+from hippynn_mf.level_records import declare_levels, records_of
+from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, Level, get_level, known_levels, register_level
+from hippynn_mf.options import common_levels_of
+from hippynn_mf.potentials.potential import Potential
+from hippynn_mf.report.results import read_results
+from hippynn_mf.runs import RunFolder
+from hippynn_mf.status import read_status
+
+LOW = {
+    "id": "low",
+    "label": "LO",
+    "method": "cheap",
+    "basis": "none",
+    "rank": 1,
+    "energy_keys": ["hf_dz.energy"],
+    "force_key": "wb97x_dz.forces",
+    "self_energies_hartree": {"1": -0.4, "8": -75.0},
+}
+HIGH = LOW | {"id": "high", "label": "HI", "rank": 2.5, "energy_keys": ["hf_tz.energy"]}
+NAME = "MF-LO/EF-HI/E"
+
+
+def write(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def levels_file(tmp_path):
+    return write(tmp_path / "levels.json", [LOW, HIGH])
+
+
+@pytest.fixture
+def forget(monkeypatch):
+    """As in a new process."""
+
+    def forget():
+        monkeypatch.setattr(levels, "_REGISTRY", {level.id: level for level in PAPER_LEVELS})
+
+    forget()
+    return forget
+
+
+# Declared in a file.
+
+
+def test_declared_levels_are_known_with_all_that_the_file_says(forget, levels_file):
+    low, high = declare_levels(levels_file)
+    assert known_levels() == [low, high, *PAPER_LEVELS]
+    assert get_level("LO") is get_level("low") is low
+    assert low == Level(
+        "low", "LO", "cheap", "none", 1.0, ("hf_dz.energy",), force_key="wb97x_dz.forces"
+    )
+    assert dict(low.self_energies) == {1: -0.4, 8: -75.0}
+    assert high.energy_keys == ("hf_tz.energy",)
+
+
+def test_the_same_declaration_again_changes_nothing(forget, levels_file):
+    first = declare_levels(levels_file)
+    again = declare_levels(levels_file)
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    assert len(known_levels()) == len(PAPER_LEVELS) + 2
+
+
+def test_records_declare_the_levels_that_they_are_of(forget, tmp_path):
+    levels_of_paper = declare_levels(write(tmp_path / "paper.json", records_of(PAPER_LEVELS)))
+    assert levels_of_paper == list(PAPER_LEVELS)
+
+
+def without(record, name):
+    return {key: value for key, value in record.items() if key != name}
+
+
+WRONG = {
+    "not JSON": ("{", r"levels\.json is not JSON"),
+    "not text": ("\udcff", r"levels\.json is not JSON"),
+    "no list": (LOW, "is not a list of levels: Input should be a valid array"),
+    "no records": (["low"], "is not a list of levels: 0: "),
+    "none": ([], "declares no level"),
+    "unknown field": ([LOW | {"forces": "f"}], r"0\.forces: Extra inputs .*exactly id, label"),
+    "no label": ([without(LOW, "label")], r"0\.label: Field required"),
+    "no rank": ([LOW, without(HIGH, "rank")], r"1\.rank: Field required"),
+    "no self energies": ([without(LOW, "self_energies_hartree")], "self_energies_hartree: Field"),
+    "no force key": ([without(LOW, "force_key")], r"0\.force_key: Field required"),
+    "rank in words": ([LOW | {"rank": "low"}], r"0\.rank: .*valid number, found 'low'"),
+    "rank of nothing": ([LOW | {"rank": float("nan")}], r"0\.rank: .*finite number"),
+    "no energy": ([LOW | {"energy_keys": []}], r"0\.energy_keys: .*at least 1 item"),
+    "one key": ([LOW | {"energy_keys": "e"}], r"0\.energy_keys: .*found 'e'"),
+    "element": ([LOW | {"self_energies_hartree": {"H": -0.5}}], "H.*valid integer"),
+    "dot in id": ([LOW | {"id": "l.o"}], r"0\.id: .*found 'l\.o'"),
+    "twice": ([LOW, LOW], r"levels\.json: level low is there 2 times"),
+    "id of another": (
+        [LOW | {"id": "wb97x_dz"}],
+        "Another level is known as wb97x_dz: label is 'LO'",
+    ),
+    "label of another": ([LOW | {"label": "DZ"}], r"json: A level of theory named 'DZ' exists"),
+    "id that is a label": ([LOW | {"id": "CC"}], r"json: A level of theory named 'CC' exists"),
+    "label of the first": ([LOW, HIGH | {"label": "LO"}], "named 'LO' exists already"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG.values(), ids=list(WRONG))
+def test_a_wrong_declaration_is_refused(forget, tmp_path, content, message):
+    path = tmp_path / "levels.json"
+    if isinstance(content, str):
+        path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    else:
+        write(path, content)
+    with pytest.raises(UserError, match=message):
+        declare_levels(path)
+
+
+def test_common_structures_have_every_known_level_of_the_data(forget, levels_file, ani1x_file):
+    assert common_levels_of(None, ani1x_file) is None
+    low, high = declare_levels(levels_file)
+    with h5py.File(ani1x_file) as file:
+        keys = set(file["CH4"])
+    assert high.energy_keys[0] in keys
+    assert low.energy_keys[0] not in keys
+    assert common_levels_of(levels_file, ani1x_file) == [high, *PAPER_LEVELS]
+
+
+def test_a_file_that_is_not_there_is_refused_by_every_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        ["campaign"],
+        ["train", "SF-LO/E"],
+        ["graph", "SF-LO/E", "--out", "g.png"],
+        ["data", "info", "data.h5"],
+        ["data", "convert", "data.h5", "data.xyz"],
+    ):
+        assert exit_code(*command, "--levels", "none.json") == 2
+        assert "none.json cannot be read: No such file" in capsys.readouterr().err
+    assert not files_below(tmp_path)
+
+
+def test_without_a_declaration_the_level_is_unknown(ani1x_file, tmp_path, capsys):
+    assert exit_code("train", NAME, "--data", ani1x_file, "--out", tmp_path / "out") == 2
+    assert "Experiment 'MF-LO/EF-HI/E': Unknown level of theory 'LO'" in capsys.readouterr().err
+
+
+# Brought along by runs.
+
+
+@pytest.fixture
+def file_of_own_levels(tmp_path):
+    """A planted file that has the two levels only, the higher one not everywhere."""
+    path = planted.write_ani1x(
+        tmp_path / "own.h5", missing={"CH4": {"wb97x_tz.energy": slice(5, 25)}}
+    )
+    with h5py.File(path, "a") as file:
+        for group in file.values():
+            for key in set(group) - {"atomic_numbers", "coordinates"}:
+                if key not in ("wb97x_dz.energy", "wb97x_dz.forces", "wb97x_tz.energy"):
+                    del group[key]
+            group.move("wb97x_dz.energy", "low.energy")
+            group.move("wb97x_dz.forces", "low.forces")
+            group.move("wb97x_tz.energy", "high.energy")
+    return path
+
+
+@pytest.fixture
+def own_levels_file(tmp_path):
+    energies = {str(number): energy for number, energy in DZ.self_energies.items()}
+    changes = {"self_energies_hartree": energies}
+    low = LOW | changes | {"energy_keys": ["low.energy"], "force_key": "low.forces"}
+    high = HIGH | changes | {"energy_keys": ["high.energy"], "force_key": None}
+    return write(tmp_path / "own.json", [low, high])
+
+
+def test_runs_are_read_without_the_file_that_declared_their_levels(
+    forget, file_of_own_levels, own_levels_file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("HIPPYNN_USE_CUSTOM_KERNELS", NO_COMPILER["HIPPYNN_USE_CUSTOM_KERNELS"])
+    out = tmp_path / "out"
+    data = ["--data", file_of_own_levels, "--levels", own_levels_file]
+    assert exit_code("data", "info", *data[1:]) == 0
+    assert "180 carry the energies of all of low, high" in capsys.readouterr().out
+    assert exit_code("train", "SF-HI/E", NAME, *data, "--out", out, *TINY_OPTIONS) == 0
+
+    folders = [RunFolder(out / "runs" / slug / "seed-0") for slug in ("sf_hi_e", "mf_lo_ef_hi_e")]
+    splits = [dict(np.load(folder.file("split.npz"))) for folder in folders]
+    assert {name: len(rows) for name, rows in splits[0].items()} == {
+        "train": 144,
+        "valid": 18,
+        "test": 18,
+    }
+    for name, rows in splits[0].items():
+        np.testing.assert_array_equal(rows, splits[1][name])
+
+    for command in (
+        ("status", out),
+        ("tables", out),
+        ("figures", out, "--only", "learning"),
+        ("graph", folders[0].path, "--out", tmp_path / "graph.png"),
+        ("export", folders[1].path, "--out", tmp_path / "model.safetensors"),
+    ):
+        forget()
+        assert exit_code(*command) == 0, (command, capsys.readouterr().err)
+    low, high = Potential.load(tmp_path / "model.safetensors").levels
+    assert (low.label, high.label) == ("LO", "HI")
+    assert dict(low.self_energies) == dict(DZ.self_energies)
+    assert (out / "tables" / "experiments.md").exists()
+
+    forget()
+    before = folders[0].read_metrics()
+    assert exit_code("evaluate", folders[0].path) == 0
+    again = folders[0].read_metrics()
+    assert again["cross"]["high"].keys() == {"low", "high"}  # also levels that it did not train on
+    for level in ("low", "high"):
+        assert again["cross"]["high"][level] == pytest.approx(before["cross"]["high"][level])
+
+
+def recorded(out, level, seed=0, name="SF-LO/E"):
+    """A finished run that records a level, which is registered only meanwhile."""
+    known = dict(levels._REGISTRY)
+    register_level(level)
+    settings = make_settings(name, seed, common_levels=[level.id])
+    folder = RunFolder.of(out, settings)
+    folder.prepare(settings, facts={"levels": records_of([level])})
+    folder.write_metrics(run_metrics({"low": heldout_errors(1.0, 2.0)}))
+    levels._REGISTRY.clear()
+    levels._REGISTRY.update(known)
+    return folder
+
+
+def own_level(**changes):
+    values = {"id": "low", "label": "LO", "method": "m", "basis": "b", "rank": 1.0}
+    return Level(**(values | {"energy_keys": ("e",)} | changes))
+
+
+def test_reading_a_run_makes_its_levels_known(forget, tmp_path):
+    level = own_level(self_energies={1: -0.25})
+    recorded(tmp_path, level)
+    with pytest.raises(UserError, match="Unknown level"):
+        get_level("LO")
+    read_results(tmp_path)
+    assert get_level("LO") == level
+    assert get_level("LO").self_energies == level.self_energies
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        (own_level(rank=2.0), r"seed-0/experiment\.json: Another .* low: rank is 1\.0, not 2\.0"),
+        (own_level(self_energies={1: -0.5}), "known as low: self_energies_hartree is"),
+        (own_level(id="other"), r"experiment\.json: A level of theory named 'LO' exists already"),
+    ],
+    ids=["rank", "self energies", "label"],
+)
+def test_a_run_of_another_level_of_that_name_is_refused(forget, tmp_path, capsys, known, message):
+    recorded(tmp_path, own_level())
+    register_level(known)
+    with pytest.raises(UserError, match=message):
+        read_results(tmp_path)
+    (status,) = read_status(tmp_path)
+    assert status.state == "broken"
+    assert get_level("LO") is known
+    assert exit_code("tables", tmp_path) == 2
+    assert "experiment.json: " in capsys.readouterr().err
+
+
+def test_runs_of_two_levels_of_one_name_are_not_read_together(forget, tmp_path):
+    recorded(tmp_path, own_level(), seed=0)
+    recorded(tmp_path, own_level(rank=2.0), seed=1)
+    with pytest.raises(UserError, match=r"seed-1.*rank is 2\.0, not 1\.0"):
+        read_results(tmp_path)
+
+
+def test_damaged_records_of_a_run_are_named(forget, tmp_path):
+    folder = recorded(tmp_path, own_level())
+    content = json.loads(folder.file("experiment.json").read_text())
+    content["levels"][0]["rank"] = "high"
+    write(folder.file("experiment.json"), content)
+    with pytest.raises(UserError, match=r"experiment\.json is not a list of levels: 0\.rank: "):
+        folder.read_settings()
+
+
+def test_runs_of_before_levels_were_recorded_are_read(tmp_path):
+    settings = make_settings("SF-CC/E")
+    folder = RunFolder.of(tmp_path, settings)
+    folder.prepare(settings, facts={})
+    assert folder.read_settings().experiment.common_levels == PAPER_LEVELS
+    assert CC in known_levels()
