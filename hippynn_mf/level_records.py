@@ -101,7 +101,10 @@ def register_records(content: Any, source: object) -> list[Level]:
 def _register(record: LevelRecord) -> Level:
     for level in known_levels():
         if level.id == record.id:
-            if differences := record.differences(LevelRecord.of(level)):
+            known = LevelRecord.of(level)
+            if record.force_key is None:  # recorded before files with its forces were known
+                known = known.model_copy(update={"force_key": None})
+            if differences := record.differences(known):
                 raise UserError(
                     f"Another level is known as {level.id}: {'; '.join(differences)}. What is "
                     "another level needs another id and label."

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from hippynn_mf.checkpoints import Checkpoints
+from hippynn_mf.data.ani1x import labels_in_file
 from hippynn_mf.data.database import TrainingDatabase, build_database, training_arrays
 from hippynn_mf.data.differences import with_difference
 from hippynn_mf.data.loading import file_hash, load_splits
@@ -367,4 +368,6 @@ def _levels_of_run(settings: RunSettings, test: Structures, labels: Labels) -> l
     """All levels that whoever reads the run has to know: trained, common, and of references."""
     of_comp6 = {} if settings.comp6 is None else settings.comp6.keys
     names = [*settings.common_levels, *test.energies, *test.forces, *of_comp6]
+    if settings.test_file is not None:
+        names += [level.id for level in labels_in_file(settings.test_file.path)]
     return sorted({*labels, *map(get_level, names)}, key=lambda level: level.rank)

@@ -20,7 +20,7 @@ from made_runs import (
 
 from hippynn_mf import levels
 from hippynn_mf.errors import UserError
-from hippynn_mf.level_records import declare_levels, records_of
+from hippynn_mf.level_records import LevelRecord, declare_levels, records_of, register_records
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, Level, get_level, known_levels, register_level
 from hippynn_mf.options import common_levels_of
 from hippynn_mf.potentials.potential import Potential
@@ -304,3 +304,10 @@ def test_runs_of_before_levels_were_recorded_are_read(tmp_path):
     folder.prepare(settings, facts={})
     assert folder.read_settings().experiment.common_levels == PAPER_LEVELS
     assert CC in known_levels()
+
+
+def test_a_level_recorded_before_it_had_forces_is_the_known_one(registry):
+    record = LevelRecord.of(CC).model_dump(mode="json")
+    assert register_records([record | {"force_key": None}], "old run") == [CC]
+    with pytest.raises(UserError, match=r"force_key is 'other.forces', not"):
+        register_records([record | {"force_key": "other.forces"}], "old run")
