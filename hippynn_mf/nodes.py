@@ -88,7 +88,7 @@ def build_heads(
     network: Any,
     labels: Mapping[str, str] | Labels,
     *,
-    coupling: Coupling = "independent",
+    coupling: Coupling = "delta",
     own_networks: Mapping[Level, Any] | None = None,
 ) -> Heads:
     """Put one linear energy head per level on a hippynn network, and forces where requested.
@@ -96,7 +96,8 @@ def build_heads(
     Args:
         network: a hippynn network node (`Hipnn`, `HipnnVec`, `HipnnQuad`).
         labels: level → `"E"` or `"EF"`; `"EF"` adds forces, −dE/dR of that level's energy.
-        coupling: `"independent"` heads, or `"delta"`, see `coupling.py`.
+        coupling: `"delta"`, each level as the next lower one plus a correction (`coupling.py`); or
+            `"independent"` heads, the paper's and those of the 17 experiments.
         own_networks: network nodes of levels whose energy is that of the next lower level plus the
             energy of a head on this network.
 

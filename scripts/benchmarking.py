@@ -190,7 +190,9 @@ def network_pair(case: Case, *, seed: int = 0) -> dict[str, Network]:
         network_class = NETWORKS[name][case.tensor_order]
         arguments = hyperparameters.network_arguments()
         network = network_class("network", tuple(inputs), module_kwargs=arguments)
-        models[name] = Network(inputs, build_heads(network, labels), name == "stock")
+        models[name] = Network(
+            inputs, build_heads(network, labels, coupling="independent"), name == "stock"
+        )
     return models
 
 

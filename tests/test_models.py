@@ -174,6 +174,10 @@ def test_the_paper_preset_is_the_authors_example():
         "termination_patience": 40,
         "stopping_metric": "sum",
         "fraction_train_eval": 0.1,
+        # of strategies that the paper does not train, ours
+        "fine_tuning_factor": 0.5,
+        "meta_steps": 5,
+        "meta_rate": 1.0,
     }
 
 
