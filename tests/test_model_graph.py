@@ -4,6 +4,7 @@ import torch
 from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
 from made_runs import exit_code, make_run
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.text import Annotation
 from tiny import tiny_model
 
 import hippynn_mf
@@ -160,7 +161,27 @@ def test_a_run_folder_has_hyperparameters_of_its_own(tmp_path, capsys):
     assert "leave --preset and --set out" in capsys.readouterr().err
 
 
-def test_coupled_heads_are_not_drawn_as_independent_ones():
-    model = tiny_model({"DZ": "EF", "CC": "E"}, coupling="delta")
-    with pytest.raises(UserError, match="Coupled heads cannot be drawn yet"):
-        draw_model_graph(model.heads, {"DZ": "EF", "CC": "E"})
+def arrows_into(figure, label):
+    """Text of boxes → whether an arrow comes down to this box from the row above."""
+    (axes,) = figure.axes
+    box = next(text for text in axes.texts if text.get_text() == label)
+    x, y = box.get_position()
+    ends = [t.xy for t in axes.texts if isinstance(t, Annotation)]
+    return sum(abs(end[0] - x) < 1e-9 and 0 < end[1] - y < 0.5 for end in ends)
+
+
+def test_a_coupled_head_gets_the_energy_above_it():
+    labels = {"DZ": "EF", "CC": "E"}
+    for coupling, name in (("delta", "MFC-DZ/EF-CC/E"), ("independent", "MF-DZ/EF-CC/E")):
+        figure = draw_model_graph(tiny_model(labels, coupling=coupling).heads, labels)
+        assert name in [text.get_text() for text in figure.axes[0].texts]
+        assert arrows_into(figure, "CC energy") == (coupling == "delta")
+        assert arrows_into(figure, "DZ energy") == 0
+
+
+def test_the_graph_of_a_strategy_has_its_heads_and_name(tmp_path, capsys):
+    path = tmp_path / "x.png"
+    assert exit_code("graph", "TL-DZ/EF-CC/E", "--out", path) == 0
+    assert path.exists()
+    assert exit_code("graph", "DELTA-DZ/EF-CC/E", "--out", tmp_path / "y.png") == 2
+    assert "has two networks; the picture shows one" in capsys.readouterr().err

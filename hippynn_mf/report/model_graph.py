@@ -40,20 +40,26 @@ TAP = -0.74  # from the middle of a block to the line down to its linear layers
 INCHES_PER_UNIT = 0.8
 
 
-def draw_model_graph(heads: Heads, labels: Mapping[str, str] | Labels) -> Figure:
+def draw_model_graph(
+    heads: Heads, labels: Mapping[str, str] | Labels, *, name: str | None = None
+) -> Figure:
     """Draw trunk and heads of a model that is trained on these labels.
 
-    Labels that are trained on have solid boxes; forces that are only predicted have dashed ones.
-    Args are the heads of `build_heads`, or `model.heads`, and level → `"E"` or `"EF"`. Raises
-    UserError if these are not the levels of the heads, for coupled heads, or for a trunk that is no
-    HIP-NN.
+    Labels that are trained on have solid boxes; forces that are only predicted have dashed ones. A
+    coupled head adds the energy of the level above it, from which an arrow comes.
+
+    Args:
+        heads: those of `build_heads`, or `model.heads`.
+        labels: level → `"E"` or `"EF"`.
+        name: of the model; by default that of the experiment that trains these heads together.
+
+    Raises:
+        UserError: if these are not the levels of the heads, or for a trunk that is no HIP-NN.
     """
     resolved = parse_labels(labels)
     if list(resolved) != heads.levels:
         found, expected = ([level.id for level in levels] for levels in (resolved, heads.levels))
         raise UserError(f"The labels are of {found}, the heads of {expected}; name all of these.")
-    if any(head.base is not None for head in heads.values()):
-        raise UserError("Coupled heads cannot be drawn yet; the picture shows independent ones.")
     network = heads.network.torch_module
     if not isinstance(network, hipnn.Hipnn):
         raise UserError(
@@ -71,7 +77,11 @@ def draw_model_graph(heads: Heads, labels: Mapping[str, str] | Labels) -> Figure
         _draw_head(axes, head, HEADS_Y - ROW * row, trained_forces=properties.forces)
     _draw_taps(axes, network.feature_sizes, len(heads))
     counts = [_count(network), *(_count(head.energy.torch_module) for head in heads.values())]
-    name = Experiment(row=0, labels={level.label: p for level, p in resolved.items()}).name
+    if name is None:
+        prefix = "MFC" if any(head.base is not None for head in heads.values()) else None
+        name = Experiment(
+            row=0, labels={v.label: p for v, p in resolved.items()}, prefix=prefix
+        ).name
     of_heads = "each head" if len(heads) > 1 else "the head"
     text = f"{sum(counts):,} parameters:\n{counts[0]:,} of the trunk,\n{counts[1]:,} of {of_heads}"
     x = _column(len(network.feature_sizes)) - 0.75
@@ -91,7 +101,7 @@ def write_model_graph(
 
     An experiment has the hyperparameters of a preset (by default `quick`) with overridden values, a
     run its own. Raises UserError for an unknown experiment or hyperparameter, for hyperparameters
-    together with a run folder, and for a path that does not end in `.png`.
+    together with a run folder, for Δ-learning, and for a path that does not end in `.png`.
     """
     if path.suffix != ".png":
         raise UserError(f"The graph is written as PNG, so name a file *.png, not {path}.")
@@ -100,12 +110,19 @@ def write_model_graph(
         if preset is not None or overrides:
             raise UserError(f"{name} has hyperparameters of its own; leave --preset and --set out.")
         settings = folder.read_settings()
-        labels, hyperparameters = parse_labels(settings.labels), settings.hyperparameters
+        experiment, hyperparameters = settings.experiment, settings.hyperparameters
     else:
-        labels = get_experiment(name).resolved_labels
-        hyperparameters = get_hyperparameters(preset or "quick", overrides)
+        experiment = get_experiment(name)
+        chosen = dict(overrides or {}) | dict(experiment.strategy.overrides)
+        hyperparameters = get_hyperparameters(preset or "quick", chosen)
+    if experiment.strategy.has_second_network:
+        raise UserError(f"{experiment.name} has two networks; the picture shows one.")
+    labels = experiment.resolved_labels
+    figure = draw_model_graph(
+        build_model(hyperparameters, labels).heads, labels, name=experiment.name
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    return save_figure(draw_model_graph(build_model(hyperparameters, labels).heads, labels), path)
+    return save_figure(figure, path)
 
 
 def _count(module: Any) -> int:
@@ -180,6 +197,9 @@ def _draw_head(axes: Axes, head: Head, y: float, *, trained_forces: bool) -> Non
         axes.text(right + 0.24, y, sign, ha="center", va="center", size=12)
     x, gradient = _column(len(linear)), _column(len(linear) + 1) - 0.15
     text = f"{level.label} energy"
+    if head.base is not None:  # drawn right above
+        _arrow(axes, (x, y + ROW - HEIGHT / 2), (x, y + HEIGHT / 2))
+        axes.text(x + 0.14, y + ROW / 2, "+", ha="center", va="center", size=11)
     _box(axes, x, y, 1.5, HEIGHT, text, color, edge=color, alpha=0.35)
     _arrow(axes, (x + 0.75, y), (gradient - 0.75, y), dashed=not trained_forces)
     axes.text((x + gradient) / 2, y + 0.19, "−d/dR", ha="center", va="center", size=8)
