@@ -1,0 +1,103 @@
+"""What the strategies cost: training, and energies with forces of the high level.
+
+    python scripts/benchmark_strategies.py
+
+An epoch of every phase, its validation included, and the energies and forces of the held-out
+structures, in processor time: other work on the machine hardly counts. All strategies take turns in
+one process, `--rounds` times, and the least of each counts. A training is `max_epochs` epochs of
+each of its phases.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from benchmarking import RESULTS, start, write
+from tqdm import tqdm
+
+from hippynn_mf.evaluation import measure_inference, model_of
+from hippynn_mf.experiment import strategies
+from hippynn_mf.levels import CC
+from hippynn_mf.models import build_model
+from hippynn_mf.recording import logged_to
+from hippynn_mf.running import load_inputs, phase_database
+from hippynn_mf.runs import RunSettings
+from hippynn_mf.settings import build_settings
+from hippynn_mf.strategies import Phase
+from hippynn_mf.training import continue_training, prepare_training
+
+REFERENCE = "SF-CC/E"
+N_EPOCHS = 2  # of which the first one also finds neighbours and compiles
+
+
+def seconds_of_epoch(settings: RunSettings, phase: Phase) -> float:
+    """Processor time of the last of `N_EPOCHS` epochs of a phase, from fresh weights."""
+    hyperparameters = phase.hyperparameters(settings.hyperparameters)
+    parts = load_inputs(settings, settings.experiment.resolved_labels)
+    torch.manual_seed(0)
+    model = build_model(hyperparameters, phase.labels)
+    training = prepare_training(
+        model,
+        phase_database(phase, parts, settings),
+        hyperparameters.model_copy(update={"max_epochs": N_EPOCHS}),
+        phase=phase,
+    )
+    ends: list[float] = []
+    continue_training(training, [lambda *_: ends.append(time.process_time())])
+    return ends[-1] - ends[-2]
+
+
+def measure(settings: RunSettings) -> dict[str, float]:
+    """Seconds of a training, and ms of a structure's energies and forces."""
+    test = load_inputs(settings, settings.experiment.resolved_labels)["test"]
+    inference = measure_inference(model_of(settings), settings, test)
+    epochs = settings.hyperparameters.max_epochs
+    phases = settings.experiment.phases
+    return {
+        "training_s": epochs * sum(seconds_of_epoch(settings, phase) for phase in phases),
+        "inference_ms": inference["cpu_ms_per_structure"],
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        f"| strategy | training, {REFERENCE} = 1 | CC energies and forces, {REFERENCE} = 1 |",
+        "|---|---|---|",
+    ]
+    base = next(row for row in rows if row["experiment"] == REFERENCE)
+    for row in rows:
+        ratios = (row[key] / base[key] for key in ("training_s", "inference_ms"))
+        lines.append(f"| {row['experiment']} | " + " | ".join(f"{r:.1f}" for r in ratios) + " |")
+    return "\n".join(lines)
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, of which the least counts.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+) -> None:
+    """Time every strategy that learns CC; write `strategies.json` and print a Markdown table."""
+    torch.set_num_threads(1)
+    chosen = [experiment for experiment in strategies() if CC in experiment.resolved_labels]
+    runs = build_settings(chosen, [0], device="cpu")
+    measured: dict[str, list[dict[str, float]]] = {settings.name: [] for settings in runs}
+    for settings in tqdm(runs * rounds, unit="strategy"):
+        with logged_to(Path(os.devnull)):
+            measured[settings.name].append(measure(settings))
+    rows = [
+        {"experiment": name, "threads": 1}
+        | {key: min(each[key] for each in found) for key in found[0]}
+        for name, found in measured.items()
+    ]
+    write("strategies", rows, torch.device("cpu"), out)
+    typer.echo(table(rows))
+
+
+if __name__ == "__main__":
+    start(main)
