@@ -1,0 +1,105 @@
+"""Committed campaigns of strategies: documents and README follow from their metrics."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from test_committed_results import assert_same_numbers
+
+from hippynn_mf.experiment import strategies
+from hippynn_mf.report.cc_forces import cc_force_tables
+from hippynn_mf.report.cc_forces_figure import cc_forces_data
+from hippynn_mf.report.documents import write_documents
+from hippynn_mf.report.ensemble_metrics import find_ensembles
+from hippynn_mf.report.results import read_results
+from hippynn_mf.report.table_data import TableData
+from hippynn_mf.report.table_text import main_table
+
+TOP = Path(__file__).parent.parent
+README = (TOP / "README.md").read_text()
+WHOLE = TOP / "experiments" / "strategies" / "results"
+FEW_LABELS = TOP / "experiments" / "strategies" / "results-30"
+FOLDERS = [WHOLE, FEW_LABELS]
+
+
+def chosen(folder):
+    there = read_results(folder).by_name
+    return [experiment for experiment in strategies() if experiment.name in there]
+
+
+def tables_of(folder, document="strategies"):
+    content = json.loads((folder / "tables" / f"{document}.json").read_text())
+    return [TableData.model_validate(table) for table in content["tables"]]
+
+
+def test_every_strategy_has_the_same_eight_seeds():
+    results = read_results(WHOLE)
+    assert list(results.by_name) != []
+    assert {e.name for e in strategies()} == set(results.by_name)
+    for folder in FOLDERS:
+        results = read_results(folder)
+        assert {tuple(results.seeds(name)) for name in results.by_name} == {tuple(range(8))}
+        assert results.unfinished == {}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_committed_documents_are_those_of_the_metrics(folder, tmp_path):
+    for path in [*folder.rglob("experiment.json"), *folder.rglob("metrics.json")]:
+        target = tmp_path / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    for path in folder.glob("runs/*/ensemble.json"):
+        shutil.copy(path, tmp_path / path.relative_to(folder))
+    write_documents(tmp_path, read_results(tmp_path), experiments=chosen(folder))
+    made = {path.name: path for path in (tmp_path / "tables").iterdir()}
+    assert {"strategies.md", "strategies.json", "cc-forces.md"} <= made.keys()
+    for name, path in made.items():
+        committed = folder / "tables" / name
+        if path.suffix == ".md":
+            assert committed.read_text() == path.read_text(), name
+        else:
+            stored, found = (json.loads(p.read_text()) for p in (committed, path))
+            assert_same_numbers(stored, found, name)
+
+
+def test_the_figure_of_cc_forces_is_that_of_the_metrics():
+    stored = json.loads((WHOLE / "figures" / "cc-forces.json").read_text())
+    results = read_results(WHOLE)
+    specs = cc_force_tables(results)
+    data = cc_forces_data(specs, results, find_ensembles(results, [r.name for r in specs[0].rows]))
+    assert_same_numbers(stored, data.model_dump(mode="json"))
+
+
+def test_the_readme_quotes_the_tables_of_strategies_as_they_were_measured(monkeypatch):
+    high, low, _ = tables_of(WHOLE)
+    few_high, *_ = tables_of(FEW_LABELS)
+    for table in (high, low, few_high):
+        assert main_table(table) in README
+    monkeypatch.syspath_prepend(TOP / "scripts")
+    benchmark = importlib.import_module("benchmark_strategies")
+    rows = json.loads((TOP / "scripts" / "benchmarks" / "strategies.json").read_text())["rows"]
+    assert benchmark.table(rows) in README
+
+
+def test_every_number_that_the_readme_says_of_strategies_is_in_their_tables():
+    section = README[README.index("## Beyond the paper") : README.index("## Statistics")]
+    said = re.sub(r"^\|.*\n", "", section, flags=re.MULTILINE)
+    said = re.sub(r"`[^`]*`|^    .*$", "", said, flags=re.MULTILINE)
+    texts = [path.read_text() for folder in FOLDERS for path in (folder / "tables").glob("*.md")]
+    known = set(re.findall(r"\d+\.\d+", "".join(texts)))
+    numbers = set(re.findall(r"\d+\.\d+", said))
+    assert len(numbers) > 8
+    assert numbers <= known
+
+
+def test_nothing_committed_names_the_machine_that_trained():
+    for folder in FOLDERS:
+        for path in folder.rglob("experiment.json"):
+            settings = json.loads(path.read_text())["settings"]
+            sources = [settings[name] for name in ("data", "comp6", "test_file")]
+            assert not any(Path(source["path"]).is_absolute() for source in sources), path
