@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ase.build import molecule
 from conftest import assert_close
+from hippynn.interfaces.ase_interface import HippynnCalculator
 from test_pretraining import PLANTED, linear_database
 from tiny import evaluate, labelled_batch, outputs, structures, tiny_model
 
-from hippynn_mf import UserError, build_heads, build_loss, initialize_heads
+from hippynn_mf import FastCalculator, UserError, build_heads, build_loss, initialize_heads
 from hippynn_mf.coupling import fold
 from hippynn_mf.levels import CC, DZ, TZ
 from hippynn_mf.losses import LossWeights
@@ -125,3 +127,18 @@ def test_an_unknown_coupling_is_refused():
     network = tiny_model(CHAIN).heads.network
     with pytest.raises(UserError, match=r"Unknown coupling 'dleta'. Did you mean delta"):
         build_heads(network, CHAIN, coupling="dleta")
+
+
+@pytest.mark.parametrize("options", [None, {}, {"atoms_per_block": 2}], ids=str)
+def test_calculators_of_hippynn_take_coupled_heads(options):
+    model = perturbed(coupling="delta")
+    atoms = molecule("CH3OH")
+    energy = model.heads["CC"].energy
+    if options is None:
+        atoms.calc = HippynnCalculator(energy, en_unit=1.0)
+    else:
+        atoms.calc = FastCalculator(energy, en_unit=1.0, **options)
+    atoms.calc.to(torch.float64)
+    found = outputs(model, torch.tensor(atoms.numbers)[None], torch.tensor(atoms.positions)[None])
+    assert atoms.get_potential_energy() == pytest.approx(found[CC.energy_name].item(), abs=1e-9)
+    assert_close(torch.tensor(atoms.get_forces()), found[CC.forces_name][0])
