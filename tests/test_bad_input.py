@@ -290,7 +290,7 @@ def test_a_wrong_option_is_refused(where, capsys, command, options, words):
 
 LISTS = {
     "unknown experiment": (["--experiments", "SF-CC/E,SF-CC/F"], ["'SF-CC/F'", "SF-CC/E"]),
-    "no forces": (["--experiments", "SF-CC/E,SF-CC/EF"], ["(CC) has no forces in this layout"]),
+    "no forces": (["--experiments", "SF-CC/E,SF-CC/EF"], ["needs forces of level CC, and there are none"]),
     "level of no declaration": (["--experiments", "SF-GFN2/E"], ["'GFN2'", "Known: DZ"]),
     "no experiment": (["--experiments", ""], ["experiment ''"]),
     "an experiment twice": (["--experiments", "SF-CC/E,sf_cc_e"], ["twice", "SF-CC/E"]),
