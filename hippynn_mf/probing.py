@@ -17,9 +17,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hippynn_mf.models import build_model
+from hippynn_mf.phases import phase_database
 from hippynn_mf.plan import N_STEPS, Probe
 from hippynn_mf.recording import logged_to
-from hippynn_mf.running import load_inputs, phase_database
+from hippynn_mf.running import load_inputs
 from hippynn_mf.runs import RunSettings
 from hippynn_mf.training import Training, choose_device, prepare_training
 

@@ -13,10 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hippynn_mf.checkpoints import Checkpoints
 from hippynn_mf.data.ani1x import labels_in_file
-from hippynn_mf.data.database import TrainingDatabase, build_database, training_arrays
-from hippynn_mf.data.differences import with_difference
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.sources import DataPath, data_notes, shown_path
 from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
@@ -35,16 +32,15 @@ from hippynn_mf.labels import Labels, join_labels, plain_labels
 from hippynn_mf.level_records import records_of
 from hippynn_mf.levels import Level, get_level
 from hippynn_mf.losses import stopping_metric_name
-from hippynn_mf.models import Model, build_model
-from hippynn_mf.recording import EpochRecord, logged_to
-from hippynn_mf.reptile import TaskDatabase
+from hippynn_mf.models import Model
+from hippynn_mf.phases import train_phase
+from hippynn_mf.recording import logged_to
 from hippynn_mf.runs import LOCK_WAIT_SECONDS, SOURCES, DataSource, RunFolder, RunSettings
-from hippynn_mf.strategies import Phase, State
-from hippynn_mf.training import choose_device, continue_training, prepare_training
+from hippynn_mf.strategies import State
+from hippynn_mf.training import choose_device
 
 log = logging.getLogger(__name__)
 
-PHASE_STRIDE = 10**6  # between the seeds of the phases of a run, whose weights are drawn apart
 PACKAGES = ("hippynn_mf", "hippynn", "torch", "numpy", "h5py", "numba")
 
 
@@ -124,78 +120,16 @@ def _train_in(
     load_best(model, folder)
     metrics, predictions = evaluate_model(model, settings, parts["test"], device=device)
     epochs = [e for of_phase in folder.read_epochs_by_phase(settings) for e in of_phase]
+    cpu_s = [epoch.get("cpu_s") for epoch in epochs]
     metrics["training"] = {
         "wall_s": sum(epoch["wall_s"] for epoch in epochs),
         "n_epochs": len(epochs),
-        "cpu_s": sum(epoch["cpu_s"] for epoch in epochs),
+        # Epochs of before it was measured may be continued.
+        "cpu_s": sum(c for c in cpu_s if c is not None) if None not in cpu_s else None,
     }
     metrics["inference"] = measure_inference(model, settings, parts["test"])
     write_results(folder, metrics, predictions)
     checkpoints.remove()
-
-
-def train_phase(
-    folder: RunFolder,
-    settings: RunSettings,
-    phase: Phase,
-    parts: Mapping[str, Structures],
-    states: Sequence[State],
-    device: torch.device,
-    *,
-    is_last: bool = False,
-) -> Checkpoints:
-    """Train one phase in its folder, from the checkpoint there; `states` are those before it.
-
-    The checkpoints have the best parameters. Of the last phase, the training and validation
-    structures are consumed.
-    """
-    hyperparameters = phase.hyperparameters(settings.hyperparameters)
-    torch.manual_seed(settings.seed + PHASE_STRIDE * len(states))
-    model = build_model(hyperparameters, phase.labels)
-    if phase.starts_from is not None:
-        start_from(model, states[-1], phase.starts_from)
-    database = phase_database(phase, parts, settings, consume=is_last)
-    training = prepare_training(model, database, hyperparameters, device=device, phase=phase)
-    checkpoints = Checkpoints(folder, training)
-    checkpoints.restore()
-    continue_training(training, [EpochRecord(folder, training.tracker), checkpoints])
-    return checkpoints
-
-
-def start_from(model: Model, state: State, level: Level) -> None:
-    """Load the trunk of another model, and the head of its `level` into every head."""
-    own = model.parameters.state_dict()
-    for name in own:
-        part, _, rest = name.partition(".")
-        if part == "heads":
-            layer = rest.rpartition(".layers.")[2]
-            own[name] = state[f"heads.{level.id}.layers.{layer}"]
-        else:
-            own[name] = state[name]
-    model.parameters.load_state_dict(own)
-
-
-def phase_database(
-    phase: Phase, parts: Mapping[str, Structures], settings: RunSettings, *, consume: bool = False
-) -> TrainingDatabase:
-    """The structures with labels of a phase, as its database.
-
-    `consume`d structures are not good for anything afterwards, but for those of the test split.
-    """
-    chosen = {name: _of_phase(phase, part) for name, part in parts.items()}
-    consumed = [name for name in parts if name != "test"] if consume else []
-    seed = settings.seed
-    if not phase.as_tasks:
-        return build_database(chosen, phase.labels, seed=seed, consume=consumed)
-    arrays = {name: training_arrays(part, phase.labels) for name, part in chosen.items()}
-    n_steps = settings.hyperparameters.meta_steps
-    return TaskDatabase(arrays, labels=phase.labels, meta_steps=n_steps, seed=seed)
-
-
-def _of_phase(phase: Phase, part: Structures) -> Structures:
-    if phase.minus is not None:
-        part = with_difference(part, phase.labels, phase.minus)
-    return part.labelled(phase.labels)
 
 
 def refuse_changed_files(settings: RunSettings) -> None:

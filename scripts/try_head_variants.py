@@ -43,12 +43,13 @@ from hippynn_mf.levels import CC, DZ
 from hippynn_mf.losses import build_loss, build_metrics
 from hippynn_mf.models import Model, build_model
 from hippynn_mf.nodes import Heads
+from hippynn_mf.phases import phase_database
 from hippynn_mf.precomputing import precompute_pairs
 from hippynn_mf.pretraining import initialize_heads
 from hippynn_mf.recording import logged_to
 from hippynn_mf.report.columns import pick
 from hippynn_mf.report.statistics import estimate_mean, format_mean, paired_difference
-from hippynn_mf.running import load_inputs, phase_database
+from hippynn_mf.running import load_inputs
 from hippynn_mf.runs import RunSettings, read_json, write_json
 from hippynn_mf.settings import build_settings
 from hippynn_mf.training import Training, build_scheduler, continue_training

@@ -31,7 +31,7 @@ def no_training(monkeypatch):
     def started(*arguments, **options):
         pytest.fail("training started")
 
-    monkeypatch.setattr("hippynn_mf.running.prepare_training", started)
+    monkeypatch.setattr("hippynn_mf.phases.prepare_training", started)
     monkeypatch.setattr(ParslSite, "open", started)
     monkeypatch.setattr(LocalPool, "open", started)
 
@@ -290,7 +290,7 @@ def test_a_wrong_option_is_refused(where, capsys, command, options, words):
 
 LISTS = {
     "unknown experiment": (["--experiments", "SF-CC/E,SF-CC/F"], ["'SF-CC/F'", "SF-CC/E"]),
-    "no forces": (["--experiments", "SF-CC/E,SF-CC/EF"], ["needs forces of level CC, and there are none"]),
+    "no forces": (["--experiments", "SF-CC/E,SF-CC/EF"], ["needs forces of level CC"]),
     "level of no declaration": (["--experiments", "SF-GFN2/E"], ["'GFN2'", "Known: DZ"]),
     "no experiment": (["--experiments", ""], ["experiment ''"]),
     "an experiment twice": (["--experiments", "SF-CC/E,sf_cc_e"], ["twice", "SF-CC/E"]),

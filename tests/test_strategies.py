@@ -12,17 +12,19 @@ from made_runs import TINY_OPTIONS, exit_code, make_run, make_settings, run_metr
 from planted import write_ani1x
 from test_checkpoints import Killed
 
-from hippynn_mf import UserError, checkpoints, running
+from hippynn_mf import UserError, checkpoints, phases
 from hippynn_mf.data.fractions import keep_labels
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.evaluation import model_of
 from hippynn_mf.experiment import Experiment, beyond_table1, get_experiment, table1
 from hippynn_mf.labels import Properties, parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ, Level
+from hippynn_mf.models import build_model
+from hippynn_mf.phases import phase_database, start_from
 from hippynn_mf.potentials.exporting import export_runs
 from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.report.results import read_results
-from hippynn_mf.running import load_best, phase_database, read_state, start_from, train_run
+from hippynn_mf.running import load_best, read_state, train_run
 from hippynn_mf.runs import RunFolder
 from hippynn_mf.settings import build_settings
 from hippynn_mf.status import read_status
@@ -167,7 +169,7 @@ def test_pretraining_is_the_single_fidelity_training_of_the_low_level(runs):
 
 def test_fine_tuning_starts_from_the_pretrained_weights(data, monkeypatch, tmp_path):
     started = []
-    original = running.prepare_training
+    original = phases.prepare_training
 
     def prepare(model, database, hyperparameters, **keywords):
         training = original(model, database, hyperparameters, **keywords)
@@ -176,7 +178,7 @@ def test_fine_tuning_starts_from_the_pretrained_weights(data, monkeypatch, tmp_p
         started.append((copied, hyperparameters, database))
         return training
 
-    monkeypatch.setattr(running, "prepare_training", prepare)
+    monkeypatch.setattr(phases, "prepare_training", prepare)
     settings = settings_of("TL", data)
     folder = train_run(settings, tmp_path)
     before = read_state(folder.phase("pretraining"))
@@ -244,12 +246,12 @@ def test_self_energies_of_a_difference_are_those_of_its_levels():
 def test_the_sum_of_both_networks_is_the_high_level_and_is_differentiated(runs, data):
     settings, folder = runs["DELTA"]
     test = parts_of(data)["test"]
-    whole = running.model_of(settings, parse_labels({"DZ": "EF", "CC": "EF"}))
+    whole = model_of(settings, parse_labels({"DZ": "EF", "CC": "EF"}))
     load_best(whole, folder)
-    low = running.build_model(settings.hyperparameters, parse_labels({"DZ": "EF"}))
+    low = build_model(settings.hyperparameters, parse_labels({"DZ": "EF"}))
     load_best(low, folder.phase("low-level"))
     level = difference_level(CC, DZ)
-    own = running.build_model(settings.hyperparameters, {level: Properties.EF})
+    own = build_model(settings.hyperparameters, {level: Properties.EF})
     state = read_state(folder)
     names = {f"corrections.{CC.id}.": "network.", f"heads.{CC.id}.": f"heads.{level.id}."}
     own.parameters.load_state_dict(
@@ -337,7 +339,7 @@ def test_phases_draw_their_weights_apart(runs):
 def test_start_from_takes_the_trunk_and_one_head(runs):
     settings, folder = runs["MF"]
     state = read_state(folder)
-    model = running.build_model(settings.hyperparameters, parse_labels({"TZ": "E"}))
+    model = build_model(settings.hyperparameters, parse_labels({"TZ": "E"}))
     start_from(model, state, DZ)
     found = model.parameters.state_dict()
     assert_equal(found, state, "network.")

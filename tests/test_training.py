@@ -37,6 +37,8 @@ TINY = {
 EXPERIMENT = Experiment(row=0, labels={"DZ": "EF", "CC": "E"})
 NO_CC = {"CH4": {"ccsd(t)_cbs.energy": slice(0, 30)}, "N2": {"ccsd(t)_cbs.energy": slice(5, None)}}
 
+TIMES = ("wall_s", "cpu_s")
+
 
 @pytest.fixture(scope="module")
 def partly_labelled_file(tmp_path_factory):
@@ -74,7 +76,7 @@ def finished(partly_labelled_file, tmp_path_factory):
 
 
 def without_times(epochs):
-    return [{name: v for name, v in epoch.items() if name != "wall_s"} for epoch in epochs]
+    return [{name: v for name, v in epoch.items() if name not in TIMES} for epoch in epochs]
 
 
 def test_training_lowers_the_loss(partly_labelled_file):
@@ -114,7 +116,7 @@ def test_another_seed_changes_the_weights_but_not_the_split(finished, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     folder, settings = finished
-    monkeypatch.setattr("hippynn_mf.running.prepare_training", None)
+    monkeypatch.setattr("hippynn_mf.phases.prepare_training", None)
     assert train_run(settings, folder.path.parents[2]) == folder
 
 
