@@ -28,6 +28,7 @@ from hippynn_mf.data.structures import atomic_energy_sum
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.models import build_model
+from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.predicting import predict_file
 from hippynn_mf.training import choose_device
@@ -65,6 +66,7 @@ def measure(
         systems = [Atoms(z[z > 0], x[z > 0]) for z, x in zip(species, positions, strict=True)]
         source, target = folder / "in.extxyz", folder / "out.extxyz"
         ase.io.write(source, systems, format="extxyz")
+        evaluator = Evaluator(model, dtype=torch.float32)
         member = model.members[0]
         predictor = member.predictor("cpu")
         arrays = {
@@ -72,7 +74,7 @@ def measure(
             member.positions: torch.as_tensor(positions).float(),
         }
         bare = partial(predictor, node_values=arrays, batch_size=BATCH_SIZE)
-        whole = partial(predict_file, model, source, target, ["DZ"], batch_size=BATCH_SIZE)
+        whole = partial(predict_file, evaluator, source, target, ["DZ"], batch_size=BATCH_SIZE)
         whole()
         level = model.levels[0]
         own = atomic_energy_sum(species, level) * EV_PER_HARTREE
