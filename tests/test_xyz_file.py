@@ -40,7 +40,7 @@ def structure(what: str) -> Atoms:
     elif what == "one atom":
         atoms = atoms[:1]
         atoms.arrays["v"] = np.ones((1, 3))
-    elif what == "ASE's own":
+    elif what == "ASE":
         atoms.set_tags(range(n))
         atoms.set_initial_charges(np.arange(n) / 7)
         atoms.set_velocities(atoms.positions)
