@@ -91,23 +91,26 @@ def predict(
     Example: hippynn-mf predict mini-ani1x in.xyz --level CC --ensemble-std --out out.extxyz
     """
     from hippynn_mf.potentials.calculator import DTYPES
+    from hippynn_mf.potentials.evaluator import Evaluator
     from hippynn_mf.potentials.potential import Potential
     from hippynn_mf.potentials.predicting import predict_file
-    from hippynn_mf.training import choose_device
 
     refuse_existing(out, force)
     potential = Potential.load(model)
     names = [None] if level is None else [name.strip() for name in level.split(",")]
-    n = predict_file(
+    evaluator = Evaluator(
         potential,
+        dtype=DTYPES[dtype.value],
+        device=device,
+        atoms_per_block=atoms_per_block,
+    )
+    n = predict_file(
+        evaluator,
         structures,
         out,
         [potential.level(name) for name in names],
         ensemble_std=ensemble_std,
         batch_size=batch_size,
-        dtype=DTYPES[dtype.value],
-        device=choose_device(device),
-        atoms_per_block=atoms_per_block,
     )
     typer.echo(f"{out}: {n} structures")
 
@@ -179,7 +182,7 @@ def torsion(
     import numpy as np
 
     from hippynn_mf.potentials.potential import Potential
-    from hippynn_mf.potentials.predicting import read_structures
+    from hippynn_mf.potentials.structure_files import read_structures
     from hippynn_mf.potentials.torsion import scan_torsion
     from hippynn_mf.potentials.torsion_figure import write_torsion
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -13,9 +18,10 @@ from potentials import random_potential
 
 from hippynn_mf import MultiFidelityCalculator
 from hippynn_mf.errors import UserError
-from hippynn_mf.potentials import evaluator, predicting
+from hippynn_mf.potentials import batch, evaluator, predicting, structure_files
+from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.potential import Potential
-from hippynn_mf.potentials.predicting import predict
+from hippynn_mf.potentials.predicting import predict, predict_file
 
 LABELS = {"DZ": "EF", "CC": "E"}
 FLOAT32_EV = 2e-3  # of random parameters with energies of 10⁴ eV
@@ -24,6 +30,22 @@ FLOAT32_EV = 2e-3  # of random parameters with energies of 10⁴ eV
 @pytest.fixture(scope="module")
 def ensemble() -> Potential:
     return random_potential(LABELS, n_members=2)
+
+
+@pytest.fixture
+def single(ensemble) -> Evaluator:
+    """As the command line evaluates, unless told otherwise."""
+    import torch
+
+    return Evaluator(ensemble, dtype=torch.float32)
+
+
+@pytest.fixture(params=["inline", "process"])
+def way(request, monkeypatch):
+    """Files of any size take each of the two ways."""
+    least = 0 if request.param == "process" else float("inf")
+    monkeypatch.setattr(structure_files, "LARGE_FILE", least)
+    return request.param
 
 
 @pytest.fixture
@@ -47,17 +69,14 @@ def several() -> list[Atoms]:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_predictions_are_those_of_the_calculator(ensemble, batch_size):
-    import torch
-
     systems = several()
     found = list(
         predict(
-            ensemble,
+            Evaluator(ensemble),
             iter(systems),
             ["CC", "DZ"],
             ensemble_std=True,
             batch_size=batch_size,
-            dtype=torch.float64,
         )
     )
     assert len(found) == len(systems)
@@ -76,7 +95,7 @@ def test_predictions_are_those_of_the_calculator(ensemble, batch_size):
             np.testing.assert_allclose(labelled.arrays[f"std_forces_{level}"], spread, atol=1e-8)
 
 
-def test_a_file_is_predicted_in_its_order(tmp_path, ensemble, model_file, capsys):
+def test_a_file_is_predicted_in_its_order(tmp_path, ensemble, model_file, capsys, way):
     source, target = tmp_path / "in.extxyz", tmp_path / "out.extxyz"
     systems = several()
     write(source, systems, format="extxyz")
@@ -96,7 +115,7 @@ def test_a_file_is_predicted_in_its_order(tmp_path, ensemble, model_file, capsys
         assert not any("wb97x" in key for key in [*labelled.info, *labelled.arrays])
 
 
-def test_formats_of_ase_are_read(tmp_path, model_file):
+def test_formats_of_ase_are_read(tmp_path, model_file, way):
     for name in ("in.traj", "in.xyz", "in.json", "in.pdb"):
         source, target = tmp_path / name, tmp_path / f"{name}.extxyz"
         write(source, molecule("CH3OH"))
@@ -104,13 +123,13 @@ def test_formats_of_ase_are_read(tmp_path, model_file):
         assert np.isfinite(read(target).info["energy_wb97x_dz"])
 
 
-def test_labels_of_the_file_are_kept_as_references(ensemble, tmp_path):
+def test_labels_of_the_file_are_kept_as_references(single, tmp_path):
     """A file of predictions must not pass for one of labels, nor lose what it is compared with."""
     atoms = molecule("H2O")
     atoms.info |= {"energy_CC": -1.0, "energy_wb97x_dz": -2.0, "std_energy_ccsd(t)_cbs": 42.0}
     atoms.arrays["forces_ccsd(t)_cbs"] = np.full((3, 3), 7.0)
     atoms.calc = SinglePointCalculator(atoms, energy=-55.5, forces=np.ones((3, 3)))
-    (found,) = predict(ensemble, [atoms], ["CC"])
+    (found,) = predict(single, [atoms], ["CC"])
     write(tmp_path / "out.extxyz", found)
     read_again = read(tmp_path / "out.extxyz")
     assert read_again.info["REF_energy_CC"] == -1.0
@@ -123,22 +142,22 @@ def test_labels_of_the_file_are_kept_as_references(ensemble, tmp_path):
     np.testing.assert_array_equal(read_again.get_forces(), 1.0)
 
 
-def test_batches_end_at_a_number_of_atoms(ensemble, monkeypatch):
-    monkeypatch.setattr(predicting, "MOST_ATOMS", 10)
+def test_batches_end_at_a_number_of_atoms(single, monkeypatch):
+    monkeypatch.setattr(batch, "MOST_ATOMS", 10)
     sizes = []
-    whole = predicting.Systems.of
+    whole = predicting.Systems.of_batch
 
-    def of(batch, *arguments, first):
-        sizes.append((first, sum(map(len, batch))))
+    def of_batch(batch, *arguments, first):
+        sizes.append((first, batch.sizes.sum()))
         return whole(batch, *arguments, first=first)
 
-    monkeypatch.setattr(predicting.Systems, "of", of)
+    monkeypatch.setattr(predicting.Systems, "of_batch", of_batch)
     systems = [molecule(name) for name in ("H2O", "CH4", "H2O", "C6H6", "H2O")]
-    assert len(list(predict(ensemble, systems, ["CC"]))) == 5
+    assert len(list(predict(single, systems, ["CC"]))) == 5
     assert sizes == [(0, 8), (2, 3), (3, 12), (4, 3)]
 
 
-def test_a_part_of_a_file_is_predicted(tmp_path, model_file):
+def test_a_part_of_a_file_is_predicted(tmp_path, model_file, way):
     source, target = tmp_path / "in.xyz", tmp_path / "out.extxyz"
     write(source, several())
     command = ["predict", model_file, f"{source}@1:3", "--level", "CC", "--out", target]
@@ -155,7 +174,7 @@ def test_a_part_of_a_file_is_predicted(tmp_path, model_file):
 def test_text_that_extended_xyz_cannot_hold_is_refused(tmp_path, model_file, capsys):
     atoms = molecule("H2O")
     atoms.info["note"] = 'a "quoted" word'
-    (found,) = predict(Potential.load(model_file), [atoms], ["CC"])
+    (found,) = predict(Evaluator(Potential.load(model_file)), [atoms], ["CC"])
     write(tmp_path / "quoted.extxyz", found)
     assert read(tmp_path / "quoted.extxyz").info["note"] == 'a "quoted" word'
     atoms.info["note"] = "two\nlines"
@@ -167,10 +186,10 @@ def test_text_that_extended_xyz_cannot_hold_is_refused(tmp_path, model_file, cap
     assert "note='two\\nlines' has a line break" in capsys.readouterr().err
 
 
-def test_wrong_arguments_are_refused(ensemble):
+def test_wrong_arguments_are_refused(single):
     for levels, options in ((["CC", "CC"], {}), ([], {}), (["CC"], {"batch_size": 0})):
         with pytest.raises(UserError, match=r"Expected levels|at least one structure"):
-            next(predict(ensemble, [molecule("H2O")], levels, **options))
+            next(predict(single, [molecule("H2O")], levels, **options))
 
 
 def test_float32_is_near_float64(ensemble):
@@ -179,7 +198,7 @@ def test_float32_is_near_float64(ensemble):
     energies = [
         [
             atoms.info["energy_ccsd(t)_cbs"]
-            for atoms in predict(ensemble, several(), ["CC"], dtype=d)
+            for atoms in predict(Evaluator(ensemble, dtype=d), several(), ["CC"])
         ]
         for d in (torch.float32, torch.float64)
     ]
@@ -187,19 +206,45 @@ def test_float32_is_near_float64(ensemble):
     assert energies[0] != energies[1]
 
 
-def test_reading_is_lazy_and_ahead(ensemble):
-    """A trajectory larger than memory can be predicted, and files are read meanwhile."""
+@pytest.fixture
+def endless():
+    """Structures without end, and how many of them were taken."""
     taken = []
 
-    def endless():
-        for number in range(10_000):
-            taken.append(number)
+    def structures():
+        while True:
+            taken.append(len(taken))
             yield molecule("H2O")
 
-    predicted = predict(ensemble, endless(), ["DZ"], batch_size=4)
+    return structures(), taken
+
+
+def test_reading_is_lazy(single, endless):
+    """A trajectory larger than memory can be predicted."""
+    structures, taken = endless
+    predicted = predict(single, structures, ["DZ"], batch_size=4)
     next(predicted)
-    predicted.close()
-    assert 4 <= len(taken) <= 4 * (2 + predicting.BATCHES_AHEAD)
+    assert len(taken) == 5  # a batch is full when the next structure comes
+
+
+def test_a_file_is_read_one_batch_ahead(tmp_path, endless, monkeypatch):
+    """Before labels are waited for, so that both sides work at once; and no further."""
+    structures, taken = endless
+    monkeypatch.setattr(structure_files, "read_structures", lambda path: structures)
+    waited = []
+
+    def receive():
+        waited.append(len(taken))
+        return batch.Labels({}, {})
+
+    out = tmp_path / "out.xyz"
+    found = structure_files.write_labelled(tmp_path / "in.xyz", out, [], 4, receive)
+    for number in range(1, 4):
+        assert len(next(found)) == 4
+        assert len(taken) == 4 * number + 1
+    found.close()
+    assert waited == [9, 13]
+    assert len(read(out, ":")) == 4  # what was labelled when the third batch was asked for
 
 
 @pytest.mark.parametrize(
@@ -219,7 +264,7 @@ def test_wrong_options_are_refused(tmp_path, model_file, capsys, arguments, expe
     assert not target.exists()
 
 
-def test_wrong_files_are_refused_and_leave_nothing(tmp_path, model_file, capsys):
+def test_wrong_files_are_refused_and_leave_nothing(tmp_path, model_file, capsys, way):
     good, bad, target = tmp_path / "good.xyz", tmp_path / "bad.xyz", tmp_path / "out.extxyz"
     write(good, [molecule("H2O")] * 5)
     fluorine = molecule("CH3Cl")
@@ -261,11 +306,81 @@ def test_outputs_are_not_overwritten(tmp_path, model_file, capsys):
 
 def test_a_single_member_has_no_spread(ensemble):
     with pytest.raises(UserError, match="one member"):
-        next(predict(ensemble.member(0), [molecule("H2O")], ["CC"], ensemble_std=True))
+        next(predict(Evaluator(ensemble.member(0)), [molecule("H2O")], ["CC"], ensemble_std=True))
 
 
-def test_large_batches_go_member_by_member(ensemble, monkeypatch):
-    expected = [atoms.info["energy_wb97x_dz"] for atoms in predict(ensemble, several(), ["DZ"])]
+def test_large_batches_go_member_by_member(ensemble, single, monkeypatch):
+    expected = [atoms.info["energy_wb97x_dz"] for atoms in predict(single, several(), ["DZ"])]
     monkeypatch.setattr(evaluator, "LARGEST_ARRAY", 0)
-    found = [atoms.info["energy_wb97x_dz"] for atoms in predict(ensemble, several(), ["DZ"])]
+    found = [atoms.info["energy_wb97x_dz"] for atoms in predict(single, several(), ["DZ"])]
     np.testing.assert_allclose(found, expected, rtol=0, atol=FLOAT32_EV)
+
+
+def test_the_file_is_as_ase_would_write_it(tmp_path, single, monkeypatch):
+    """Whether or not a process of its own read and wrote it."""
+    source, target = tmp_path / "in.extxyz", tmp_path / "out.extxyz"
+    systems = several() * 5
+    systems[3].calc = SinglePointCalculator(systems[3], energy=-1.5, forces=np.ones((8, 3)))
+    write(source, systems)
+    options = {"ensemble_std": True, "batch_size": 3}
+    predicted = predict(single, read(source, ":"), ["CC", "DZ"], **options)
+    write(tmp_path / "expected.extxyz", list(predicted))
+    for least in (0, 2**40):
+        monkeypatch.setattr(structure_files, "LARGE_FILE", least)
+        assert predict_file(single, source, target, ["CC", "DZ"], **options) == len(systems)
+        assert target.read_bytes() == (tmp_path / "expected.extxyz").read_bytes()
+        target.unlink()
+
+
+def test_a_file_damaged_in_its_middle_is_refused(tmp_path, single, way):
+    source, target = tmp_path / "in.extxyz", tmp_path / "out.extxyz"
+    write(source, [molecule("CH4")] * 30)
+    lines = source.read_text().splitlines(keepends=True)
+    lines[20 * 7 + 3] = "C 0.0 zero 0.0\n"
+    source.write_text("".join(lines))
+    with pytest.raises(UserError, match=r"in\.extxyz: ASE cannot read it \(ValueError: could not"):
+        predict_file(single, source, target, ["CC"], batch_size=4)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.extxyz"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_full_disk_is_one_message(tmp_path, single, monkeypatch, way):
+    source = tmp_path / "in.extxyz"
+    write(source, [molecule("CH4")] * 30)
+    monkeypatch.setattr(
+        predicting, "replace_when_complete", lambda _: nullcontext(Path("/dev/full"))
+    )
+    with pytest.raises(UserError, match=r"in\.extxyz: The disk of /dev is full"):
+        predict_file(single, source, tmp_path / "out.extxyz", ["CC"])
+
+
+@pytest.mark.parametrize("what", ["interrupted", "killed"])
+def test_no_process_stays_behind(tmp_path, single, monkeypatch, what):
+    import psutil
+
+    monkeypatch.setattr(structure_files, "LARGE_FILE", 0)
+    source, target = tmp_path / "in.extxyz", tmp_path / "out.extxyz"
+    write(source, [molecule("CH4")] * 30)
+    labels, before = predicting._labels, psutil.Process().children()
+
+    def end(*arguments):
+        (process,) = set(psutil.Process().children()) - set(before)
+        if what == "interrupted":
+            raise KeyboardInterrupt
+        process.kill()
+        return labels(*arguments)
+
+    monkeypatch.setattr(predicting, "_labels", end)
+    expected = KeyboardInterrupt if what == "interrupted" else UserError
+    match = None if what == "interrupted" else r"ended unexpectedly \(exit code -9\)"
+    with pytest.raises(expected, match=match):
+        predict_file(single, source, target, ["CC"], batch_size=4)
+    assert psutil.Process().children() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["in.extxyz"]
+
+
+def test_the_process_of_files_does_without_torch():
+    """Which takes seconds to import."""
+    command = "import sys, hippynn_mf.potentials.structure_files; print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert ran.stdout.strip() == "False", ran.stderr

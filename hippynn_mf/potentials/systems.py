@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,13 @@ from vesin import NeighborList
 
 from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.errors import UserError
+from hippynn_mf.potentials.batch import Batch
 
 OVERLAP = 0.4  # Å; the shortest bond, that of H2, is 0.74 Å
+SMALL = 40  # atoms; all distances of so many are found sooner than their neighbours
 FARTHEST = 1e5  # Å from the origin; the search for pairs counts boxes of the size of the cut-off
+
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # receivers, senders, vectors
 
 
 @dataclass(frozen=True)
@@ -48,29 +52,72 @@ class Systems:
         Raises UserError, naming the system, for no atoms, elements other than `species`, positions
         or cells that are not finite, a periodic axis without a cell, and overlapping atoms.
         """
-        finder = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
-        receivers, senders, vectors, start = [], [], [], 0
-        for number, atoms in enumerate(systems, first):
-            try:
-                found = _pairs(atoms, finder, species)
-            except UserError as error:
-                raise UserError(f"structure {number} ({atoms.symbols}): {error}") from None
-            receivers.append(found[0] + start)
-            senders.append(found[1] + start)
-            vectors.append(found[2])
-            start += len(atoms)
-        sizes = [len(atoms) for atoms in systems]
+        return cls.of_batch(Batch.of(systems), cutoff, species, first=first)
+
+    @classmethod
+    def of_batch(
+        cls, batch: Batch, cutoff: float, species: Sequence[int], *, first: int = 0
+    ) -> Systems:
+        """As `of`."""
+        found = _pairs_of_small(batch, cutoff, species)
+        if found is None:
+            found = _pairs_one_by_one(batch, cutoff, species, first)
+        receivers, senders, vectors = map(torch.as_tensor, found)
         return cls(
-            numbers=torch.as_tensor(np.concatenate([a.numbers for a in systems]).astype(np.int64)),
-            system_of_atom=torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)),
-            receivers=torch.as_tensor(np.concatenate(receivers)),
-            senders=torch.as_tensor(np.concatenate(senders)),
-            vectors=torch.as_tensor(np.concatenate(vectors)),
-            sizes=sizes,
+            numbers=torch.as_tensor(batch.numbers.astype(np.int64)),
+            system_of_atom=torch.arange(len(batch)).repeat_interleave(torch.tensor(batch.sizes)),
+            receivers=receivers,
+            senders=senders,
+            vectors=vectors,
+            sizes=batch.sizes.tolist(),
         )
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+
+def _pairs_of_small(batch: Batch, cutoff: float, species: Sequence[int]) -> Pairs | None:
+    """Pairs of open systems of few atoms, together; None if a system is another, or wrong."""
+    sizes, numbers, positions = batch.sizes, batch.numbers, batch.positions
+    is_small = (
+        sizes.min() > 0
+        and sizes.max() <= SMALL
+        and not batch.pbc.any()
+        and np.isfinite(batch.cells).all()
+        and np.isin(numbers, species).all()
+        and np.abs(positions).max() <= FARTHEST  # which NaN is not
+    )
+    if not is_small:
+        return None
+    is_atom = np.arange(sizes.max()) < sizes[:, None]
+    padded = np.full((*is_atom.shape, 3), np.nan)
+    padded[is_atom] = positions
+    vectors = padded[:, None] - padded[:, :, None]
+    squares = np.einsum("nijk,nijk->nij", vectors, vectors)
+    is_near = (squares < cutoff**2) & ~np.eye(sizes.max(), dtype=bool)
+    if squares.min(where=is_near, initial=np.inf) < OVERLAP**2:
+        return None
+    system, receivers, senders = is_near.nonzero()
+    starts = (sizes.cumsum() - sizes)[system]
+    return receivers + starts, senders + starts, vectors[is_near]
+
+
+def _pairs_one_by_one(
+    systems: Iterable[Atoms], cutoff: float, species: Sequence[int], first: int
+) -> Pairs:
+    """Pairs of any systems; UserError names the first that is wrong, counted from `first` on."""
+    finder = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
+    receivers, senders, vectors, start = [], [], [], 0
+    for number, atoms in enumerate(systems, first):
+        try:
+            found = _pairs(atoms, finder, species)
+        except UserError as error:
+            raise UserError(f"structure {number} ({atoms.symbols}): {error}") from None
+        receivers.append(found[0] + start)
+        senders.append(found[1] + start)
+        vectors.append(found[2])
+        start += len(atoms)
+    return np.concatenate(receivers), np.concatenate(senders), np.concatenate(vectors)
 
 
 def _check_cell(atoms: Atoms) -> None:
@@ -90,10 +137,8 @@ def _check_cell(atoms: Atoms) -> None:
         )
 
 
-def _pairs(
-    atoms: Atoms, finder: NeighborList, species: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Receivers, senders and vectors of one system, which is checked first."""
+def _pairs(atoms: Atoms, finder: NeighborList, species: Sequence[int]) -> Pairs:
+    """Pairs of one system, which is checked first."""
     if not len(atoms):
         raise UserError("there are no atoms.")
     refuse_unknown_species(atoms.numbers, species)
