@@ -119,10 +119,11 @@ class Checkpoints:
         with replace_when_complete(folder.file("model.pt")) as partial:
             partial.write_bytes(_saved(parameters))
 
-    def remove(self) -> None:
-        """Remove the checkpoints of a run that is finished."""
-        for name in (CURRENT, PREVIOUS):
-            self.folder.file(name).unlink(missing_ok=True)
+
+def remove_checkpoints(folder: RunFolder) -> None:
+    """Remove the checkpoints of a run or a phase that is finished."""
+    for name in (CURRENT, PREVIOUS):
+        folder.file(name).unlink(missing_ok=True)
 
 
 def _write(path: Path, state: State) -> None:

@@ -71,7 +71,7 @@ class Hyperparameters(BaseModel):
     # Find the neighbours of the data once instead of in every step; the numbers are the same.
     precompute_pairs: bool = True
 
-    # strategies of several phases, see `strategies.py`; ours, chosen on validation errors
+    # strategies of several phases, see `strategies.py`; the values are ours
     fine_tuning_factor: float = Field(0.5, gt=0, le=1)  # of the learning rate
     meta_steps: PositiveInt = 5  # on one level before the next
     meta_rate: float = Field(1.0, gt=0, le=1)

@@ -199,8 +199,14 @@ def parse_experiments(names: str | None) -> list[Experiment]:
     if names is None:
         return table1()
     chosen = [name.strip() for name in names.split(",")]
-    of_each = [GROUPS[n]() if n in GROUPS else [get_experiment(n)] for n in chosen]
-    return [experiment for experiments in of_each for experiment in experiments]
+    named = [get_experiment(name) for name in chosen if name not in GROUPS]
+    known = {experiment.name for experiment in named}
+    for name in chosen:  # groups share experiments, which are meant once
+        for experiment in GROUPS[name]() if name in GROUPS else ():
+            if experiment.name not in known:
+                named.append(experiment)
+                known.add(experiment.name)
+    return named
 
 
 def make_engine(kind: EngineChoice, site: Path | None, workers: int | None, device: str) -> Engine:

@@ -3,7 +3,8 @@
 Every level is a task. All tasks share the trunk and one head; each has its own atomic energies,
 which are fitted and fixed. From the shared weights φ, `meta_steps` steps of Adam (without momentum)
 on one level's labels lead to φ', and then φ ← φ + `meta_rate` (φ' − φ), with the levels in turn.
-Step counts and rate are ours: the paper gives none.
+Ours are the numbers of steps, that Adam begins anew with every task, and a constant rate: with 1,
+the default, the levels simply take turns.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Reptile(torch.optim.Adam):
 
 def share_head(heads: Heads) -> None:
     """Let all heads have the first one's layers but for their atomic energies."""
+    if any(head.base is not None for head in heads.values()):
+        raise UserError("Coupled heads cannot be shared; meta-learning needs independent ones.")
     first, *others = (head.energy.torch_module for head in heads.values())
     for module in others:
         for place in range(1, len(module.layers)):

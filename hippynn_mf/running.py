@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hippynn_mf.checkpoints import remove_checkpoints
 from hippynn_mf.data.ani1x import labels_in_file
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.sources import DataPath, data_notes, shown_path
@@ -36,7 +37,7 @@ from hippynn_mf.models import Model
 from hippynn_mf.phases import train_phase
 from hippynn_mf.recording import logged_to
 from hippynn_mf.runs import LOCK_WAIT_SECONDS, SOURCES, DataSource, RunFolder, RunSettings
-from hippynn_mf.strategies import State
+from hippynn_mf.strategies import Phase, State
 from hippynn_mf.training import choose_device
 
 log = logging.getLogger(__name__)
@@ -105,11 +106,12 @@ def _train_in(
     for phase in earlier:
         of_phase = folder.phase(phase.name)
         of_phase.path.mkdir(exist_ok=True)
+        of_phase.remove_leftovers()
         if not of_phase.file("model.pt").exists():
             log.info("phase %s", phase.name)
             checkpoints = train_phase(of_phase, settings, phase, parts, states, device)
             checkpoints.write_model(of_phase, checkpoints.best)
-            checkpoints.remove()
+        remove_checkpoints(of_phase)
         states.append(read_state(of_phase))
     log.info("phase %s", last.name)
     checkpoints = train_phase(folder, settings, last, parts, states, device, is_last=True)
@@ -121,15 +123,16 @@ def _train_in(
     metrics, predictions = evaluate_model(model, settings, parts["test"], device=device)
     epochs = [e for of_phase in folder.read_epochs_by_phase(settings) for e in of_phase]
     cpu_s = [epoch.get("cpu_s") for epoch in epochs]
+    # Not of epochs from before it was measured, nor where another device does the work.
+    is_known = None not in cpu_s and device.type == "cpu"
     metrics["training"] = {
         "wall_s": sum(epoch["wall_s"] for epoch in epochs),
         "n_epochs": len(epochs),
-        # Epochs of before it was measured may be continued.
-        "cpu_s": sum(c for c in cpu_s if c is not None) if None not in cpu_s else None,
+        "cpu_s": sum(c for c in cpu_s if c is not None) if is_known else None,
     }
     metrics["inference"] = measure_inference(model, settings, parts["test"])
     write_results(folder, metrics, predictions)
-    checkpoints.remove()
+    remove_checkpoints(folder)
 
 
 def refuse_changed_files(settings: RunSettings) -> None:
@@ -186,9 +189,26 @@ def load_inputs(settings: RunSettings, labels: Labels) -> Mapping[str, Structure
             for level in labels:
                 atomic_energy_sum(part.species, level)
         reference_labels(parts["test"])
+        for phase in settings.experiment.phases:
+            _refuse_without_pairs(phase, parts)
     if settings.comp6 is not None:
         load_comp6(settings.comp6, known)
     return parts
+
+
+def _refuse_without_pairs(phase: Phase, parts: Mapping[str, Structures]) -> None:
+    """Raise UserError if a phase of differences has nothing to train or to validate on."""
+    if phase.minus is None:
+        return
+    (difference,) = phase.labels
+    level = get_level(difference.id.removesuffix(f"-{phase.minus.id}"))
+    for split in ("train", "valid"):
+        both = parts[split].has_energy(level) & parts[split].has_energy(phase.minus)
+        if not both.any():
+            raise UserError(
+                f"Δ-learning needs structures with energies of both {level.label} and "
+                f"{phase.minus.label}; the {split} split has none. Choose another strategy, as MF."
+            )
 
 
 def evaluate_run(

@@ -100,7 +100,7 @@ def build_settings(
             label_fractions={level.id: fraction for level, fraction in fractions.items()},
             rows=rows,
             preset=preset,
-            hyperparameters=_of_strategy(experiment, hyperparameters, overrides or {}),
+            hyperparameters=of_strategy(experiment, hyperparameters, overrides or {}),
             data=data_source,
             comp6=comp6_source,
             test_file=None if test_file is None else DataSource.of(test_file),
@@ -111,10 +111,13 @@ def build_settings(
     ]
 
 
-def _of_strategy(
+def of_strategy(
     experiment: Experiment, hyperparameters: Hyperparameters, asked: Mapping[str, Any]
 ) -> Hyperparameters:
-    """The hyperparameters with those that the experiment's strategy stands for."""
+    """The hyperparameters with those that the experiment's strategy stands for.
+
+    Raises UserError if another value of one was `asked` for.
+    """
     strategy = experiment.strategy
     for name, value in strategy.overrides.items():
         if name in asked and asked[name] != value:

@@ -174,6 +174,9 @@ def _meta(labels: Labels) -> Sequence[Phase]:
     )
 
 
+# Phases that train one head at a time have no lower head to add to.
+INDEPENDENT = MappingProxyType({"coupling": "independent"})
+
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
         strategy.prefix: strategy
@@ -186,10 +189,15 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
                 _together,
                 overrides=MappingProxyType({"coupling": "delta"}),
             ),
-            Strategy("TL", "transfer, all layers fine-tuned", _transfer),
-            Strategy("TLF", "transfer, interaction layers frozen", _transfer_frozen),
+            Strategy("TL", "transfer, all layers fine-tuned", _transfer, overrides=INDEPENDENT),
+            Strategy(
+                "TLF",
+                "transfer, interaction layers frozen",
+                _transfer_frozen,
+                overrides=INDEPENDENT,
+            ),
             Strategy("DELTA", "Δ-learning", _difference, n_levels=(2, 2), has_second_network=True),
-            Strategy("META", "meta-learning (Reptile), fine-tuned", _meta),
+            Strategy("META", "meta-learning (Reptile), fine-tuned", _meta, overrides=INDEPENDENT),
         )
     }
 )

@@ -242,12 +242,15 @@ def main(
     fraction: Annotated[float | None, typer.Option(help="Of the CC labels. (default: all)")] = None,
     workers: Annotated[int, typer.Option(help="Trainings at a time.", min=1)] = 2,
 ) -> None:
-    """Train what is not there, evaluate everything, write `OUT/variants.json`, print a table."""
+    """Train what is not there, evaluate everything, write `variants.json`, print a table."""
     chosen, numbers = variants.split(","), [int(seed) for seed in seeds.split(",")]
     unknown = sorted(set(chosen) - set(VARIANTS))
     if unknown:
         raise SystemExit(f"Unknown variants {unknown}. Known: {', '.join(VARIANTS)}.")
-    folders = {(v, seed): out / v / f"seed-{seed}" for seed in numbers for v in chosen}
+    labels = "all" if fraction is None else f"{fraction:g}"  # of which nothing else would tell
+    folders = {
+        (v, seed): out / f"cc-{labels}" / v / f"seed-{seed}" for seed in numbers for v in chosen
+    }
     to_do = {k: f for k, f in folders.items() if not (f / "valid.json").exists()}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
@@ -259,7 +262,9 @@ def main(
         | {"metrics": evaluate(v, seed, fraction, folder)}
         for (v, seed), folder in tqdm(folders.items(), unit="evaluation")
     ]
-    write_json(out / "variants.json", {"fraction": fraction, "ridge": RIDGE, "rows": rows})
+    write_json(
+        out / f"cc-{labels}" / "variants.json", {"fraction": fraction, "ridge": RIDGE, "rows": rows}
+    )
     typer.echo(table(rows))
 
 

@@ -21,6 +21,7 @@ from hippynn_mf.labels import Properties, parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ, Level
 from hippynn_mf.models import build_model
 from hippynn_mf.phases import phase_database, start_from
+from hippynn_mf.potentials.card import format_card
 from hippynn_mf.potentials.exporting import export_runs
 from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.report.results import read_results
@@ -225,6 +226,37 @@ def test_each_phase_sees_its_labels_alone(data):
 # Δ-learning
 
 
+@pytest.mark.parametrize("prefix", ["TL", "TLF", "META"])
+def test_strategies_that_train_a_head_alone_have_independent_ones(prefix, data):
+    with pytest.raises(UserError, match=f"{prefix}-DZ/EF-CC/E stands for coupling=independent"):
+        settings_of(prefix, data, overrides={"coupling": "delta"})
+
+
+@pytest.mark.parametrize("prefix", ["TL", "TLF", "META"])
+def test_the_assembled_high_level_is_that_of_the_last_phase(prefix, runs, data):
+    settings, folder = runs[prefix]
+    model = model_of(settings)
+    load_best(model, folder)
+    alone = build_model(settings.hyperparameters, parse_labels({"CC": "E"}))
+    state = read_state(folder)
+    alone.parameters.load_state_dict({k: v for k, v in state.items() if DZ.id not in k})
+    values = inputs_of(parts_of(data)["test"])
+    found, expected = (m.predictor()(**values)[CC.energy_name] for m in (model, alone))
+    torch.testing.assert_close(found, expected)
+
+
+def test_differences_need_structures_with_both_levels(tmp_path):
+    groups = ("H2O", "CH4", "H3N", "CHN", "N2")
+    lost = {name: {"ccsd(t)_cbs.energy": slice(0, 12)} for name in groups}
+    for name in groups:
+        lost[name]["wb97x_dz.energy"] = slice(12, 24)
+    path = write_ani1x(tmp_path / "disjoint.h5", 24, missing=lost)
+    settings = settings_of("DELTA", path, rows="all")
+    with pytest.raises(UserError, match="energies of both CC and DZ; the train split has none"):
+        train_run(settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_second_network_learns_the_difference_of_both_energies(data):
     settings = settings_of("DELTA", data)
     parts = parts_of(data)
@@ -274,7 +306,11 @@ def test_a_sum_of_two_networks_does_not_fit_into_a_model_file(runs):
     with pytest.raises(UserError, match=r"has two networks .*Export another strategy"):
         export_runs([runs["DELTA"][1].path])
     for prefix in ("TL", "META", "MFC"):
-        assert len(export_runs([runs[prefix][1].path]).levels) == 2
+        potential = export_runs([runs[prefix][1].path])
+        dz, cc = potential.card.levels
+        assert cc.trained == ("energy",)
+        assert dz.trained == (("energy", "forces") if prefix == "MFC" else ())
+        assert "nothing since the trunk was fine-tuned" in format_card(potential.card) or dz.trained
 
 
 # Runs

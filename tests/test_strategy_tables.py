@@ -106,6 +106,15 @@ def test_seeds_that_a_strategy_lacks_are_named(folder):
     assert str(missing) == "META-DZ/EF-CC/E, seed 2"
 
 
+def test_a_folder_of_strategies_alone_is_about_them(folder, capsys):
+    assert exit_code("tables", folder) == 0
+    text = capsys.readouterr().out
+    assert "## Strategies at the high level" in text
+    assert not (folder / "tables" / "table2.md").exists()
+    add_runs(folder, "SF-TZ/E", energy=1.0)
+    assert exit_code("tables", folder) == 2
+
+
 def test_groups_of_experiments_have_names(folder, capsys):
     assert [e.name for e in parse_experiments("strategies")] == [
         *BASELINES,
@@ -114,6 +123,8 @@ def test_groups_of_experiments_have_names(folder, capsys):
     assert len(parse_experiments("table1")) == 17
     both = parse_experiments("SF-TZ/E, strategies")
     assert both[0].name == "SF-TZ/E"
+    names = [e.name for e in parse_experiments("table1,strategies,SF-CC/E")]
+    assert len(names) == len(set(names)) == 22
     with pytest.raises(UserError, match="Unknown experiment 'strategy'"):
         parse_experiments("strategy")
     names = "MF-DZ/EF-CC/E,TL-DZ/EF-CC/E"

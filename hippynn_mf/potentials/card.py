@@ -20,7 +20,7 @@ class LevelCard(LevelRecord):
     `self_energies_hartree` are subtracted before training and added to predictions;
     `atomic_energies_kcal_per_mol` (E0) are what the first member's head adds for each atom of an
     element, with the trunk's part left out. Both are by atomic number. `trained` are the labels it
-    was trained on.
+    was trained on; none of a head whose trunk was fine-tuned on another level afterwards.
     """
 
     atomic_energies_kcal_per_mol: dict[AtomicNumber, float]
@@ -122,7 +122,7 @@ def format_card(card: Card) -> str:
     ]
     for level in card.levels:
         line = f"{level.label:<5}{level.id:<14}{level.method}/{level.basis}, trained on "
-        line += " and ".join(level.trained)
+        line += " and ".join(level.trained) or "nothing since the trunk was fine-tuned"
         errors = [m.metrics.get("heldout", {}).get(level.id, {}) for m in card.members]
         found = [e.get("energy_rmse_kcal_per_mol") for e in errors]
         if all(value is not None for value in found):

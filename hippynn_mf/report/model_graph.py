@@ -25,6 +25,7 @@ from hippynn_mf.nodes import Head, Heads
 from hippynn_mf.report.figures import save_figure
 from hippynn_mf.report.level_colors import level_color
 from hippynn_mf.runs import RunFolder
+from hippynn_mf.settings import of_strategy
 
 TRUNK_COLOR = "#d9ead3"
 TRUNK_EDGE = "#6aa84f"
@@ -113,8 +114,8 @@ def write_model_graph(
         experiment, hyperparameters = settings.experiment, settings.hyperparameters
     else:
         experiment = get_experiment(name)
-        chosen = dict(overrides or {}) | dict(experiment.strategy.overrides)
-        hyperparameters = get_hyperparameters(preset or "quick", chosen)
+        hyperparameters = get_hyperparameters(preset or "quick", overrides)
+        hyperparameters = of_strategy(experiment, hyperparameters, overrides or {})
     if experiment.strategy.has_second_network:
         raise UserError(f"{experiment.name} has two networks; the picture shows one.")
     labels = experiment.resolved_labels

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.experiment import Experiment, get_experiment, table1
+from hippynn_mf.experiment import (
+    Experiment,
+    beyond_table1,
+    get_experiment,
+    strategies,
+    table1,
+)
 from hippynn_mf.report.columns import pick
 from hippynn_mf.runs import RunFolder, RunSettings, find_runs, test_file_remedy
 
@@ -102,12 +108,15 @@ def chosen_experiments(
     """What documents are about: the experiments asked for, or all that the folder is about.
 
     Those are Table 1, unless the folder has none of it but others, and every other experiment that
-    has runs.
+    has runs. Of a folder of strategies alone, they are those that have runs.
     """
     if asked is not None:
         return asked
     rows = {experiment.name: experiment for experiment in table1()}
     found = dict.fromkeys([*results.by_name, *results.unfinished])
+    beside = {experiment.name for experiment in beyond_table1()}
+    if found.keys() & beside and found.keys() <= {e.name for e in strategies()}:
+        return [experiment for experiment in strategies() if experiment.name in found]
     others = [get_experiment(name) for name in found if name not in rows]
     return [*(rows.values() if rows.keys() & found or not others else ()), *others]
 
