@@ -72,16 +72,17 @@ def declare_levels(path: Path) -> list[Level]:
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}).") from None
-    levels = register_records(content, path)
+    levels = register_records(content, path, of_old_runs=False)
     if not levels:
         raise UserError(f"{path} declares no level.")
     return levels
 
 
-def register_records(content: Any, source: object) -> list[Level]:
+def register_records(content: Any, source: object, *, of_old_runs: bool = True) -> list[Level]:
     """Register the levels of records read from JSON; returns them.
 
-    `source` is where they are from, for messages. Raises UserError for wrong records, and for a
+    `source` is where they are from, for messages. With `of_old_runs`, a known level may be recorded
+    without its `force_key`, from before files with its forces were known. Raises UserError for wrong records, and for a
     level whose name is that of another.
     """
     try:
@@ -95,14 +96,14 @@ def register_records(content: Any, source: object) -> list[Level]:
         if count > 1:
             raise UserError(f"{source}: level {name} is there {count} times. Keep one.")
     with errors_about(source):
-        return [_register(record) for record in records]
+        return [_register(record, of_old_runs) for record in records]
 
 
-def _register(record: LevelRecord) -> Level:
+def _register(record: LevelRecord, of_old_runs: bool) -> Level:
     for level in known_levels():
         if level.id == record.id:
             known = LevelRecord.of(level)
-            if record.force_key is None:  # recorded before files with its forces were known
+            if of_old_runs and record.force_key is None:
                 known = known.model_copy(update={"force_key": None})
             if differences := record.differences(known):
                 raise UserError(

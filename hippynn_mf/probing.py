@@ -50,7 +50,8 @@ def probe(settings: RunSettings, *, n_threads: int | None = None) -> Probe:
     n_train, n_valid = len(parts["train"]), len(parts["valid"])
     # A part of the training set is evaluated with the validation set after every epoch.
     evaluation = seconds * (1 + hyperparameters.fraction_train_eval * n_train / n_valid)
-    seconds_per_epoch = n_train / structures_per_s + evaluation
+    n_trained = n_train * (len(phase.labels) if phase.as_tasks else 1)  # every task sees its own
+    seconds_per_epoch = n_trained / structures_per_s + evaluation
     return Probe(
         settings,
         str(device),

@@ -309,5 +309,7 @@ def test_runs_of_before_levels_were_recorded_are_read(tmp_path):
 def test_a_level_recorded_before_it_had_forces_is_the_known_one(registry):
     record = LevelRecord.of(CC).model_dump(mode="json")
     assert register_records([record | {"force_key": None}], "old run") == [CC]
+    with pytest.raises(UserError, match=r"force_key is None, not 'ccsd\(t\)_cbs.forces'"):
+        register_records([record | {"force_key": None}], "declared", of_old_runs=False)
     with pytest.raises(UserError, match=r"force_key is 'other.forces', not"):
         register_records([record | {"force_key": "other.forces"}], "old run")
