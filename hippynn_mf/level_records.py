@@ -82,8 +82,8 @@ def register_records(content: Any, source: object, *, of_old_runs: bool = True) 
     """Register the levels of records read from JSON; returns them.
 
     `source` is where they are from, for messages. With `of_old_runs`, a known level may be recorded
-    without its `force_key`, from before files with its forces were known. Raises UserError for wrong records, and for a
-    level whose name is that of another.
+    without its `force_key`, from before files with its forces were known. Raises UserError for
+    wrong records, and for a level whose name is that of another.
     """
     try:
         records = TypeAdapter(tuple[LevelRecord, ...]).validate_json(json.dumps(content))

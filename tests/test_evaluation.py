@@ -326,7 +326,7 @@ def test_a_gradient_that_the_key_map_calls_forces_is_refused(tmp_path):
     predicted, _ = predictions_with_errors(structures, [DZ])
     message = r"comp6\.h5: the forces of level wb97x_dz.*wrong sign"
     with pytest.raises(UserError, match=message):
-        load_comp6(source, small_model())
+        load_comp6(source, small_model().species_set)
     with pytest.raises(UserError, match=message):
         comp6_errors(predicted, structures, [DZ], source)
 
@@ -339,12 +339,12 @@ def small_model(**changes):
 def test_comp6_elements_that_the_model_does_not_know_are_refused_with_the_file(tmp_path):
     source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"))
     with pytest.raises(UserError, match=r"comp6\.h5: Atomic numbers \[8\] are outside"):
-        load_comp6(source, small_model(species=(0, 1, 6, 7)))
+        load_comp6(source, small_model(species=(0, 1, 6, 7)).species_set)
 
 
 def test_comp6_structures_that_can_be_evaluated_are_loaded(tmp_path):
     source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"))
-    assert len(load_comp6(source, small_model())) == 30
+    assert len(load_comp6(source, small_model().species_set)) == 30
 
 
 def test_molecules_without_coupled_cluster_energies_are_cut_by_the_reference():
