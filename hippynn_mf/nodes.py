@@ -113,7 +113,7 @@ def build_heads(
         if base is None:
             energy = HEnergyNode(level.energy_name, network, db_name=level.energy_name)
         else:
-            parents = (own_network or network, base.energy)
+            parents = (network if own_network is None else own_network, base.energy)
             energy = CoupledHEnergyNode(level.energy_name, parents, db_name=level.energy_name)
         forces = None
         if properties.forces:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hippynn_mf.experiment import Experiment
+from hippynn_mf.experiment import BASELINES, Experiment
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, TZ
 from hippynn_mf.report.columns import (
@@ -22,7 +22,7 @@ from hippynn_mf.report.results import Results
 
 DOCUMENT = "cc-forces"
 # Of these the question is asked; other models with a CC head follow by name.
-FIRST_ROWS = ("SF-CC/E", "MF-DZ/E-CC/E", "MF-DZ/EF-CC/E")
+FIRST_ROWS = BASELINES[1:]  # those that have a CC head
 FORCE, ENERGY = test_file_force(CC), test_file_energy(CC)
 LOW_LEVELS = (DZ, TZ)
 
