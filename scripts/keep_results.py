@@ -24,7 +24,6 @@ KEPT = (
     "tables/*",
     "figures/figure3.*",
     "figures/cc-forces.*",
-    "figures/cc-forces.*",
     "figures/spread-mf_dz_ef_cc_e.*",  # which the README shows
 )
 

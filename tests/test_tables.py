@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -470,6 +471,36 @@ def test_paper_levels_in_other_combinations_are_compared_with_table_1(tmp_path):
         "Models of DZ",
         "Models of TZ",
         "Models of CC",
+        "Are a model's TZ forces nearer to TZ than DZ forces are? Held-out",  # it has no CC forces
     ]
     (row,) = content[1]["rows"]
     assert row["cells"][0]["percent_improvement"]["value"] == pytest.approx(50)
+
+
+def test_strategies_of_own_labels_are_compared_with_multi_fidelity_learning(own):
+    for seed, energy, force in [(0, 0.25, 2.0), (1, 0.25, 2.5), (2, 0.25, 3.0)]:
+        heldout = {"high": heldout_errors(energy, force), "low": heldout_errors(7.0 + seed)}
+        make_run(own, "MFC-LO/E-HI/E", seed, run_metrics(heldout))
+    tables(own)
+    content = json.loads((own / "tables" / "experiments.json").read_text())["tables"]
+    *_, table = content
+    assert table["title"] == "Strategies of LO/E-HI/E: held-out errors"
+    assert table["reference"] == "MF-LO/E-HI/E"
+    assert [row["model"] for row in table["rows"]] == ["MF-LO/E-HI/E", "MFC-LO/E-HI/E"]
+    low_energy, low_force, high_energy, high_force = table["rows"][1]["cells"]
+    assert low_energy["difference"]["value"] == 0
+    assert low_force["mean"] is None
+    assert high_energy["percent_improvement"]["value"] == pytest.approx(50)
+    assert high_force["difference"]["value"] == pytest.approx(-2.5)
+
+
+def test_strategies_without_multi_fidelity_learning_beside_them_have_no_table(own):
+    shutil.rmtree(own / "runs" / "mf_lo_e_hi_e")
+    for prefix in ("MFC", "DELTA"):
+        heldout = {"high": heldout_errors(1.0), "low": heldout_errors(1.0)}
+        make_run(own, f"{prefix}-LO/E-HI/E", 0, run_metrics(heldout))
+    tables(own, seeds=[0])
+    titles = [
+        t["title"] for t in json.loads((own / "tables" / "experiments.json").read_text())["tables"]
+    ]
+    assert titles == ["Models of LO: held-out errors", "Models of HI: held-out errors"]

@@ -1,4 +1,4 @@
-"""The paper's tables 2 to 4, its discussion of low-level forces, and tables of one's own levels."""
+"""The paper's tables 2 to 4, its discussion of low-level forces, and every table as a document."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.experiment import Experiment, beyond_table1, table1
+from hippynn_mf.experiment import Experiment, table1
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.report.cc_forces import DOCUMENT, cc_force_tables
@@ -25,6 +25,7 @@ from hippynn_mf.report.columns import (
 )
 from hippynn_mf.report.completeness import Written, missing_runs
 from hippynn_mf.report.ensemble_metrics import EnsembleRecord, find_ensembles
+from hippynn_mf.report.experiment_tables import experiment_tables
 from hippynn_mf.report.results import Results, chosen_experiments
 from hippynn_mf.report.strategy_tables import STRATEGIES_DOCUMENT, strategy_tables
 from hippynn_mf.report.table_data import build_table
@@ -98,26 +99,6 @@ def low_level_tables(experiments: Sequence[Experiment]) -> list[TableSpec]:
     ]
 
 
-def experiment_tables(experiments: Sequence[Experiment]) -> list[TableSpec]:
-    """Held-out errors of experiments that are not this package's: a table for each level.
-
-    The models of a level are compared with the single-fidelity model of its energies.
-    """
-    rows = {experiment.name for experiment in (*table1(), *beyond_table1())}
-    labels = {e.name: e.resolved_labels for e in experiments if e.name not in rows}
-    ordered = sorted(labels, key=lambda name: (len(labels[name]), name))
-    levels = {level for of_one in labels.values() for level in of_one}
-    return [
-        TableSpec(
-            title=f"Models of {level.label}: held-out errors",
-            columns=(heldout_energy(level), heldout_force(level)),
-            rows=tuple(RowSpec(name, (None, None)) for name in ordered if level in labels[name]),
-            reference=f"SF-{level.label}/E",
-        )
-        for level in sorted(levels, key=lambda level: level.rank)
-    ]
-
-
 def _published_rows(
     number: int, experiments: Sequence[Experiment], columns: Sequence[int]
 ) -> tuple[RowSpec, ...]:
@@ -182,9 +163,9 @@ def write_complete_tables(
         f"table{number}": [paper_table(number, chosen)] for number in TABLES
     }
     documents["low-level-forces"] = low_level_tables(chosen)
-    documents["experiments"] = experiment_tables(chosen)
     if seeds is not None:
         results = results.only(seeds)
+    documents["experiments"] = experiment_tables(results, chosen)
     documents[DOCUMENT] = cc_force_tables(results, experiments)
     documents[STRATEGIES_DOCUMENT] = strategy_tables(results, experiments)
     written = Written(out)
