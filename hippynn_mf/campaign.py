@@ -21,7 +21,8 @@ from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.levels import Level, known_levels, register_level
 from hippynn_mf.owner import Owner, end_with, owned, refuse_owned
 from hippynn_mf.progress import EpochBar
-from hippynn_mf.runs import LOCK_WAIT_SECONDS, RunFolder, RunKey, RunSettings
+from hippynn_mf.run_settings import RunKey, RunSettings
+from hippynn_mf.runs import LOCK_WAIT_SECONDS, RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def select_unfinished(runs: Sequence[RunSettings], out: Path) -> list[RunSetting
     if len(to_do) < len(runs):
         log.info("%d of %d runs are finished already", len(runs) - len(to_do), len(runs))
     if to_do:
-        from hippynn_mf.running import check_inputs
+        from hippynn_mf.inputs import check_inputs
 
         check_inputs(to_do)
     return to_do

@@ -113,11 +113,11 @@ class Checkpoints:
             training.tracker.register_metrics(metrics, when=record["epoch"])
             training.tracker.epoch_times.append(record["wall_s"])
 
-    @staticmethod
-    def write_model(folder: RunFolder, parameters: State) -> None:
-        """Write `model.pt`, complete or not at all."""
-        with replace_when_complete(folder.file("model.pt")) as partial:
-            partial.write_bytes(_saved(parameters))
+
+def write_model(folder: RunFolder, parameters: State) -> None:
+    """Write `model.pt`, complete or not at all."""
+    with replace_when_complete(folder.file("model.pt")) as partial:
+        partial.write_bytes(_saved(parameters))
 
 
 def remove_checkpoints(folder: RunFolder) -> None:

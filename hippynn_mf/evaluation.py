@@ -25,7 +25,7 @@ from hippynn_mf.models import (
     predict,
     with_all_forces,
 )
-from hippynn_mf.runs import Comp6Source, DataSource, RunSettings
+from hippynn_mf.run_settings import Comp6Source, DataSource, RunSettings
 from hippynn_mf.scoring import LabelledSet, comp6_metrics, heldout_metrics
 
 N_TIMINGS = 3

@@ -23,7 +23,8 @@ import psutil
 from filelock import FileLock, Timeout
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.runs import RunSettings, write_json
+from hippynn_mf.files import write_json
+from hippynn_mf.run_settings import RunSettings
 
 log = logging.getLogger(__name__)
 

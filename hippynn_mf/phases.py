@@ -14,7 +14,8 @@ from hippynn_mf.levels import Level
 from hippynn_mf.models import Model, build_model
 from hippynn_mf.recording import EpochRecord
 from hippynn_mf.reptile import TaskDatabase
-from hippynn_mf.runs import RunFolder, RunSettings
+from hippynn_mf.run_settings import RunSettings
+from hippynn_mf.runs import RunFolder
 from hippynn_mf.strategies import Phase, State
 from hippynn_mf.training import continue_training, prepare_training
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.runs import RunFolder, RunSettings
+from hippynn_mf.run_settings import RunSettings
+from hippynn_mf.runs import RunFolder
 from hippynn_mf.status import format_duration
 
 N_STEPS = 20

@@ -16,12 +16,12 @@ from hippynn.experiment.step_functions import get_step_function
 from torch import Tensor
 from tqdm import tqdm
 
+from hippynn_mf.inputs import load_inputs
 from hippynn_mf.models import build_model
 from hippynn_mf.phases import phase_database
 from hippynn_mf.plan import N_STEPS, Probe
 from hippynn_mf.recording import logged_to
-from hippynn_mf.running import load_inputs
-from hippynn_mf.runs import RunSettings
+from hippynn_mf.run_settings import RunSettings
 from hippynn_mf.training import Training, choose_device, prepare_training
 
 N_WARM_UP = 3  # steps that are not counted: kernels are compiled, memory is claimed

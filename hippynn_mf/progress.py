@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hippynn_mf.runs import RunFolder, RunSettings
+from hippynn_mf.run_settings import RunSettings
+from hippynn_mf.runs import RunFolder
 
 POLL_SECONDS = 1.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -13,31 +13,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from hippynn_mf.checkpoints import remove_checkpoints
-from hippynn_mf.data.ani1x import labels_in_file
-from hippynn_mf.data.loading import file_hash, load_splits
+from hippynn_mf.checkpoints import remove_checkpoints, write_model
+from hippynn_mf.data.loading import file_hash
 from hippynn_mf.data.sources import DataPath, data_notes, shown_path
-from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
-from hippynn_mf.errors import UserError, describe_error, errors_about
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.evaluation import (
     evaluate_model,
-    load_comp6,
     load_test_file,
     measure_inference,
     model_of,
-    reference_labels,
     refuse_trained_on,
 )
 from hippynn_mf.files import write_npz
-from hippynn_mf.labels import Labels, join_labels, plain_labels
+from hippynn_mf.inputs import levels_of_run, load_inputs, load_parts, refuse_changed_files
+from hippynn_mf.labels import Labels, plain_labels
 from hippynn_mf.level_records import records_of
-from hippynn_mf.levels import Level, get_level
 from hippynn_mf.losses import stopping_metric_name
 from hippynn_mf.models import Model
 from hippynn_mf.phases import train_phase
 from hippynn_mf.recording import logged_to
-from hippynn_mf.runs import LOCK_WAIT_SECONDS, SOURCES, DataSource, RunFolder, RunSettings
-from hippynn_mf.strategies import Phase, State
+from hippynn_mf.run_settings import SOURCES, DataSource, RunSettings
+from hippynn_mf.runs import LOCK_WAIT_SECONDS, RunFolder
+from hippynn_mf.strategies import State
 from hippynn_mf.training import choose_device
 
 log = logging.getLogger(__name__)
@@ -110,18 +108,18 @@ def _train_in(
         if not of_phase.file("model.pt").exists():
             log.info("phase %s", phase.name)
             checkpoints = train_phase(of_phase, settings, phase, parts, states, device)
-            checkpoints.write_model(of_phase, checkpoints.best)
+            write_model(of_phase, checkpoints.best)
         remove_checkpoints(of_phase)
         states.append(read_state(of_phase))
     log.info("phase %s", last.name)
     checkpoints = train_phase(folder, settings, last, parts, states, device, is_last=True)
     labels = settings.experiment.resolved_labels
     states.append(checkpoints.best)
-    checkpoints.write_model(folder, settings.experiment.strategy.assemble(labels, states))
+    write_model(folder, settings.experiment.strategy.assemble(labels, states))
     model = model_of(settings)
     load_best(model, folder)
     metrics, predictions = evaluate_model(model, settings, parts["test"], device=device)
-    epochs = [e for of_phase in folder.read_epochs_by_phase(settings) for e in of_phase]
+    epochs = [epoch for phase in folder.phases(settings) for epoch in phase.read_epochs()]
     cpu_s = [epoch.get("cpu_s") for epoch in epochs]
     # Not of epochs from before it was measured, nor where another device does the work.
     is_known = None not in cpu_s and device.type == "cpu"
@@ -133,82 +131,6 @@ def _train_in(
     metrics["inference"] = measure_inference(model, settings, parts["test"])
     write_results(folder, metrics, predictions)
     remove_checkpoints(folder)
-
-
-def refuse_changed_files(settings: RunSettings) -> None:
-    """Raise UserError if a file is not any more what it was when the settings were made."""
-    for name in SOURCES:
-        source = getattr(settings, name)
-        if source is not None and (found := file_hash(source.path)) != source.sha256:
-            raise UserError(
-                f"{shown_path(source.path)} has changed since the campaign began: its SHA-256 was "
-                f"{source.sha256[:12]}… and is {found[:12]}…. Restore the file; what is trained "
-                "so far is kept."
-            )
-
-
-def check_inputs(runs: Sequence[RunSettings]) -> None:
-    """Raise UserError for input that one of the runs would refuse, before the first one starts.
-
-    Files are read once, with all the labels that runs on the same files train on.
-    """
-    by_source: dict[str, list[RunSettings]] = {}
-    for settings in runs:
-        source = settings.model_dump_json(exclude={"name", "slug", "labels", "seed"})
-        by_source.setdefault(source, []).append(settings)
-    for group in by_source.values():
-        hyperparameters = group[0].hyperparameters
-        for settings in group:
-            stopping_metric_name(hyperparameters, model_of(settings).heads)
-            settings.experiment.phases  # noqa: B018 - refuses labels that the strategy cannot use
-        labels = join_labels(*(settings.experiment.resolved_labels for settings in group))
-        load_inputs(group[0], labels)
-
-
-def _load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structures]:
-    """Train, valid and test structures of a run."""
-    return load_splits(
-        settings.data.path,
-        labels,
-        common_levels=settings.experiment.common_levels,
-        rows=settings.rows,
-        split_seed=settings.split_seed,
-        label_fractions={get_level(k): v for k, v in settings.label_fractions.items()},
-    )
-
-
-def load_inputs(settings: RunSettings, labels: Labels) -> Mapping[str, Structures]:
-    """Structures of every split; refuses all wrong data, COMP6 and the test file included."""
-    parts = _load_parts(settings, labels)
-    known = settings.hyperparameters.species
-    if settings.test_file is not None:
-        refuse_trained_on(load_test_file(settings.test_file, known), parts, settings)
-    with errors_about(settings.data.shown):
-        for part in parts.values():
-            refuse_unknown_species(part.species, known)
-            for level in labels:
-                atomic_energy_sum(part.species, level)
-        reference_labels(parts["test"])
-        for phase in settings.experiment.phases:
-            _refuse_without_pairs(phase, parts)
-    if settings.comp6 is not None:
-        load_comp6(settings.comp6, known)
-    return parts
-
-
-def _refuse_without_pairs(phase: Phase, parts: Mapping[str, Structures]) -> None:
-    """Raise UserError if a phase of differences has nothing to train or to validate on."""
-    if phase.minus is None:
-        return
-    (difference,) = phase.labels
-    level = get_level(difference.id.removesuffix(f"-{phase.minus.id}"))
-    for split in ("train", "valid"):
-        both = parts[split].has_energy(level) & parts[split].has_energy(phase.minus)
-        if not both.any():
-            raise UserError(
-                f"Δ-learning needs structures with energies of both {level.label} and "
-                f"{phase.minus.label}; the {split} split has none. Choose another strategy, as MF."
-            )
 
 
 def evaluate_run(
@@ -254,7 +176,7 @@ def evaluate_run(
             )
         settings = settings.with_source(name, path)
     labels = settings.experiment.resolved_labels
-    parts = _load_parts(settings, labels)
+    parts = load_parts(settings, labels)
     model = model_of(settings)
     load_best(model, folder)
     if settings.test_file is not None:
@@ -311,17 +233,8 @@ def _facts(
     """What `experiment.json` says beside the settings."""
     return {
         "trained_labels": plain_labels(labels),
-        "levels": records_of(_levels_of_run(settings, parts["test"], labels)),
+        "levels": records_of(levels_of_run(settings, parts["test"], labels)),
         "n_structures": {name: len(part) for name, part in parts.items()},
         "device_used": str(device),
         "versions": {name: version(name) for name in PACKAGES},
     }
-
-
-def _levels_of_run(settings: RunSettings, test: Structures, labels: Labels) -> list[Level]:
-    """All levels that whoever reads the run has to know: trained, common, and of references."""
-    of_comp6 = {} if settings.comp6 is None else settings.comp6.keys
-    names = [*settings.common_levels, *test.energies, *test.forces, *of_comp6]
-    if settings.test_file is not None:
-        names += [level.id for level in labels_in_file(settings.test_file.path)]
-    return sorted({*labels, *map(get_level, names)}, key=lambda level: level.rank)

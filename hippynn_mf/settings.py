@@ -17,7 +17,7 @@ from hippynn_mf.experiment import Experiment
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.labels import join_labels
 from hippynn_mf.levels import Level
-from hippynn_mf.runs import Comp6Source, DataSource, RunSettings
+from hippynn_mf.run_settings import Comp6Source, DataSource, RunSettings
 
 ENERGY_CUT_KCAL_PER_MOL = 100.0  # the paper's, above a molecule's minimum
 

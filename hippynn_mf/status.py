@@ -54,7 +54,8 @@ def read_status(out: Path) -> list[RunStatus]:
 def _status_of(folder: RunFolder) -> RunStatus:
     try:
         settings = folder.read_settings()
-        by_phase = [epochs for epochs in folder.read_epochs_by_phase(settings) if epochs]
+        begun = [f for f in folder.phases(settings) if f.file("epochs.jsonl").exists()]
+        by_phase = [epochs for phase in begun if (epochs := phase.read_epochs())]
         if folder.is_finished:
             folder.read_metrics()
     except UserError as error:

@@ -23,12 +23,12 @@ from tqdm import tqdm
 
 from hippynn_mf.evaluation import measure_inference, model_of
 from hippynn_mf.experiment import strategies
+from hippynn_mf.inputs import load_inputs
 from hippynn_mf.levels import CC
 from hippynn_mf.models import build_model
 from hippynn_mf.phases import phase_database
 from hippynn_mf.recording import logged_to
-from hippynn_mf.running import load_inputs
-from hippynn_mf.runs import RunSettings
+from hippynn_mf.run_settings import RunSettings
 from hippynn_mf.settings import build_settings
 from hippynn_mf.strategies import Phase
 from hippynn_mf.training import continue_training, prepare_training

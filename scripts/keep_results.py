@@ -15,8 +15,9 @@ from typing import Annotated
 
 import typer
 
-from hippynn_mf.files import replace_when_complete
-from hippynn_mf.runs import SOURCES, RunFolder, find_runs, read_json, write_json
+from hippynn_mf.files import read_json, replace_when_complete, write_json
+from hippynn_mf.run_settings import SOURCES
+from hippynn_mf.runs import RunFolder, find_runs
 
 KEPT = (
     "runs/*/seed-*/metrics.json",

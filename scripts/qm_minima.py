@@ -18,7 +18,7 @@ from ase.optimize import BFGS
 from qm_labels import ccsd_t_cbs_energy, gradient_by_differences, wb97x
 from qm_sampling import curvature_to_wavenumber, find_minimum, internal_directions
 
-from hippynn_mf.runs import write_json
+from hippynn_mf.files import write_json
 
 log = logging.getLogger(__name__)
 

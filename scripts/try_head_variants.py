@@ -37,7 +37,8 @@ from tqdm import tqdm
 
 from hippynn_mf.evaluation import evaluate_model
 from hippynn_mf.experiment import get_experiment
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import read_json, replace_when_complete, write_json
+from hippynn_mf.inputs import load_inputs
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ
 from hippynn_mf.losses import build_loss, build_metrics
@@ -49,8 +50,7 @@ from hippynn_mf.pretraining import initialize_heads
 from hippynn_mf.recording import logged_to
 from hippynn_mf.report.columns import pick
 from hippynn_mf.report.statistics import estimate_mean, format_mean, paired_difference
-from hippynn_mf.running import load_inputs
-from hippynn_mf.runs import RunSettings, read_json, write_json
+from hippynn_mf.run_settings import RunSettings
 from hippynn_mf.settings import build_settings
 from hippynn_mf.training import Training, build_scheduler, continue_training
 

@@ -10,7 +10,8 @@ import pytest
 from hippynn_mf.cli import main
 from hippynn_mf.experiment import get_experiment
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.runs import Comp6Source, DataSource, RunFolder, RunSettings
+from hippynn_mf.run_settings import Comp6Source, DataSource, RunSettings
+from hippynn_mf.runs import RunFolder
 
 # A network that trains in seconds, and whose shortest distance no planted structure is below.
 TINY = {

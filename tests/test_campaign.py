@@ -15,8 +15,9 @@ from hippynn_mf.engines import LocalPool, ParslSite
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import get_experiment
 from hippynn_mf.owner import Owner
+from hippynn_mf.run_settings import RunSettings
 from hippynn_mf.running import train_run
-from hippynn_mf.runs import RunFolder, RunSettings
+from hippynn_mf.runs import RunFolder
 from hippynn_mf.settings import build_settings
 
 NAMES = ("SF-CC/E", "MF-DZ/EF-CC/E", "SF-DZ/E")

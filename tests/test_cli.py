@@ -6,7 +6,7 @@ import planted
 import pytest
 from made_runs import TINY_OPTIONS, exit_code, files_below, run_metrics
 
-from hippynn_mf import cli, report_commands
+from hippynn_mf import cli, report_commands, run_commands
 from hippynn_mf.campaign import Outcome
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
 from hippynn_mf.report.completeness import Written
@@ -212,7 +212,7 @@ def campaign_that_fails(runs, out, engine):
 def test_a_run_that_fails_in_the_pool_makes_reproduce_end_with_code_2(
     ani1x_file, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(cli, "run_campaign", campaign_that_fails)
+    monkeypatch.setattr(run_commands, "run_campaign", campaign_that_fails)
     monkeypatch.setattr(
         report_commands, "write_complete_figures", lambda out, results, **kw: Written(out)
     )

@@ -14,7 +14,7 @@ from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.models import build_model
-from hippynn_mf.runs import Comp6Source
+from hippynn_mf.run_settings import Comp6Source
 from hippynn_mf.scoring import comp6_metrics, cutting_energies, heldout_metrics
 from hippynn_mf.settings import read_key_map
 

@@ -9,7 +9,7 @@ from hippynn_mf.report import draw_learning_curves, read_results
 from hippynn_mf.report.learning import make_learning_curves
 
 NAME = "MF-DZ/EF-TZ/E"
-DZ, TZ = "wb97x_dz", "wb97x_tz"
+DZ, TZ, CC = "wb97x_dz", "wb97x_tz", "ccsd(t)_cbs"
 
 
 def write_epochs(out, seed, n_epochs, factor, name=NAME):
@@ -85,3 +85,36 @@ def test_a_run_without_its_epochs_is_refused(results):
     results.members(NAME)[1].folder.file("epochs.jsonl").unlink()
     with pytest.raises(UserError, match=r"No epochs\.jsonl in .*seed-1"):
         draw_learning_curves(results, NAME)
+
+
+def write_phases(out, seed, n_first, n_last):
+    """A run of two phases: DZ energies 1, 2, … in the first one, CC energies 10, 20, … after it."""
+    folder = make_run(out, "TL-DZ/EF-CC/E", seed, run_metrics())
+    folder.phase("pretraining").path.mkdir()
+    phases = [(folder.phase("pretraining"), DZ, n_first, 1.0), (folder, CC, n_last, 10.0)]
+    for of_phase, level, n_epochs, factor in phases:
+        for epoch in range(n_epochs):
+            valid = {f"energy_rmse.{level}": factor * (epoch + 1), f"force_rmse.{level}": 1.0}
+            of_phase.append_epoch({"epoch": epoch, "valid": valid})
+
+
+def test_a_phase_begins_for_all_seeds_when_the_last_one_has_ended_the_phase_before(tmp_path):
+    write_phases(tmp_path, 0, 2, 3)
+    write_phases(tmp_path, 1, 4, 2)
+    figure, data = make_learning_curves(read_results(tmp_path).members("TL-DZ/EF-CC/E"))
+    first, second, median = lines_of(figure, "CC energy")
+    np.testing.assert_allclose(first, [(5, 10), (6, 20), (7, 30)])
+    np.testing.assert_allclose(second, [(5, 10), (6, 20)])
+    np.testing.assert_allclose(median, second)
+    curves = {(c.level, c.kind): c for c in data.curves}
+    assert curves[DZ, "energy"].epochs == [1, 2]
+    assert curves[DZ, "energy"].last == {"0": 2.0, "1": 4.0}
+    assert curves[CC, "energy"].epochs == [5, 6]
+
+
+def test_a_phase_without_its_epochs_is_refused(tmp_path):
+    write_phases(tmp_path, 0, 2, 3)
+    members = read_results(tmp_path).members("TL-DZ/EF-CC/E")
+    members[0].folder.phase("pretraining").file("epochs.jsonl").unlink()
+    with pytest.raises(UserError, match=r"No epochs\.jsonl in .*seed-0.pretraining"):
+        make_learning_curves(members)

@@ -8,8 +8,9 @@ from made_runs import files_below, heldout_errors, make_run, make_settings, run_
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
+from hippynn_mf.run_settings import DataSource
 from hippynn_mf.running import write_results
-from hippynn_mf.runs import DataSource, RunFolder, find_runs
+from hippynn_mf.runs import RunFolder, find_runs
 
 
 @pytest.mark.parametrize("comp6", ["with COMP6", "without COMP6"])

@@ -420,7 +420,7 @@ def test_learning_curves_go_through_all_phases(prefix, panels, runs):
     results = read_results(folder.path.parents[2]).only([0])
     figure, data = make_learning_curves(results.members(runs[prefix][0].name))
     label = {level.id: level.label for level in (DZ, CC, difference_level(CC, DZ))}
-    found = {(label[c.level], c.kind): c.first_epoch for c in data.curves}
+    found = {(label[c.level], c.kind): c.epochs[0] for c in data.curves}
     assert found == panels
     lengths = {(label[c.level], c.kind): len(c.median) for c in data.curves}
     expected = 2 * N_EPOCHS if prefix == "META" else N_EPOCHS

@@ -16,11 +16,13 @@ from hippynn_mf.data.signs import require_force_sign
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation import proved_set
 from hippynn_mf.experiment import get_experiment
+from hippynn_mf.inputs import check_inputs, refuse_changed_files
 from hippynn_mf.levels import CC, DZ, TZ
 from hippynn_mf.plan import plan_runs
 from hippynn_mf.report.results import read_results
-from hippynn_mf.running import check_inputs, refuse_changed_files, train_run
-from hippynn_mf.runs import DataSource, RunFolder, RunSettings
+from hippynn_mf.run_settings import DataSource, RunSettings
+from hippynn_mf.running import train_run
+from hippynn_mf.runs import RunFolder
 from hippynn_mf.scoring import heldout_metrics
 from hippynn_mf.settings import build_settings
 

@@ -12,14 +12,16 @@ from pydantic import BaseModel, ValidationError
 
 from hippynn_mf.coupling import fold
 from hippynn_mf.errors import UserError
+from hippynn_mf.files import read_json
 from hippynn_mf.labels import Labels
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Level
 from hippynn_mf.models import Model, build_model
 from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, Training
 from hippynn_mf.potentials.potential import Potential, atomic_energies, split_constants
+from hippynn_mf.run_settings import RunSettings
 from hippynn_mf.running import load_best
-from hippynn_mf.runs import RunFolder, RunSettings, read_json
+from hippynn_mf.runs import RunFolder
 
 # What members may differ in; where the data lie is no difference (see `RunSettings.differences`).
 OF_A_MEMBER = ("seed",)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from hippynn_mf.experiment import Experiment
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import replace_when_complete, write_json
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.metrics_schema import Strict
 from hippynn_mf.report.columns import (
@@ -37,7 +37,6 @@ from hippynn_mf.report.statistics import (
     percent_of_means,
 )
 from hippynn_mf.report.tables import PUBLISHED_DZ_TO_MP2_FORCES, published_value
-from hippynn_mf.runs import write_json
 
 Verdict = Literal["confirmed", "contradicted", "open", "too few seeds", "no numbers"]
 DZ_LABELS = "the DZ labels themselves"

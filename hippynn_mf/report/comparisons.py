@@ -19,7 +19,7 @@ from hippynn_mf.metrics import pair_differences
 from hippynn_mf.report.ensemble_metrics import require_same_tests
 from hippynn_mf.report.results import Result
 from hippynn_mf.report.stored_predictions import labelled_set, prediction_names, unproved_forces
-from hippynn_mf.runs import RunSettings
+from hippynn_mf.run_settings import RunSettings
 from hippynn_mf.scoring import NO_ENERGIES, NO_FORCES, LabelledSet, kept_conformers
 
 Part = Literal["heldout", "comp6"]

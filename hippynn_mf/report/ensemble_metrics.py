@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.files import read_json, write_json
 from hippynn_mf.metrics_schema import (
     Comp6Errors,
     HeldoutErrors,
@@ -31,7 +32,6 @@ from hippynn_mf.report.stored_predictions import (
     score_arrays,
     unproved_forces,
 )
-from hippynn_mf.runs import read_json, write_json
 
 FILE = "ensemble.json"
 RELATIVE_TOLERANCE = 1e-6  # between a member's metrics and those of its stored predictions

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import replace_when_complete, write_json
 from hippynn_mf.metrics_schema import Strict
 from hippynn_mf.report.cc_forces import DOCUMENT as CC_FORCES
 from hippynn_mf.report.cc_forces import cc_force_tables
@@ -25,7 +25,6 @@ from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.report.parity import make_parity
 from hippynn_mf.report.results import Result, Results, chosen_experiments
 from hippynn_mf.report.spread import FEWEST_SEEDS, make_spread
-from hippynn_mf.runs import write_json
 
 log = logging.getLogger(__name__)
 

@@ -29,15 +29,15 @@ KINDS = {"energy": ("energy_rmse", "kcal/mol"), "forces": ("force_rmse", "kcal/m
 class LearningCurve(Strict):
     """Validation RMSE of a head's energies or forces.
 
-    `median` is over the seeds after each epoch, as long as all seeds train; `last` is of every
-    seed's last epoch. `first_epoch` is the first one that trains the label, counted over all
-    phases from 1.
+    `median` is over the seeds after each of `epochs`, those in which all seeds train the label;
+    `last` is of every seed's last epoch. Epochs are counted from 1 over all phases, of which each
+    begins when no seed is in the one before it.
     """
 
     level: str
     kind: Literal["energy", "forces"]
     unit: str
-    first_epoch: int
+    epochs: list[int]
     median: list[float]
     last: dict[str, float]
 
@@ -63,7 +63,7 @@ def draw_learning_curves(results: Results, name: str) -> Figure:
 def make_learning_curves(members: Sequence[Result]) -> tuple[Figure, LearningData]:
     """The figure of `draw_learning_curves` and its numbers."""
     settings = members[0].settings
-    epochs = {member.settings.seed: _validation_errors(member) for member in members}
+    epochs = _validation_errors(members)
     labels = join_labels(*(phase.labels for phase in settings.experiment.phases))
     any_forces = any(properties.forces for properties in labels.values())
     kinds = ["energy", "forces"] if any_forces else ["energy"]
@@ -79,11 +79,8 @@ def make_learning_curves(members: Sequence[Result]) -> tuple[Figure, LearningDat
                 leave_empty(axes, f"{level.label} {kind}", "not trained")
                 continue
             name = f"{metric}.{level.id}"
-            values = {s: [e[name] for e in each if name in e] for s, each in epochs.items()}
-            first = min(
-                next(n for n, e in enumerate(each, 1) if name in e) for each in epochs.values()
-            )
-            of_kind.append(_curve(level, kind, first, values))
+            values = {seed: _of_metric(each, name) for seed, each in epochs.items()}
+            of_kind.append(_curve(level, kind, values))
             axes.set_title(f"{level.label} {kind}", size=10)
             _draw_curve(axes, of_kind[-1], values, level_color(level))
             axes.set(xlabel="epoch", ylabel=f"validation RMSE ({unit})")
@@ -93,37 +90,49 @@ def make_learning_curves(members: Sequence[Result]) -> tuple[Figure, LearningDat
     return figure, data
 
 
-def _validation_errors(member: Result) -> list[Mapping[str, float]]:
-    """Validation errors after every epoch of every phase; a UserError where they are not there."""
-    member.folder.read_epochs()  # of the last phase, without which a run has none
-    by_phase = member.folder.read_epochs_by_phase(member.settings)
-    return [epoch["valid"] for of_phase in by_phase for epoch in of_phase]
+def _validation_errors(members: Sequence[Result]) -> dict[int, dict[int, Mapping[str, float]]]:
+    """Seed → epoch → validation errors; a UserError where epochs are not there."""
+    by_phase = {
+        m.settings.seed: [phase.read_epochs() for phase in m.folder.phases(m.settings)]
+        for m in members
+    }
+    n_epochs = [max(map(len, of_phase)) for of_phase in zip(*by_phase.values(), strict=True)]
+    starts = [1 + sum(n_epochs[:place]) for place in range(len(n_epochs))]
+    return {
+        seed: {
+            start + n: epoch["valid"]
+            for start, of_phase in zip(starts, phases, strict=True)
+            for n, epoch in enumerate(of_phase)
+        }
+        for seed, phases in by_phase.items()
+    }
 
 
-def _curve(
-    level: Level, kind: str, first_epoch: int, values: Mapping[int, Sequence[float]]
-) -> LearningCurve:
-    n_common = min(map(len, values.values()))
-    median = np.median([each[:n_common] for each in values.values()], axis=0)
+def _of_metric(epochs: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
+    return {number: errors[name] for number, errors in epochs.items() if name in errors}
+
+
+def _curve(level: Level, kind: str, values: Mapping[int, Mapping[int, float]]) -> LearningCurve:
+    common = sorted(set.intersection(*(set(each) for each in values.values())))
+    median = [float(np.median([each[n] for each in values.values()])) for n in common]
     return LearningCurve.model_validate(
         {
             "level": level.id,
             "kind": kind,
             "unit": KINDS[kind][1],
-            "first_epoch": first_epoch,
-            "median": median.tolist(),
-            "last": {str(seed): each[-1] for seed, each in values.items()},
+            "epochs": common,
+            "median": median,
+            "last": {str(seed): each[max(each)] for seed, each in values.items()},
         }
     )
 
 
 def _draw_curve(
-    axes: Axes, curve: LearningCurve, values: Mapping[int, Sequence[float]], color: str
+    axes: Axes, curve: LearningCurve, values: Mapping[int, Mapping[int, float]], color: str
 ) -> None:
-    first = curve.first_epoch
     for each in values.values():
-        axes.plot(range(first, first + len(each)), each, color=color, linewidth=0.7, alpha=0.45)
-    axes.plot(range(first, first + len(curve.median)), curve.median, color=color, linewidth=2)
+        axes.plot(list(each), list(each.values()), color=color, linewidth=0.7, alpha=0.45)
+    axes.plot(curve.epochs, curve.median, color=color, linewidth=2)
     last = np.median(list(curve.last.values()))
     write_in_corner(axes, [f"at the end {last:.2f}"], right=True)
 

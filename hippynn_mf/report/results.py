@@ -17,7 +17,8 @@ from hippynn_mf.experiment import (
     table1,
 )
 from hippynn_mf.report.columns import pick
-from hippynn_mf.runs import RunFolder, RunSettings, find_runs, test_file_remedy
+from hippynn_mf.run_settings import RunSettings
+from hippynn_mf.runs import RunFolder, find_runs, test_file_remedy
 
 
 @dataclass(frozen=True)

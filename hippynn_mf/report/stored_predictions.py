@@ -14,7 +14,7 @@ import numpy as np
 
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import Level
-from hippynn_mf.runs import RunSettings
+from hippynn_mf.run_settings import RunSettings
 from hippynn_mf.scoring import LabelledSet, comp6_metrics, heldout_metrics
 
 Arrays = Mapping[str, np.ndarray]

@@ -8,7 +8,7 @@ from typing import get_args
 
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.experiment import Experiment, table1
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import replace_when_complete, write_json
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.report.cc_forces import DOCUMENT, cc_force_tables
 from hippynn_mf.report.columns import (
@@ -30,7 +30,6 @@ from hippynn_mf.report.results import Results, chosen_experiments
 from hippynn_mf.report.strategy_tables import STRATEGIES_DOCUMENT, strategy_tables
 from hippynn_mf.report.table_data import build_table
 from hippynn_mf.report.table_text import format_document
-from hippynn_mf.runs import write_json
 
 # Number in the paper → its two columns, and the single-fidelity model that it compares with. The
 # rows are the experiments that published there.
