@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from hippynn_mf.data.database import Batches, TrainingDatabase
 from hippynn_mf.errors import UserError
@@ -90,27 +89,15 @@ class TaskDatabase(TrainingDatabase):
             for level in labels
         }
 
-    def make_generator(
-        self,
-        split_name: str,
-        evaluation_mode: str,
-        batch_size: int | None = None,
-        subsample: float | bool = False,
-        *,
-        share: tuple[int, int] = (0, 1),
-    ) -> DataLoader[list[Tensor]]:
-        """As of `TrainingDatabase`; training batches are those of tasks."""
-        if evaluation_mode != "train":
-            return super().make_generator(split_name, evaluation_mode, batch_size, subsample)
+    def training_batches(
+        self, split_name: str, batch_size: int | None, share: tuple[int, int]
+    ) -> tuple[Batches, Iterable[Any]]:
+        """The batches of a training epoch, and the tasks in turn to ask them for."""
         if share != (0, 1):
             raise UserError("Meta-learning works in one process; train it without torchrun.")
-        batches = _TaskBatches(
-            self.splits[split_name], self.var_list, self.pairs.get(split_name),
-            trimmed=True, share=share,
-        )  # fmt: skip
-        size = batch_size or len(batches)
-        tasks = self._tasks(size)
-        return DataLoader(batches, sampler=tasks, batch_size=None, pin_memory=self.pin_memory)
+        arrays, pairs = self.splits[split_name], self.pairs.get(split_name)
+        batches = _TaskBatches(arrays, self.var_list, pairs, trimmed=True, share=share)
+        return batches, self._tasks(batch_size or len(batches))
 
     def _tasks(self, batch_size: int) -> list[Task]:
         """Level and rows of every batch of an epoch."""

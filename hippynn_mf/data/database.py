@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -190,22 +191,34 @@ class TrainingDatabase(Database):
         that has the same `random_state` gets its part of the same batches; where a batch has fewer
         structures than there are ranks, the others get one of them without labels.
         """
-        training = evaluation_mode == "train"
-        arrays, pairs = self.splits[split_name], self.pairs.get(split_name)
-        batches = Batches(arrays, self.var_list, pairs, trimmed=training, share=share)
-        rows: Iterable[int] = range(len(batches))
-        if training:
-            rows = RandomSampler(batches, generator=self.random_state)
-        elif subsample:
-            n_rows = max(1, int(subsample * len(batches)))
-            rows = torch.randperm(len(batches), generator=self.random_state)[:n_rows].tolist()
+        batches: Batches
+        order: Iterable[Any]
+        if evaluation_mode == "train":
+            batches, order = self.training_batches(split_name, batch_size, share)
+        else:
+            arrays, pairs = self.splits[split_name], self.pairs.get(split_name)
+            batches = Batches(arrays, self.var_list, pairs, trimmed=False, share=share)
+            rows: Sequence[int] = range(len(batches))
+            if subsample:
+                n_rows = max(1, int(subsample * len(batches)))
+                rows = torch.randperm(len(batches), generator=self.random_state)[:n_rows].tolist()
+            order = BatchSampler(rows, batch_size or len(batches), drop_last=False)
         return DataLoader(
             batches,
-            sampler=BatchSampler(rows, batch_size or len(batches), drop_last=False),
+            sampler=order,
             batch_size=None,
             pin_memory=self.pin_memory,
             num_workers=self.num_workers,
         )
+
+    def training_batches(
+        self, split_name: str, batch_size: int | None, share: tuple[int, int]
+    ) -> tuple[Batches, Iterable[Any]]:
+        """The batches of a training epoch, and what to ask them for: rows in random order."""
+        arrays, pairs = self.splits[split_name], self.pairs.get(split_name)
+        batches = Batches(arrays, self.var_list, pairs, trimmed=True, share=share)
+        rows = RandomSampler(batches, generator=self.random_state)
+        return batches, BatchSampler(rows, batch_size or len(batches), drop_last=False)
 
 
 def build_database(
