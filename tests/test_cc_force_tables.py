@@ -33,7 +33,12 @@ TITLES = [
     "Errors at CC level on conformers with CCSD(T)/CBS forces, never trained on",
     "Are a model's CC forces nearer to CC than DZ forces are? Conformers never trained on",
     "Are a model's CC forces nearer to CC than TZ forces are? Conformers never trained on",
+    "Are a model's CC forces nearer to CC than those of its DZ head are? "
+    "Conformers never trained on",
+    "Are a model's CC forces nearer to CC than those of its TZ head are? "
+    "Conformers never trained on",
 ]
+WITH_HEAD = {"DZ": list(PLANTED)[1:4], "TZ": list(PLANTED)[3:]}
 FORCE = f"test_file.reference.{CC_ID}.forces"
 
 
@@ -87,8 +92,9 @@ def test_columns_point_into_the_errors_on_the_test_file():
 def test_the_rows_are_the_models_with_a_cc_head_in_a_fixed_order(tested):
     text, tables = document(tested)
     assert [table["title"] for table in tables] == TITLES
-    for table in tables:
-        assert [row["model"] for row in table["rows"]] == list(PLANTED)
+    rows = [list(PLANTED)] * 3 + [WITH_HEAD["DZ"], WITH_HEAD["TZ"]]
+    for table, expected in zip(tables, rows, strict=True):
+        assert [row["model"] for row in table["rows"]] == expected
     assert text.startswith(f"## {TITLES[0]} (RMSE)\n")
     heading = (
         "| model | seeds | force, test file CC (kcal/mol/Å) | mean prediction "
@@ -128,6 +134,27 @@ def test_the_forces_of_a_low_level_stand_beside_those_of_models(tested, place, l
     assert f"Beside the {label} forces themselves, seed by seed:" in text
     assert f"| SF-CC/E | 3 | {own:.2f} | " in text
     assert tables[place]["source"]["test_file_sha256"] == TEST_FILE.sha256
+
+
+@pytest.mark.parametrize(
+    ("place", "level", "label"), [(3, "wb97x_dz", "DZ"), (4, "wb97x_tz", "TZ")]
+)
+def test_the_forces_of_a_lower_head_stand_beside_those_of_the_cc_head(tested, place, level, label):
+    text, tables = document(tested)
+    assert f"Beside its {label} head, seed by seed:" in text
+    for row in tables[place]["rows"]:
+        (cell,) = row["cells"]
+        of_head = []
+        for seed in range(3):
+            arrays = arrays_of(row["model"], seed)
+            atoms = arrays["test_file.species"] > 0
+            errors = (arrays[f"test_file.{level}.forces"] - arrays[FORCE])[atoms]
+            of_head.append(np.sqrt(np.mean(errors**2)))
+        assert cell["reference"] == pytest.approx(np.mean(of_head))
+        expected = estimate_mean(1.1 * PLANTED[row["model"]] - np.array(of_head)).value
+        assert cell["difference"]["value"] == pytest.approx(expected, rel=1e-4)
+        line = f"| {row['model']} | 3 | {np.mean(of_head):.2f} | "
+        assert line in text
 
 
 def test_other_tables_do_not_speak_of_the_test_file(tested):

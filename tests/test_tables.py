@@ -17,7 +17,8 @@ from scipy import stats
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, Published, get_experiment, table1
-from hippynn_mf.levels import Level, register_level
+from hippynn_mf.levels import DZ, TZ, Level, register_level
+from hippynn_mf.report.columns import heldout_force, low_head_path
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.table_data import TableData
 from hippynn_mf.report.table_text import format_document, main_table
@@ -471,8 +472,12 @@ def test_paper_levels_in_other_combinations_are_compared_with_table_1(tmp_path):
         "Models of DZ",
         "Models of TZ",
         "Models of CC",
-        "Are a model's TZ forces nearer to TZ than DZ forces are? Held-out",  # it has no CC forces
+        # there are no CC forces
+        "Are a model's TZ forces nearer to TZ than DZ forces are? Held-out",
+        "Are a model's TZ forces nearer to TZ than those of its DZ head are? Held-out",
     ]
+    path = low_head_path(heldout_force(TZ), DZ, "mae")
+    assert path == ("cross", DZ.id, TZ.id, "force_mae_kcal_per_mol_per_angstrom")
     (row,) = content[1]["rows"]
     assert row["cells"][0]["percent_improvement"]["value"] == pytest.approx(50)
 

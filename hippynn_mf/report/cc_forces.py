@@ -12,12 +12,12 @@ from hippynn_mf.experiment import BASELINES, Experiment
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, TZ
 from hippynn_mf.report.columns import (
-    LowLevel,
     RowSpec,
     TableSpec,
     test_file_energy,
     test_file_force,
 )
+from hippynn_mf.report.low_forces import beside_head, beside_labels
 from hippynn_mf.report.results import Results
 
 DOCUMENT = "cc-forces"
@@ -25,6 +25,7 @@ DOCUMENT = "cc-forces"
 FIRST_ROWS = BASELINES[1:]  # those that have a CC head
 FORCE, ENERGY = test_file_force(CC), test_file_energy(CC)
 LOW_LEVELS = (DZ, TZ)
+WHERE = "Conformers never trained on"
 
 
 def cc_force_names(results: Results, experiments: Sequence[Experiment] | None = None) -> list[str]:
@@ -47,7 +48,7 @@ def cc_force_names(results: Results, experiments: Sequence[Experiment] | None = 
 def cc_force_tables(
     results: Results, experiments: Sequence[Experiment] | None = None
 ) -> list[TableSpec]:
-    """Errors of CC heads on the test file, and beside the forces of each low level themselves.
+    """Errors of CC heads on the test file, beside low levels' forces themselves and their heads'.
 
     Empty where `cc_force_names` is.
     """
@@ -62,14 +63,10 @@ def cc_force_tables(
             rows=tuple(RowSpec(name, (None, None)) for name in names),
             reference=FIRST_ROWS[0],
         ),
+        *(beside_labels(FORCE, CC, low, names, WHERE) for low in LOW_LEVELS),
         *(
-            TableSpec(
-                title=f"Are a model's {CC.label} forces nearer to {CC.label} than {low.label} "
-                "forces are? Conformers never trained on",
-                columns=(FORCE,),
-                rows=tuple(RowSpec(name, (None,)) for name in names),
-                reference=LowLevel(low, f"the {low.label} forces themselves", (None,)),
-            )
+            beside_head(FORCE, CC, low, with_low, WHERE)
             for low in LOW_LEVELS
+            if (with_low := [n for n in names if low in parse_labels(results.labels[n])])
         ),
     ]

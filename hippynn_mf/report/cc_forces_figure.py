@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 
 from hippynn_mf.levels import CC, get_level
 from hippynn_mf.metrics_schema import Strict
-from hippynn_mf.report.cc_forces import LOW_LEVELS
-from hippynn_mf.report.columns import TableSpec
+from hippynn_mf.report.columns import LowLevel, TableSpec
 from hippynn_mf.report.ensemble_metrics import EnsembleRecord
 from hippynn_mf.report.level_colors import level_color
 from hippynn_mf.report.results import Results
@@ -58,12 +57,15 @@ def cc_forces_data(
     missing: Sequence[object] = (),
 ) -> CcForcesData:
     """The numbers of the figure from those of the tables of `cc_force_tables`."""
-    main, *beside = (build_table(spec, results, ensembles, "rmse", missing) for spec in specs)
+    tables = [build_table(spec, results, ensembles, "rmse", missing) for spec in specs]
+    main = tables[0]
     cells = {row.model: row.cells[0] for row in main.rows}
     low_levels: dict[str, float | None] = {}
-    for level, table in zip(LOW_LEVELS, beside, strict=True):
-        known = [row.cells[0].reference for row in table.rows]
-        low_levels[level.label] = next((value for value in known if value is not None), None)
+    for spec, table in zip(specs, tables, strict=True):
+        if isinstance(spec.reference, LowLevel):
+            known = [row.cells[0].reference for row in table.rows]
+            label = spec.reference.level.label
+            low_levels[label] = next((value for value in known if value is not None), None)
     return CcForcesData(
         format=1,
         confidence=CONFIDENCE,

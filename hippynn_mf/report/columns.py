@@ -120,19 +120,37 @@ class LowLevel:
 
 
 @dataclass(frozen=True)
+class LowHead:
+    """A lower level's head of the same run as a reference: its level, and how it is called."""
+
+    level: Level
+    what: str
+
+
+@dataclass(frozen=True)
 class TableSpec:
-    """Which numbers a table shows, and what its rows are compared with."""
+    """Which numbers a table shows, and what its rows are compared with.
+
+    That is an experiment by its name, a lower level's labels, or a lower level's head.
+    """
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[RowSpec, ...]
-    reference: str | LowLevel
+    reference: str | LowLevel | LowHead
 
 
 def low_level_path(column: Column, low: Level, metric: Metric) -> tuple[str, ...]:
     """Path into the level differences of `ensemble.json`: `low`'s own labels as the prediction."""
     part, *_, reference, _ = column.path
     return (part, low.id, reference, column.metric_path(metric)[-1])
+
+
+def low_head_path(column: Column, low: Level, metric: Metric) -> tuple[str, ...]:
+    """Path into `metrics.json`: errors of the head of `low` against the level of a column."""
+    part, *_, reference, _ = column.path
+    parts = {"heldout": "cross", "test_file": "test_file"}  # which have every head and level
+    return (parts[part], low.id, reference, column.metric_path(metric)[-1])
 
 
 def pick(metrics: object, *path: str) -> object:

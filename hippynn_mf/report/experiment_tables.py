@@ -9,12 +9,12 @@ from hippynn_mf.experiment import Experiment, beyond_table1, table1
 from hippynn_mf.levels import Level
 from hippynn_mf.report.columns import (
     Column,
-    LowLevel,
     RowSpec,
     TableSpec,
     heldout_energy,
     heldout_force,
 )
+from hippynn_mf.report.low_forces import beside_head, beside_labels
 from hippynn_mf.report.results import Results
 
 
@@ -26,7 +26,7 @@ def experiment_tables(results: Results, experiments: Sequence[Experiment]) -> li
     - Where strategies learn the same labels, they are compared with multi-fidelity learning, at
       all levels.
     - Where errors of a model's forces at a higher level are known, they stand beside those of a
-      lower level's own forces.
+      lower level's own forces, and of the lower level's head.
     """
     known = {experiment.name for experiment in (*table1(), *beyond_table1())}
     own = {e.name: e for e in experiments if e.name not in known}
@@ -73,14 +73,13 @@ def _of_low_forces(results: Results, experiments: Sequence[Experiment]) -> list[
     for (low, high), of_pair in names.items():
         force = heldout_force(high)
         if any(results.by_seed(name, *force.metric_path("rmse")) for name in of_pair):
-            title = f"Are a model's {high.label} forces nearer to {high.label} than {low.label}"
-            reference = LowLevel(low, f"the {low.label} forces themselves", (None,))
-            tables.append(_table(f"{title} forces are? Held-out", (force,), of_pair, reference))
+            for beside in (beside_labels, beside_head):
+                tables.append(beside(force, high, low, of_pair, "Held-out"))
     return tables
 
 
 def _table(
-    title: str, columns: tuple[Column, ...], names: Sequence[str], reference: str | LowLevel
+    title: str, columns: tuple[Column, ...], names: Sequence[str], reference: str
 ) -> TableSpec:
     rows = tuple(RowSpec(name, (None,) * len(columns)) for name in names)
     return TableSpec(title, columns, rows, reference)

@@ -1,7 +1,8 @@
 """A table of results as numbers: what `tables/*.json` hold, and how it is made of runs.
 
 Statistics are those of `hippynn_mf.report.statistics`. Every row can be compared with one
-reference, seed by seed: another experiment, or the labels of a lower level taken as the prediction.
+reference, seed by seed: another experiment, a lower level's head of the same run, or the labels of
+a lower level taken as the prediction.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import numpy as np
 
 from hippynn_mf.metrics_schema import Strict
 from hippynn_mf.report.columns import (
+    LowHead,
     LowLevel,
     Metric,
     PublishedNumber,
     RowSpec,
     TableSpec,
+    low_head_path,
     low_level_path,
     pick,
 )
@@ -41,7 +44,8 @@ class Cell(Strict):
         mean: mean of the values; None without any.
         ensemble: error of the mean prediction of all seeds; None for one seed, or unknown.
         published: the paper's.
-        reference: error of a low level's own labels, where that is the reference.
+        reference: error of a low level's own labels, or mean error of its head, where that is the
+            reference.
         difference: mean of value − reference, paired by seed.
         percent_improvement: from the paired log ratios.
         published_percent_improvement: from the published means.
@@ -117,14 +121,13 @@ def build_table(
 ) -> TableData:
     """The numbers of a table from the runs that are there; `missing` names those that are not."""
     rows = [row for row in spec.rows if row.name in results.by_name]
-    low = isinstance(spec.reference, LowLevel)
     return TableData(
         format=1,
         title=spec.title,
         metric=metric,
         confidence=CONFIDENCE,
-        reference=spec.reference.what if isinstance(spec.reference, LowLevel) else spec.reference,
-        paired_with_experiment=not low,
+        reference=spec.reference if isinstance(spec.reference, str) else spec.reference.what,
+        paired_with_experiment=isinstance(spec.reference, str),
         columns=[_column(spec, place, rows, results) for place in range(len(spec.columns))],
         rows=[
             RowData(
@@ -194,6 +197,9 @@ def _cell(
             )
             own = found if isinstance(found, float) else None
         against = {} if own is None else dict.fromkeys(values, own)
+    elif isinstance(spec.reference, LowHead):
+        against = results.by_seed(row.name, *low_head_path(column, spec.reference.level, metric))
+        own = float(np.mean(list(against.values()))) if against else None
     elif spec.reference != row.name:
         against = results.by_seed(spec.reference, *path)
     return Cell(
@@ -219,6 +225,8 @@ def _published_percent(spec: TableSpec, place: int, row: RowSpec, metric: Metric
     published = row.published[place]
     if isinstance(spec.reference, LowLevel):
         reference = spec.reference.published[place]
+    elif isinstance(spec.reference, LowHead):
+        reference = None
     else:
         numbers = {other.name: other.published[place] for other in spec.rows}
         found = numbers.get(spec.reference) if row.name != spec.reference else None
