@@ -70,6 +70,15 @@ class Experiment:
         return self.strategy.phases(self.resolved_labels)
 
     @property
+    def maintained_levels(self) -> frozenset[Level]:
+        """The levels whose heads are what they were trained to be.
+
+        Fine-tuning moves the trunk below the heads that it does not train.
+        """
+        last = self.resolved_labels if self.strategy.has_second_network else self.phases[-1].labels
+        return frozenset(last)
+
+    @property
     def name(self) -> str:
         """The paper's name, as `MF-DZ/EF-CC/E`."""
         parts = [f"{level.label}/{value}" for level, value in self.resolved_labels.items()]

@@ -39,7 +39,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"No {path.name} in {path.parent}; this is not a finished run.") from None
+        raise UserError(f"No {path.name} in {path.parent}.") from None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}).") from None
     if not isinstance(content, dict):

@@ -105,7 +105,7 @@ def _train_in(
         of_phase = folder.phase(phase.name)
         of_phase.path.mkdir(exist_ok=True)
         of_phase.remove_leftovers()
-        if not of_phase.file("model.pt").exists():
+        if not all(of_phase.file(name).exists() for name in ("model.pt", "epochs.jsonl")):
             log.info("phase %s", phase.name)
             checkpoints = train_phase(of_phase, settings, phase, parts, states, device)
             write_model(of_phase, checkpoints.best)

@@ -87,7 +87,7 @@ class RunFolder:
         Raises UserError if this is no run folder of this version, and for a level that is another
         than the one known by its name.
         """
-        stored = read_json(self.file("experiment.json"))
+        stored = self._read_json("experiment.json")
         if stored.get("format") != FORMAT:
             raise UserError(
                 f"{self.path} has run format {stored.get('format')!r}; this version of hippynn_mf "
@@ -194,9 +194,14 @@ class RunFolder:
 
     def read_metrics(self) -> dict[str, Any]:
         """The run's metrics, checked by `metrics_schema`; a UserError naming file and field."""
-        content = read_json(self.file("metrics.json"))
+        content = self._read_json("metrics.json")
         validate_metrics(content, self.file("metrics.json"))
         return content
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        if not self.file(name).exists():
+            raise UserError(f"No {name} in {self.path}; this is not a finished run.")
+        return read_json(self.file(name))
 
     def read_epochs(self) -> list[dict[str, Any]]:
         """Metrics of every epoch: `{"epoch": n, "train": {...}, "valid": {...}}`."""

@@ -22,14 +22,19 @@ from hippynn_mf.report.table_text import main_table
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text()
-WHOLE = TOP / "experiments" / "strategies" / "results"
-FEW_LABELS = TOP / "experiments" / "strategies" / "results-30"
-FOLDERS = [WHOLE, FEW_LABELS]
+STRATEGIES = TOP / "experiments" / "strategies"
+WHOLE, FEW_LABELS = STRATEGIES / "results", STRATEGIES / "results-30"
+XTB, XTB_FEW_LABELS = STRATEGIES / "results-xtb", STRATEGIES / "results-xtb-30"
+FOLDERS = [WHOLE, FEW_LABELS, XTB, XTB_FEW_LABELS]
+# What documents a folder has.
+STEMS = {
+    WHOLE: {"strategies", "cc-forces"},
+    FEW_LABELS: {"strategies", "cc-forces"},
+    XTB: {"experiments"},
+    XTB_FEW_LABELS: {"experiments"},
+}
 
-
-def chosen(folder):
-    there = read_results(folder).by_name
-    return [experiment for experiment in strategies() if experiment.name in there]
+pytestmark = pytest.mark.usefixtures("registry")  # runs bring their levels along
 
 
 def tables_of(folder, document="strategies"):
@@ -38,9 +43,10 @@ def tables_of(folder, document="strategies"):
 
 
 def test_every_strategy_has_the_same_eight_seeds():
-    results = read_results(WHOLE)
-    assert list(results.by_name) != []
-    assert {e.name for e in strategies()} == set(results.by_name)
+    assert {e.name for e in strategies()} == set(read_results(WHOLE).by_name)
+    for folder in (XTB, XTB_FEW_LABELS):
+        names = {"SF-GFN2/E", "MF-GFN1/EF-GFN2/E", "MFC-GFN1/EF-GFN2/E"}
+        assert set(read_results(folder).by_name) == names
     for folder in FOLDERS:
         results = read_results(folder)
         assert {tuple(results.seeds(name)) for name in results.by_name} == {tuple(range(8))}
@@ -55,9 +61,10 @@ def test_the_committed_documents_are_those_of_the_metrics(folder, tmp_path):
         shutil.copy(path, target)
     for path in folder.glob("runs/*/ensemble.json"):
         shutil.copy(path, tmp_path / path.relative_to(folder))
-    write_documents(tmp_path, read_results(tmp_path), experiments=chosen(folder))
+    write_documents(tmp_path, read_results(tmp_path))
     made = {path.name: path for path in (tmp_path / "tables").iterdir()}
-    assert {"strategies.md", "strategies.json", "cc-forces.md"} <= made.keys()
+    assert {f"{stem}{end}" for stem in STEMS[folder] for end in (".md", ".json")} <= made.keys()
+    assert made.keys() == {path.name for path in (folder / "tables").iterdir()}
     for name, path in made.items():
         committed = folder / "tables" / name
         if path.suffix == ".md":
@@ -102,5 +109,5 @@ def test_nothing_committed_names_the_machine_that_trained():
     for folder in FOLDERS:
         for path in folder.rglob("experiment.json"):
             settings = json.loads(path.read_text())["settings"]
-            sources = [settings[name] for name in ("data", "comp6", "test_file")]
+            sources = [settings[name] for name in ("data", "comp6", "test_file") if settings[name]]
             assert not any(Path(source["path"]).is_absolute() for source in sources), path

@@ -6,7 +6,9 @@ from made_runs import make_run, run_metrics
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.report import draw_learning_curves, read_results
+from hippynn_mf.report.figures import write_complete_figures
 from hippynn_mf.report.learning import make_learning_curves
+from hippynn_mf.runs import find_runs
 
 NAME = "MF-DZ/EF-TZ/E"
 DZ, TZ, CC = "wb97x_dz", "wb97x_tz", "ccsd(t)_cbs"
@@ -110,6 +112,33 @@ def test_a_phase_begins_for_all_seeds_when_the_last_one_has_ended_the_phase_befo
     assert curves[DZ, "energy"].epochs == [1, 2]
     assert curves[DZ, "energy"].last == {"0": 2.0, "1": 4.0}
     assert curves[CC, "energy"].epochs == [5, 6]
+
+
+def test_a_label_of_both_phases_has_a_gap_where_a_seed_waits_for_the_others(tmp_path):
+    for seed, n_first in [(0, 1), (1, 3)]:
+        folder = make_run(tmp_path, "META-DZ/EF-CC/E", seed, run_metrics())
+        folder.phase("meta-learning").path.mkdir()
+        for of_phase, n_epochs in [(folder.phase("meta-learning"), n_first), (folder, 2)]:
+            for epoch in range(n_epochs):
+                kinds = ("energy", "force")
+                names = [f"{kind}_rmse.{level}" for kind in kinds for level in (DZ, CC)]
+                of_phase.append_epoch({"epoch": epoch, "valid": dict.fromkeys(names, 2.0)})
+    figure, _ = make_learning_curves(read_results(tmp_path).members("META-DZ/EF-CC/E"))
+    first, second, median = lines_of(figure, "CC energy")
+    np.testing.assert_array_equal(first[:, 0], [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(first[:, 1], [2, np.nan, np.nan, 2, 2])
+    assert np.isfinite(second).all()
+    np.testing.assert_array_equal(median, first)
+
+
+def test_one_experiment_without_epochs_does_not_stop_the_figures_of_others(tmp_path, caplog):
+    write_phases(tmp_path, 0, 2, 3)
+    (folder,) = find_runs(tmp_path)
+    folder.phase("pretraining").file("epochs.jsonl").unlink()
+    write_epochs(tmp_path, 0, 2, 1.0)
+    written = write_complete_figures(tmp_path, read_results(tmp_path), only=["learning"])
+    assert [path.name for path in written.paths] == ["learning-mf_dz_ef_tz_e.png"]
+    assert "pretraining" in caplog.text
 
 
 def test_a_phase_without_its_epochs_is_refused(tmp_path):

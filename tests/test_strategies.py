@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -363,6 +364,23 @@ def test_a_run_interrupted_in_any_phase_ends_with_the_same_weights(
     tensors = {k: v for k, v in expected.items() if isinstance(v, torch.Tensor)}
     torch.testing.assert_close({k: found[k] for k in tensors}, tensors, rtol=1e-6, atol=1e-6)
     assert folder.n_epochs == 2 * N_EPOCHS
+
+
+def test_a_phase_without_its_epochs_is_trained_again(runs, tmp_path):
+    settings, whole = runs["TL"]
+    folder = RunFolder.of(tmp_path, settings)
+    shutil.copytree(whole.path, folder.path)
+    folder.file("metrics.json").unlink()
+    folder.phase("pretraining").file("epochs.jsonl").unlink()
+    train_run(settings, tmp_path)
+    assert folder.n_epochs == folder.read_metrics()["training"]["n_epochs"] == 2 * N_EPOCHS
+
+
+def test_heads_that_fine_tuning_leaves_aside_are_not_maintained():
+    maintained = {p: get_experiment(f"{p}-DZ/EF-CC/E").maintained_levels for p in SEVERAL_PHASES}
+    assert maintained == {"TL": {CC}, "TLF": {CC}, "META": {CC}, "DELTA": {DZ, CC}}
+    for name in ("MF-DZ/EF-CC/E", "MFC-DZ/EF-CC/E"):
+        assert get_experiment(name).maintained_levels == {DZ, CC}
 
 
 def test_phases_draw_their_weights_apart(runs):

@@ -17,8 +17,7 @@ from scipy import stats
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.experiment import Experiment, Published, get_experiment, table1
-from hippynn_mf.levels import DZ, TZ, Level, register_level
-from hippynn_mf.report.columns import heldout_force, low_head_path
+from hippynn_mf.levels import Level, register_level
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.table_data import TableData
 from hippynn_mf.report.table_text import format_document, main_table
@@ -472,12 +471,7 @@ def test_paper_levels_in_other_combinations_are_compared_with_table_1(tmp_path):
         "Models of DZ",
         "Models of TZ",
         "Models of CC",
-        # there are no CC forces
-        "Are a model's TZ forces nearer to TZ than DZ forces are? Held-out",
-        "Are a model's TZ forces nearer to TZ than those of its DZ head are? Held-out",
     ]
-    path = low_head_path(heldout_force(TZ), DZ, "mae")
-    assert path == ("cross", DZ.id, TZ.id, "force_mae_kcal_per_mol_per_angstrom")
     (row,) = content[1]["rows"]
     assert row["cells"][0]["percent_improvement"]["value"] == pytest.approx(50)
 
@@ -497,6 +491,39 @@ def test_strategies_of_own_labels_are_compared_with_multi_fidelity_learning(own)
     assert low_force["mean"] is None
     assert high_energy["percent_improvement"]["value"] == pytest.approx(50)
     assert high_force["difference"]["value"] == pytest.approx(-2.5)
+
+
+def test_strategies_are_compared_with_a_row_of_table_1(tmp_path):
+    make_run(tmp_path, "MF-DZ/EF-TZ/E", 0, tz(2.0, 10.0))
+    make_run(tmp_path, "MFC-DZ/EF-TZ/E", 0, tz(1.0, 5.0))
+    tables(tmp_path, experiments=experiments("MFC-DZ/EF-TZ/E"))
+    content = json.loads((tmp_path / "tables" / "experiments.json").read_text())["tables"]
+    table = content[-1]
+    assert table["title"] == "Strategies of DZ/EF-TZ/E: held-out errors"
+    assert [row["model"] for row in table["rows"]] == ["MF-DZ/EF-TZ/E", "MFC-DZ/EF-TZ/E"]
+
+
+def test_high_forces_are_compared_with_those_of_the_lower_head(own):
+    """Of the same run; a head that fine-tuning left aside is not compared."""
+    for prefix in ("MF", "TL"):
+        for seed, high, of_low_head in [(0, 4.0, 5.0), (1, 6.0, 9.0), (2, 5.0, 10.0)]:
+            heldout = {"high": heldout_errors(1.0, high), "low": heldout_errors(1.0, 2.0)}
+            cross = {"low": {"high": heldout_errors(99.0, of_low_head)}}
+            metrics = run_metrics(heldout) | {"cross": cross}
+            make_run(own, f"{prefix}-LO/E-HI/E", seed, metrics)
+    tables(own)
+    content = json.loads((own / "tables" / "experiments.json").read_text())["tables"]
+    labels, heads = content[-2:]
+    assert labels["title"] == "Are a model's HI forces nearer to HI than LO forces are? Held-out"
+    assert heads["title"].endswith("HI than those of its LO head are? Held-out")
+    assert heads["reference"] == "its LO head"
+    (row,) = heads["rows"]
+    assert row["model"] == "MF-LO/E-HI/E"
+    (cell,) = row["cells"]
+    assert cell["reference"] == 8.0
+    assert cell["difference"]["value"] == pytest.approx(-3.0)
+    markdown = (own / "tables" / "experiments.md").read_text()
+    assert "| MF-LO/E-HI/E | 3 | 8.00 | −3.00 ± 4.97 |" in markdown
 
 
 def test_strategies_without_multi_fidelity_learning_beside_them_have_no_table(own):

@@ -55,9 +55,8 @@ def export_runs(paths: Sequence[Path]) -> Potential:
         _refuse_infinite(trained_model, folder)
         members.append(_with_independent_heads(trained_model, first, labels))
     _, constants = split_constants(members[0].parameters.state_dict())
-    last = {level.id for level in first.experiment.phases[-1].labels}
-    # A head that fine-tuning left aside is not any more what it was trained to be.
-    trained = {k: v if k in last else () for k, v in facts[0].trained_labels.items()}
+    maintained = {level.id for level in first.experiment.maintained_levels}
+    trained = {k: v if k in maintained else () for k, v in facts[0].trained_labels.items()}
     card = Card(
         levels=tuple(
             level_card(members[0], level, trained[level.id]) for level in members[0].heads.levels

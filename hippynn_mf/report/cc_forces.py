@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hippynn_mf.experiment import BASELINES, Experiment
+from hippynn_mf.experiment import BASELINES, Experiment, get_experiment
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, TZ
 from hippynn_mf.report.columns import (
@@ -67,6 +67,6 @@ def cc_force_tables(
         *(
             beside_head(FORCE, CC, low, with_low, WHERE)
             for low in LOW_LEVELS
-            if (with_low := [n for n in names if low in parse_labels(results.labels[n])])
+            if (with_low := [n for n in names if low in get_experiment(n).maintained_levels])
         ),
     ]

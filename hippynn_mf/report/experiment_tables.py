@@ -13,6 +13,7 @@ from hippynn_mf.report.columns import (
     TableSpec,
     heldout_energy,
     heldout_force,
+    low_head_path,
 )
 from hippynn_mf.report.low_forces import beside_head, beside_labels
 from hippynn_mf.report.results import Results
@@ -31,7 +32,11 @@ def experiment_tables(results: Results, experiments: Sequence[Experiment]) -> li
     known = {experiment.name for experiment in (*table1(), *beyond_table1())}
     own = {e.name: e for e in experiments if e.name not in known}
     ordered = sorted(own.values(), key=lambda e: (len(e.resolved_labels), e.name))
-    return [*_of_levels(ordered), *_of_strategies(ordered), *_of_low_forces(results, ordered)]
+    return [
+        *_of_levels(ordered),
+        *_of_strategies(results, ordered),
+        *_of_low_forces(results, ordered),
+    ]
 
 
 def _of_levels(experiments: Sequence[Experiment]) -> list[TableSpec]:
@@ -47,35 +52,40 @@ def _of_levels(experiments: Sequence[Experiment]) -> list[TableSpec]:
     ]
 
 
-def _of_strategies(experiments: Sequence[Experiment]) -> list[TableSpec]:
-    alike: dict[str, list[Experiment]] = {}
-    for experiment in experiments:
-        _, _, labels = experiment.name.partition("-")
-        alike.setdefault(labels, []).append(experiment)
+def _of_strategies(results: Results, experiments: Sequence[Experiment]) -> list[TableSpec]:
     tables = []
-    for labels, group in alike.items():
-        names, reference = [experiment.name for experiment in group], f"MF-{labels}"
-        if len(names) > 1 and reference in names:
-            levels = group[0].resolved_labels
+    for labels in dict.fromkeys(e.name.partition("-")[2] for e in experiments):
+        reference = f"MF-{labels}"  # which may be a row of Table 1
+        alike = [e for e in experiments if e.name.partition("-")[2] == labels]
+        others = [e for e in alike if e.name != reference]
+        if others and reference in results.labels:
+            levels = others[0].resolved_labels
             columns = [c for lv in levels for c in (heldout_energy(lv), heldout_force(lv))]
             title = f"Strategies of {labels}: held-out errors"
+            names = [reference, *(e.name for e in others)]
             tables.append(_table(title, tuple(columns), names, reference))
     return tables
 
 
 def _of_low_forces(results: Results, experiments: Sequence[Experiment]) -> list[TableSpec]:
-    names: dict[tuple[Level, Level], list[str]] = {}
+    names: dict[tuple[Level, Level], list[Experiment]] = {}
     for experiment in experiments:
-        with_forces = [level for level in experiment.resolved_labels if level.force_key]
-        for low, high in combinations(with_forces, 2):
-            names.setdefault((low, high), []).append(experiment.name)
+        for low, high in combinations(experiment.resolved_labels, 2):
+            names.setdefault((low, high), []).append(experiment)
     tables = []
     for (low, high), of_pair in names.items():
-        force = heldout_force(high)
-        if any(results.by_seed(name, *force.metric_path("rmse")) for name in of_pair):
-            for beside in (beside_labels, beside_head):
-                tables.append(beside(force, high, low, of_pair, "Held-out"))
+        force, all_names = heldout_force(high), [e.name for e in of_pair]
+        with_head = [e.name for e in of_pair if low in e.maintained_levels]
+        if _any_error(results, all_names, force.metric_path("rmse")):
+            if _any_error(results, all_names, heldout_force(low).metric_path("rmse")):
+                tables.append(beside_labels(force, high, low, all_names, "Held-out"))
+            if _any_error(results, with_head, low_head_path(force, low, "rmse")):
+                tables.append(beside_head(force, high, low, with_head, "Held-out"))
     return tables
+
+
+def _any_error(results: Results, names: Sequence[str], path: Sequence[str]) -> bool:
+    return any(results.by_seed(name, *path) for name in names)
 
 
 def _table(

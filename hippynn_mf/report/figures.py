@@ -31,17 +31,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FigureKind:
-    """A figure of an experiment: how it is made, the file and the seeds it needs of its runs."""
+    """A figure of an experiment: how it is made, the file and the seeds it needs of its runs.
+
+    The file is one of the run, or one `of_phases`, of every phase of the run.
+    """
 
     make: Callable[[Sequence[Result]], tuple[Figure, Strict]]
     file: str
     fewest_seeds: int = 1
+    of_phases: bool = False
 
     def lacks(self, members: Sequence[Result]) -> str | None:
         """What the runs lack for it, None for nothing."""
         for member in members:
-            if not member.folder.file(self.file).exists():
-                return f"{self.file} of every run, which is missing: {member.folder.path}"
+            run = member.folder
+            for folder in run.phases(member.settings) if self.of_phases else [run]:
+                if not folder.file(self.file).exists():
+                    return f"{self.file} of every run, which is missing: {folder.path}"
         if len(members) < self.fewest_seeds:
             return f"{self.fewest_seeds} or more seeds"
         return None
@@ -51,7 +57,7 @@ FIGURE3 = "figure3"
 KINDS: Mapping[str, FigureKind] = {
     "parity": FigureKind(make_parity, "predictions.npz"),
     "spread": FigureKind(make_spread, "predictions.npz", FEWEST_SEEDS),
-    "learning": FigureKind(make_learning_curves, "epochs.jsonl"),
+    "learning": FigureKind(make_learning_curves, "epochs.jsonl", of_phases=True),
 }
 FIGURES = (FIGURE3, CC_FORCES, *KINDS)
 

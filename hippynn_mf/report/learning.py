@@ -45,7 +45,7 @@ class LearningCurve(Strict):
 class LearningData(Strict):
     """The numbers of the figure; those of each seed are in `epochs.jsonl`."""
 
-    format: Literal[1]
+    format: Literal[2]
     name: str
     seeds: list[int]
     curves: list[LearningCurve]
@@ -86,7 +86,7 @@ def make_learning_curves(members: Sequence[Result]) -> tuple[Figure, LearningDat
             axes.set(xlabel="epoch", ylabel=f"validation RMSE ({unit})")
         _share_limits([axes for axes in row if axes.axison])
         curves += of_kind
-    data = LearningData(format=1, name=settings.name, seeds=list(epochs), curves=curves)
+    data = LearningData(format=2, name=settings.name, seeds=list(epochs), curves=curves)
     return figure, data
 
 
@@ -131,10 +131,17 @@ def _draw_curve(
     axes: Axes, curve: LearningCurve, values: Mapping[int, Mapping[int, float]], color: str
 ) -> None:
     for each in values.values():
-        axes.plot(list(each), list(each.values()), color=color, linewidth=0.7, alpha=0.45)
-    axes.plot(curve.epochs, curve.median, color=color, linewidth=2)
+        axes.plot(*_with_gaps(each), color=color, linewidth=0.7, alpha=0.45)
+    median = dict(zip(curve.epochs, curve.median, strict=True))
+    axes.plot(*_with_gaps(median), color=color, linewidth=2)
     last = np.median(list(curve.last.values()))
     write_in_corner(axes, [f"at the end {last:.2f}"], right=True)
+
+
+def _with_gaps(values: Mapping[int, float]) -> tuple[Sequence[int], list[float]]:
+    """Epochs and values of a line that is interrupted where epochs are missing."""
+    epochs = range(min(values, default=0), max(values, default=-1) + 1)
+    return epochs, [values.get(epoch, np.nan) for epoch in epochs]
 
 
 def _share_limits(row: Sequence[Axes]) -> None:
