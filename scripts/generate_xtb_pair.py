@@ -3,7 +3,7 @@
     pip install -e '.[qm]'
     python scripts/generate_xtb_pair.py xtb-pair.h5
     hippynn-mf campaign --levels scripts/xtb_levels.json --data xtb-pair.h5 \
-        --experiments SF-GFN2/E,MF-GFN1/EF-GFN2/E --out xtb
+        --experiments SF-GFN2/E,MF-GFN1/EF-GFN2/E,MFC-GFN1/EF-GFN2/E --out xtb
 
 The file has the ANI-1x layout, with energies and forces at both levels, in hartree and hartree/Å.
 Its conformers are those of small molecules of C, H, N, O around their GFN2-xTB minima, drawn as

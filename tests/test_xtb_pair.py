@@ -18,6 +18,7 @@ from hippynn_mf.data.loading import load_splits
 from hippynn_mf.labels import Properties, parse_labels
 from hippynn_mf.level_records import LevelRecord, declare_levels
 from hippynn_mf.report.table_data import TableData
+from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 ase = pytest.importorskip("ase")
 TBLite = pytest.importorskip("tblite.ase", reason="needs the extra qm").TBLite
@@ -184,10 +185,25 @@ def test_the_commands_of_the_readme_train_and_compare_both_levels(
     assert exit_code(*commands[3][1:]) == 0
     assert printed.startswith(capsys.readouterr().out.rstrip())
     content = json.loads((tmp_path / "xtb" / "tables" / "experiments.json").read_text())
-    low, high = (TableData.model_validate(table) for table in content["tables"])
-    assert [row.model for row in low.rows] == ["MF-GFN1/EF-GFN2/E"]
-    assert [row.model for row in high.rows] == ["SF-GFN2/E", "MF-GFN1/EF-GFN2/E"]
-    assert all(cell.mean.value > 0 for row in high.rows for cell in row.cells)
+    tables = [TableData.model_validate(table) for table in content["tables"]]
+    low, high, strategies, labels, heads = tables
+    both = ["MF-GFN1/EF-GFN2/E", "MFC-GFN1/EF-GFN2/E"]
+    assert [row.model for row in high.rows] == ["SF-GFN2/E", *both]
+    assert [row.model for row in low.rows] == both
+    assert all([row.model for row in t.rows] == both for t in (strategies, labels, heads))
+    assert all(c.mean.value > 0 for table in tables for row in table.rows for c in row.cells)
+    labelled = parse_labels({"GFN1": "EF", "GFN2": "EF"})
+    test = load_splits(
+        tmp_path / commands[0][2],
+        labelled,
+        common_levels=list(labelled),
+        rows="common",
+        split_seed=0,
+    )["test"]
+    gfn1, gfn2 = (test.forces[name].astype(float)[test.species > 0] for name in METHODS)
+    apart = np.sqrt(np.mean((gfn2 - gfn1) ** 2)) * KCAL_PER_MOL_PER_HARTREE
+    for row in labels.rows:
+        assert row.cells[0].reference == pytest.approx(apart)
     splits = []
     for folder in sorted((tmp_path / "xtb" / "runs").glob("*/seed-*")):
         recorded = json.loads((folder / "experiment.json").read_text())
@@ -195,7 +211,7 @@ def test_the_commands_of_the_readme_train_and_compare_both_levels(
         assert [level["id"] for level in recorded["levels"]] == list(METHODS)
         with np.load(folder / "split.npz") as rows:
             splits.append({name: rows[name].tolist() for name in rows})
-    assert len(splits) == 4
+    assert len(splits) == 6
     assert all(split == splits[0] for split in splits)
 
 
