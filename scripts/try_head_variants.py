@@ -3,10 +3,10 @@
     python scripts/try_head_variants.py OUT --seeds 0,1,2,3,4,5,6,7
 
 - `linear`: the paper's independent heads, trained by this script, to compare with.
+- `coupled`: the package's coupled heads (`coupling=delta`), to compare with.
 - `hidden`: heads with one hidden layer between features and energies, in every order but the
   zeroth, the atomic energies.
-- `ridge`: coupled heads (`coupling=delta`) whose correction pays `RIDGE` times the sum of its
-  squared weights.
+- `ridge`: coupled heads whose correction pays `RIDGE` times the sum of its squared weights.
 - `learned`: loss weights of the levels that are learned, exp(−s) L + s for every level
   (Kendall, Gal and Cipolla, arXiv:1705.07115, in the form for L itself).
 
@@ -56,8 +56,15 @@ from hippynn_mf.training import Training, build_scheduler, continue_training
 
 EXPERIMENT = "MF-DZ/EF-CC/E"
 RIDGE = 0.1
-VARIANTS = ("linear", "hidden", "ridge", "learned")
-COUPLING = {"ridge": "delta"}  # of variants whose heads are not independent
+# Each variant, and what it is compared with.
+VARIANTS = {
+    "linear": None,
+    "coupled": "linear",
+    "hidden": "linear",
+    "learned": "linear",
+    "ridge": "coupled",
+}
+COUPLING = {"coupled": "delta", "ridge": "delta"}  # of variants whose heads are not independent
 ENERGY, FORCE = "energy_rmse_kcal_per_mol", "force_rmse_kcal_per_mol_per_angstrom"
 COLUMNS = {
     "CC energy, validation": ("valid", f"energy_rmse.{CC.id}"),
@@ -269,25 +276,27 @@ def main(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown: means with 95 % intervals, and paired differences from `linear`."""
+    """The rows as Markdown: means with 95 % intervals, and paired differences."""
     names = list(dict.fromkeys(row["variant"] for row in rows))
     lines = ["| heads | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
     for name in names:
+        other = VARIANTS[name]
         cells = []
         for path in COLUMNS.values():
-            values: dict[str, dict[int, float]] = {name: {}, "linear": {}}
-            for row in rows:
-                found = pick(row, *path)
-                if row["variant"] in values and isinstance(found, float):
-                    values[row["variant"]][row["seed"]] = found
-            mean = estimate_mean(np.array(list(values[name].values())))
-            cell = format_mean(mean)
-            if name != "linear" and values["linear"]:
-                difference = paired_difference(values[name], values["linear"])
-                cell += f", {format_mean(difference, signed=True)}"
+            own = _by_seed(rows, name, path)
+            cell = format_mean(estimate_mean(np.array(list(own.values()))))
+            if other in names:
+                difference = paired_difference(own, _by_seed(rows, other, path))
+                cell += f" ({format_mean(difference, signed=True)})"
             cells.append(cell)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        title = f"{name} (less {other})" if other in names else name
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _by_seed(rows: list[dict[str, Any]], variant: str, path: tuple[str, ...]) -> dict[int, float]:
+    found = {row["seed"]: pick(row, *path) for row in rows if row["variant"] == variant}
+    return {seed: value for seed, value in found.items() if isinstance(value, float)}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import itertools
 import json
 import re
 import shutil
@@ -17,6 +19,7 @@ from hippynn_mf.report.cc_forces_figure import cc_forces_data
 from hippynn_mf.report.documents import write_documents
 from hippynn_mf.report.ensemble_metrics import find_ensembles
 from hippynn_mf.report.results import read_results
+from hippynn_mf.report.statistics import format_interval
 from hippynn_mf.report.table_data import TableData
 from hippynn_mf.report.table_text import main_table
 
@@ -93,12 +96,71 @@ def test_the_readme_quotes_the_tables_of_strategies_as_they_were_measured(monkey
     assert benchmark.table(rows) in README
 
 
+def improvements(folder, model):
+    """By what coupled heads improve on independent ones, by the path of a column."""
+    tables = tables_of(folder, "strategies" if folder in (WHOLE, FEW_LABELS) else "experiments")
+    found = {}
+    for table in tables:
+        if table.reference != f"MF-{model}":
+            continue
+        (row,) = [row for row in table.rows if row.model == f"MFC-{model}"]
+        for column, cell in zip(table.columns, row.cells, strict=True):
+            found[column.path] = format_interval(cell.percent_improvement)
+    return found
+
+
+def test_the_readme_says_what_coupling_improves():
+    lines = ["| lower → higher level, labels of the higher one | energy, higher | force, higher |"]
+    lines[0] += " energy, lower | force, lower |"
+    lines.append("|---" * 5 + "|")
+    of_paper = "wb97x_dz", "ccsd(t)_cbs", "DZ/EF-CC/E", "test_file.ccsd(t)_cbs"
+    of_xtb = "gfn1_xtb", "gfn2_xtb", "GFN1/EF-GFN2/E", "heldout"
+    for folder, (low, high, model, forces), text in (
+        (WHOLE, of_paper, "DZ → CC, all"),
+        (FEW_LABELS, of_paper, "DZ → CC, 30 %"),
+        (XTB, of_xtb, "GFN1 → GFN2, all"),
+        (XTB_FEW_LABELS, of_xtb, "GFN1 → GFN2, 30 %"),
+    ):
+        found = improvements(folder, model)
+        energy, force = "energy_{}_kcal_per_mol", "force_{}_kcal_per_mol_per_angstrom"
+        cells = [
+            found[f"heldout.{high}.{energy}"],
+            found[f"{forces}.{high}.{force}"],
+            found[f"heldout.{low}.{energy}"],
+            found[f"heldout.{low}.{force}"],
+        ]
+        lines.append(f"| {text} | " + " | ".join(cells) + " |")
+    assert "\n".join(lines) in README
+
+
+@functools.cache
+def variant_tables():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TOP / "scripts")
+        script = importlib.import_module("try_head_variants")
+    tables = {}
+    for path in sorted((STRATEGIES / "variants").glob("*/variants.json")):
+        rows = json.loads(path.read_text())["rows"]
+        runs = sorted((row["variant"], row["seed"]) for row in rows)
+        assert runs == sorted(itertools.product(script.VARIANTS, range(8)))
+        tables[path.parent.name] = script.table(rows)
+    return tables
+
+
+def test_the_readme_quotes_the_variants_of_heads():
+    tables = variant_tables()
+    assert list(tables) == ["cc-0.3", "cc-all"]
+    for table in tables.values():
+        assert table in README
+
+
 def test_every_number_that_the_readme_says_of_strategies_is_in_their_tables():
     section = README[README.index("## Beyond the paper") : README.index("## Statistics")]
     section += README[README.index("Coupled-cluster *forces*") : README.index("On Linux, PyPI")]
     said = re.sub(r"^\|.*\n", "", section, flags=re.MULTILINE)
     said = re.sub(r"`[^`]*`|^    .*$", "", said, flags=re.MULTILINE)
     texts = [path.read_text() for folder in FOLDERS for path in (folder / "tables").glob("*.md")]
+    texts += variant_tables().values()
     known = set(re.findall(r"\d+\.\d+", "".join(texts)))
     numbers = set(re.findall(r"\d+\.\d+", said))
     assert len(numbers) > 8

@@ -14,6 +14,7 @@ from tiny import evaluate, labelled_batch, tiny_model
 from hippynn_mf.levels import CC, DZ
 from hippynn_mf.losses import build_loss
 from hippynn_mf.nodes import Heads
+from hippynn_mf.running import train_run
 
 LABELS = {"DZ": "EF", "CC": "E"}
 SIZES = {"n_features": 4, "n_atom_layers": 1, "max_epochs": 1}
@@ -93,6 +94,28 @@ def test_every_variant_trains_and_is_evaluated_like_a_run(script, tmp_path, monk
         assert (f"log_scale.{CC.id}" in valid) is (variant == "learned")
         rows.append({"variant": variant, "seed": 0, "valid": valid, "metrics": metrics})
     lines = script.table(rows).splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {v}" for v in script.VARIANTS]
+    titles = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]]
+    assert titles[:3] == ["linear", "coupled (less linear)", "hidden (less linear)"]
+    assert titles[3:] == ["learned (less linear)", "ridge (less coupled)"]
+    folder = train_run(small(0, 0.3), tmp_path / "package")  # the same training
+    expected, found = folder.read_metrics()["heldout"], rows[0]["metrics"]["heldout"]
+    for level_id, errors in expected.items():
+        numbers = {name: error for name, error in errors.items() if isinstance(error, float)}
+        assert {name: found[level_id][name] for name in numbers} == pytest.approx(numbers, rel=1e-4)
     energy = rows[0]["metrics"]["heldout"][CC.id]["energy_rmse_kcal_per_mol"]
     assert lines[2].split(" | ")[2] == f"{energy:.2f} (one seed)"
+
+
+def test_differences_are_paired_by_seed_and_beside_the_right_variant(script):
+    energies = {"linear": [1.0, 2.0, 4.0], "coupled": [0.5, 1.0, 3.0], "ridge": [0.25, 1.0, 3.5]}
+    rows = [
+        {"variant": v, "seed": seed, "valid": {f"energy_rmse.{CC.id}": energy}, "metrics": {}}
+        for v, of_seeds in energies.items()
+        for seed, energy in enumerate(of_seeds)
+    ]
+    cells = {
+        line.split(" | ")[0]: line.split(" | ")[1] for line in script.table(rows).splitlines()[2:]
+    }
+    assert cells["| linear"] == "2.33 ± 3.79"
+    assert cells["| coupled (less linear)"] == "1.50 ± 3.29 (−0.83 ± 0.72)"
+    assert cells["| ridge (less coupled)"] == "1.58 ± 4.23 (+0.08 ± 0.95)"
