@@ -105,6 +105,7 @@ def test_products_are_counted():
     assert counter.operations == 2 * (2 * 3 * 4 * 5 + 2 * 3 * 4 * 7 + 3 * 4 * 6)
 
 
+@pytest.mark.slow
 def test_a_step_is_timed_for_every_model(case, monkeypatch):
     import benchmark_step
 
@@ -158,6 +159,7 @@ def test_pairs_of_a_box(n_atoms):
     assert len(found) == len(first)
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_box(case):
     from dataclasses import replace
 
@@ -168,6 +170,7 @@ def test_memory_grows_with_the_box(case):
     assert 4 * small < large < 30 * small
 
 
+@pytest.mark.slow
 def test_memory_of_a_training_step(case):
     import benchmark_memory
 
@@ -258,7 +261,13 @@ def test_results_are_written_with_the_machine(tmp_path, case):
     assert [path.name for path in tmp_path.iterdir()] == ["step.json"]
 
 
-@pytest.mark.parametrize("name", ["step", "inference", "memory", "ensemble", "extract", "all"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("step", "inference", "memory", "ensemble", "extract"),
+        pytest.param("all", marks=pytest.mark.slow),
+    ],
+)
 def test_wrong_input_is_one_message(name, monkeypatch, capsys, tmp_path):
     import benchmarking
 

@@ -148,9 +148,7 @@ def variant_tables():
 
 
 def test_the_readme_quotes_the_variants_of_heads():
-    tables = variant_tables()
-    assert list(tables) == ["cc-0.3", "cc-all"]
-    for table in tables.values():
+    for table in variant_tables().values():
         assert table in README
 
 

@@ -37,6 +37,7 @@ def test_the_committed_figures_are_within_the_limits(benchmark):
     assert row["peak_mib"] * 2**20 <= 2.5e9
 
 
+@pytest.mark.slow
 def test_files_are_made_once_and_measured(benchmark, tmp_path, monkeypatch, capsys):
     folder, out = tmp_path / "files", tmp_path / "out"
     monkeypatch.setattr(benchmark, "ROWS", ["common"])  # every process imports everything
