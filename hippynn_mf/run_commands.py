@@ -43,11 +43,7 @@ from hippynn_mf.options import (
     split_files,
 )
 from hippynn_mf.plan import format_plan, plan_runs
-from hippynn_mf.report_commands import (
-    print_figures,
-    print_tables,
-    refuse_if,
-)
+from hippynn_mf.report_commands import print_figures, print_tables, refuse_if
 from hippynn_mf.run_settings import RunSettings
 from hippynn_mf.runs import RunFolder
 from hippynn_mf.settings import ENERGY_CUT_KCAL_PER_MOL, build_settings

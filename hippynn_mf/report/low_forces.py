@@ -12,27 +12,25 @@ def beside_labels(
     column: Column, high: Level, low: Level, names: Sequence[str], where: str
 ) -> TableSpec:
     """Force errors at the `high` level beside those of the `low` level's own forces."""
-    return TableSpec(
-        f"Are a model's {high.label} forces nearer to {high.label} than {low.label} forces are? "
-        f"{where}",
-        (column,),
-        _rows(names),
-        LowLevel(low, f"the {low.label} forces themselves", (None,)),
-    )
+    reference = LowLevel(low, f"the {low.label} forces themselves", (None,))
+    return _beside(reference, f"{low.label} forces", column, high, names, where)
 
 
 def beside_head(
     column: Column, high: Level, low: Level, names: Sequence[str], where: str
 ) -> TableSpec:
     """Force errors at the `high` level beside those that the `low` level's head has there."""
-    return TableSpec(
-        f"Are a model's {high.label} forces nearer to {high.label} than those of its {low.label} "
-        f"head are? {where}",
-        (column,),
-        _rows(names),
-        LowHead(low, f"its {low.label} head"),
-    )
+    reference = LowHead(low, f"its {low.label} head")
+    return _beside(reference, f"those of its {low.label} head", column, high, names, where)
 
 
-def _rows(names: Sequence[str]) -> tuple[RowSpec, ...]:
-    return tuple(RowSpec(name, (None,)) for name in names)
+def _beside(
+    reference: LowLevel | LowHead,
+    than: str,
+    column: Column,
+    high: Level,
+    names: Sequence[str],
+    where: str,
+) -> TableSpec:
+    title = f"Are a model's {high.label} forces nearer to {high.label} than {than} are? {where}"
+    return TableSpec(title, (column,), tuple(RowSpec(n, (None,)) for n in names), reference)
