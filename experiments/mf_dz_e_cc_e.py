@@ -6,8 +6,8 @@ COMP6 CC conformer energy RMSE 2.60 ± 0.03 kcal/mol.
     python experiments/mf_dz_e_cc_e.py --seed 0
 """
 
-from hippynn_mf.cli import train_script
-from hippynn_mf.experiment import Experiment, Published
+from hippynn_mf.cli.main import train_script
+from hippynn_mf.runs.experiment import Experiment, Published
 
 EXPERIMENT = Experiment(
     row=13,

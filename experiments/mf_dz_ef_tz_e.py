@@ -7,8 +7,8 @@ DZ force RMSE 3.95 kcal/mol/Å in the text.
     python experiments/mf_dz_ef_tz_e.py --seed 0
 """
 
-from hippynn_mf.cli import train_script
-from hippynn_mf.experiment import Experiment, Published
+from hippynn_mf.cli.main import train_script
+from hippynn_mf.runs.experiment import Experiment, Published
 
 EXPERIMENT = Experiment(
     row=8,

@@ -6,8 +6,8 @@ force RMSE 3.42 ± 0.11 kcal/mol/Å.
     python experiments/mf_dz_ef_tz_ef.py --seed 0
 """
 
-from hippynn_mf.cli import train_script
-from hippynn_mf.experiment import Experiment, Published
+from hippynn_mf.cli.main import train_script
+from hippynn_mf.runs.experiment import Experiment, Published
 
 EXPERIMENT = Experiment(
     row=10,

@@ -5,8 +5,8 @@ Published: in the Supporting Information only.
     python experiments/mf_tz_e_cc_e.py --seed 0
 """
 
-from hippynn_mf.cli import train_script
-from hippynn_mf.experiment import Experiment
+from hippynn_mf.cli.main import train_script
+from hippynn_mf.runs.experiment import Experiment
 
 EXPERIMENT = Experiment(row=15, labels={"TZ": "E", "CC": "E"})
 

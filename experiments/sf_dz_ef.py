@@ -6,8 +6,8 @@ DZ force RMSE 3.17 kcal/mol/Å in the text.
     python experiments/sf_dz_ef.py --seed 0
 """
 
-from hippynn_mf.cli import train_script
-from hippynn_mf.experiment import Experiment
+from hippynn_mf.cli.main import train_script
+from hippynn_mf.runs.experiment import Experiment
 
 EXPERIMENT = Experiment(row=2, labels={"DZ": "EF"})
 

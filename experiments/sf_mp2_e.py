@@ -6,8 +6,8 @@ COMP6 MP2 force RMSE 8.59 ± 0.42 kcal/mol/Å.
     python experiments/sf_mp2_e.py --seed 0
 """
 
-from hippynn_mf.cli import train_script
-from hippynn_mf.experiment import Experiment, Published
+from hippynn_mf.cli.main import train_script
+from hippynn_mf.runs.experiment import Experiment, Published
 
 EXPERIMENT = Experiment(
     row=5,

@@ -6,8 +6,8 @@ force RMSE 3.52 ± 0.09 kcal/mol/Å.
     python experiments/sf_tz_ef.py --seed 0
 """
 
-from hippynn_mf.cli import train_script
-from hippynn_mf.experiment import Experiment, Published
+from hippynn_mf.cli.main import train_script
+from hippynn_mf.runs.experiment import Experiment, Published
 
 EXPERIMENT = Experiment(
     row=4,

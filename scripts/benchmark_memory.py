@@ -40,8 +40,8 @@ from benchmarking import (
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from hippynn_mf.losses import build_loss
-from hippynn_mf.training import choose_device
+from hippynn_mf.model.losses import build_loss
+from hippynn_mf.training.loop import choose_device
 
 MODELS = ("stock", "fast", "blocks")
 BOXES = (192, 648, 3000)

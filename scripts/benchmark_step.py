@@ -39,8 +39,8 @@ from hippynn.experiment.step_functions import get_step_function
 from hippynn.graphs.nodes.loss import MAELoss, Mean, MSELoss
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hippynn_mf.losses import build_loss
-from hippynn_mf.nodes import Heads
+from hippynn_mf.model.heads import Heads
+from hippynn_mf.model.losses import build_loss
 
 FACTORS = {
     "labels": [

@@ -21,17 +21,17 @@ import typer
 from benchmarking import RESULTS, start, write
 from tqdm import tqdm
 
-from hippynn_mf.evaluation import measure_inference, model_of
-from hippynn_mf.experiment import strategies
-from hippynn_mf.inputs import load_inputs
+from hippynn_mf.evaluation.test_sets import measure_inference, model_of
 from hippynn_mf.levels import CC
-from hippynn_mf.models import build_model
-from hippynn_mf.phases import phase_database
-from hippynn_mf.recording import logged_to
-from hippynn_mf.run_settings import RunSettings
-from hippynn_mf.settings import build_settings
-from hippynn_mf.strategies import Phase
-from hippynn_mf.training import continue_training, prepare_training
+from hippynn_mf.model.model import build_model
+from hippynn_mf.runs.experiment import strategies
+from hippynn_mf.runs.log import logged_to
+from hippynn_mf.runs.phases import phase_database
+from hippynn_mf.runs.preflight import load_inputs
+from hippynn_mf.runs.request import build_settings
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.training.loop import continue_training, prepare_training
+from hippynn_mf.training.strategies import Phase
 
 REFERENCE = "SF-CC/E"
 N_EPOCHS = 2  # of which the first one also finds neighbours and compiles

@@ -31,12 +31,12 @@ from tqdm import tqdm
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
-from hippynn_mf.inference import FastCalculator
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.models import Model
-from hippynn_mf.networks import NETWORKS
-from hippynn_mf.nodes import Heads, build_heads
-from hippynn_mf.training import choose_device
+from hippynn_mf.model.heads import Heads, build_heads
+from hippynn_mf.model.model import Model
+from hippynn_mf.network.final_gradients import FastCalculator
+from hippynn_mf.network.hipnn import NETWORKS
+from hippynn_mf.training.loop import choose_device
 
 RESULTS = Path(__file__).parent / "benchmarks"
 ATOMS_PER_BLOCK = 250

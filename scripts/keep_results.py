@@ -16,8 +16,8 @@ from typing import Annotated
 import typer
 
 from hippynn_mf.files import read_json, replace_when_complete, write_json
-from hippynn_mf.run_settings import SOURCES
-from hippynn_mf.runs import RunFolder, find_runs
+from hippynn_mf.runs.folder import RunFolder, find_runs
+from hippynn_mf.runs.settings import SOURCES
 
 KEPT = (
     "runs/*/seed-*/metrics.json",

@@ -35,7 +35,7 @@ import typer
 from scipy.special import gammaln
 from tqdm import tqdm
 
-from hippynn_mf.composite import published_ccsd_t_cbs
+from hippynn_mf.data.composite import published_ccsd_t_cbs
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import SELF_ENERGIES

@@ -27,7 +27,7 @@ from pyscf.data import elements
 from pyscf.data.nist import BOHR as ANGSTROM_PER_BOHR
 from pyscf.mp.dfmp2_native import DFMP2
 
-from hippynn_mf.composite import canonical_ccsd_t_cbs
+from hippynn_mf.data.composite import canonical_ccsd_t_cbs
 
 ENERGY_TOLERANCE = 1e-9  # hartree, convergence of the self-consistent field
 GRADIENT_TOLERANCE = 1e-5  # hartree/bohr, of the orbital gradient

@@ -35,24 +35,24 @@ from hippynn.graphs.nodes.base import SingleNode
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hippynn_mf.evaluation import evaluate_model
-from hippynn_mf.experiment import get_experiment
+from hippynn_mf.evaluation.test_sets import evaluate_model
 from hippynn_mf.files import read_json, replace_when_complete, write_json
-from hippynn_mf.inputs import load_inputs
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ
-from hippynn_mf.losses import build_loss, build_metrics
-from hippynn_mf.models import Model, build_model
-from hippynn_mf.nodes import Heads
-from hippynn_mf.phases import phase_database
-from hippynn_mf.precomputing import precompute_pairs
-from hippynn_mf.pretraining import initialize_heads
-from hippynn_mf.recording import logged_to
+from hippynn_mf.model.heads import Heads
+from hippynn_mf.model.losses import build_loss, build_metrics
+from hippynn_mf.model.model import Model, build_model
+from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.report.columns import pick
 from hippynn_mf.report.statistics import estimate_mean, format_mean, paired_difference
-from hippynn_mf.run_settings import RunSettings
-from hippynn_mf.settings import build_settings
-from hippynn_mf.training import Training, build_scheduler, continue_training
+from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.runs.log import logged_to
+from hippynn_mf.runs.phases import phase_database
+from hippynn_mf.runs.preflight import load_inputs
+from hippynn_mf.runs.request import build_settings
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.training.initial_heads import initialize_heads
+from hippynn_mf.training.loop import Training, build_scheduler, continue_training
 
 EXPERIMENT = "MF-DZ/EF-CC/E"
 RIDGE = 0.1

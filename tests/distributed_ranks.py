@@ -104,7 +104,8 @@ def batch_with(pattern: str, model: Any) -> dict[str, torch.Tensor]:
 
 def losses_of(heads: Any) -> dict[str, Any]:
     """Loss nodes by name: the whole loss, and every kind of error on its own."""
-    from hippynn_mf import build_loss, nodes
+    from hippynn_mf import build_loss
+    from hippynn_mf.model import heads as nodes
 
     dz, cc = heads["DZ"], heads["CC"]
     return {
@@ -126,7 +127,7 @@ def reverse_errors(graph: Any) -> None:
 
 
 def nodes_of_errors() -> tuple[type, ...]:
-    from hippynn_mf import nodes
+    from hippynn_mf.model import heads as nodes
 
     return (
         nodes.MaskedMSELoss,
@@ -142,8 +143,8 @@ def gradients() -> dict[str, Any]:
     from tiny import tiny_model
     from torch.nn.parallel import DistributedDataParallel
 
-    from hippynn_mf.global_loss import GlobalLoss
-    from hippynn_mf.lightning_module import NamedGraph
+    from hippynn_mf.training.global_loss import GlobalLoss
+    from hippynn_mf.training.lightning_module import NamedGraph
 
     class LossOfModel(torch.nn.Module):
         def __init__(self, model, node):
@@ -185,7 +186,7 @@ def model_and_database(folder: Path, **changes: Any) -> tuple[Any, Any, Any]:
     from hippynn_mf.data.database import load_database
     from hippynn_mf.hyperparameters import get_hyperparameters
     from hippynn_mf.labels import parse_labels
-    from hippynn_mf.models import build_model
+    from hippynn_mf.model.model import build_model
 
     hyperparameters = get_hyperparameters("paper", TRAINING | changes)
     torch.manual_seed(0)
@@ -196,7 +197,7 @@ def model_and_database(folder: Path, **changes: Any) -> tuple[Any, Any, Any]:
 
 def train(folder: Path, out: str, *, resume: bool = False, **changes: Any) -> dict[str, Any]:
     """Train; the losses of all steps, metrics and learning rates."""
-    from hippynn_mf import distributed
+    from hippynn_mf.training.loop import distributed
 
     losses: list[float] = []
     rates: list[float] = []
@@ -251,7 +252,7 @@ def ended(folder: Path) -> dict[str, Any]:
 
 def spoiled(folder: Path) -> dict[str, Any]:
     """A training that is spoiled after three epochs, to be stopped by its patience."""
-    from hippynn_mf import training
+    from hippynn_mf.training import loop as training
 
     def disturbing(optimizer, hyperparameters):
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 1 if n < 3 else 1000)

@@ -11,8 +11,8 @@ from made_runs import make_run, make_settings
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.report.stored_predictions import score_arrays
-from hippynn_mf.run_settings import DataSource
-from hippynn_mf.runs import RunFolder
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.settings import DataSource
 
 ENERGIES = {
     "heldout": ("wb97x_dz", "wb97x_tz", "mp2_tz", "ccsd(t)_cbs"),

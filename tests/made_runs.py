@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from hippynn_mf.cli import main
-from hippynn_mf.experiment import get_experiment
+from hippynn_mf.cli.main import main
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.run_settings import Comp6Source, DataSource, RunSettings
-from hippynn_mf.runs import RunFolder
+from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.settings import Comp6Source, DataSource, RunSettings
 
 # A network that trains in seconds, and whose shortest distance no planted structure is below.
 TINY = {

@@ -10,14 +10,14 @@ import torch
 from made_runs import make_settings, run_metrics
 from tiny import tiny_model
 
-from hippynn_mf.experiment import get_experiment
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels, plain_labels
-from hippynn_mf.models import build_model
+from hippynn_mf.model.model import build_model
 from hippynn_mf.potentials.card import Card, MemberCard, Training
-from hippynn_mf.potentials.exporting import level_card
 from hippynn_mf.potentials.potential import Potential, split_constants
-from hippynn_mf.runs import RunFolder
+from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.runs.exporting import level_card
+from hippynn_mf.runs.folder import RunFolder
 
 SMALL = {"n_features": 6, "n_sensitivities": 5, "n_atom_layers": 1}
 

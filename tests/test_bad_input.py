@@ -10,16 +10,16 @@ import pytest
 import torch
 from made_runs import TINY_OPTIONS, exit_code, files_below
 
+from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
 from hippynn_mf.data.loading import load_splits
-from hippynn_mf.engines import LocalPool, ParslSite
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import get_experiment
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC
-from hippynn_mf.models import build_model
-from hippynn_mf.runs import RunFolder
-from hippynn_mf.settings import build_settings
+from hippynn_mf.model.model import build_model
+from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.request import build_settings
 
 EVERY_GROUP = ("H2O", "CH4", "H3N", "CHN", "N2")
 
@@ -31,7 +31,7 @@ def no_training(monkeypatch):
     def started(*arguments, **options):
         pytest.fail("training started")
 
-    monkeypatch.setattr("hippynn_mf.phases.prepare_training", started)
+    monkeypatch.setattr("hippynn_mf.runs.phases.prepare_training", started)
     monkeypatch.setattr(ParslSite, "open", started)
     monkeypatch.setattr(LocalPool, "open", started)
 

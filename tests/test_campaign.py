@@ -10,15 +10,15 @@ from made_runs import NO_COMPILER, TINY, files_below, make_settings, run_metrics
 from planted import write_ani1x
 
 from hippynn_mf import levels
-from hippynn_mf.campaign import Outcome, execute_in_worker, run_campaign, run_here
-from hippynn_mf.engines import LocalPool, ParslSite
+from hippynn_mf.campaign.campaign import Outcome, execute_in_worker, run_campaign, run_here
+from hippynn_mf.campaign.engines import LocalPool, ParslSite
+from hippynn_mf.campaign.lease import Owner
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import get_experiment
-from hippynn_mf.owner import Owner
-from hippynn_mf.run_settings import RunSettings
-from hippynn_mf.running import train_run
-from hippynn_mf.runs import RunFolder
-from hippynn_mf.settings import build_settings
+from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.request import build_settings
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.train import train_run
 
 NAMES = ("SF-CC/E", "MF-DZ/EF-CC/E", "SF-DZ/E")
 
@@ -265,7 +265,7 @@ def test_an_unexpected_error_in_a_run_is_an_outcome_too(ani1x_file, tmp_path, mo
     def broken(settings, out, **options):
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr("hippynn_mf.running.train_run", broken)
+    monkeypatch.setattr("hippynn_mf.runs.train.train_run", broken)
     outcomes = run_here(settings_for(ani1x_file), tmp_path / "out", progress=False)
     assert [outcome.error for outcome in outcomes] == ["ZeroDivisionError: planted"] * 3
     assert "SF-CC/E, seed 0" in caplog.text  # with its traceback
@@ -296,11 +296,13 @@ def test_workers_know_the_levels_of_their_parent(tmp_path, monkeypatch):
         "hf_tz", "HF", "HF", "cc-pVTZ", 15.0, ("hf_tz.energy",), self_energies={1: -0.5}
     )
     levels.register_level(own)
-    monkeypatch.setattr("hippynn_mf.campaign._start_worker", lambda owner, out, n_threads: None)
+    monkeypatch.setattr(
+        "hippynn_mf.campaign.campaign._start_worker", lambda owner, out, n_threads: None
+    )
     monkeypatch.setattr(Owner, "is_alive", lambda owner, out: True)
     sent = pickle.dumps(levels.known_levels())
     monkeypatch.setattr("hippynn_mf.levels._REGISTRY", known)  # as in a new process
-    monkeypatch.setattr("hippynn_mf.campaign.execute_run", lambda *_, **options: None)
+    monkeypatch.setattr("hippynn_mf.campaign.campaign.execute_run", lambda *_, **options: None)
     owner = Owner.of_this_process()
     settings = make_settings("SF-CC/E").model_dump_json()
     execute_in_worker(settings, str(tmp_path), pickle.loads(sent), owner, 1)

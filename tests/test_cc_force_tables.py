@@ -8,17 +8,17 @@ from made_predictions import TEST_FILE, predicted_run, predictions, with_test_fi
 from made_runs import exit_code, files_below, heldout_errors, make_run, run_metrics
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import get_experiment
 from hippynn_mf.levels import CC, DZ
+from hippynn_mf.paper.cc_forces import cc_force_names, cc_force_tables
+from hippynn_mf.paper.cc_forces_figure import cc_forces_data, draw_cc_forces
+from hippynn_mf.paper.figures import write_complete_figures
+from hippynn_mf.paper.tables import write_complete_tables
 from hippynn_mf.report import columns
-from hippynn_mf.report.cc_forces import cc_force_names, cc_force_tables
-from hippynn_mf.report.cc_forces_figure import cc_forces_data, draw_cc_forces
 from hippynn_mf.report.columns import low_level_path, pick
-from hippynn_mf.report.ensemble_metrics import find_ensembles
-from hippynn_mf.report.figures import write_complete_figures
+from hippynn_mf.report.ensemble import find_ensembles
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.statistics import estimate_mean
-from hippynn_mf.report.tables import write_complete_tables
+from hippynn_mf.runs.experiment import get_experiment
 
 CC_ID = "ccsd(t)_cbs"
 # In the order in which the rows should be, with errors of kcal/mol/Å that are planted.

@@ -11,13 +11,15 @@ import pytest
 import torch
 from planted import write_ani1x
 
-from hippynn_mf import UserError, checkpoints, running
-from hippynn_mf.checkpoints import CURRENT, PREVIOUS
+from hippynn_mf import UserError
 from hippynn_mf.data.database import TrainingDatabase
-from hippynn_mf.experiment import Experiment
-from hippynn_mf.running import train_run
-from hippynn_mf.runs import RunFolder
-from hippynn_mf.settings import build_settings
+from hippynn_mf.runs import checkpoints
+from hippynn_mf.runs import train as running
+from hippynn_mf.runs.checkpoints import CURRENT, PREVIOUS
+from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.request import build_settings
+from hippynn_mf.runs.train import train_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
 

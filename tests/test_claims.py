@@ -6,8 +6,7 @@ from made_predictions import predicted_run
 from made_runs import heldout_errors, make_run, run_metrics
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import get_experiment, table1
-from hippynn_mf.report.claims import (
+from hippynn_mf.paper.claims import (
     CLAIMS,
     DZ_LABELS,
     Findings,
@@ -16,9 +15,10 @@ from hippynn_mf.report.claims import (
     judge,
     write_claims,
 )
+from hippynn_mf.paper.tables import published_value
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.statistics import estimate_mean, percent_improvement
-from hippynn_mf.report.tables import published_value
+from hippynn_mf.runs.experiment import get_experiment, table1
 
 
 def experiments(*names):

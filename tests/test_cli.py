@@ -6,11 +6,13 @@ import planted
 import pytest
 from made_runs import TINY_OPTIONS, exit_code, files_below, run_metrics
 
-from hippynn_mf import cli, report_commands, run_commands
-from hippynn_mf.campaign import Outcome
+from hippynn_mf.campaign.campaign import Outcome
+from hippynn_mf.cli import main as cli
+from hippynn_mf.cli import report as report_commands
+from hippynn_mf.cli import runs as run_commands
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
 from hippynn_mf.report.completeness import Written
-from hippynn_mf.runs import RunFolder
+from hippynn_mf.runs.folder import RunFolder
 
 NAME = "MF-DZ/EF-CC/E"
 RUN_FILES = {

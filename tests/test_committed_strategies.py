@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from test_committed_results import assert_same_numbers
 
-from hippynn_mf.experiment import strategies
-from hippynn_mf.report.cc_forces import cc_force_tables
-from hippynn_mf.report.cc_forces_figure import cc_forces_data
-from hippynn_mf.report.documents import write_documents
-from hippynn_mf.report.ensemble_metrics import find_ensembles
+from hippynn_mf.paper.cc_forces import cc_force_tables
+from hippynn_mf.paper.cc_forces_figure import cc_forces_data
+from hippynn_mf.paper.documents import write_documents
+from hippynn_mf.report.ensemble import find_ensembles
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.statistics import format_interval
-from hippynn_mf.report.table_data import TableData
-from hippynn_mf.report.table_text import main_table
+from hippynn_mf.report.tables import TableData
+from hippynn_mf.report.text import main_table
+from hippynn_mf.runs.experiment import strategies
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text()

@@ -15,7 +15,7 @@ from planted import (
     write_comp6,
 )
 
-from hippynn_mf.data.comp6 import PUBLIC_KEYS, read_comp6, read_key_map
+from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, read_comp6, read_key_map
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import CC, DZ, MP2
 

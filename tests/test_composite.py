@@ -3,7 +3,7 @@ from math import exp, sqrt
 import numpy as np
 import pytest
 
-from hippynn_mf.composite import (
+from hippynn_mf.data.composite import (
     canonical_ccsd_t_cbs,
     extrapolate_hf,
     extrapolate_mp2,

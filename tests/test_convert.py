@@ -11,10 +11,10 @@ from ase import units
 from ase.io import read
 from made_runs import exit_code, files_below
 
-from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.convert import convert_data
 from hippynn_mf.data.embedded import MINI_ANI1X
-from hippynn_mf.data.extxyz_keys import extxyz_key
+from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
+from hippynn_mf.data.formats.extxyz_keys import extxyz_key
 from hippynn_mf.data.info import describe_file
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import MP2

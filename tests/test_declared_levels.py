@@ -19,14 +19,14 @@ from made_runs import (
 )
 
 from hippynn_mf import levels
+from hippynn_mf.campaign.status import read_status
+from hippynn_mf.cli.options import common_levels_of
 from hippynn_mf.errors import UserError
 from hippynn_mf.level_records import LevelRecord, declare_levels, records_of, register_records
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, Level, get_level, known_levels, register_level
-from hippynn_mf.options import common_levels_of
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.report.results import read_results
-from hippynn_mf.runs import RunFolder
-from hippynn_mf.status import read_status
+from hippynn_mf.runs.folder import RunFolder
 
 LOW = {
     "id": "low",

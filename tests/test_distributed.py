@@ -34,9 +34,9 @@ from planted import MOLECULES, write_ani1x
 from tiny import labelled_batch, tiny_model
 
 from hippynn_mf import UserError
-from hippynn_mf.global_loss import GlobalLoss
-from hippynn_mf.nodes import MaskedMSELoss
-from hippynn_mf.training import prepare_training
+from hippynn_mf.model.heads import MaskedMSELoss
+from hippynn_mf.training.global_loss import GlobalLoss
+from hippynn_mf.training.loop import prepare_training
 
 README = Path(__file__).parent.parent / "README.md"
 # Two of the 24 conformers of every molecule have a CC energy.
@@ -315,7 +315,7 @@ def test_a_folder_with_a_checkpoint_is_refused(folder, tmp_path):
 
 
 def test_another_database_is_refused(folder, tmp_path):
-    from hippynn_mf.distributed import train_distributed
+    from hippynn_mf.training.distributed import train_distributed
 
     model, _, hyperparameters = model_and_database(folder)
     plain = Database({"species": torch.zeros(1, 1)}, inputs=None, targets=None, seed=0, quiet=True)
@@ -324,14 +324,14 @@ def test_another_database_is_refused(folder, tmp_path):
 
 
 def test_loading_a_graph_from_a_checkpoint_is_refused(tmp_path):
-    from hippynn_mf.lightning_module import DataParallelModule
+    from hippynn_mf.training.lightning_module import DataParallelModule
 
     with pytest.raises(UserError, match=r"no graph\. Continue with train_distributed\(…, resume"):
         DataParallelModule.load_from_checkpoint(tmp_path / "last.ckpt")
 
 
 def test_a_checkpoint_of_another_program_is_refused():
-    from hippynn_mf.lightning_module import DataParallelModule
+    from hippynn_mf.training.lightning_module import DataParallelModule
 
     with pytest.raises(UserError, match="not one of hippynn_mf: it has no 'hippynn_mf'"):
         DataParallelModule.on_load_checkpoint(None, {"state_dict": {}})
@@ -339,9 +339,9 @@ def test_a_checkpoint_of_another_program_is_refused():
 
 def test_without_lightning_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
-    monkeypatch.delitem(sys.modules, "hippynn_mf.distributed", raising=False)
+    monkeypatch.delitem(sys.modules, "hippynn_mf.training.distributed", raising=False)
     with pytest.raises(UserError, match=r"pip install \"hippynn_mf\[distributed\]\""):
-        importlib.import_module("hippynn_mf.distributed")
+        importlib.import_module("hippynn_mf.training.distributed")
 
 
 # README

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from hippynn_mf.composite import canonical_ccsd_t_cbs
-from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
-from hippynn_mf.data.comp6 import read_comp6, read_key_map
+from hippynn_mf.data.checks import find_force_sign
+from hippynn_mf.data.composite import canonical_ccsd_t_cbs
 from hippynn_mf.data.embedded import FOLDER, MINI_ANI1X, MINI_COMP6, MINI_COMP6_KEYS
+from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
+from hippynn_mf.data.formats.comp6 import read_comp6, read_key_map
 from hippynn_mf.data.info import count_duplicates
-from hippynn_mf.data.signs import find_force_sign
 from hippynn_mf.levels import CC, DZ, MP2, PAPER_LEVELS, TZ
 
 ENERGY_KEYS = {

@@ -7,7 +7,7 @@ import pytest
 from made_runs import exit_code
 from parsl.providers import LocalProvider, SlurmProvider
 
-from hippynn_mf.engines import LocalPool, ParslSite, available_cores, read_site
+from hippynn_mf.campaign.engines import LocalPool, ParslSite, available_cores, read_site
 from hippynn_mf.errors import UserError
 
 SITES = Path(__file__).parents[1] / "scripts" / "sites"
@@ -77,7 +77,7 @@ def test_a_site_does_not_go_together_with_local_options(tmp_path, capsys, option
 
 
 def test_without_parsl_the_pool_must_be_chosen(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("hippynn_mf.engines.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("hippynn_mf.campaign.engines.importlib.util.find_spec", lambda name: None)
     assert exit_code("campaign", "--out", tmp_path / "out", "--site", SITES / "gpu_node.py") == 2
     assert "Parsl is not installed here; install it, or choose --engine pool" in (
         capsys.readouterr().err

@@ -14,7 +14,7 @@ from made_runs import files_below, make_run, run_metrics
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import write_npz
-from hippynn_mf.report.ensemble_metrics import find_ensembles
+from hippynn_mf.report.ensemble import find_ensembles
 from hippynn_mf.report.results import read_results
 
 NAME = "MF-DZ/EF-CC/E"

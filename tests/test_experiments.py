@@ -8,8 +8,8 @@ import pytest
 from made_runs import exit_code, make_run
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import Experiment, beyond_table1, get_experiment, table1
 from hippynn_mf.levels import PAPER_LEVELS, Level, register_level
+from hippynn_mf.runs.experiment import Experiment, beyond_table1, get_experiment, table1
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -6,8 +6,8 @@ import planted
 import pytest
 from ase import Atoms, units
 
-from hippynn_mf.data.extxyz import read_extxyz
-from hippynn_mf.data.extxyz_keys import (
+from hippynn_mf.data.formats.extxyz import read_extxyz
+from hippynn_mf.data.formats.extxyz_keys import (
     energy_dataset,
     energy_key,
     extxyz_key,

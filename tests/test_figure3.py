@@ -5,7 +5,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from hippynn_mf.levels import CC, MP2, TZ
-from hippynn_mf.report.figure3 import LEVELS, draw_figure3, figure3_data
+from hippynn_mf.paper.figure3 import LEVELS, draw_figure3, figure3_data
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.statistics import percent_improvement
 

@@ -8,11 +8,11 @@ from planted import write_ani1x
 from hippynn_mf.data.fractions import resolve_fractions
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import get_experiment
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ
-from hippynn_mf.runs import find_runs
-from hippynn_mf.settings import build_settings
+from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.runs.folder import find_runs
+from hippynn_mf.runs.request import build_settings
 
 LABELS = {"DZ": "EF", "CC": "E"}
 

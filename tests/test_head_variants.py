@@ -12,9 +12,9 @@ from conftest import assert_close
 from tiny import evaluate, labelled_batch, tiny_model
 
 from hippynn_mf.levels import CC, DZ
-from hippynn_mf.losses import build_loss
-from hippynn_mf.nodes import Heads
-from hippynn_mf.running import train_run
+from hippynn_mf.model.heads import Heads
+from hippynn_mf.model.losses import build_loss
+from hippynn_mf.runs.train import train_run
 
 LABELS = {"DZ": "EF", "CC": "E"}
 SIZES = {"n_features": 4, "n_atom_layers": 1, "max_epochs": 1}

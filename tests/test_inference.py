@@ -11,7 +11,7 @@ from hippynn.interfaces.ase_interface import HippynnCalculator
 from tiny import structures, tiny_model
 
 from hippynn_mf import FastCalculator
-from hippynn_mf.networks import NETWORKS
+from hippynn_mf.network.hipnn import NETWORKS
 
 LABELS = {"DZ": "EF", "CC": "EF"}
 

@@ -13,10 +13,10 @@ from hippynn.graphs.nodes.inputs import CellNode, PositionsNode, SpeciesNode
 from hippynn.graphs.nodes.physics import GradientNode
 from hippynn.graphs.nodes.targets import HEnergyNode
 
-from hippynn_mf import pairs
-from hippynn_mf.networks import NETWORKS
-from hippynn_mf.pairs import PairList, Pairs, Slots, tensor_components
-from hippynn_mf.products import outer, rearrange, times
+from hippynn_mf.network import pair_layouts as pairs
+from hippynn_mf.network.batched_products import outer, rearrange, times
+from hippynn_mf.network.hipnn import NETWORKS
+from hippynn_mf.network.pair_layouts import PairList, Pairs, Slots, tensor_components
 
 SIZES = {
     "n_features": 7,

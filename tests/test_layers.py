@@ -3,7 +3,7 @@ import torch
 from conftest import assert_close
 from torch.autograd import gradcheck, gradgradcheck
 
-from hippynn_mf.layers import MaskedMAE, MaskedMean, MaskedMSE, MaskedRMSE
+from hippynn_mf.model.masked_errors import MaskedMAE, MaskedMean, MaskedMSE, MaskedRMSE
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -5,10 +5,10 @@ import pytest
 from made_runs import make_run, run_metrics
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.paper.figures import write_complete_figures
 from hippynn_mf.report import draw_learning_curves, read_results
-from hippynn_mf.report.figures import write_complete_figures
 from hippynn_mf.report.learning import make_learning_curves
-from hippynn_mf.runs import find_runs
+from hippynn_mf.runs.folder import find_runs
 
 NAME = "MF-DZ/EF-TZ/E"
 DZ, TZ, CC = "wb97x_dz", "wb97x_tz", "ccsd(t)_cbs"

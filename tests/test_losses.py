@@ -10,7 +10,7 @@ from tiny import evaluate, labelled_batch, tiny_model
 from hippynn_mf import LossWeights, UserError, build_loss, build_metrics
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.levels import CC, DZ, TZ
-from hippynn_mf.losses import stopping_metric_name
+from hippynn_mf.model.losses import stopping_metric_name
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -10,8 +10,8 @@ from hippynn.layers.hiplayers import InteractLayer
 from hippynn.layers.hiplayers.sensitivity import InverseSensitivityModule
 from potentials import random_potential
 
-from hippynn_mf.interaction import WholeSystem
-from hippynn_mf.pairs import PairList, tensor_components
+from hippynn_mf.network.interaction import WholeSystem
+from hippynn_mf.network.pair_layouts import PairList, tensor_components
 from hippynn_mf.potentials import evaluator
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.members import vector_slopes

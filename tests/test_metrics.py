@@ -4,9 +4,8 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from hippynn_mf.data.comp6 import read_comp6
-from hippynn_mf.levels import DZ
-from hippynn_mf.metrics import (
+from hippynn_mf.data.formats.comp6 import read_comp6
+from hippynn_mf.evaluation.errors import (
     conformer_metrics,
     energy_metrics,
     force_metrics,
@@ -14,6 +13,7 @@ from hippynn_mf.metrics import (
     near_minimum,
     rmse,
 )
+from hippynn_mf.levels import DZ
 
 NAN = np.nan
 

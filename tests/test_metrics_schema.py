@@ -5,7 +5,7 @@ import pytest
 from made_runs import comp6_errors, heldout_errors, make_run, run_metrics
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.metrics_schema import validate_metrics
+from hippynn_mf.evaluation.schema import validate_metrics
 
 TZ = "wb97x_tz"
 

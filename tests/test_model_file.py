@@ -18,21 +18,21 @@ from potentials import random_potential, trained_run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from hippynn_mf.data.ani1x import labels_in_file
 from hippynn_mf.data.embedded import MINI_ANI1X
+from hippynn_mf.data.formats.ani1x import labels_in_file
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import atomic_energy_sum
 from hippynn_mf.errors import UserError
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, Level
-from hippynn_mf.models import build_model, predict, with_all_forces
+from hippynn_mf.model.model import build_model, predict, with_all_forces
 from hippynn_mf.potentials import files
 from hippynn_mf.potentials.evaluator import Evaluator
-from hippynn_mf.potentials.exporting import export_runs
 from hippynn_mf.potentials.files import SHIPPED
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
-from hippynn_mf.running import load_best
+from hippynn_mf.runs.exporting import export_runs
+from hippynn_mf.runs.train import load_best
 from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL, KCAL_PER_MOL_PER_HARTREE
 
 IN_NEW_PROCESS = """

@@ -17,7 +17,7 @@ from hippynn_mf.hyperparameters import (
 )
 from hippynn_mf.labels import Properties
 from hippynn_mf.levels import CC, DZ
-from hippynn_mf.models import build_model, predict, with_all_forces
+from hippynn_mf.model.model import build_model, predict, with_all_forces
 
 # The predictions of a saved model in a process that builds another model before it, with kernels
 # of hippynn that need no compilation.
@@ -28,7 +28,7 @@ import torch
 torch.set_default_dtype(torch.float64)
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.models import build_model, predict
+from hippynn_mf.model.model import build_model, predict
 build_model(Hyperparameters(n_features=3), parse_labels({"TZ": "E"}))
 torch.manual_seed(99)
 hyperparameters = Hyperparameters.model_validate_json(sys.argv[1])

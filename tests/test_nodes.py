@@ -13,7 +13,7 @@ from tiny import outputs, structures, tiny_model
 
 from hippynn_mf import UserError, build_heads
 from hippynn_mf.levels import CC, DZ, MP2, TZ
-from hippynn_mf.networks import NETWORKS
+from hippynn_mf.network.hipnn import NETWORKS
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -14,16 +14,16 @@ from made_runs import TINY_OPTIONS, exit_code, files_below
 
 from hippynn_mf.data.convert import convert_data
 from hippynn_mf.data.database import load_database
+from hippynn_mf.data.formats.sources import open_data, parse_level_files
 from hippynn_mf.data.info import describe_file, format_description
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.merging import merge_frames
-from hippynn_mf.data.sources import open_data, parse_level_files
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import get_experiment
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, SELF_ENERGIES, TZ
-from hippynn_mf.runs import RunFolder
-from hippynn_mf.settings import build_settings
+from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.request import build_settings
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 NAME = "MF-DZ/EF-CC/E"
@@ -138,7 +138,7 @@ def test_both_formats_are_described_in_the_same_way(trained):
 
 def test_a_process_that_reads_extended_xyz_ends_well(trained):
     """Also when it ends with an error: an open file in memory would crash the interpreter."""
-    main = "import sys; from hippynn_mf.cli import main; main(sys.argv[1:])"
+    main = "import sys; from hippynn_mf.cli.main import main; main(sys.argv[1:])"
     train = ["train", "SF-DZ/E", "--data", trained / "planted.xyz", "--set", "n_features=x"]
     for arguments, code in ((["data", "info", trained / "planted.xyz"], 0), (train, 2)):
         command = [sys.executable, "-c", main, *map(str, arguments)]
@@ -154,7 +154,7 @@ def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
         return merge_frames(files)
 
     path = made_xyz.save(tmp_path / "a.xyz", made_xyz.label(made_xyz.molecules(3)))
-    monkeypatch.setattr("hippynn_mf.data.sources.merge_frames", merge)
+    monkeypatch.setattr("hippynn_mf.data.formats.sources.merge_frames", merge)
     for _ in range(2):
         with open_data(path) as file:
             assert len(file["H2O/coordinates"]) == 3

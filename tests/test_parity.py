@@ -8,7 +8,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.files import write_npz
 from hippynn_mf.levels import Level, get_level, register_level
 from hippynn_mf.report import draw_parity, read_results
-from hippynn_mf.report.ensemble_metrics import score_ensemble
+from hippynn_mf.report.ensemble import score_ensemble
 from hippynn_mf.report.level_colors import OTHER_COLORS, PAPER_COLORS, level_color
 from hippynn_mf.report.parity import make_parity
 

@@ -28,7 +28,7 @@ from hippynn_mf.data import neighbours
 from hippynn_mf.data.neighbours import NeighbourLists
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.training import train_model
+from hippynn_mf.training.loop import train_model
 
 LABELS = {"DZ": "EF", "CC": "E"}
 CUTOFF = 2.0  # Å: some pairs of the planted molecules are farther apart

@@ -12,10 +12,11 @@ import pytest
 import torch
 from planted import damage, write_ani1x
 
-from hippynn_mf.data import atoms, signs
-from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
+from hippynn_mf.data import checks as signs
 from hippynn_mf.data.database import build_database, load_database
 from hippynn_mf.data.embedded import MINI_ANI1X
+from hippynn_mf.data.formats import atoms
+from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.splits import SPLITS, assign_splits
 from hippynn_mf.errors import UserError

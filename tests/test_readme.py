@@ -11,7 +11,7 @@ import pytest
 import torch
 import typer
 
-from hippynn_mf.cli import app
+from hippynn_mf.cli.main import app
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text()

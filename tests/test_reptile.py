@@ -15,7 +15,7 @@ from hippynn_mf.data.database import training_arrays
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS
-from hippynn_mf.reptile import Reptile, TaskDatabase, share_head
+from hippynn_mf.training.reptile import Reptile, TaskDatabase, share_head
 
 LABELS = parse_labels({"DZ": "EF", "CC": "E"})
 NAMES = ["species", "positions", DZ.energy_name, DZ.forces_name, CC.energy_name]

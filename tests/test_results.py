@@ -5,8 +5,8 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.report.columns import pick
 from hippynn_mf.report.results import read_results
-from hippynn_mf.run_settings import DataSource
-from hippynn_mf.runs import RunFolder
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.settings import DataSource
 
 ENERGY = ("heldout", "ccsd(t)_cbs", "energy_rmse_kcal_per_mol")
 

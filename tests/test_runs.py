@@ -8,9 +8,9 @@ from made_runs import files_below, heldout_errors, make_run, make_settings, run_
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.run_settings import DataSource
-from hippynn_mf.running import write_results
-from hippynn_mf.runs import RunFolder, find_runs
+from hippynn_mf.runs.folder import RunFolder, find_runs
+from hippynn_mf.runs.settings import DataSource
+from hippynn_mf.runs.train import write_results
 
 
 @pytest.mark.parametrize("comp6", ["with COMP6", "without COMP6"])
@@ -193,7 +193,7 @@ def test_runs_are_found_by_their_settings_finished_or_not(tmp_path):
 
 def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from hippynn_mf.runs import RunFolder\n"
+        "import sys, time; from pathlib import Path; from hippynn_mf.runs.folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked():\n"
         "    print('held', flush=True); time.sleep(60)"
     )

@@ -6,8 +6,8 @@ import pytest
 from planted import conformers, energy, forces, numbers_of, write_ani1x
 from scipy.spatial.transform import Rotation
 
-from hippynn_mf.data.ani1x import read_ani1x
-from hippynn_mf.data.signs import MIN_PAIRS, find_force_sign, require_force_sign
+from hippynn_mf.data.checks import MIN_PAIRS, find_force_sign, require_force_sign
+from hippynn_mf.data.formats.ani1x import read_ani1x
 from hippynn_mf.data.structures import Block, Structures, pad_blocks
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels

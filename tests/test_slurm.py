@@ -150,7 +150,7 @@ def test_a_campaign_of_four_runs_goes_through_slurm(slurm, tmp_path):
         )
     )
     data = write_ani1x(tmp_path / "data.h5")
-    command = [sys.executable, "-c", "from hippynn_mf.cli import main; main()", "campaign"]
+    command = [sys.executable, "-c", "from hippynn_mf.cli.main import main; main()", "campaign"]
     command += ["--site", str(site), "--out", str(out), "--data", str(data), "--seeds", "0,1"]
     command += ["--experiments", "SF-CC/E,MF-DZ/EF-CC/E", *TINY_OPTIONS, "--set", "max_epochs=3"]
     seen, said = {}, tmp_path / "said.txt"

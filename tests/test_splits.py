@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from planted import write_ani1x
 
-from hippynn_mf.data.ani1x import read_ani1x
+from hippynn_mf.data.formats.ani1x import read_ani1x
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.splits import SPLITS, assign_splits, split_structures
 from hippynn_mf.errors import UserError

@@ -9,11 +9,11 @@ import psutil
 import pytest
 from made_runs import TINY_OPTIONS, exit_code, files_below, make_run, make_settings
 
+from hippynn_mf.campaign.lease import Owner, owned, read_campaign, refuse_owned
+from hippynn_mf.campaign.plan import Probe, format_plan, plan_runs
+from hippynn_mf.campaign.status import format_duration, format_status, plain_status, read_status
 from hippynn_mf.errors import UserError
-from hippynn_mf.owner import Owner, owned, read_campaign, refuse_owned
-from hippynn_mf.plan import Probe, format_plan, plan_runs
-from hippynn_mf.runs import RunFolder
-from hippynn_mf.status import format_duration, format_status, plain_status, read_status
+from hippynn_mf.runs.folder import RunFolder
 
 METRICS = {"heldout": {}, "cross": {}, "comp6": None, "training": {"wall_s": 1.0, "n_epochs": 3}}
 
@@ -61,7 +61,7 @@ def test_status_changes_nothing(out):
 def test_a_run_whose_lock_is_held_is_running_and_its_time_left_is_estimated(out):
     folder = RunFolder.of(out, make_settings("SF-CC/E", 1))
     script = (
-        "import sys; from pathlib import Path; from hippynn_mf.runs import RunFolder\n"
+        "import sys; from pathlib import Path; from hippynn_mf.runs.folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked():\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

@@ -13,24 +13,25 @@ from made_runs import TINY_OPTIONS, exit_code, make_run, make_settings, run_metr
 from planted import write_ani1x
 from test_checkpoints import Killed
 
-from hippynn_mf import UserError, checkpoints, phases
+from hippynn_mf import UserError
+from hippynn_mf.campaign.status import read_status
 from hippynn_mf.data.fractions import keep_labels
 from hippynn_mf.data.loading import load_splits
-from hippynn_mf.evaluation import model_of
-from hippynn_mf.experiment import Experiment, beyond_table1, get_experiment, table1
+from hippynn_mf.evaluation.test_sets import model_of
 from hippynn_mf.labels import Properties, parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ, Level
-from hippynn_mf.models import build_model
-from hippynn_mf.phases import phase_database, start_from
+from hippynn_mf.model.model import build_model
 from hippynn_mf.potentials.card import format_card
-from hippynn_mf.potentials.exporting import export_runs
 from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.report.results import read_results
-from hippynn_mf.running import load_best, read_state, train_run
-from hippynn_mf.runs import RunFolder
-from hippynn_mf.settings import build_settings
-from hippynn_mf.status import read_status
-from hippynn_mf.strategies import STRATEGIES, difference_level, get_strategy
+from hippynn_mf.runs import checkpoints, phases
+from hippynn_mf.runs.experiment import Experiment, beyond_table1, get_experiment, table1
+from hippynn_mf.runs.exporting import export_runs
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.phases import phase_database, start_from
+from hippynn_mf.runs.request import build_settings
+from hippynn_mf.runs.train import load_best, read_state, train_run
+from hippynn_mf.training.strategies import STRATEGIES, difference_level, get_strategy
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from made_runs import TINY_OPTIONS, exit_code
 
-from hippynn_mf.composite import published_ccsd_t_cbs
+from hippynn_mf.data.composite import published_ccsd_t_cbs
 from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.info import describe_file
 from hippynn_mf.errors import UserError

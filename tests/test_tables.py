@@ -16,13 +16,13 @@ from made_runs import (
 from scipy import stats
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import Experiment, Published, get_experiment, table1
 from hippynn_mf.levels import Level, register_level
+from hippynn_mf.paper.tables import format_table, write_complete_tables, write_tables
 from hippynn_mf.report.results import read_results
-from hippynn_mf.report.table_data import TableData
-from hippynn_mf.report.table_text import format_document, main_table
-from hippynn_mf.report.tables import format_table, write_complete_tables, write_tables
-from hippynn_mf.runs import RunFolder
+from hippynn_mf.report.tables import TableData
+from hippynn_mf.report.text import format_document, main_table
+from hippynn_mf.runs.experiment import Experiment, Published, get_experiment, table1
+from hippynn_mf.runs.folder import RunFolder
 
 DOCUMENTS = ["table2.md", "table3.md", "table4.md", "low-level-forces.md"]
 TABLE2 = ("SF-TZ/E", "SF-TZ/EF", "MF-DZ/E-TZ/E", "MF-DZ/EF-TZ/E", "MF-DZ/EF-TZ/EF")

@@ -9,22 +9,22 @@ import planted
 import pytest
 from made_runs import TINY, exit_code, files_below, make_run, make_settings, run_metrics
 
-from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
+from hippynn_mf.campaign.plan import plan_runs
+from hippynn_mf.data.checks import require_force_sign
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES
+from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.merging import find_shared
-from hippynn_mf.data.signs import require_force_sign
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation import proved_set
-from hippynn_mf.experiment import get_experiment
-from hippynn_mf.inputs import check_inputs, refuse_changed_files
+from hippynn_mf.evaluation.scoring import heldout_metrics
+from hippynn_mf.evaluation.test_sets import proved_set
 from hippynn_mf.levels import CC, DZ, TZ
-from hippynn_mf.plan import plan_runs
 from hippynn_mf.report.results import read_results
-from hippynn_mf.run_settings import DataSource, RunSettings
-from hippynn_mf.running import train_run
-from hippynn_mf.runs import RunFolder
-from hippynn_mf.scoring import heldout_metrics
-from hippynn_mf.settings import build_settings
+from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.preflight import check_inputs, refuse_changed_files
+from hippynn_mf.runs.request import build_settings
+from hippynn_mf.runs.settings import DataSource, RunSettings
+from hippynn_mf.runs.train import train_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
 

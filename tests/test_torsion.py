@@ -16,8 +16,8 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.torsion import TorsionScan, scan_torsion
-from hippynn_mf.potentials.torsion_figure import draw_torsion
 from hippynn_mf.report.level_colors import level_color
+from hippynn_mf.report.torsion import draw_torsion
 from hippynn_mf.units import EV_PER_KCAL_PER_MOL
 
 ANGLES = np.arange(0.0, 360.0, 45.0)

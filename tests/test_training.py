@@ -8,16 +8,17 @@ from conftest import assert_close
 from hippynn.experiment.controllers import PatienceController
 from planted import write_ani1x
 
-from hippynn_mf import UserError, get_level, training
+from hippynn_mf import UserError, get_level
 from hippynn_mf.data.database import build_database
 from hippynn_mf.data.loading import load_splits
-from hippynn_mf.experiment import Experiment
+from hippynn_mf.evaluation.errors import energy_metrics, force_metrics
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.metrics import energy_metrics, force_metrics
-from hippynn_mf.models import build_model, predict
-from hippynn_mf.running import load_best, train_run
-from hippynn_mf.settings import build_settings
-from hippynn_mf.training import build_scheduler, choose_device, train_model
+from hippynn_mf.model.model import build_model, predict
+from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.runs.request import build_settings
+from hippynn_mf.runs.train import load_best, train_run
+from hippynn_mf.training import loop as training
+from hippynn_mf.training.loop import build_scheduler, choose_device, train_model
 
 # Training may move the first sensitivity beyond a distance, and hippynn warns about that.
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
@@ -117,7 +118,7 @@ def test_another_seed_changes_the_weights_but_not_the_split(finished, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     folder, settings = finished
-    monkeypatch.setattr("hippynn_mf.phases.prepare_training", None)
+    monkeypatch.setattr("hippynn_mf.runs.phases.prepare_training", None)
     assert train_run(settings, folder.path.parents[2]) == folder
 
 

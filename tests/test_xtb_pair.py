@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from made_runs import NO_COMPILER, TINY_OPTIONS, exit_code
 
-from hippynn_mf.data.ani1x import labels_in_file
+from hippynn_mf.data.formats.ani1x import labels_in_file
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.labels import Properties, parse_labels
 from hippynn_mf.level_records import LevelRecord, declare_levels
-from hippynn_mf.report.table_data import TableData
+from hippynn_mf.report.tables import TableData
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 ase = pytest.importorskip("ase")

@@ -12,7 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian
 from ase.io import write
 
-from hippynn_mf.data.xyz_file import write_structures
+from hippynn_mf.data.formats.xyz_file import write_structures
 
 
 def structure(what: str) -> Atoms:

@@ -12,7 +12,7 @@ from planted import MOLECULES, conformers, numbers_of
 
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.models import Model, build_model
+from hippynn_mf.model.model import Model, build_model
 
 TINY = {"n_features": 4, "n_sensitivities": 4, "n_atom_layers": 1}
 

@@ -6,8 +6,8 @@ energy is their sum, which is differentiated for forces; both networks have to b
     python experiments/strategies/delta_dz_ef_cc_e.py --seed 0
 """
 
-from hippynn_mf.cli import train_script
-from hippynn_mf.experiment import Experiment
+from hippynn_mf.cli.main import train_script
+from hippynn_mf.runs.experiment import Experiment
 
 EXPERIMENT = Experiment(row=21, labels={"DZ": "EF", "CC": "E"}, prefix="DELTA")
 

@@ -1,13 +1,13 @@
 """META-DZ/EF-CC/E: meta-learning with Reptile, then fine-tuned on CC energies.
 
-DZ/EF and CC/E are the tasks (`hippynn_mf/reptile.py`; `meta_steps` and `meta_rate` are ours);
+DZ/EF and CC/E are the tasks (`hippynn_mf/training/reptile.py`; `meta_steps`, `meta_rate` are ours);
 fine-tuning is that of TL-DZ/EF-CC/E.
 
     python experiments/strategies/meta_dz_ef_cc_e.py --seed 0
 """
 
-from hippynn_mf.cli import train_script
-from hippynn_mf.experiment import Experiment
+from hippynn_mf.cli.main import train_script
+from hippynn_mf.runs.experiment import Experiment
 
 EXPERIMENT = Experiment(row=22, labels={"DZ": "EF", "CC": "E"}, prefix="META")
 

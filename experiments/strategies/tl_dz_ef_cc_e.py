@@ -7,8 +7,8 @@ trunk that fine-tuning leaves.
     python experiments/strategies/tl_dz_ef_cc_e.py --seed 0
 """
 
-from hippynn_mf.cli import train_script
-from hippynn_mf.experiment import Experiment
+from hippynn_mf.cli.main import train_script
+from hippynn_mf.runs.experiment import Experiment
 
 EXPERIMENT = Experiment(row=19, labels={"DZ": "EF", "CC": "E"}, prefix="TL")
 

@@ -16,14 +16,14 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from hippynn_mf.data.ani1x_writer import formula, write_ani1x
-from hippynn_mf.data.atoms import Group
-from hippynn_mf.data.extxyz import GROUP
-from hippynn_mf.data.extxyz_keys import FORCES, energy_key, extxyz_key
-from hippynn_mf.data.hdf5 import open_hdf5, read_array, refuse_infinite
-from hippynn_mf.data.layout import has_level, list_groups, read_energies
-from hippynn_mf.data.sources import DataPath, is_extxyz, read_frames, shown_path
-from hippynn_mf.data.xyz_file import SUFFIXES, is_xyz, write_molecule
+from hippynn_mf.data.formats.ani1x_writer import formula, write_ani1x
+from hippynn_mf.data.formats.atoms import Group
+from hippynn_mf.data.formats.extxyz import GROUP
+from hippynn_mf.data.formats.extxyz_keys import FORCES, energy_key, extxyz_key
+from hippynn_mf.data.formats.hdf5 import open_hdf5, read_array, refuse_infinite
+from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies
+from hippynn_mf.data.formats.sources import DataPath, is_extxyz, read_frames, shown_path
+from hippynn_mf.data.formats.xyz_file import SUFFIXES, is_xyz, write_molecule
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import known_levels

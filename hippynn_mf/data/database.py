@@ -11,10 +11,10 @@ import torch
 from hippynn.databases import Database
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
-from hippynn_mf.data.ani1x import Rows
+from hippynn_mf.data.formats.ani1x import Rows
+from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.neighbours import NeighbourLists
-from hippynn_mf.data.sources import DataPath
 from hippynn_mf.data.structures import (
     ROWS_AT_ONCE,
     Structures,

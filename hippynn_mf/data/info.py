@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 from ase.data import chemical_symbols
 
-from hippynn_mf.data.ani1x import labels_in_file, read_ani1x
-from hippynn_mf.data.hdf5 import require_dataset
-from hippynn_mf.data.layout import energy_datasets
-from hippynn_mf.data.signs import find_force_sign
-from hippynn_mf.data.sources import DataPath, data_notes, open_data, shown_path
+from hippynn_mf.data.checks import find_force_sign
+from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
+from hippynn_mf.data.formats.hdf5 import require_dataset
+from hippynn_mf.data.formats.layout import energy_datasets
+from hippynn_mf.data.formats.sources import DataPath, data_notes, open_data, shown_path
 from hippynn_mf.data.structures import Structures, atomic_energy_sum
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels

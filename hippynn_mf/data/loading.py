@@ -10,12 +10,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hippynn_mf.data.ani1x import FileIndex, Rows, index_ani1x, labels_in_file
-from hippynn_mf.data.atoms import read_parts
-from hippynn_mf.data.extxyz_keys import energy_key, forces_key
+from hippynn_mf.data.checks import require_force_sign, sample_groups
+from hippynn_mf.data.formats.ani1x import FileIndex, Rows, index_ani1x, labels_in_file
+from hippynn_mf.data.formats.atoms import read_parts
+from hippynn_mf.data.formats.extxyz_keys import energy_key, forces_key
+from hippynn_mf.data.formats.sources import DataPath, as_data_path, is_extxyz, open_data, shown_path
 from hippynn_mf.data.fractions import keep_labels
-from hippynn_mf.data.signs import require_force_sign, sample_groups
-from hippynn_mf.data.sources import DataPath, as_data_path, is_extxyz, open_data, shown_path
 from hippynn_mf.data.splits import split_rows
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message

@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from hippynn_mf.data.extxyz import Frame
+from hippynn_mf.data.formats.extxyz import Frame
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.units import EV_PER_HARTREE

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from hippynn_mf.data.extxyz_keys import REFERENCE, STD
+from hippynn_mf.data.formats.extxyz_keys import REFERENCE, STD
 from hippynn_mf.levels import Level
 
 MOST_ATOMS = 2**12  # of a batch, unless a single structure has more

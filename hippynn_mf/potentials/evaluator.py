@@ -20,7 +20,7 @@ from hippynn_mf.levels import Level
 from hippynn_mf.potentials.members import Alone, Geometry, Stacked
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
-from hippynn_mf.training import choose_device
+from hippynn_mf.training.loop import choose_device
 from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL
 
 # Members go together as long as their largest array, the weighted features, has so many numbers:

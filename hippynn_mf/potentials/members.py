@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hippynn_mf.interaction import WholeSystem
-from hippynn_mf.models import Model
-from hippynn_mf.pairs import PairList, quadrupole_basis
+from hippynn_mf.model.model import Model
+from hippynn_mf.network.interaction import WholeSystem
+from hippynn_mf.network.pair_layouts import PairList, quadrupole_basis
 from hippynn_mf.potentials.stacking import stack_modules
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters
-from hippynn_mf.inference import FinalGradient
 from hippynn_mf.levels import Level
+from hippynn_mf.network.final_gradients import FinalGradient
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hippynn_mf.errors import UserError, errors_about, unknown_name_message
 from hippynn_mf.levels import Level
-from hippynn_mf.models import Model, build_model
+from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.potentials.card import Card
 from hippynn_mf.potentials.files import read_model_file, write_model_file
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ase import Atoms
 from tqdm import tqdm
 
-from hippynn_mf.data.extxyz_keys import STD, energy_key, forces_key
+from hippynn_mf.data.formats.extxyz_keys import STD, energy_key, forces_key
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import Level

@@ -20,7 +20,7 @@ from hippynn.layers.hiplayers.sensitivity import (
 )
 from torch import Tensor, nn
 
-from hippynn_mf.interaction import by_member
+from hippynn_mf.network.interaction import by_member
 
 # Of a Gaussian's logarithm. Below, it is nothing beside the others; denormal numbers, which come
 # before zero, would make arithmetic many times slower.

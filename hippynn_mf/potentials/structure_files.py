@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, cast
 from ase import Atoms
 from ase.io import iread
 
-from hippynn_mf.data.xyz_file import write_structures
+from hippynn_mf.data.formats.xyz_file import write_structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
 from hippynn_mf.potentials.batch import Batch, Labels, add_labels, in_batches

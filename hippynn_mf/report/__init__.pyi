@@ -1,7 +1,3 @@
-from .documents import write_documents as write_documents
-from .figure3 import draw_figure3 as draw_figure3
-from .figure3 import figure3_data as figure3_data
-from .figures import write_figures as write_figures
 from .learning import draw_learning_curves as draw_learning_curves
 from .model_graph import draw_model_graph as draw_model_graph
 from .parity import draw_parity as draw_parity

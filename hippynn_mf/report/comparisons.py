@@ -13,14 +13,14 @@ from typing import Literal
 
 import numpy as np
 
+from hippynn_mf.evaluation.errors import pair_differences
+from hippynn_mf.evaluation.scoring import NO_ENERGIES, NO_FORCES, LabelledSet, kept_conformers
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import Level
-from hippynn_mf.metrics import pair_differences
-from hippynn_mf.report.ensemble_metrics import require_same_tests
+from hippynn_mf.report.ensemble import require_same_tests
 from hippynn_mf.report.results import Result
 from hippynn_mf.report.stored_predictions import labelled_set, prediction_names, unproved_forces
-from hippynn_mf.run_settings import RunSettings
-from hippynn_mf.scoring import NO_ENERGIES, NO_FORCES, LabelledSet, kept_conformers
+from hippynn_mf.runs.settings import RunSettings
 
 Part = Literal["heldout", "comp6"]
 Kind = Literal["energy", "forces", "delta_e"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from hippynn_mf.experiment import Experiment, beyond_table1, table1
 from hippynn_mf.levels import Level
 from hippynn_mf.report.columns import (
     Column,
@@ -17,6 +16,7 @@ from hippynn_mf.report.columns import (
 )
 from hippynn_mf.report.low_forces import beside_head, beside_labels
 from hippynn_mf.report.results import Results
+from hippynn_mf.runs.experiment import Experiment, beyond_table1, table1
 
 
 def experiment_tables(results: Results, experiments: Sequence[Experiment]) -> list[TableSpec]:

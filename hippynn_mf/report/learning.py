@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.labels import join_labels
 from hippynn_mf.levels import Level
-from hippynn_mf.metrics_schema import Strict
 from hippynn_mf.report.level_colors import level_color
 from hippynn_mf.report.panels import (
     label_log_axis,

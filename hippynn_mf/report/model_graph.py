@@ -17,15 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.experiment import Experiment, get_experiment
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import Labels, parse_labels
-from hippynn_mf.models import build_model
-from hippynn_mf.nodes import Head, Heads
-from hippynn_mf.report.figures import save_figure
+from hippynn_mf.model.heads import Head, Heads
+from hippynn_mf.model.model import build_model
+from hippynn_mf.paper.figures import save_figure
 from hippynn_mf.report.level_colors import level_color
-from hippynn_mf.runs import RunFolder
-from hippynn_mf.settings import of_strategy
+from hippynn_mf.runs.experiment import Experiment, get_experiment
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.request import of_strategy
 
 TRUNK_COLOR = "#d9ead3"
 TRUNK_EDGE = "#6aa84f"

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.experiment import (
+from hippynn_mf.report.columns import pick
+from hippynn_mf.runs.experiment import (
     Experiment,
     beyond_table1,
     get_experiment,
     strategies,
     table1,
 )
-from hippynn_mf.report.columns import pick
-from hippynn_mf.run_settings import RunSettings
-from hippynn_mf.runs import RunFolder, find_runs, test_file_remedy
+from hippynn_mf.runs.folder import RunFolder, find_runs, test_file_remedy
+from hippynn_mf.runs.settings import RunSettings
 
 
 @dataclass(frozen=True)

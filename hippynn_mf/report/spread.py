@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.metrics import rmse
-from hippynn_mf.metrics_schema import Strict
+from hippynn_mf.evaluation.errors import rmse
+from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.report.comparisons import Comparison, Kind, Part, compare_predictions
 from hippynn_mf.report.level_colors import level_color
 from hippynn_mf.report.panels import draw_panels, label_log_axis, seeds_text, write_in_corner

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from hippynn_mf.evaluation.scoring import LabelledSet, comp6_metrics, heldout_metrics
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import Level
-from hippynn_mf.run_settings import RunSettings
-from hippynn_mf.scoring import LabelledSet, comp6_metrics, heldout_metrics
+from hippynn_mf.runs.settings import RunSettings
 
 Arrays = Mapping[str, np.ndarray]
 Unproved = Mapping[str, Mapping[str, str]]  # set → level id → why its forces are not used

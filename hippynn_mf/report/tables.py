@@ -1,220 +1,256 @@
-"""The paper's tables 2 to 4, its discussion of low-level forces, and every table as a document."""
+"""A table of results as numbers: what `tables/*.json` hold, and how it is made of runs.
+
+Statistics are those of `hippynn_mf.report.statistics`. Every row can be compared with one
+reference, seed by seed: another experiment, a lower level's head of the same run, or the labels of
+a lower level taken as the prediction.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import get_args
+from typing import Literal
 
-from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.experiment import Experiment, table1
-from hippynn_mf.files import replace_when_complete, write_json
-from hippynn_mf.levels import CC, DZ, MP2, TZ
-from hippynn_mf.report.cc_forces import DOCUMENT, cc_force_tables
+import numpy as np
+
+from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.report.columns import (
-    Column,
+    LowHead,
     LowLevel,
     Metric,
     PublishedNumber,
     RowSpec,
     TableSpec,
-    comp6_delta_e,
-    comp6_force,
-    heldout_energy,
-    heldout_force,
+    low_head_path,
+    low_level_path,
+    pick,
 )
-from hippynn_mf.report.completeness import Written, missing_runs
-from hippynn_mf.report.ensemble_metrics import EnsembleRecord, find_ensembles
-from hippynn_mf.report.experiment_tables import experiment_tables
-from hippynn_mf.report.results import Results, chosen_experiments
-from hippynn_mf.report.strategy_tables import STRATEGIES_DOCUMENT, strategy_tables
-from hippynn_mf.report.table_data import build_table
-from hippynn_mf.report.table_text import format_document
-
-# Number in the paper → its two columns, and the single-fidelity model that it compares with. The
-# rows are the experiments that published there.
-TABLES: dict[int, tuple[tuple[Column, Column], str]] = {
-    2: ((heldout_energy(TZ), heldout_force(TZ)), "SF-TZ/E"),
-    3: ((heldout_energy(MP2), comp6_force(MP2)), "SF-MP2/E"),
-    4: ((heldout_energy(CC), comp6_delta_e(CC)), "SF-CC/E"),
-}
-
-# The paper's discussion: held-out DZ force RMSEs of models that learn DZ forces.
-DZ_FORCE_MODEL = "SF-DZ/EF"
-PUBLISHED_DZ_FORCES = {
-    DZ_FORCE_MODEL: 3.17,
-    "MF-DZ/EF-TZ/E": 3.95,
-    "MF-DZ/EF-MP2/E": 3.91,
-    "MF-DZ/EF-CC/E": 3.76,
-}
-# The paper's test case two: RMSE between the DZ and the MP2 forces of COMP6.
-PUBLISHED_DZ_TO_MP2_FORCES = 5.9
+from hippynn_mf.report.ensemble import EnsembleRecord
+from hippynn_mf.report.results import Results
+from hippynn_mf.report.statistics import (
+    CONFIDENCE,
+    Estimate,
+    estimate_mean,
+    paired_difference,
+    percent_improvement,
+    percent_of_means,
+)
 
 
-def paper_table(number: int, experiments: Sequence[Experiment]) -> TableSpec:
-    """One of tables 2 to 4, with those of the experiments that published there."""
-    columns, reference = TABLES[number]
-    return TableSpec(
-        title=f"Table {number}: {columns[0].heading}; {columns[1].heading}",
-        columns=columns,
-        rows=_published_rows(number, experiments, (0, 1)),
-        reference=reference,
-    )
+class Cell(Strict):
+    """One experiment in one column, in the unit of the column.
 
-
-def low_level_tables(experiments: Sequence[Experiment]) -> list[TableSpec]:
-    """The low-level comparisons of the paper's discussion, and the same for its other tables."""
-    names = {experiment.name for experiment in experiments}
-    forces = "the DZ forces themselves"
-    return [
-        TableSpec(
-            title="What a second level costs the forces of the first: DZ forces, held-out",
-            columns=(heldout_force(DZ),),
-            rows=tuple(
-                RowSpec(name, (PublishedNumber(value=value, half_width=None),))
-                for name, value in PUBLISHED_DZ_FORCES.items()
-                if name in names
-            ),
-            reference=DZ_FORCE_MODEL,
-        ),
-        TableSpec(
-            title="Are a model's TZ forces nearer to TZ than DZ forces are? Held-out",
-            columns=(heldout_force(TZ),),
-            rows=_published_rows(2, experiments, (1,)),
-            reference=LowLevel(DZ, forces, (None,)),
-        ),
-        TableSpec(
-            title="Are a model's MP2 forces nearer to MP2 than DZ forces are? COMP6",
-            columns=(comp6_force(MP2),),
-            rows=_published_rows(3, experiments, (1,)),
-            reference=LowLevel(DZ, forces, (PUBLISHED_DZ_TO_MP2_FORCES,)),
-        ),
-        TableSpec(
-            title="Are a model's CC conformer energies nearer to CC than those of DZ are? COMP6",
-            columns=(comp6_delta_e(CC),),
-            rows=_published_rows(4, experiments, (1,)),
-            reference=LowLevel(DZ, "the DZ energies themselves", (None,)),
-        ),
-    ]
-
-
-def _published_rows(
-    number: int, experiments: Sequence[Experiment], columns: Sequence[int]
-) -> tuple[RowSpec, ...]:
-    """The experiments published in a table, with the numbers of some of its two columns."""
-    rows = []
-    for experiment in experiments:
-        if experiment.published and experiment.published.table == number:
-            both = (experiment.published.energy, experiment.published.other)
-            numbers = [both[column] for column in columns]
-            published = tuple(PublishedNumber(value=v, half_width=w) for v, w in numbers)
-            rows.append(RowSpec(experiment.name, published))
-    return tuple(rows)
-
-
-def published_value(name: str, column: Column) -> float | None:
-    """The paper's mean RMSE of an experiment in a column, None where its main text has none."""
-    chosen = table1()
-    for spec in (*(paper_table(number, chosen) for number in TABLES), *low_level_tables(chosen)):
-        if column in spec.columns:
-            for row in spec.rows:
-                number = row.published[spec.columns.index(column)]
-                if row.name == name and number is not None:
-                    return number.value
-    return None
-
-
-def format_table(
-    number: int, results: Results, metric: Metric, experiments: Sequence[Experiment]
-) -> str:
-    """One of the paper's tables as Markdown, of the runs that are there; it names those missing."""
-    spec = paper_table(number, experiments)
-    ensembles = find_ensembles(results, [row.name for row in spec.rows])
-    missing = missing_runs(results, [row.name for row in spec.rows])
-    return format_document([build_table(spec, results, ensembles, metric, missing)])
-
-
-def write_complete_tables(
-    out: Path,
-    results: Results,
-    *,
-    metric: Metric = "rmse",
-    experiments: Sequence[Experiment] | None = None,
-    seeds: Sequence[int] | None = None,
-    partial: bool = False,
-) -> Written:
-    """Write `table2` to `table4`, `low-level-forces` and `experiments`, as `.md` and `.json`.
-
-    They lie below `out/tables`. `experiments` is of the experiments that are not among those of
-    this package. Where runs were tested on CC forces, there is also `cc-forces`, and where there
-    are runs of strategies beside those of Table 1, `strategies`.
-
-    A document is written if the runs of all its rows are finished, for `seeds` or for all seeds
-    that any of its rows has; otherwise it is left as it was, and the result says what it lacks.
-    With `experiments`, only those are rows, and documents without one are skipped. With
-    `partial`, documents are written of what is there, and name what is missing. Files of MAEs are
-    called `…-mae`.
+    Attributes:
+        values: error by seed.
+        mean: mean of the values; None without any.
+        ensemble: error of the mean prediction of all seeds; None for one seed, or unknown.
+        published: the paper's.
+        reference: error of a low level's own labels, or mean error of its head, where that is the
+            reference.
+        difference: mean of value − reference, paired by seed.
+        percent_improvement: from the paired log ratios.
+        published_percent_improvement: from the published means.
     """
-    if metric not in get_args(Metric):
-        raise UserError(unknown_name_message("metric", metric, get_args(Metric)))
-    chosen = chosen_experiments(results, experiments)
-    documents: dict[str, list[TableSpec]] = {
-        f"table{number}": [paper_table(number, chosen)] for number in TABLES
-    }
-    documents["low-level-forces"] = low_level_tables(chosen)
-    if seeds is not None:
-        results = results.only(seeds)
-    documents["experiments"] = experiment_tables(results, chosen)
-    documents[DOCUMENT] = cc_force_tables(results, experiments)
-    documents[STRATEGIES_DOCUMENT] = strategy_tables(results, experiments)
-    written = Written(out)
-    ensembles: dict[str, EnsembleRecord] = {}
-    for document, specs in documents.items():
-        specs = [spec for spec in specs if spec.rows]
-        names = list(dict.fromkeys(row.name for spec in specs for row in spec.rows))
-        missing = missing_runs(results, names, seeds)
-        stem = document if metric == "rmse" else f"{document}-{metric}"
-        if missing and not partial:
-            written.lacking[f"tables/{stem}.md"] = missing
-        elif specs:
-            new = [name for name in names if name not in ensembles]
-            ensembles |= find_ensembles(results, new)
-            path = out / "tables" / f"{stem}.md"
-            _write_document(path, specs, results, ensembles, metric, seeds)
-            written.paths.append(path)
-    return written
+
+    values: dict[str, float]
+    mean: Estimate | None
+    ensemble: float | None
+    published: PublishedNumber | None
+    reference: float | None
+    difference: Estimate | None
+    percent_improvement: Estimate | None
+    published_percent_improvement: float | None
 
 
-def _write_document(
-    path: Path,
-    specs: Sequence[TableSpec],
+class RowData(Strict):
+    """One experiment."""
+
+    model: str
+    seeds: list[int]
+    cells: list[Cell]
+
+
+class ColumnData(Strict):
+    """A column: its unit, the error of predicting zero, and why a number may be missing.
+
+    `published_reference` is the paper's error of a low level's own labels. Costs are no errors.
+    """
+
+    heading: str
+    unit: str
+    path: str
+    label_rms: float | None
+    null_reason: str | None
+    published_reference: float | None
+    is_error: bool = True
+
+
+class Source(Strict):
+    """The data and recipe of all runs of a table; of a test file only where errors are on it."""
+
+    rows: str
+    preset: str
+    data_file: str
+    data_sha256: str
+    comp6_sha256: str | None
+    split_seed: int
+    test_file: str | None = None
+    test_file_sha256: str | None = None
+
+
+class TableData(Strict):
+    """A table: everything that its text says, unrounded."""
+
+    format: Literal[1]
+    title: str
+    metric: Metric
+    confidence: float
+    reference: str
+    paired_with_experiment: bool
+    columns: list[ColumnData]
+    rows: list[RowData]
+    missing: list[str]
+    source: Source | None
+
+
+def build_table(
+    spec: TableSpec,
     results: Results,
     ensembles: Mapping[str, EnsembleRecord],
     metric: Metric,
-    seeds: Sequence[int] | None,
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tables = []
-    for spec in specs:
-        missing = missing_runs(results, [row.name for row in spec.rows], seeds)
-        tables.append(build_table(spec, results, ensembles, metric, missing))
-    content = {"tables": [table.model_dump(mode="json", exclude_unset=True) for table in tables]}
-    write_json(path.with_suffix(".json"), content)
-    with replace_when_complete(path) as unfinished:
-        unfinished.write_text(format_document(tables), encoding="utf-8")
-
-
-def write_tables(
-    out: Path,
-    results: Results,
-    *,
-    metric: Metric = "rmse",
-    experiments: Sequence[Experiment] | None = None,
-    seeds: Sequence[int] | None = None,
-    partial: bool = False,
-) -> list[Path]:
-    """`write_complete_tables` with a UserError for what lacks runs; returns the Markdown files."""
-    written = write_complete_tables(
-        out, results, metric=metric, experiments=experiments, seeds=seeds, partial=partial
+    missing: Sequence[object] = (),
+) -> TableData:
+    """The numbers of a table from the runs that are there; `missing` names those that are not."""
+    rows = [row for row in spec.rows if row.name in results.by_name]
+    return TableData(
+        format=1,
+        title=spec.title,
+        metric=metric,
+        confidence=CONFIDENCE,
+        reference=spec.reference if isinstance(spec.reference, str) else spec.reference.what,
+        paired_with_experiment=isinstance(spec.reference, str),
+        columns=[_column(spec, place, rows, results) for place in range(len(spec.columns))],
+        rows=[
+            RowData(
+                model=row.name,
+                seeds=results.seeds(row.name),
+                cells=[
+                    _cell(spec, place, row, results, ensembles, metric)
+                    for place in range(len(spec.columns))
+                ],
+            )
+            for row in rows
+        ],
+        missing=[str(run) for run in missing],
+        source=_source(spec, results, rows),
     )
-    return written.require()
+
+
+def _column(spec: TableSpec, place: int, rows: Sequence[RowSpec], results: Results) -> ColumnData:
+    column, reference = spec.columns[place], spec.reference
+    if not column.is_error:
+        return ColumnData(
+            heading=column.heading,
+            unit=column.unit,
+            path=".".join(column.path),
+            label_rms=None,
+            null_reason="these runs did not measure it",
+            published_reference=None,
+            is_error=False,
+        )
+    sizes = [v for r in rows for v in results.by_seed(r.name, *column.label_rms_path).values()]
+    reasons = [
+        pick(result.metrics, *column.reason_path)
+        for row in rows
+        for result in results.by_name[row.name]
+    ]
+    return ColumnData(
+        heading=column.heading,
+        unit=column.unit,
+        path=".".join(column.path),
+        label_rms=float(np.mean(sizes)) if sizes else None,
+        null_reason=next((str(reason) for reason in reasons if reason), None),
+        published_reference=(
+            reference.published[place] if isinstance(reference, LowLevel) else None
+        ),
+    )
+
+
+def _cell(
+    spec: TableSpec,
+    place: int,
+    row: RowSpec,
+    results: Results,
+    ensembles: Mapping[str, EnsembleRecord],
+    metric: Metric,
+) -> Cell:
+    column = spec.columns[place]
+    path = column.metric_path(metric)
+    values = results.by_seed(row.name, *path)
+    record = ensembles.get(row.name)
+    own: float | None = None
+    against: Mapping[int, float] = {}
+    if isinstance(spec.reference, LowLevel):
+        if record is not None:
+            found = pick(
+                record.level_differences.model_dump(),
+                *low_level_path(column, spec.reference.level, metric),
+            )
+            own = found if isinstance(found, float) else None
+        against = {} if own is None else dict.fromkeys(values, own)
+    elif isinstance(spec.reference, LowHead):
+        against = results.by_seed(row.name, *low_head_path(column, spec.reference.level, metric))
+        own = float(np.mean(list(against.values()))) if against else None
+    elif spec.reference != row.name:
+        against = results.by_seed(spec.reference, *path)
+    return Cell(
+        values={str(seed): value for seed, value in values.items()},
+        mean=estimate_mean(np.array(list(values.values()))),
+        ensemble=_ensemble(record, path),
+        published=row.published[place] if metric == "rmse" else None,
+        reference=own,
+        difference=paired_difference(values, against),
+        percent_improvement=percent_improvement(values, against),
+        published_percent_improvement=_published_percent(spec, place, row, metric),
+    )
+
+
+def _ensemble(record: EnsembleRecord | None, path: Sequence[str]) -> float | None:
+    if record is None or len(record.members) < 2:
+        return None
+    found = pick(record.metrics.model_dump(), *path)
+    return found if isinstance(found, float) else None
+
+
+def _published_percent(spec: TableSpec, place: int, row: RowSpec, metric: Metric) -> float | None:
+    published = row.published[place]
+    if isinstance(spec.reference, LowLevel):
+        reference = spec.reference.published[place]
+    elif isinstance(spec.reference, LowHead):
+        reference = None
+    else:
+        numbers = {other.name: other.published[place] for other in spec.rows}
+        found = numbers.get(spec.reference) if row.name != spec.reference else None
+        reference = found.value if found else None
+    if published is None or reference is None or metric != "rmse":
+        return None
+    return percent_of_means(published.value, reference)
+
+
+def _source(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Source | None:
+    runs = [result for row in rows for result in results.by_name[row.name]]
+    if not runs:
+        return None
+    settings = runs[0].settings
+    tested = {}
+    if settings.test_file and any(column.path[0] == "test_file" for column in spec.columns):
+        source = settings.test_file
+        tested = {"test_file": source.name, "test_file_sha256": source.sha256}
+    return Source(
+        rows=settings.rows,
+        preset=settings.preset,
+        data_file=settings.data.name,
+        data_sha256=settings.data.sha256,
+        comp6_sha256=settings.comp6.sha256 if settings.comp6 else None,
+        split_seed=settings.split_seed,
+        **tested,
+    )

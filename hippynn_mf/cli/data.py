@@ -1,0 +1,68 @@
+"""The commands `hippynn-mf data ...`: what is in a data file, and conversion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hippynn_mf.cli.options import LevelsOption, declare
+from hippynn_mf.data.convert import convert_data
+from hippynn_mf.data.formats.sources import DataPath, parse_level_files
+from hippynn_mf.data.info import describe_file, format_description
+from hippynn_mf.errors import UserError
+
+data_app = typer.Typer(help="Look into data files, and convert them.", no_args_is_help=True)
+
+FilesArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="FILE", help="ANI-1x layout, extended XYZ, or LEVEL=FILE several times"),
+]
+
+
+@data_app.command()
+def info(
+    files: FilesArgument,
+    levels: LevelsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Describe a data file: labels per level, overlaps, and what looks wrong.
+
+    Example: hippynn-mf data info ani1x-release.h5 --json
+    """
+    declare(levels)
+    description = describe_file(_parse_source(files))
+    typer.echo(json.dumps(description, indent=2) if as_json else format_description(description))
+
+
+@data_app.command()
+def convert(
+    files: FilesArgument,
+    out: Annotated[Path, typer.Argument(help="File to write; its suffix says what it becomes.")],
+    levels: LevelsOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    drop_others: Annotated[
+        bool, typer.Option("--drop-others", help="Leave out what OUT has no place for.")
+    ] = False,
+) -> None:
+    """Convert between extended XYZ (.xyz) and the ANI-1x layout (.h5).
+
+    One extended XYZ file for each level makes one HDF5 file: DZ=a.xyz CC=b.xyz all.h5
+
+    Example: hippynn-mf data convert my.xyz my.h5
+    """
+    declare(levels)
+    for note in convert_data(_parse_source(files), out, force=force, drop_others=drop_others):
+        typer.echo(note)
+    typer.echo(out)
+
+
+def _parse_source(texts: list[str]) -> DataPath:
+    """One file, or LEVEL=FILE for every level."""
+    if len(texts) == 1 and ("=" not in texts[0] or Path(texts[0]).exists()):
+        return Path(texts[0])
+    if not all("=" in text for text in texts):
+        raise UserError(f"One file, or LEVEL=FILE for each level, was expected: {' '.join(texts)}.")
+    return parse_level_files(texts)

@@ -1,0 +1,79 @@
+"""The command line, `hippynn-mf`: it reads options, calls the library, and prints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from hippynn_mf.campaign.campaign import ignore_import_warnings
+from hippynn_mf.cli.data import data_app
+from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
+from hippynn_mf.cli.report import figures, graph, tables
+from hippynn_mf.cli.runs import campaign, evaluate, status, train
+from hippynn_mf.errors import UserError
+from hippynn_mf.labels import plain_labels
+from hippynn_mf.runs.experiment import Experiment, beyond_table1, table1
+
+app = typer.Typer(
+    help="Multi-fidelity learning for interatomic potentials.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_app, name="data")
+app.command()(campaign)
+app.command("reproduce", help="The same as campaign.")(campaign)
+for command in (
+    *(status, train, evaluate),
+    *(tables, figures, graph),
+    *(export, card, predict, torsion, extract, mliap),
+):
+    app.command()(command)
+
+
+@app.command()
+def experiments(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List the 17 experiments of Table 1, and the strategies beside them.
+
+    Example: hippynn-mf experiments --json
+    """
+    rows = [
+        {
+            "name": e.name,
+            "script": e.script,
+            "strategy": e.strategy.title,
+            "labels": plain_labels(e.resolved_labels),
+        }
+        for e in (*table1(), *beyond_table1())
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            typer.echo(f"{row['name']:<22}{row['script']:<44}{row['strategy']}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; wrong input prints one message and exits with code 2."""
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.WARNING)  # of what runs log for their own file, only this
+    # Parsl has a log of its own, and reports the same through the outcomes of runs.
+    terminal.addFilter(lambda record: not record.name.startswith("parsl"))
+    logging.basicConfig(format="%(name)s: %(message)s", handlers=[terminal])
+    ignore_import_warnings()
+    try:
+        app(arguments)
+    except UserError as error:
+        typer.echo(f"hippynn-mf: {error}", err=True)
+        sys.exit(2)
+
+
+def train_script(experiment: Experiment) -> None:
+    """Run an experiment script: `hippynn-mf train` with its name and the script's arguments."""
+    main(["train", experiment.name, *sys.argv[1:]])

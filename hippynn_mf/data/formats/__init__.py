@@ -1,0 +1,1 @@
+"""A module for each file format that structures and labels are read from or written to."""

@@ -1,0 +1,211 @@
+"""Reader of files in the layout of `ani1x-release.h5`.
+
+Every group holds conformers of one formula: `atomic_numbers` (n_atoms,), `coordinates`
+(n_conformers, n_atoms, 3) in Å, and labels per conformer, NaN where missing. Files are read twice:
+energies decide which conformers are kept, then only what belongs to those is read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from hippynn_mf.data.formats.atoms import Group, Part, read_forces, read_parts
+from hippynn_mf.data.formats.hdf5 import refuse_infinite
+from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies
+from hippynn_mf.data.formats.sources import DataPath, open_data, shown_path
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.labels import Labels, Properties, join_labels
+from hippynn_mf.levels import Level, known_levels
+
+log = logging.getLogger(__name__)
+
+Rows = Literal["common", "all"]
+
+
+@dataclass(frozen=True)
+class FileIndex:
+    """What the energies of a file say: its groups, and which conformers are kept.
+
+    Attributes:
+        groups: the groups of the file, in its order.
+        rows: (n,) ascending positions in the file of the conformers that are kept.
+        is_common: (n_file,) whether a conformer of the file is common.
+        energies: level id → (n,) float64 in hartree, NaN where the label is missing.
+    """
+
+    groups: tuple[Group, ...]
+    rows: np.ndarray
+    is_common: np.ndarray
+    energies: Mapping[str, np.ndarray]
+
+    @property
+    def group_of_row(self) -> np.ndarray:
+        """(n,) index of the group of each conformer that is kept."""
+        starts = [group.start for group in self.groups]
+        return np.searchsorted(starts, self.rows, side="right") - 1
+
+    def part(self, members: np.ndarray | slice, labels: Labels) -> Part:
+        """Some of the conformers, given by their index into `rows`, with these labels."""
+        return Part(
+            rows=self.rows[members],
+            energies={level.id: self.energies[level.id][members] for level in labels},
+            force_levels=[level for level, properties in labels.items() if properties.forces],
+        )
+
+
+def read_ani1x(
+    path: DataPath,
+    labels: Labels,
+    *,
+    references: Labels | None = None,
+    common_levels: Collection[Level] = (),
+    rows: Rows = "all",
+    drop_damaged: bool = False,
+) -> tuple[Structures, np.ndarray]:
+    """Read the labelled conformers of a file.
+
+    Args:
+        path: the HDF5 file, or extended XYZ, which becomes one in memory.
+        labels: the labels of the experiment.
+        references: further labels to read for the same conformers, for evaluation.
+        common_levels: levels that define the common conformers: those with all their energies.
+        rows: `common` keeps the common conformers, `all` those with any label of the experiment.
+        drop_damaged: leave out infinite labels, and conformers whose coordinates are not finite,
+            instead of refusing the file; for looking at what is wrong with it.
+
+    Returns:
+        The kept conformers, and for every conformer of the file whether it is common, (n_file,).
+
+    Raises:
+        UserError: for a file, key, shape or value that cannot be right, naming it. Coordinates and
+            forces are looked at in groups of which a conformer is kept.
+    """
+    wanted = join_labels(labels, references or {})
+    name = shown_path(path)
+    with open_data(path) as file:
+        index = index_ani1x(
+            file,
+            name,
+            labels,
+            references=references,
+            common_levels=common_levels,
+            rows=rows,
+            drop_damaged=drop_damaged,
+        )
+        part = index.part(slice(None), wanted)
+        read = read_parts(name, index.groups, {"all": part}, drop_damaged=drop_damaged)
+    return read["all"], index.is_common
+
+
+def index_ani1x(
+    file: h5py.File,
+    path: Path,
+    labels: Labels,
+    *,
+    references: Labels | None = None,
+    common_levels: Collection[Level] = (),
+    rows: Rows = "all",
+    drop_damaged: bool = False,
+) -> FileIndex:
+    """Find the conformers that `read_ani1x` keeps, from the energies of an open file.
+
+    Forces are read only where a conformer has no energy of the experiment. Raises UserError as
+    `read_ani1x` does, for groups, energies and shapes of coordinates.
+    """
+    if rows not in get_args(Rows):
+        raise UserError(unknown_name_message("choice of rows", rows, get_args(Rows)))
+    wanted = join_labels(labels, references or {})
+    for level, properties in wanted.items():
+        if properties.forces and level.force_key is None:
+            raise UserError(
+                f"Level {level.id} ({level.label}) has no forces in this layout; "
+                "ask for its energies only."
+            )
+    kept_labels = None if rows == "common" else labels
+    kept: list[np.ndarray] = []
+    is_common: list[np.ndarray] = []
+    energies: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
+    groups = list_groups(file, path)
+    total = sum(group.size for group in groups)
+    progress = tqdm(
+        total=total, desc=f"{path.name}: labels", unit="conformer", unit_scale=True, delay=2
+    )
+    with progress:
+        for group in groups:
+            found, chosen, common = _read_labels(
+                group, path, wanted, common_levels, kept_labels, drop_damaged
+            )
+            for level_id, values in energies.items():
+                values.append(found[level_id][chosen])
+            kept.append(chosen)
+            is_common.append(common)
+            progress.update(group.size)
+    index = FileIndex(
+        groups=tuple(groups),
+        rows=np.flatnonzero(np.concatenate(kept)),
+        is_common=np.concatenate(is_common),
+        energies={name: np.concatenate(values) for name, values in energies.items()},
+    )
+    log.info("%s: %d of %d conformers kept", path, len(index.rows), len(index.is_common))
+    return index
+
+
+def _read_labels(
+    group: Group,
+    path: Path,
+    wanted: Labels,
+    common_levels: Collection[Level],
+    kept_labels: Labels | None,
+    drop_damaged: bool,
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Energies of a group, which conformers are kept, and which are common.
+
+    Kept are the common ones, or those with any of `kept_labels`.
+    """
+    common = np.ones(group.size, bool)
+    keys = set(group.member) if kept_labels is not None else set()
+    if kept_labels is not None and not all(has_level(keys, level) for level in common_levels):
+        common_levels, common = (), np.zeros(group.size, bool)  # a level nobody asked for
+    energies: dict[str, np.ndarray] = {}
+    for level in dict.fromkeys([*wanted, *common_levels]):
+        values = read_energies(group, level, path)
+        if not drop_damaged:
+            refuse_infinite(values, f"the energies of {level.id}", path, group.name)
+        energies[level.id] = np.where(np.isinf(values), np.nan, values)
+    for level in common_levels:
+        common &= np.isfinite(energies[level.id])
+    if kept_labels is None:
+        return energies, common, common
+
+    kept = np.zeros(group.size, bool)
+    for level in kept_labels:
+        kept |= np.isfinite(energies[level.id])
+    for level, properties in kept_labels.items():
+        if properties.forces and not kept.all():
+            for start, values in read_forces(group, level, path, drop_damaged):
+                kept[start : start + len(values)] |= np.isfinite(values).all(axis=(1, 2))
+    return energies, kept, common
+
+
+def labels_in_file(path: DataPath) -> Labels:
+    """The registered levels whose keys the file has, with forces where it has them.
+
+    Only the first group is looked at: every group of a file has every key.
+    """
+    with open_data(path) as file:
+        first = next((item for item in file.values() if isinstance(item, h5py.Group)), ())
+        keys = set(first)
+    return {
+        level: Properties.EF if level.force_key in keys else Properties.E
+        for level in known_levels()
+        if has_level(keys, level)
+    }

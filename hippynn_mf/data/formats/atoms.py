@@ -1,0 +1,179 @@
+"""Reading what belongs to atoms, coordinates and forces, straight into the arrays where it stays.
+
+A reader first decides from the energies which conformers it needs, and then reads the groups that
+have any, in blocks of rows. Rows are chosen in memory: a mask inside h5py is far slower. So memory
+grows with the conformers that are kept, by one copy of each array and one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from hippynn_mf.data.formats.hdf5 import refuse_infinite, require_array
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.errors import UserError
+from hippynn_mf.levels import Level
+
+BLOCK_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of an open file: `size` conformers of atoms `numbers` (n_atoms,), from `start` on.
+
+    Conformers are counted through the whole file, group after group.
+    """
+
+    name: str
+    member: h5py.Group
+    numbers: np.ndarray
+    start: int
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of its coordinates and forces."""
+        return self.size, len(self.numbers), 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """Conformers to read: ascending `rows` (n,) of the file, their energies, and whose forces."""
+
+    rows: np.ndarray
+    energies: Mapping[str, np.ndarray]
+    force_levels: Sequence[Level]
+
+
+def read_parts(
+    path: Path,
+    groups: Sequence[Group],
+    parts: Mapping[str, Part],
+    *,
+    drop_damaged: bool = False,
+) -> dict[str, Structures]:
+    """The structures of each part, padded to the largest molecule of all parts.
+
+    With `drop_damaged`, infinite forces are missing and conformers without finite coordinates are
+    left out; otherwise both are a UserError, as is a key or shape that cannot be right.
+    """
+    starts = np.array([group.start for group in groups])
+    numbers_of_parts = {
+        name: np.searchsorted(starts, part.rows, side="right") - 1 for name, part in parts.items()
+    }
+    used = np.unique(np.concatenate(list(numbers_of_parts.values())))
+    width = max((len(groups[number].numbers) for number in used), default=0)
+    read = {
+        name: Structures(
+            species=np.zeros((len(part.rows), width), np.uint8),
+            positions=np.zeros((len(part.rows), width, 3), np.float32),
+            energies=part.energies,
+            forces={
+                level.id: np.zeros((len(part.rows), width, 3), np.float32)
+                for level in part.force_levels
+            },
+            groups=numbers_of_parts[name],
+            rows=part.rows,
+            group_names=tuple(group.name for group in groups),
+        )
+        for name, part in parts.items()
+    }
+    total = sum(groups[number].size for number in used)
+    progress = tqdm(
+        total=total, desc=f"{path.name}: atoms", unit="conformer", unit_scale=True, delay=2
+    )
+    with progress:
+        for number in used:
+            _read_group(path, groups[number], parts, read, drop_damaged)
+            progress.update(groups[number].size)
+    if drop_damaged:
+        for name, structures in read.items():
+            whole = np.isfinite(structures.positions).all(axis=(1, 2))
+            read[name] = structures[whole]
+    return read
+
+
+def _read_group(
+    path: Path,
+    group: Group,
+    parts: Mapping[str, Part],
+    read: Mapping[str, Structures],
+    drop_damaged: bool,
+) -> None:
+    """Fill the rows of one group in the structures of every part."""
+    ends = (group.start, group.start + group.size)
+    bounds = {name: np.searchsorted(part.rows, ends) for name, part in parts.items()}
+    for name, (first, last) in bounds.items():
+        read[name].species[first:last, : len(group.numbers)] = group.numbers
+
+    damaged = np.zeros(group.size, bool)
+    for start, values in read_blocks(group, "coordinates", path):
+        finite = np.isfinite(values).all(axis=(1, 2))
+        for name, part in parts.items():
+            rows, chosen = _chosen(part.rows, bounds[name], group.start + start, len(values))
+            read[name].positions[rows, : values.shape[1]] = values[chosen]
+            damaged[start + chosen] = ~finite[chosen]
+    if damaged.any() and not drop_damaged:
+        raise UserError(
+            f"{path}, group {group.name}: NaN or infinite coordinates in {int(damaged.sum())} "
+            "conformers. Remove them."
+        )
+
+    for level in dict.fromkeys(level for part in parts.values() for level in part.force_levels):
+        wanting = {
+            name: part
+            for name, part in parts.items()
+            if level in part.force_levels and np.ptp(bounds[name])
+        }
+        if not wanting:
+            continue
+        for start, values in read_forces(group, level, path, drop_damaged):
+            for name, part in wanting.items():
+                rows, chosen = _chosen(part.rows, bounds[name], group.start + start, len(values))
+                read[name].forces[level.id][rows, : values.shape[1]] = values[chosen]
+
+
+def _chosen(
+    rows: np.ndarray, bounds: np.ndarray, start: int, size: int
+) -> tuple[slice, np.ndarray]:
+    """Which rows of a part lie in a block of the file, and where in the block they are."""
+    first, last = bounds[0] + np.searchsorted(rows[slice(*bounds)], (start, start + size))
+    return slice(first, last), rows[first:last] - start
+
+
+def read_forces(
+    group: Group, level: Level, path: Path, drop_damaged: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Blocks of a level's forces, float32, as `read_blocks`; with a hole they are NaN throughout.
+
+    Raises UserError for infinite values unless `drop_damaged`.
+    """
+    key = str(level.force_key)
+    for start, values in read_blocks(group, key, path):
+        finite = np.isfinite(values).all(axis=(1, 2))
+        if not drop_damaged and not finite.all():
+            refuse_infinite(values, key, path, group.name)
+        with np.errstate(over="ignore"):
+            narrow = values.astype(np.float32, copy=False)
+        narrow[~np.isfinite(narrow).all(axis=(1, 2))] = np.nan  # forces with a hole are no forces
+        yield start, narrow
+
+
+def read_blocks(group: Group, key: str, path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Blocks of rows of the coordinates or forces of a group, with the first row of each.
+
+    They hold whole chunks of the file, for a chunk is decompressed as a whole.
+    """
+    dataset = require_array(group.member, key, path, group.shape)
+    row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(group.shape[1:])))
+    n_rows = max(1, BLOCK_BYTES // row_bytes)
+    if dataset.chunks is not None:
+        n_rows = -(-n_rows // dataset.chunks[0]) * dataset.chunks[0]
+    for start in range(0, group.size, n_rows):
+        yield start, np.asarray(dataset[start : start + n_rows])

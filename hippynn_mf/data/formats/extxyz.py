@@ -1,0 +1,201 @@
+"""Labels in extended XYZ files: eV, Å, eV/Å; a missing label is an absent key.
+
+A file holds the labels of many levels under the names of `extxyz_keys`, or those of one level under
+the names that MACE and ASE use.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from hippynn_mf.data.formats.extxyz_keys import (
+    energy_dataset,
+    energy_key,
+    forces_dataset,
+    forces_key,
+)
+from hippynn_mf.data.formats.xyz_file import read_molecules
+from hippynn_mf.errors import UserError
+from hippynn_mf.levels import DZ, Level
+from hippynn_mf.units import EV_PER_HARTREE
+
+GROUP = "ani1x_group"  # the group of a converted structure, where its formula does not tell
+UNNAMED = (("REF_energy", "REF_forces"), ("energy", "forces"))  # MACE's names, ASE's
+ISOLATED_ATOM = "IsolatedAtom"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A structure of an extended XYZ file.
+
+    Attributes:
+        numbers: (n_atoms,) uint8 atomic numbers.
+        positions: (n_atoms, 3) float64 in Å.
+        energies: dataset of the ANI-1x layout → hartree.
+        forces: dataset of the ANI-1x layout → (n_atoms, 3) float64 in hartree/Å.
+        group: name of its group in that layout, None for its formula.
+        path, number: where it comes from; the first structure of a file is 1.
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    energies: Mapping[str, float]
+    forces: Mapping[str, np.ndarray]
+    group: str | None
+    path: Path
+    number: int
+
+    @property
+    def place(self) -> str:
+        """File and number of the structure, for messages."""
+        return f"{self.path}, structure {self.number}"
+
+
+@dataclass(frozen=True)
+class Content:
+    """The structures of a file, and what else is in it.
+
+    Attributes:
+        frames: the structures, without isolated atoms.
+        others: names that are no labels, with the number of structures that have them.
+        n_isolated_atoms: structures that MACE takes for its atomic energies, and does not train on.
+    """
+
+    frames: list[Frame]
+    others: Mapping[str, int]
+    n_isolated_atoms: int
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Names of labels in a file → datasets of the ANI-1x layout."""
+
+    energies: Mapping[str, str]
+    forces: Mapping[str, str]
+
+
+def read_extxyz(path: Path, level: Level | None = None) -> Content:
+    """Read a file with the labels of one level, or (None) with labels that name their levels.
+
+    Of one level, they are `REF_energy` and `REF_forces`, else `energy` and `forces`, else those
+    with the name of the level: the first of these pairs that the file has anywhere.
+
+    Raises:
+        UserError: for a file that cannot be read, is periodic or has no label, and for labels that
+            are no finite numbers of the right shape, or are there twice.
+    """
+    read: list[tuple[int, Atoms, dict[str, Any]]] = []
+    n_isolated_atoms = 0
+    for number, atoms in enumerate(read_molecules(path), 1):
+        if len(atoms) == 1 and atoms.info.get("config_type") == ISOLATED_ATOM:
+            n_isolated_atoms += 1
+        else:
+            read.append((number, atoms, _values(atoms)))
+    found = Counter(name for _, _, values in read for name in values)
+    names = _find_names(path, found) if level is None else _find_names_of(level, path, found)
+    frames = [_frame(path, number, atoms, values, names) for number, atoms, values in read]
+    known = {*names.energies, *names.forces, GROUP}
+    others = {name: count for name, count in found.items() if name not in known}
+    return Content(frames, others, n_isolated_atoms)
+
+
+def _values(atoms: Atoms) -> dict[str, Any]:
+    """All that ASE has read beside the structure, of which it takes a part for results."""
+    arrays = {name: a for name, a in atoms.arrays.items() if name not in ("numbers", "positions")}
+    return {**atoms.info, **arrays, **(atoms.calc.results if atoms.calc is not None else {})}
+
+
+def _find_names(path: Path, found: Mapping[str, int]) -> _Names:
+    """Labels that name their level; none at all is a UserError."""
+    names = _Names(
+        energies={name: dataset for name in found if (dataset := energy_dataset(name))},
+        forces={name: dataset for name in found if (dataset := forces_dataset(name))},
+    )
+    if not names.energies and not names.forces:
+        raise UserError(
+            f"{path} has no label that names its level, as {energy_key(DZ)} or energy_{DZ.label}. "
+            f"{_list_found(found)} If all are of one level, name it, as {DZ.label}={path}; in "
+            "training with --train."
+        )
+    return names
+
+
+def _find_names_of(level: Level, path: Path, found: Mapping[str, int]) -> _Names:
+    """Labels of one level; none at all is a UserError."""
+    energies, forces = energy_dataset(energy_key(level)), forces_dataset(forces_key(level))
+    own = [(f"energy_{name}", f"forces_{name}") for name in (level.id, level.label)]
+    for energy, force in (*UNNAMED, *own):
+        if energy in found or force in found:
+            return _Names({energy: str(energies)}, {force: str(forces)})
+    looked_for = ", ".join(name for pair in (*UNNAMED, *own) for name in pair)
+    raise UserError(
+        f"{path} has no labels of level {level.id} ({level.label}). Looked for {looked_for}. "
+        f"{_list_found(found)}"
+    )
+
+
+def _list_found(found: Mapping[str, int]) -> str:
+    return f"Found: {', '.join(sorted(found)) or 'positions only'}."
+
+
+def _frame(
+    path: Path, number: int, atoms: Atoms, values: Mapping[str, Any], names: _Names
+) -> Frame:
+    """A structure with its labels in hartree."""
+    place = f"{path}, structure {number}"
+    energies, forces = (
+        _select(values, of_kind, place) for of_kind in (names.energies, names.forces)
+    )
+    return Frame(
+        numbers=atoms.numbers.astype(np.uint8),
+        positions=atoms.positions,
+        energies={dataset: _energy(*label, place) for dataset, label in energies.items()},
+        forces={dataset: _forces(*label, len(atoms), place) for dataset, label in forces.items()},
+        group=str(values[GROUP]) if GROUP in values else None,
+        path=path,
+        number=number,
+    )
+
+
+def _select(
+    values: Mapping[str, Any], names: Mapping[str, str], place: str
+) -> dict[str, tuple[str, Any]]:
+    """Dataset → name and value of a structure's labels of one kind."""
+    labels: dict[str, tuple[str, Any]] = {}
+    for name in sorted(values.keys() & names.keys()):
+        other = labels.setdefault(names[name], (name, values[name]))[0]
+        if other != name:
+            raise UserError(f"{place}: {other} and {name} are the same label. Remove one.")
+    return labels
+
+
+def _energy(name: str, value: Any, place: str) -> float:
+    is_number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
+    if not is_number or not np.isfinite(value):
+        raise UserError(
+            f"{place}: {name} is {value!s}; an energy in eV was expected. Where it is missing, "
+            "leave the key out."
+        )
+    return float(value) / EV_PER_HARTREE
+
+
+def _forces(name: str, value: Any, n_atoms: int, place: str) -> np.ndarray:
+    array = np.asarray(value)
+    if array.shape != (n_atoms, 3) or array.dtype.kind not in "iuf":
+        raise UserError(
+            f"{place}: {name} has shape {array.shape} and type {array.dtype}; forces in eV/Å, "
+            f"{(n_atoms, 3)} numbers, were expected."
+        )
+    if not np.isfinite(array).all():
+        raise UserError(
+            f"{place}: NaN or infinite values in {name}. Where forces are missing, leave the "
+            "columns out."
+        )
+    return array / EV_PER_HARTREE

@@ -1,0 +1,1 @@
+"""Errors of predictions on sets of structures that nothing was trained on."""

@@ -1,0 +1,159 @@
+"""Multi-fidelity nodes over any hippynn network: a shared trunk, one head per level of theory.
+
+    heads = build_heads(network, {"DZ": "EF", "CC": "E"})
+    heads["CC"].energy, heads["DZ"].forces
+
+Every energy is a plain hippynn `HEnergyNode`, so a level works wherever such a node does:
+`Predictor`, `HippynnCalculator`, `make_ensemble`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from hippynn.graphs import find_unique_relative
+from hippynn.graphs.nodes.base import SingleNode
+from hippynn.graphs.nodes.inputs import PositionsNode
+from hippynn.graphs.nodes.loss import _BaseCompareLoss
+from hippynn.graphs.nodes.physics import GradientNode
+from hippynn.graphs.nodes.targets import HEnergyNode
+
+from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.hyperparameters import Coupling
+from hippynn_mf.labels import Labels, parse_labels
+from hippynn_mf.levels import Level
+from hippynn_mf.model import masked_errors as layers
+from hippynn_mf.model.coupling import CoupledHEnergyNode
+
+
+@dataclass(frozen=True)
+class Head:
+    """One level's nodes: energy in kcal/mol, and forces in kcal/mol/Å where requested.
+
+    `base` is the level to which a coupled head adds a correction.
+    """
+
+    level: Level
+    energy: HEnergyNode
+    forces: GradientNode | None
+    base: Level | None = None
+
+    def require_forces(self) -> GradientNode:
+        """The forces node; a UserError if the head was built without."""
+        if self.forces is None:
+            raise UserError(f'The head of level {self.level.id} has no forces; build it with "EF".')
+        return self.forces
+
+
+class Heads(Mapping[str, Head]):
+    """The heads of a model by level, from the lowest to the highest rank.
+
+    Iterates over level ids; a look-up takes an id or a label. A level without a head is a
+    UserError that lists those with one.
+    """
+
+    def __init__(self, heads: Mapping[str, Head], network: Any) -> None:
+        self._heads = dict(heads)
+        self.network = network
+
+    def __getitem__(self, name: str | Level) -> Head:
+        wanted = name.id if isinstance(name, Level) else name
+        for head in self._heads.values():
+            if wanted in (head.level.id, head.level.label):
+                return head
+        known = [
+            text for head in self._heads.values() for text in (head.level.label, head.level.id)
+        ]
+        raise UserError(unknown_name_message("level of this model", str(wanted), known))
+
+    def __contains__(self, name: object) -> bool:
+        wanted = name.id if isinstance(name, Level) else name
+        return any(wanted in (head.level.id, head.level.label) for head in self._heads.values())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._heads)
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    @property
+    def levels(self) -> list[Level]:
+        """The levels, from the lowest to the highest rank."""
+        return [head.level for head in self._heads.values()]
+
+
+def build_heads(
+    network: Any,
+    labels: Mapping[str, str] | Labels,
+    *,
+    coupling: Coupling = "delta",
+    own_networks: Mapping[Level, Any] | None = None,
+) -> Heads:
+    """Put one linear energy head per level on a hippynn network, and forces where requested.
+
+    Args:
+        network: a hippynn network node (`Hipnn`, `HipnnVec`, `HipnnQuad`).
+        labels: level → `"E"` or `"EF"`; `"EF"` adds forces, −dE/dR of that level's energy.
+        coupling: `"delta"`, each level as the next lower one plus a correction (`coupling.py`); or
+            `"independent"` heads, the paper's and those of the 17 experiments.
+        own_networks: network nodes of levels whose energy is that of the next lower level plus the
+            energy of a head on this network.
+
+    Nodes are named, and bound to the database, as `<level id>.energy` and `<level id>.forces`.
+    """
+    if coupling not in get_args(Coupling):
+        raise UserError(unknown_name_message("coupling", coupling, get_args(Coupling)))
+    heads: dict[str, Head] = {}
+    below: Head | None = None
+    for level, properties in parse_labels(labels).items():
+        own_network = (own_networks or {}).get(level)
+        base = below if coupling == "delta" or own_network is not None else None
+        if base is None:
+            energy = HEnergyNode(level.energy_name, network, db_name=level.energy_name)
+        else:
+            parents = (network if own_network is None else own_network, base.energy)
+            energy = CoupledHEnergyNode(level.energy_name, parents, db_name=level.energy_name)
+        forces = None
+        if properties.forces:
+            positions = find_unique_relative(network, PositionsNode, "positions of the forces")
+            forces = GradientNode(
+                level.forces_name, (energy, positions), sign=-1, db_name=level.forces_name
+            )
+        below = Head(level, energy, forces, None if base is None else base.level)
+        heads[level.id] = below
+    return Heads(heads, network)
+
+
+class MaskedMSELoss(_BaseCompareLoss):
+    """Mean squared error over valid labels; `MaskedMSELoss.of_node(energy)`."""
+
+    _classname = "MaskedMSE"
+    torch_module = layers.MaskedMSE()
+
+
+class MaskedRMSELoss(_BaseCompareLoss):
+    """Root mean squared error over valid labels; `MaskedRMSELoss.of_node(energy)`."""
+
+    _classname = "MaskedRMSE"
+    torch_module = layers.MaskedRMSE()
+
+
+class MaskedMAELoss(_BaseCompareLoss):
+    """Mean absolute error over valid labels; `MaskedMAELoss.of_node(energy)`."""
+
+    _classname = "MaskedMAE"
+    torch_module = layers.MaskedMAE()
+
+
+class MaskedHierarchicalityLoss(_BaseCompareLoss):
+    """Mean hierarchicality of an energy over the structures that have its label."""
+
+    _classname = "MaskedHierarchicality"
+    torch_module = layers.MaskedMean()
+
+    @classmethod
+    def of_node(cls, node: HEnergyNode) -> SingleNode:
+        """Loss of an energy node."""
+        return cls(node.hierarchicality.pred, node.main_output.true)

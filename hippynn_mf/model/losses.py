@@ -1,0 +1,97 @@
+"""The loss graph of the paper's equations 1 to 3, and the validation metrics of every level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.hyperparameters import ENERGY_RMSE_SUM, Hyperparameters
+from hippynn_mf.model.heads import (
+    Head,
+    Heads,
+    MaskedHierarchicalityLoss,
+    MaskedMAELoss,
+    MaskedRMSELoss,
+)
+
+LOSS = "loss"  # a validation metric beside those of the levels
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of one level's terms in equation 1."""
+
+    energy: float = 1.0
+    forces: float = 1.0
+    hierarchicality: float = 1.0
+
+
+def build_loss(heads: Heads, weights: Mapping[str, LossWeights] | None = None) -> Any:
+    """Loss node of equation 1, L = Σ_t (w_E L_E + w_F L_F + w_H L_H) over the levels t.
+
+    L_E and L_F are RMSE + MAE (equations 2 and 3) of total energies in kcal/mol and of force
+    components in kcal/mol/Å, L_H is the mean hierarchicality; each over that level's own valid
+    labels in the batch. Forces enter where the head has them.
+
+    Args:
+        heads: the model's heads.
+        weights: weights by level id or label, 1 for levels not named.
+    """
+    named = weights or {}
+    unused = sorted(name for name in named if name not in heads)
+    if unused:
+        raise UserError(unknown_name_message("weighted level", unused[0], heads))
+    weights = {heads[name].level.id: value for name, value in named.items()}
+    if len(weights) < len(named):
+        raise UserError(f"A level has two weights: {', '.join(named)}. Name each level once.")
+    terms = [
+        term
+        for level_id, head in heads.items()
+        for term in _terms(head, weights.get(level_id, LossWeights()))
+    ]
+    return sum(terms[1:], start=terms[0])
+
+
+def _terms(head: Head, weights: LossWeights) -> list[Any]:
+    terms = [
+        weights.energy * (MaskedRMSELoss.of_node(head.energy) + MaskedMAELoss.of_node(head.energy)),
+        weights.hierarchicality * MaskedHierarchicalityLoss.of_node(head.energy),
+    ]
+    if head.forces is not None:
+        errors = MaskedRMSELoss.of_node(head.forces) + MaskedMAELoss.of_node(head.forces)
+        terms.append(weights.forces * errors)
+    return terms
+
+
+def build_metrics(heads: Heads, loss: Any) -> dict[str, Any]:
+    """Validation metrics for `assemble_for_training`: name → loss node.
+
+    `energy_rmse.<level id>`, `energy_mae.…`, `force_rmse.…`, `force_mae.…` for every head, their
+    energy RMSEs summed over the heads (`energy_rmse_sum`), and the loss.
+    """
+    metrics: dict[str, Any] = {}
+    for level_id, head in heads.items():
+        metrics[f"energy_rmse.{level_id}"] = MaskedRMSELoss.of_node(head.energy)
+        metrics[f"energy_mae.{level_id}"] = MaskedMAELoss.of_node(head.energy)
+        if head.forces is not None:
+            metrics[f"force_rmse.{level_id}"] = MaskedRMSELoss.of_node(head.forces)
+            metrics[f"force_mae.{level_id}"] = MaskedMAELoss.of_node(head.forces)
+    energy_errors = [metrics[f"energy_rmse.{level_id}"] for level_id in heads]
+    # A sum of one node is that node, which may stand for two names.
+    metrics[ENERGY_RMSE_SUM] = sum(energy_errors[1:], start=energy_errors[0])
+    metrics[LOSS] = loss
+    return metrics
+
+
+def stopping_metric_name(hyperparameters: Hyperparameters, heads: Heads) -> str:
+    """The validation metric that chooses the best model: of `sum`, or of one of the levels.
+
+    Raises UserError listing the choices if the stopping metric is anything else.
+    """
+    name = hyperparameters.stopping_metric
+    choices = ["sum", *(text for level in heads.levels for text in (level.label, level.id))]
+    if name not in choices:
+        raise UserError(unknown_name_message("stopping criterion", name, choices))
+    return hyperparameters.stopping_key

@@ -1,0 +1,118 @@
+"""HIP-NN-TS networks with the fast interaction: hippynn's parameters and numbers, in less time.
+
+`FastHipnnQuad("hipnn", (species, positions), module_kwargs=...)` stands where hippynn's `HipnnQuad`
+does; a `state_dict` of one loads into the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hippynn.graphs.nodes import networks as stock_nodes
+from hippynn.networks import hipnn as stock_modules
+from torch import Tensor
+
+from hippynn_mf.network.interaction import (
+    FastInteractLayer,
+    FastInteractLayerQuad,
+    FastInteractLayerVec,
+    InBlocks,
+    NeighbourSums,
+    WholeSystem,
+)
+from hippynn_mf.network.pair_layouts import PairList
+
+
+class _FastForward:
+    """The forward pass of a hippynn network over fast interaction layers.
+
+    `atoms_per_block`, None at first, makes it work through the atoms in blocks of that many, for
+    systems that do not fit into memory otherwise; see `InBlocks` for what that saves.
+    """
+
+    _interaction_class: Any
+    atoms_per_block: int | None = None
+
+    def forward(
+        self: Any,
+        features: Tensor,
+        pair_first: Tensor,
+        pair_second: Tensor,
+        pair_dist: Tensor,
+        pair_coord: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Features of every block (n_atoms, n_features), from the one-hot species on."""
+        pair_list = PairList(
+            pair_first,
+            pair_second,
+            pair_dist.reshape(-1),
+            None if pair_coord is None else pair_coord.reshape(-1, 3),
+            n_receivers=len(features),
+            n_senders=len(features),
+        )
+        tensor_order = self._interaction_class.tensor_order
+        neighbours: NeighbourSums
+        if self.atoms_per_block is None:
+            neighbours = WholeSystem.of(pair_list, features, tensor_order)
+        else:
+            neighbours = InBlocks.of(pair_list, features, tensor_order, self.atoms_per_block)
+        return self.through_blocks(features.to(pair_dist.dtype), neighbours)
+
+    def through_blocks(self: Any, features: Tensor, neighbours: NeighbourSums) -> list[Tensor]:
+        """Features of every block (n_atoms, n_features), given the sums over neighbours."""
+        outputs = [features]
+        for interaction, *atom_layers in self.blocks:
+            hidden = self._activated(interaction(outputs[-1], neighbours))
+            for layer in atom_layers:
+                hidden = self._activated(layer(hidden))
+            outputs.append(hidden)
+            neighbours = neighbours.after_first_layer()
+        return outputs
+
+    def _activated(self: Any, features: Tensor) -> Tensor:
+        """Residual layers apply the activation themselves."""
+        return features if self.resnet else self.activation(features)
+
+
+class FastHipnnModule(_FastForward, stock_modules.Hipnn):
+    """hippynn's `Hipnn` module (ℓ = 0)."""
+
+    _interaction_class = FastInteractLayer
+
+
+class FastHipnnVecModule(_FastForward, stock_modules.HipnnVec):
+    """hippynn's `HipnnVec` module (ℓ = 1)."""
+
+    _interaction_class = FastInteractLayerVec
+
+
+class FastHipnnQuadModule(_FastForward, stock_modules.HipnnQuad):
+    """hippynn's `HipnnQuad` module (ℓ = 2)."""
+
+    _interaction_class = FastInteractLayerQuad
+
+
+class FastHipnn(stock_nodes.Hipnn):
+    """Node of HIP-NN (ℓ = 0) with the fast interaction; arguments as hippynn's `Hipnn`."""
+
+    _auto_module_class = FastHipnnModule
+
+
+class FastHipnnVec(stock_nodes.HipnnVec):
+    """Node of HIP-NN-TS with vectors (ℓ = 1); arguments as hippynn's `HipnnVec`."""
+
+    _auto_module_class = FastHipnnVecModule
+
+
+class FastHipnnQuad(stock_nodes.HipnnQuad):
+    """Node of HIP-NN-TS with quadrupoles (ℓ = 2); arguments as hippynn's `HipnnQuad`."""
+
+    _auto_module_class = FastHipnnQuadModule
+
+
+# Network nodes by the name of their interaction and by ℓ.
+NETWORKS: Mapping[str, tuple[type, type, type]] = {
+    "fast": (FastHipnn, FastHipnnVec, FastHipnnQuad),
+    "stock": (stock_nodes.Hipnn, stock_nodes.HipnnVec, stock_nodes.HipnnQuad),
+}

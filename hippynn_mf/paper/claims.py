@@ -1,0 +1,223 @@
+"""What the paper finds, model against model, and whether the runs here show it.
+
+A finding says that one model has a lower error than another, or than the labels of a low level.
+It is confirmed if the 95 % interval of the paired improvement lies above zero, contradicted if it
+lies below, and open if it contains zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hippynn_mf.evaluation.schema import Strict
+from hippynn_mf.files import replace_when_complete, write_json
+from hippynn_mf.levels import CC, DZ, MP2, TZ
+from hippynn_mf.paper.tables import PUBLISHED_DZ_TO_MP2_FORCES, published_value
+from hippynn_mf.report.columns import (
+    Column,
+    comp6_delta_e,
+    comp6_force,
+    heldout_energy,
+    heldout_force,
+    low_level_path,
+    pick,
+)
+from hippynn_mf.report.completeness import Written, missing_runs
+from hippynn_mf.report.ensemble import EnsembleRecord, find_ensembles
+from hippynn_mf.report.results import Results, chosen_experiments
+from hippynn_mf.report.statistics import (
+    CONFIDENCE,
+    Estimate,
+    format_interval,
+    percent_improvement,
+    percent_of_means,
+)
+from hippynn_mf.runs.experiment import Experiment
+
+Verdict = Literal["confirmed", "contradicted", "open", "too few seeds", "no numbers"]
+DZ_LABELS = "the DZ labels themselves"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The paper finds that `better` has a lower error than `worse` in a column.
+
+    Both are experiments, but for `DZ_LABELS`.
+    """
+
+    text: str
+    better: str
+    worse: str
+    column: Column
+
+
+def _claims(text: str, better: str, worse: str, *columns: Column) -> list[Claim]:
+    return [Claim(text, better, worse, column) for column in columns]
+
+
+_IMPROVES = "low-level forces improve a model of high-level energies"
+_FORCES = "it is the low level's forces that help, not its energies"
+_NEARLY = "low-level forces do what high-level forces do for the energy"
+_NOT_QUITE = "high-level forces are still better for forces"
+_BOTH = "forces of both levels are better than those of the high level"
+_BEATS = "forces of the high level are better than the low level's own"
+_COSTS = "forces of the low level suffer from a second level"
+_THIRD = "a third level with forces does harm"
+
+CLAIMS: tuple[Claim, ...] = (
+    *_claims(_IMPROVES, "MF-DZ/EF-TZ/E", "SF-TZ/E", heldout_energy(TZ), heldout_force(TZ)),
+    *_claims(_IMPROVES, "MF-DZ/EF-MP2/E", "SF-MP2/E", heldout_energy(MP2), comp6_force(MP2)),
+    *_claims(_IMPROVES, "MF-DZ/EF-CC/E", "SF-CC/E", heldout_energy(CC), comp6_delta_e(CC)),
+    *_claims(_FORCES, "MF-DZ/EF-TZ/E", "MF-DZ/E-TZ/E", heldout_energy(TZ), heldout_force(TZ)),
+    *_claims(_FORCES, "MF-DZ/EF-CC/E", "MF-DZ/E-CC/E", heldout_energy(CC), comp6_delta_e(CC)),
+    *_claims(_NEARLY, "MF-DZ/EF-TZ/E", "SF-TZ/EF", heldout_energy(TZ)),
+    *_claims(_NOT_QUITE, "SF-TZ/EF", "MF-DZ/EF-TZ/E", heldout_force(TZ)),
+    *_claims(_BOTH, "MF-DZ/EF-TZ/EF", "SF-TZ/EF", heldout_energy(TZ), heldout_force(TZ)),
+    *_claims(_BEATS, "MF-DZ/EF-MP2/E", DZ_LABELS, comp6_force(MP2)),
+    *_claims(_COSTS, "SF-DZ/EF", "MF-DZ/EF-TZ/E", heldout_force(DZ)),
+    *_claims(_COSTS, "SF-DZ/EF", "MF-DZ/EF-MP2/E", heldout_force(DZ)),
+    *_claims(_COSTS, "SF-DZ/EF", "MF-DZ/EF-CC/E", heldout_force(DZ)),
+    *_claims(_THIRD, "MF-DZ/EF-CC/E", "MF-DZ/EF-TZ/EF-CC/E", heldout_energy(CC), comp6_delta_e(CC)),
+)
+
+
+class Finding(Strict):
+    """A claim with what the runs show: by how many percent the error of `better` is lower.
+
+    `above_zero_prediction` says that even `better` has a larger error than predicting zero.
+    """
+
+    text: str
+    better: str
+    worse: str
+    metric: str
+    published_percent_improvement: float | None
+    percent_improvement: Estimate | None
+    verdict: Verdict
+    above_zero_prediction: bool
+
+
+class Findings(Strict):
+    """The content of `tables/claims.json`."""
+
+    format: Literal[1]
+    confidence: float
+    missing: list[str]
+    findings: list[Finding]
+
+
+def judge(improvement: Estimate | None) -> Verdict:
+    """Whether an improvement is told from zero by its interval."""
+    if improvement is None:
+        return "no numbers"
+    if improvement.low is None or improvement.high is None:
+        return "too few seeds"
+    if improvement.low > 0:
+        return "confirmed"
+    return "contradicted" if improvement.high < 0 else "open"
+
+
+def find(claim: Claim, results: Results, ensembles: Mapping[str, EnsembleRecord]) -> Finding:
+    """What the runs show of a claim."""
+    path = claim.column.metric_path("rmse")
+    better = results.by_seed(claim.better, *path)
+    zero = results.by_seed(claim.better, *claim.column.label_rms_path)
+    worse: Mapping[int, float]
+    if claim.worse != DZ_LABELS:
+        worse = results.by_seed(claim.worse, *path)
+    else:
+        record = ensembles.get(claim.better)
+        found = record and pick(
+            record.level_differences.model_dump(), *low_level_path(claim.column, DZ, "rmse")
+        )
+        worse = dict.fromkeys(better, found) if isinstance(found, float) else {}
+    improvement = percent_improvement(better, worse)
+    published = [
+        published_value(claim.better, claim.column),
+        PUBLISHED_DZ_TO_MP2_FORCES
+        if claim.worse == DZ_LABELS
+        else published_value(claim.worse, claim.column),
+    ]
+    return Finding(
+        text=claim.text,
+        better=claim.better,
+        worse=claim.worse,
+        metric=claim.column.heading,
+        published_percent_improvement=(
+            None
+            if published[0] is None or published[1] is None
+            else percent_of_means(published[0], published[1])
+        ),
+        percent_improvement=improvement,
+        verdict=judge(improvement),
+        above_zero_prediction=bool(better) and _mean(better) > _mean(zero, default=math.inf),
+    )
+
+
+def _mean(values: Mapping[int, float], default: float = math.nan) -> float:
+    return sum(values.values()) / len(values) if values else default
+
+
+HEADING = ("the paper finds that", "lower error", "than", "in", "by (%)", "published", "here")
+NOTES = """\
+- by: improvement in percent with its 95 % interval, 100·(1 − exp(mean d ± t·s/√n)) with d the
+  logarithms of the ratios of both RMSEs of one seed; published: from the published means (— where
+  they are in the Supporting Information only).
+- here: *confirmed* if the interval lies above zero, *contradicted* if below, *open* if it contains
+  zero. Each interval stands alone: of twenty, one is expected to miss. They cover what the seed
+  changes, not the choice of structures.
+- †: even the lower error is above that of predicting zero."""
+
+
+def format_claims(findings: Findings) -> str:
+    """The claims as one Markdown table."""
+    rows: list[Sequence[str]] = [HEADING, ["---"] * len(HEADING)]
+    for f in findings.findings:
+        published = f.published_percent_improvement
+        text = "—" if published is None else f"{published:.1f}".replace("-", "−")
+        by = format_interval(f.percent_improvement)
+        verdict = f.verdict + (" †" if f.above_zero_prediction else "")
+        rows.append((f.text, f.better, f.worse, f.metric, by, text, verdict))
+    lines = ["## What the paper finds, and what is found here", ""]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    if findings.missing:
+        lines += ["", f"- **Partial.** Missing: {'; '.join(findings.missing)}."]
+    return "\n".join([*lines, "", NOTES]) + "\n"
+
+
+def write_claims(
+    out: Path,
+    results: Results,
+    *,
+    experiments: Sequence[Experiment] | None = None,
+    seeds: Sequence[int] | None = None,
+    partial: bool = False,
+) -> Written:
+    """Write `out/tables/claims.md` and `.json`; options as for `write_complete_tables`."""
+    names = {e.name for e in chosen_experiments(results, experiments)} | {DZ_LABELS}
+    claims = [claim for claim in CLAIMS if names.issuperset((claim.better, claim.worse))]
+    needed = {name for claim in claims for name in (claim.better, claim.worse)} - {DZ_LABELS}
+    results = results if seeds is None else results.only(seeds)
+    missing = missing_runs(results, sorted(needed), seeds)
+    if missing and not partial:
+        return Written(out, lacking={"tables/claims.md": missing})
+    if not claims:
+        return Written(out)
+    beside_labels = [claim.better for claim in claims if claim.worse == DZ_LABELS]
+    ensembles = find_ensembles(results, beside_labels)
+    findings = Findings(
+        format=1,
+        confidence=CONFIDENCE,
+        missing=[str(run) for run in missing],
+        findings=[find(claim, results, ensembles) for claim in claims],
+    )
+    path = out / "tables" / "claims.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path.with_suffix(".json"), findings.model_dump(mode="json"))
+    with replace_when_complete(path) as unfinished:
+        unfinished.write_text(format_claims(findings), encoding="utf-8")
+    return Written(out, [path])

@@ -1,0 +1,53 @@
+"""How the strategies compare: at the high level, at the low one, and in what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hippynn_mf.levels import CC, DZ
+from hippynn_mf.report.columns import (
+    Column,
+    RowSpec,
+    TableSpec,
+    comp6_delta_e,
+    heldout_energy,
+    heldout_force,
+    inference_cost,
+    test_file_force,
+    training_cost,
+)
+from hippynn_mf.report.results import Results
+from hippynn_mf.runs.experiment import BASELINES, Experiment, beyond_table1, strategies
+
+STRATEGIES_DOCUMENT = "strategies"
+REFERENCE = BASELINES[-1]
+
+
+def strategy_tables(
+    results: Results, experiments: Sequence[Experiment] | None = None
+) -> list[TableSpec]:
+    """Tables of the strategies that have runs, begun or finished; empty without any.
+
+    With `experiments`, only those are rows.
+    """
+    there = {n for n in results.labels if results.seeds(n) or n in results.unfinished}
+    if experiments is not None:
+        there &= {experiment.name for experiment in experiments}
+    if not there & {experiment.name for experiment in beyond_table1()}:
+        return []
+    chosen = [experiment for experiment in strategies() if experiment.name in there]
+    names = [e.name for e in chosen if CC in e.resolved_labels]
+    with_low_level = [e.name for e in chosen if DZ in e.resolved_labels]
+    high = (heldout_energy(CC), comp6_delta_e(CC), test_file_force(CC))
+    return [
+        _table("Strategies at the high level", high, names),
+        _table(
+            "Strategies at the low level", (heldout_energy(DZ), heldout_force(DZ)), with_low_level
+        ),
+        _table("What the strategies cost", (training_cost(), inference_cost()), names),
+    ]
+
+
+def _table(title: str, columns: tuple[Column, ...], names: Sequence[str]) -> TableSpec:
+    rows = tuple(RowSpec(name, (None,) * len(columns)) for name in names)
+    return TableSpec(title, columns, rows, REFERENCE)

@@ -1,0 +1,173 @@
+"""Tables as Markdown, from their numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hippynn_mf.report.statistics import FEWEST_FOR_INTERVAL, format_interval, format_mean
+from hippynn_mf.report.tables import Cell, RowData, TableData
+
+FORMULAS = """\
+- ±: 95 % interval of the mean over n seeds, t·s/√n, with the standard deviation s (n − 1) and the
+  97.5 % quantile t of Student's t with n − 1 degrees of freedom. It covers what the seed changes
+  (weights, order of batches), not the choice of structures.{of_paper}
+- mean prediction: the error of the mean of all seeds' predictions, beside the mean of their errors.
+- difference: the mean over seeds of the model's error minus the other error of the same seed, with
+  the interval of the paired t test."""
+IMPROVEMENT = """\
+- improvement: 100·(1 − exp(mean d)), where d is the logarithm of the ratio of both errors of one
+  seed; in brackets its 95 % interval, from that of the mean of d."""
+# What follows where the paper's numbers stand beside.
+FORMULA_OF_PAPER = " The paper does not state its formula."
+IMPROVEMENT_OF_PAPER = " Beside it that of the published\n  means."
+DATA_OF_PAPER = " Published numbers: eight seeds on ANI-1x and COMP6."
+
+
+def main_table(table: TableData) -> str:
+    """The paper's columns, each with the ensemble's own error and the published number."""
+    heading = ["model", "seeds"]
+    for column in table.columns:
+        heading.append(f"{column.heading} ({column.unit})")
+        if column.is_error:
+            heading.append("mean prediction")
+        if _has_published(table):
+            heading.append("published")
+    return _markdown(heading, [_main_row(row, table) for row in table.rows])
+
+
+def _main_row(row: RowData, table: TableData) -> list[str]:
+    texts = [row.model, str(len(row.seeds))]
+    for cell, column in zip(row.cells, table.columns, strict=True):
+        texts.append(format_mean(cell.mean))
+        if column.is_error:
+            texts.append(_number(cell.ensemble))
+        if _has_published(table):
+            texts.append(_published(cell))
+    return texts
+
+
+def paired_table(table: TableData) -> str:
+    """Every row beside the reference of the table, seed by seed; empty without such a row."""
+    heading = ["model", "seeds"]
+    for column in table.columns:
+        difference = f"{column.heading}: difference ({column.unit})"
+        if table.paired_with_experiment:
+            heading += [difference, "improvement (%)"]
+            heading += ["published (%)"] if _has_published(table) else []
+        else:
+            published = ["published"] if _has_published(table) else []
+            heading += [table.reference, *published, difference]
+    rows = [
+        _paired_row(row, table)
+        for row in table.rows
+        if any(cell.difference is not None for cell in row.cells)
+    ]
+    return _markdown(heading, rows) if rows else ""
+
+
+def _paired_row(row: RowData, table: TableData) -> list[str]:
+    counts = [cell.difference.n for cell in row.cells if cell.difference is not None]
+    texts = [row.model, str(max(counts))]
+    for cell, column in zip(row.cells, table.columns, strict=True):
+        difference = format_mean(cell.difference, signed=True)
+        if table.paired_with_experiment:
+            texts += [difference, format_interval(cell.percent_improvement)]
+            if _has_published(table):
+                texts.append(_number(cell.published_percent_improvement, digits=1))
+        else:
+            published = [_number(column.published_reference)] if _has_published(table) else []
+            texts += [_number(cell.reference), *published, difference]
+    return texts
+
+
+def format_document(tables: Sequence[TableData]) -> str:
+    """Tables with titles, and below them what their readers have to know, as Markdown."""
+    parts = [text for table in tables for text in _format(table)]
+    return "\n".join([*parts, *_how_to_read(tables)]) + "\n"
+
+
+def _format(table: TableData) -> list[str]:
+    parts = [f"## {table.title} ({table.metric.upper()})", "", main_table(table), ""]
+    if paired := paired_table(table):
+        parts += [f"Beside {table.reference}, seed by seed:", "", paired, ""]
+    elif table.rows:
+        parts += [f"Nothing here could be compared with {table.reference}.", ""]
+    notes = _notes(table)
+    return [*parts, *notes, ""] if notes else parts
+
+
+def _notes(table: TableData) -> list[str]:
+    notes = []
+    if table.missing:
+        notes.append(f"- **Partial.** Missing: {'; '.join(table.missing)}.")
+    for place, column in enumerate(table.columns):
+        cells = [row.cells[place] for row in table.rows]
+        if table.metric == "rmse" and column.label_rms is not None:
+            size = f"{column.label_rms:.2f} {column.unit}"
+            note = f"- {column.heading}: predicting zero has an RMSE of {size}"
+            above = [
+                row.model
+                for row, cell in zip(table.rows, cells, strict=True)
+                if cell.mean is not None and cell.mean.value > column.label_rms
+            ]
+            notes.append(f"{note}; above it: {', '.join(above)}." if above else f"{note}.")
+        if any(cell.mean is None for cell in cells) and column.null_reason:
+            notes.append(f"- {column.heading}: — because {column.null_reason}.")
+    without = [
+        row.model
+        for row in table.rows
+        if table.columns[0].is_error and len(row.seeds) > 1 and row.cells[0].ensemble is None
+    ]
+    if without:
+        notes.append(
+            f"- No mean prediction of {', '.join(without)}: the runs' predictions.npz are missing "
+            "('hippynn-mf evaluate' makes them)."
+        )
+    return notes
+
+
+def _how_to_read(tables: Sequence[TableData]) -> list[str]:
+    """Formulas, and the data and recipe, which are those of all tables of a document."""
+    filled = [table for table in tables if table.rows]
+    if not filled:
+        return []
+    of_paper = any(cell.published for table in filled for row in table.rows for cell in row.cells)
+    lines = [FORMULAS.format(of_paper=FORMULA_OF_PAPER if of_paper else "")]
+    if any(table.paired_with_experiment for table in filled):
+        lines.append(IMPROVEMENT + (IMPROVEMENT_OF_PAPER if of_paper else ""))
+    if min(len(row.seeds) for table in filled for row in table.rows) < FEWEST_FOR_INTERVAL:
+        lines.append("- Fewer than three seeds have no interval: in parentheses is their range.")
+    if source := filled[0].source:
+        line = (
+            f"- rows: {source.rows}; preset: {source.preset}; data: {source.data_file} (SHA-256 "
+            f"{source.data_sha256[:12]}), split seed {source.split_seed}."
+        )
+        if source.test_file_sha256 is not None:
+            line += f" Test file: {source.test_file} (SHA-256 {source.test_file_sha256[:12]})."
+        if of_paper:
+            line += DATA_OF_PAPER
+        lines.append(line)
+    return lines
+
+
+def _has_published(table: TableData) -> bool:
+    """Whether the paper's RMSEs stand beside: it has none of experiments beyond its Table 1."""
+    cells = [cell for row in table.rows for cell in row.cells]
+    return table.metric == "rmse" and (not cells or any(cell.published for cell in cells))
+
+
+def _published(cell: Cell) -> str:
+    if cell.published is None:
+        return "—"
+    value = f"{cell.published.value:.2f}"
+    width = cell.published.half_width
+    return value if width is None else f"{value} ± {width:.2f}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "—" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,1 @@
+"""One run: what is asked for, its folder, its phases, and how it goes on after a kill."""

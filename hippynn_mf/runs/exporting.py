@@ -1,0 +1,138 @@
+"""From finished runs to one model file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from hippynn_mf.errors import UserError
+from hippynn_mf.files import read_json
+from hippynn_mf.labels import Labels
+from hippynn_mf.level_records import LevelRecord
+from hippynn_mf.levels import Level
+from hippynn_mf.model.coupling import fold
+from hippynn_mf.model.model import Model, build_model
+from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, Training
+from hippynn_mf.potentials.potential import Potential, atomic_energies, split_constants
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.train import load_best
+
+# What members may differ in; where the data lie is no difference (see `RunSettings.differences`).
+OF_A_MEMBER = ("seed",)
+
+
+def export_runs(paths: Sequence[Path]) -> Potential:
+    """One potential of the best parameters of finished runs: of one run, or an ensemble.
+
+    Only `model.pt` (a state dict) and JSON are read, without running code. Raises UserError for a
+    run that is not finished, and for runs that differ in more than their seeds or repeat one.
+    """
+    if not paths:
+        raise UserError("Name at least one run folder, OUT/runs/NAME/seed-K.")
+    folders = [RunFolder(path) for path in paths]
+    settings = [folder.read_settings() for folder in folders]
+    metrics = [folder.read_metrics() for folder in folders]  # refuses unfinished ones
+    _refuse_mixture(folders, settings)
+    first = settings[0]
+    if first.experiment.strategy.has_second_network:
+        raise UserError(
+            f"{folders[0].path} has two networks ({first.experiment.strategy.title}), and a model "
+            "file has one. Export another strategy, or predict with the run's model in Python "
+            "(hippynn_mf.evaluation.test_sets.model_of, hippynn_mf.runs.train.load_best)."
+        )
+    facts = [_read_facts(folder) for folder in folders]
+    labels = first.experiment.resolved_labels
+    members = []
+    for folder in folders:
+        trained_model = build_model(first.hyperparameters, labels)
+        load_best(trained_model, folder)
+        _refuse_infinite(trained_model, folder)
+        members.append(_with_independent_heads(trained_model, first, labels))
+    _, constants = split_constants(members[0].parameters.state_dict())
+    maintained = {level.id for level in first.experiment.maintained_levels}
+    trained = {k: v if k in maintained else () for k, v in facts[0].trained_labels.items()}
+    card = Card(
+        levels=tuple(
+            level_card(members[0], level, trained[level.id]) for level in members[0].heads.levels
+        ),
+        hyperparameters=first.hyperparameters,
+        constants=constants,
+        training=Training(
+            experiment=first.name,
+            preset=first.preset,
+            rows=first.rows,
+            split_seed=first.split_seed,
+            common_levels=tuple(first.common_levels),
+            data_sha256=first.data.sha256,
+            n_structures=facts[0].n_structures,
+        ),
+        members=tuple(
+            MemberCard(seed=each.seed, metrics=content, versions=of_run.versions)
+            for each, content, of_run in zip(settings, metrics, facts, strict=True)
+        ),
+    )
+    return Potential(card, tuple(members))
+
+
+class RunFacts(BaseModel):
+    """What `experiment.json` says beside the settings, as far as a model file repeats it."""
+
+    trained_labels: dict[str, tuple[Literal["energy", "forces"], ...]]
+    n_structures: dict[str, int]
+    versions: dict[str, str]
+
+
+def _read_facts(folder: RunFolder) -> RunFacts:
+    path = folder.file("experiment.json")
+    try:
+        return RunFacts.model_validate_json(json.dumps(read_json(path)))
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+def _with_independent_heads(model: Model, settings: RunSettings, labels: Labels) -> Model:
+    """The same energies without coupling, which matters in training only."""
+    independent = settings.hyperparameters.model_copy(update={"coupling": "independent"})
+    folded = build_model(independent, labels)
+    state = model.parameters.state_dict()
+    if settings.hyperparameters.coupling == "delta":
+        state = fold(state, list(model.heads))
+    folded.parameters.load_state_dict(state)
+    return folded
+
+
+def _refuse_mixture(folders: Sequence[RunFolder], settings: Sequence[RunSettings]) -> None:
+    first = settings[0]
+    seen: dict[int, Path] = {}
+    for folder, each in zip(folders, settings, strict=True):
+        same_seed = each.model_copy(update={name: getattr(first, name) for name in OF_A_MEMBER})
+        differences = same_seed.differences(first)
+        if differences:
+            raise UserError(
+                f"{folder.path} and {folders[0].path} are no members of one ensemble: "
+                f"{'; '.join(differences)}. Members differ in their seeds only."
+            )
+        if each.seed in seen:
+            raise UserError(f"{folder.path} and {seen[each.seed]} have the same seed {each.seed}.")
+        seen[each.seed] = folder.path
+
+
+def _refuse_infinite(model: Model, folder: RunFolder) -> None:
+    for name, parameter in model.parameters.named_parameters():
+        if not np.isfinite(parameter.detach().numpy()).all():
+            raise UserError(f"{folder.path}: {name} is not finite; the training diverged.")
+
+
+def level_card(model: Model, level: Level, trained: Any) -> LevelCard:
+    """Card of a level of a model, and the labels that it was trained on."""
+    return LevelCard(
+        **LevelRecord.of(level).model_dump(),
+        atomic_energies_kcal_per_mol=atomic_energies(model, level),
+        trained=tuple(trained),
+    )

@@ -1,0 +1,258 @@
+"""Runs: one experiment trained with one seed, and the folder that holds all of it.
+
+`OUT/runs/<slug>/seed-<k>/`:
+
+- `experiment.json`: every setting, the data's hashes, levels, versions; written first
+- `split.npz`: positions in the file of the train, valid and test conformers
+- `epochs.jsonl`: validation metrics after every epoch
+- `checkpoint.pt`, `checkpoint-previous.pt`: the training after its last two epochs, see
+  `checkpoints.py`; removed when the run is finished
+- `model.pt`: parameters of the best epoch (a state dict, loadable without running code)
+- `predictions.npz`: predictions on the test and COMP6 structures, and on those of the test file
+- `metrics.json`: errors with their units; written last, so its presence means finished
+- `failure.txt`: why the last attempt ended early, if it did
+- `log.txt`: everything that was logged or printed
+
+The last phase of a strategy is in that folder; an earlier one has `epochs.jsonl`, checkpoints and
+`model.pt` in a folder of its name, as `pretraining/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from hippynn_mf.data.formats.sources import shown_path
+from hippynn_mf.errors import UserError
+from hippynn_mf.evaluation.schema import validate_metrics
+from hippynn_mf.files import read_json, replace_when_complete, write_json
+from hippynn_mf.level_records import register_records
+from hippynn_mf.runs.settings import SOURCES, DataSource, RunSettings
+
+FORMAT = 1
+FAILURE = "failure.txt"
+LOCK_WAIT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run: its files, what is in it, and whether it is finished."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, out: Path, settings: RunSettings) -> RunFolder:
+        """The folder in `out` that belongs to these settings."""
+        return cls(out / "runs" / settings.slug / f"seed-{settings.seed}")
+
+    def file(self, name: str) -> Path:
+        """A file of the folder."""
+        return self.path / name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has its metrics, which are written last."""
+        return self.file("metrics.json").exists()
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs trained so far, in all phases."""
+        n = 0
+        for path in (self.file("epochs.jsonl"), *self.path.glob("*/epochs.jsonl")):
+            with suppress(FileNotFoundError):
+                n += path.read_bytes().count(b"\n")
+        return n
+
+    def phase(self, name: str) -> RunFolder:
+        """The folder of an earlier phase, with its epochs, checkpoints and `model.pt`."""
+        return RunFolder(self.path / name)
+
+    def phases(self, settings: RunSettings) -> list[RunFolder]:
+        """The folders of all phases in their order, begun or not; the last one is this folder."""
+        *earlier, _ = settings.experiment.phases
+        return [*(self.phase(phase.name) for phase in earlier), self]
+
+    def read_settings(self) -> RunSettings:
+        """Settings from `experiment.json`; the levels that it records are registered.
+
+        Raises UserError if this is no run folder of this version, and for a level that is another
+        than the one known by its name.
+        """
+        stored = self._read_json("experiment.json")
+        if stored.get("format") != FORMAT:
+            raise UserError(
+                f"{self.path} has run format {stored.get('format')!r}; this version of hippynn_mf "
+                f"reads format {FORMAT}. Choose another folder, or the version that wrote it."
+            )
+        # Runs of before levels were recorded have those of the paper, or registered ones.
+        register_records(stored.get("levels", []), self.file("experiment.json"))
+        try:
+            return RunSettings.model_validate_json(json.dumps(stored["settings"]))
+        except (KeyError, ValidationError) as error:
+            raise UserError(f"{self.file('experiment.json')} is damaged: {error}") from None
+
+    @contextmanager
+    def locked(self, *, wait_s: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+        """Hold the folder for this process; a UserError if another process trains in it.
+
+        The operating system frees the lock when the process ends, however it ends. Waiting for it a
+        little lets the workers of a killed campaign end first.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.file(".lock"), timeout=wait_s):
+                yield
+        except Timeout:
+            raise UserError(
+                f"Another process is training {self.path}. Wait for it, or choose another --out."
+            ) from None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process trains in the folder now."""
+        if not self.file(".lock").exists():
+            return False
+        try:
+            with FileLock(self.file(".lock"), timeout=0):
+                return False
+        except (Timeout, PermissionError):  # somebody else's, whose state only he can tell
+            return True
+
+    def remove_leftovers(self) -> None:
+        """Remove what an attempt that ended early left behind; the lock must be held."""
+        for path in [self.file(FAILURE), *self.path.glob(".*.partial")]:
+            path.unlink(missing_ok=True)
+
+    def write_failure(self, message: str) -> None:
+        """Leave what ended the run, which the next attempt removes."""
+        with replace_when_complete(self.file(FAILURE)) as partial:
+            partial.write_text(message + "\n", encoding="utf-8")
+
+    def read_failure(self) -> str | None:
+        """What ended the last attempt, None if nothing did."""
+        try:
+            return self.file(FAILURE).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+
+    def prepare(self, settings: RunSettings, facts: dict[str, Any]) -> None:
+        """Create the folder, or check that it belongs to the same settings; write them first.
+
+        Raises UserError if the folder holds another experiment or other settings, which it lists.
+        """
+        if self.file("experiment.json").exists():
+            self.refuse_other(settings)
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {"format": FORMAT, "settings": settings.model_dump(mode="json"), **facts}
+        write_json(self.file("experiment.json"), content)
+
+    def refuse_other(self, settings: RunSettings) -> None:
+        """Raise UserError if the folder holds a run with other settings."""
+        if not self.file("experiment.json").exists():
+            return
+        stored = self.read_settings()
+        if not self.is_finished and stored.test_file is None:
+            # Nothing is trained on it, so a run that goes on may get one.
+            stored = stored.model_copy(update={"test_file": settings.test_file})
+        for name in SOURCES:
+            before, now = getattr(stored, name), getattr(settings, name)
+            if before and now and before.path == now.path and before.sha256 != now.sha256:
+                raise UserError(
+                    f"{shown_path(now.path)} has changed since {self.path} began: its SHA-256 was "
+                    f"{before.sha256[:12]}… and is {now.sha256[:12]}…. Restore the file, or choose "
+                    "another --out."
+                )
+        differences = settings.differences(stored)
+        if differences:
+            remedy = "Choose another --out, or delete that folder."
+            if stored.test_file is None and settings.test_file is not None:
+                remedy = f"{test_file_remedy(self, settings.test_file)} {remedy}"
+            raise UserError(f"{self.path} holds another run: {'; '.join(differences)}. {remedy}")
+
+    def add_test_file(self, source: DataSource) -> None:
+        """Record in `experiment.json` a test file that the run is evaluated on since."""
+        content = read_json(self.file("experiment.json"))
+        content["settings"]["test_file"] = source.model_dump(mode="json")
+        write_json(self.file("experiment.json"), content)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write `metrics.json`, which marks the run as finished.
+
+        Raises UserError naming the field if they are not what `metrics_schema` describes.
+        """
+        validate_metrics(metrics, self.file("metrics.json"))
+        write_json(self.file("metrics.json"), metrics)
+
+    def read_metrics(self) -> dict[str, Any]:
+        """The run's metrics, checked by `metrics_schema`; a UserError naming file and field."""
+        content = self._read_json("metrics.json")
+        validate_metrics(content, self.file("metrics.json"))
+        return content
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        if not self.file(name).exists():
+            raise UserError(f"No {name} in {self.path}; this is not a finished run.")
+        return read_json(self.file(name))
+
+    def read_epochs(self) -> list[dict[str, Any]]:
+        """Metrics of every epoch: `{"epoch": n, "train": {...}, "valid": {...}}`."""
+        path = self.file("epochs.jsonl")
+        if not path.exists():
+            raise UserError(f"No {path.name} in {self.path}; train the run again.")
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        try:
+            return [
+                json.loads(line) for line in lines if line.endswith("\n")
+            ]  # the last may be cut
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}). Delete {self.path}.") from None
+
+    def read_log(self, n_lines: int) -> list[str]:
+        """The last lines of the run's log."""
+        try:
+            return self.file("log.txt").read_text(encoding="utf-8").splitlines()[-n_lines:]
+        except FileNotFoundError:
+            return []
+
+    def append_epoch(self, record: dict[str, Any]) -> None:
+        """Add the metrics of one epoch."""
+        with self.file("epochs.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def write_epochs(self, records: Sequence[dict[str, Any]]) -> None:
+        """Replace the metrics of all epochs."""
+        with replace_when_complete(self.file("epochs.jsonl")) as partial:
+            partial.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    def read_predictions(self) -> dict[str, np.ndarray]:
+        """Predictions and references on all structures that test the run, by name."""
+        path = self.file("predictions.npz")
+        if not path.exists():
+            raise UserError(f"No {path.name} in {self.path}; run 'hippynn-mf evaluate' on it.")
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def find_runs(out: Path) -> list[RunFolder]:
+    """Every run folder below `out`, finished or not, in alphabetical order."""
+    return [RunFolder(path.parent) for path in sorted(out.glob("runs/*/seed-*/experiment.json"))]
+
+
+def test_file_remedy(folder: RunFolder, source: DataSource) -> str:
+    """What adds a test file to the finished runs beside one that has none, without training."""
+    runs = folder.path.parent.parent / "*" / "seed-*"
+    return (
+        f"{folder.path} was not tested on {source.shown}. Without any training, 'hippynn-mf "
+        f"evaluate {runs} --test-file {source.shown}' adds these errors to finished runs."
+    )

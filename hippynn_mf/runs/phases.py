@@ -1,0 +1,86 @@
+"""One phase of a run: its data, the weights it starts from, and its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from hippynn_mf.data.database import TrainingDatabase, build_database, training_arrays
+from hippynn_mf.data.differences import with_difference
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.levels import Level
+from hippynn_mf.model.model import Model, build_model
+from hippynn_mf.runs.checkpoints import Checkpoints
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.log import EpochRecord
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.training.loop import continue_training, prepare_training
+from hippynn_mf.training.reptile import TaskDatabase
+from hippynn_mf.training.strategies import Phase, State
+
+PHASE_STRIDE = 10**6  # between the seeds of the phases of a run, whose weights are drawn apart
+
+
+def train_phase(
+    folder: RunFolder,
+    settings: RunSettings,
+    phase: Phase,
+    parts: Mapping[str, Structures],
+    states: Sequence[State],
+    device: torch.device,
+    *,
+    is_last: bool = False,
+) -> Checkpoints:
+    """Train one phase in its folder, from the checkpoint there; `states` are those before it.
+
+    The checkpoints have the best parameters. Of the last phase, the training and validation
+    structures are consumed.
+    """
+    hyperparameters = phase.hyperparameters(settings.hyperparameters)
+    torch.manual_seed(settings.seed + PHASE_STRIDE * len(states))
+    model = build_model(hyperparameters, phase.labels)
+    if phase.starts_from is not None:
+        start_from(model, states[-1], phase.starts_from)
+    database = phase_database(phase, parts, settings, consume=is_last)
+    training = prepare_training(model, database, hyperparameters, device=device, phase=phase)
+    checkpoints = Checkpoints(folder, training)
+    checkpoints.restore()
+    continue_training(training, [EpochRecord(folder, training.tracker), checkpoints])
+    return checkpoints
+
+
+def start_from(model: Model, state: State, level: Level) -> None:
+    """Load the trunk of another model, and the head of its `level` into every head."""
+    own = model.parameters.state_dict()
+    for name in own:
+        part, _, rest = name.partition(".")
+        if part == "heads":
+            layer = rest.rpartition(".layers.")[2]
+            own[name] = state[f"heads.{level.id}.layers.{layer}"]
+        else:
+            own[name] = state[name]
+    model.parameters.load_state_dict(own)
+
+
+def phase_database(
+    phase: Phase, parts: Mapping[str, Structures], settings: RunSettings, *, consume: bool = False
+) -> TrainingDatabase:
+    """The structures with labels of a phase, as its database.
+
+    `consume`d structures are not good for anything afterwards, but for those of the test split.
+    """
+    chosen = {name: _of_phase(phase, part) for name, part in parts.items()}
+    consumed = [name for name in parts if name != "test"] if consume else []
+    seed = settings.seed
+    if not phase.as_tasks:
+        return build_database(chosen, phase.labels, seed=seed, consume=consumed)
+    arrays = {name: training_arrays(part, phase.labels) for name, part in chosen.items()}
+    n_steps = settings.hyperparameters.meta_steps
+    return TaskDatabase(arrays, labels=phase.labels, meta_steps=n_steps, seed=seed)
+
+
+def _of_phase(phase: Phase, part: Structures) -> Structures:
+    if phase.minus is not None:
+        part = with_difference(part, phase.labels, phase.minus)
+    return part.labelled(phase.labels)

@@ -1,0 +1,1 @@
+"""Training a model: strategies, the loop, initial heads, several devices."""

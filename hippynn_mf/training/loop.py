@@ -1,0 +1,176 @@
+"""Training a model with hippynn's own loop."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hippynn.experiment import assemble_for_training
+from hippynn.experiment.assembly import TrainingModules
+from hippynn.experiment.controllers import PatienceController, RaiseBatchSizeOnPlateau
+from hippynn.experiment.metric_tracker import MetricTracker
+from hippynn.experiment.routines import SetupParams, setup_training, training_loop
+
+from hippynn_mf.data.database import TrainingDatabase
+from hippynn_mf.errors import UserError
+from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics, stopping_metric_name
+from hippynn_mf.model.model import Model
+from hippynn_mf.network.stored_pairs import precompute_pairs
+from hippynn_mf.training.initial_heads import DECAY_FACTOR, initialize_heads
+from hippynn_mf.training.reptile import reptile_of, share_head
+from hippynn_mf.training.strategies import Phase
+
+EpochCallback = Callable[[int, bool], None]
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve `auto`, `cpu`, `cuda` or `cuda:n`; a device that is not there is a UserError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"Unknown device {name!r}. Known: auto, cpu, cuda, cuda:0, cuda:1, ….")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"Device {name} is not here: torch sees {torch.cuda.device_count()} CUDA devices. "
+            "Use --device cpu, or install a CUDA build of torch."
+        )
+    return device
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that changes while a model is trained, and its database."""
+
+    model: Model
+    modules: TrainingModules
+    database: TrainingDatabase
+    controller: PatienceController
+    tracker: MetricTracker
+
+
+def train_model(
+    model: Model,
+    database: TrainingDatabase,
+    hyperparameters: Hyperparameters,
+    *,
+    device: torch.device | str = "cpu",
+) -> MetricTracker:
+    """Train a model with hippynn's training loop; returns hippynn's metric tracker.
+
+    The best parameters by the stopping metric are in the tracker's `best_model`.
+    """
+    training = prepare_training(model, database, hyperparameters, device=device)
+    continue_training(training, [])
+    return training.tracker
+
+
+def prepare_training(
+    model: Model,
+    database: TrainingDatabase,
+    hyperparameters: Hyperparameters,
+    *,
+    device: torch.device | str = "cpu",
+    phase: Phase | None = None,
+) -> Training:
+    """Fit the atomic energies, and assemble loss, metrics, optimizer and schedule of a training.
+
+    `hyperparameters` are those of the phase. A phase that starts from another's weights finds them
+    in the model already.
+    """
+    heads = model.heads
+    weights = LossWeights(
+        energy=hyperparameters.energy_weight,
+        forces=hyperparameters.force_weight,
+        hierarchicality=hyperparameters.hierarchicality_weight,
+    )
+    loss = build_loss(heads, dict.fromkeys(heads, weights))
+    modules, db_info = assemble_for_training(loss, build_metrics(heads, loss))
+    database.inputs, database.targets = db_info["inputs"], db_info["targets"]
+    continues = phase is not None and phase.starts_from is not None
+    initialize_heads(heads, database, decay_factor=1.0 if continues else DECAY_FACTOR)
+    if phase is not None and phase.frozen_interactions:
+        freeze_interactions(model)
+    if phase is not None and phase.as_tasks:
+        share_head(heads)
+    if hyperparameters.precompute_pairs:
+        modules = precompute_pairs(modules, database)
+
+    # In an order that does not depend on the process, as that of hippynn's graph does: the
+    # optimizer's part of a checkpoint knows parameters by their place.
+    parameters = [p for p in model.parameters.parameters() if p.requires_grad]
+    optimizer: torch.optim.Optimizer
+    if phase is not None and phase.as_tasks:
+        optimizer = reptile_of(parameters, hyperparameters)
+    else:
+        optimizer = torch.optim.Adam(parameters, lr=hyperparameters.learning_rate, fused=True)
+    controller = PatienceController(
+        optimizer=optimizer,
+        scheduler=build_scheduler(optimizer, hyperparameters),
+        batch_size=hyperparameters.batch_size,
+        eval_batch_size=hyperparameters.eval_batch_size,
+        max_epochs=hyperparameters.max_epochs,
+        stopping_key=stopping_metric_name(hyperparameters, heads),
+        fraction_train_eval=hyperparameters.fraction_train_eval,
+        termination_patience=hyperparameters.termination_patience,
+    )
+    modules, controller, tracker = setup_training(
+        modules, SetupParams(controller=controller, device=device)
+    )
+    return Training(model, modules, database, controller, tracker)
+
+
+def freeze_interactions(model: Model) -> None:
+    """Keep the interaction layers as they are; atom layers and heads go on learning."""
+    for block in model.heads.network.torch_module.blocks:
+        block[0].requires_grad_(False)
+
+
+def continue_training(training: Training, callbacks: Sequence[EpochCallback]) -> None:
+    """Run hippynn's loop to the end; `callbacks` get (epoch, whether it is the best so far)."""
+    if training.controller.current_epoch >= training.controller.max_epochs:
+        return  # of a training that was complete; the loop would add an epoch
+    training_loop(
+        training_modules=training.modules,
+        database=training.database,
+        controller=training.controller,
+        metric_tracker=training.tracker,
+        callbacks=list(callbacks),
+        batch_callbacks=None,
+        store_all_better=False,
+        store_best=False,
+        store_every=0,
+        quiet=False,
+    )
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters) -> Any:
+    """The learning rate schedule of the hyperparameters."""
+    if hyperparameters.scheduler == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, T_max=hyperparameters.max_epochs
+        )
+    with warnings.catch_warnings():
+        # The constructor warns about an option that it never reads.
+        warnings.filterwarnings("ignore", message="Parameter verbose")
+        return RaiseBatchSizeOnPlateau(
+            optimizer,
+            max_batch_size=hyperparameters.batch_size,
+            factor=0.5,
+            patience=hyperparameters.patience,
+        )
+
+
+def load_controller(controller: PatienceController, state: dict[str, Any]) -> None:
+    """Restore hippynn's controller, its optimizer and its schedulers."""
+    controller.load_state_dict(state)
+    for scheduler, stored in zip(controller.scheduler_list, state["scheduler"], strict=True):
+        if "best_metric" in stored:  # which hippynn 0.1.3 restores from "boredom"
+            scheduler.best_metric = stored["best_metric"]
