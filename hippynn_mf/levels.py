@@ -17,7 +17,7 @@ line has `--levels` for it, see `level_records.py`):
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
@@ -52,9 +52,7 @@ class Level:
     rank: float
     energy_keys: tuple[str, ...]
     force_key: str | None = None
-    self_energies: Mapping[int, float] = field(
-        default_factory=lambda: SELF_ENERGIES, repr=False, compare=False
-    )
+    self_energies: Mapping[int, float] = field(default_factory=lambda: SELF_ENERGIES, repr=False)
 
     def __post_init__(self) -> None:
         for name in (self.id, self.label):
@@ -64,6 +62,10 @@ class Level:
                     f"digits and _()+*-; found {name!r}."
                 )
         object.__setattr__(self, "self_energies", MappingProxyType(dict(self.self_energies)))
+
+    def __hash__(self) -> int:
+        """Of the id alone: a mapping has none."""
+        return hash(self.id)
 
     def __reduce__(self) -> tuple[type[Level], tuple[object, ...]]:
         """Let worker processes have levels of the user's own: a mapping proxy is not pickled."""
@@ -79,6 +81,52 @@ class Level:
     def forces_name(self) -> str:
         """Name (`db_name`) of the forces in a database and of their node in a graph."""
         return f"{self.id}.forces"
+
+
+class Levels:
+    """The levels that are known in one place: fixed, each name once, from the lowest rank up.
+
+    They are handed to whatever looks a name up; nothing is known beside them.
+    """
+
+    def __init__(self, levels: Iterable[Level] = ()) -> None:
+        found: dict[str, Level] = {}
+        for level in levels:
+            for name in dict.fromkeys((level.id, level.label)):
+                if found.setdefault(name, level) != level:
+                    raise UserError(
+                        f"Two levels of theory are named {name!r}; every name is taken once. "
+                        "Choose another id and label for one of them."
+                    )
+        self._by_name = MappingProxyType(found)
+        self._levels = tuple(sorted(dict.fromkeys(found.values()), key=lambda level: level.rank))
+
+    def __iter__(self) -> Iterator[Level]:
+        """The levels, from the lowest to the highest rank."""
+        return iter(self._levels)
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def __repr__(self) -> str:
+        return f"Levels({', '.join(level.label for level in self)})"
+
+    def get(self, name: str | Level) -> Level:
+        """The level with this id or label. Raises UserError listing the known ones otherwise.
+
+        A level itself is what it is, known or not.
+        """
+        if isinstance(name, Level):
+            return name
+        if name not in self._by_name:
+            known = [text for level in self for text in (level.label, level.id)]
+            message = unknown_name_message("level of theory", name, known)
+            raise UserError(f"{message} Others are declared first, with --levels FILE.")
+        return self._by_name[name]
+
+    def including(self, more: Iterable[Level]) -> Levels:
+        """These and more; a UserError for a level that is another than the one of its name."""
+        return Levels((*self, *more))
 
 
 _REGISTRY: dict[str, Level] = {}
@@ -164,3 +212,4 @@ CC = register_level(
 
 # The levels of the paper's Table 1; conformers with all four energies are its reduced data set.
 PAPER_LEVELS = (DZ, TZ, MP2, CC)
+KNOWN_LEVELS = Levels(PAPER_LEVELS)

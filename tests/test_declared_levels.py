@@ -71,7 +71,14 @@ def test_declared_levels_are_known_with_all_that_the_file_says(forget, levels_fi
     assert known_levels() == [low, high, *PAPER_LEVELS]
     assert get_level("LO") is get_level("low") is low
     assert low == Level(
-        "low", "LO", "cheap", "none", 1.0, ("hf_dz.energy",), force_key="wb97x_dz.forces"
+        "low",
+        "LO",
+        "cheap",
+        "none",
+        1.0,
+        ("hf_dz.energy",),
+        force_key="wb97x_dz.forces",
+        self_energies={1: -0.4, 8: -75.0},
     )
     assert dict(low.self_energies) == {1: -0.4, 8: -75.0}
     assert high.energy_keys == ("hf_tz.energy",)
