@@ -8,20 +8,16 @@ start, and does not import torch. Small files are read and written in between.
 from __future__ import annotations
 
 import errno
-import os
-import pickle
-import subprocess
-import sys
-import traceback
+import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
 
 from ase import Atoms
 from ase.io import iread
+from loky import ProcessPoolExecutor
+from loky.process_executor import BrokenProcessPool
 
 from hippynn_mf.data.formats.xyz_file import write_structures
 from hippynn_mf.errors import UserError
@@ -29,13 +25,6 @@ from hippynn_mf.levels import Level
 from hippynn_mf.potentials.batch import Batch, Labels, add_labels, in_batches
 
 LARGE_FILE = 2**22  # bytes, some thousand small molecules: twice what pays for a process
-
-PROGRAM = """
-import pickle, sys
-sys.path[:] = pickle.load(sys.stdin.buffer)
-from hippynn_mf.potentials.structure_files import serve
-serve()
-"""
 
 
 def read_structures(path: Path) -> Iterator[Atoms]:
@@ -70,38 +59,38 @@ def _on_disk(path: Path) -> Path:
     raise UserError(f"No file {path}. Check the path; relative paths start at {Path.cwd()}.")
 
 
-def write_labelled(
-    source: Path,
-    target: Path,
-    levels: Sequence[Level],
-    batch_size: int,
-    receive: Callable[[], Labels],
-) -> Generator[Batch, None, None]:
-    """Yield the structures of `source` in batches, and write them to `target` with their labels.
-
-    `receive` returns the labels of one batch after another. It is called only once the next batch
-    has been read, and that one is yielded before anything is written: so whoever makes the labels
-    has work meanwhile.
+class Labelling:
+    """Structures of a file on their way to another one, where they get labels.
 
     Raises UserError as `read_structures` does, and for a full disk.
     """
-    try:
-        with target.open("w", encoding="utf-8") as stream:
-            waiting: list[Atoms] = []
-            for structures in in_batches(read_structures(source), batch_size):
-                labels = receive() if waiting else None
-                yield Batch.of(structures)
-                if labels is not None:
-                    add_labels(waiting, labels, levels)
-                    write_structures(stream, waiting)
-                waiting = structures
-            if waiting:
-                add_labels(waiting, receive(), levels)
-                write_structures(stream, waiting)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise UserError(f"The disk of {target.parent} is full. Make room.") from None
+
+    def __init__(
+        self, source: Path, target: Path, levels: Sequence[Level], batch_size: int
+    ) -> None:
+        self.target, self.levels = target, levels
+        self.batches = in_batches(read_structures(source), batch_size)
+        self.waiting: deque[list[Atoms]] = deque()  # read, and not yet labelled
+
+    def read(self) -> Batch | None:
+        """The next batch of structures; None at the end."""
+        structures = next(self.batches, None)
+        if structures is None:
+            return None
+        self.waiting.append(structures)
+        return Batch.of(structures)
+
+    def write(self, labels: Labels) -> None:
+        """Append the first batch that waits, with its labels, to the target."""
+        structures = self.waiting.popleft()
+        add_labels(structures, labels, self.levels)
+        try:
+            with self.target.open("a", encoding="utf-8") as stream:
+                write_structures(stream, structures)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise UserError(f"The disk of {self.target.parent} is full. Make room.") from None
 
 
 @contextmanager
@@ -111,88 +100,58 @@ def labelled_file(
     """The batches of `source`, and a function that takes the labels of each before the next.
 
     The labelled structures are in `target` when the batches are at an end. Errors as of
-    `write_labelled`; UserError also if the process of a large file is ended from outside.
+    `Labelling`; UserError also if the process of a large file is ended from outside.
     """
-    arguments = source, target, levels, batch_size
+    target.write_bytes(b"")
     if _on_disk(source).stat().st_size < LARGE_FILE:
-        labels: deque[Labels] = deque()
-        with closing(write_labelled(*arguments, labels.popleft)) as batches:
-            yield batches, labels.append
-    else:
-        with _Process(arguments) as process:
-            yield iter(process.receive, None), process.send
-
-
-class _Process:
-    """A process that runs `serve`.
-
-    It is none of `multiprocessing`, which would run the user's script again and import torch.
-    """
-
-    def __init__(self, arguments: tuple[Any, ...]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            process_group=0,  # Ctrl-C is for this process, which then ends that one
-        )
-        self.requests = cast(BinaryIO, self.process.stdin)
-        self.replies = cast(BinaryIO, self.process.stdout)
-        self.send(sys.path)
-        self.send(arguments)
-
-    def __enter__(self) -> _Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()  # it has closed its files, or they are not wanted
-        self.process.wait()
-        self.replies.close()
-        with suppress(OSError):  # what was not sent
-            self.requests.close()
-
-    def send(self, message: object) -> None:
-        try:
-            _dump(message, self.requests)
-        except OSError:
-            raise self._ended() from None
-
-    def receive(self) -> Any:
-        try:
-            message = pickle.load(self.replies)
-        except (EOFError, pickle.UnpicklingError):
-            raise self._ended() from None
-        if isinstance(message, Exception):
-            raise message
-        return message
-
-    def _ended(self) -> UserError:
-        return UserError(
-            "The process that reads and writes ended unexpectedly (exit code "
-            f"{self.process.wait()}). If memory ran out, make room, or split the file."
-        )
-
-
-def serve() -> None:
-    """Run `write_labelled` for the process that started this one, over standard in- and output."""
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a reader prints is no reply
-    requests = sys.stdin.buffer
-    try:
-        source, target, levels, batch_size = pickle.load(requests)
-        receive = partial(pickle.load, requests)
-        for batch in write_labelled(source, target, levels, batch_size, receive):
-            _dump(batch, replies)
-        _dump(None, replies)
-    except (EOFError, BrokenPipeError):  # the other process is gone
+        labelling = Labelling(source, target, levels, batch_size)
+        yield iter(labelling.read, None), labelling.write
         return
-    except Exception as error:
-        if not isinstance(error, UserError):
-            error.add_note(traceback.format_exc())  # which pickle would lose
-        _dump(error, replies)
-    requests.read()  # until the other process, which may be sending, is through
+    executor = ProcessPoolExecutor(
+        max_workers=1, initializer=_open, initargs=(source, target, levels, batch_size)
+    )
+    try:
+        written = executor.submit(int)  # of the batch before
+        batches = _read_ahead(executor)
+
+        def write(labels: Labels) -> None:
+            nonlocal written
+            written.result()
+            written = executor.submit(_write, labels)
+
+        yield batches, write
+        written.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "The process that reads and writes ended unexpectedly. If memory ran out, make room, "
+            "or split the file."
+        ) from None
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
 
 
-def _dump(message: object, stream: BinaryIO) -> None:
-    pickle.dump(message, stream, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.flush()
+def _read_ahead(executor: ProcessPoolExecutor) -> Iterator[Batch]:
+    """The batches; the next one is read while its predecessor is worked on."""
+    coming = executor.submit(_read)
+    while (batch := coming.result()) is not None:
+        coming = executor.submit(_read)
+        yield batch
+
+
+# What the process of a large file does, one call after another, on a file of its own.
+
+_labelling: Labelling
+
+
+def _open(source: Path, target: Path, levels: Sequence[Level], batch_size: int) -> None:
+    global _labelling
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the process that ends this one
+    _labelling = Labelling(source, target, levels, batch_size)
+
+
+def _read() -> Batch | None:
+    return _labelling.read()
+
+
+def _write(labels: Labels) -> None:
+    _labelling.write(labels)
