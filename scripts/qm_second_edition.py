@@ -155,6 +155,9 @@ def run(records: Path, work: Path, *, workers: int = 1, limit: int | None = None
             compute_all(samples, records, work, workers)
             if limit is not None:
                 return
+        done = finished(records)
+        given_up = [sample.name for sample in plan_samples() if sample.name not in done]
+        log.info("Finished; given up: %s", ", ".join(given_up) or "none")
 
 
 def compute_all(samples: list[Sample], records: Path, work: Path, workers: int) -> None:

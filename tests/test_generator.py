@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections import Counter
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,29 +15,16 @@ from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6
 pytest.importorskip("pyscf", reason="needs the extra qm")
 pytest.importorskip("tblite", reason="needs the extra qm")
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-
 
 @pytest.fixture
-def scripts(monkeypatch):
-    """Make the scripts importable, and forget them afterwards."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith(("qm_", "generate_")):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def generator(scripts):
+def generator(generator_scripts):
     import generate_mini_dataset
 
     return generate_mini_dataset
 
 
 @pytest.fixture
-def sampling(scripts):
+def sampling(generator_scripts):
     import qm_sampling
 
     return qm_sampling
