@@ -122,7 +122,7 @@ def coupled_cluster_dz(
 
 
 def gradient_by_differences(
-    energy: Callable[[np.ndarray], float],
+    energy: Callable[[np.ndarray], float | np.ndarray],
     positions: np.ndarray,
     *,
     directions: np.ndarray,
@@ -130,15 +130,17 @@ def gradient_by_differences(
 ) -> np.ndarray:
     """Gradient (n_atoms, 3) in hartree/Å of an energy (hartree) by central differences.
 
-    `directions` (3 n_atoms, n) are orthonormal and span everything but rigid motions, along which
-    the derivative is exactly zero. `step` is in Å.
+    Of several energies (n_energies,) at once it is (n_energies, n_atoms, 3). `directions`
+    (3 n_atoms, n) are orthonormal and span everything but rigid motions, along which the derivative
+    is exactly zero. `step` is in Å.
     """
     slopes = []
     for direction in directions.T:
         displacement = step * direction.reshape(-1, 3)
         up, down = (energy(positions + sign * displacement) for sign in (1, -1))
         slopes.append((up - down) / (2 * step))
-    return (directions @ np.array(slopes)).reshape(-1, 3)
+    gradient = np.tensordot(np.array(slopes), directions, axes=(0, 1))
+    return gradient.reshape(*gradient.shape[:-1], -1, 3)
 
 
 def mp2_tz_energy(
@@ -149,11 +151,19 @@ def mp2_tz_energy(
     return hf + mp2
 
 
+def cbs_and_mp2_tz_energies(
+    numbers: np.ndarray, positions: np.ndarray, guesses: dict[str, np.ndarray]
+) -> np.ndarray:
+    """CCSD(T)/CBS and, among its parts, MP2/cc-pVTZ: total energies (2,) in hartree."""
+    labels = correlated_labels(numbers, positions, dict(guesses))
+    return np.array([composite(labels), labels["hf_tz.energy"] + labels["mp2_tz.corr_energy"]])
+
+
 def ccsd_t_cbs_energy(
     numbers: np.ndarray, positions: np.ndarray, guesses: dict[str, np.ndarray]
 ) -> float:
     """CCSD(T)/CBS in hartree: the composite of the labels at these positions."""
-    return float(composite(correlated_labels(numbers, positions, dict(guesses))))
+    return float(cbs_and_mp2_tz_energies(numbers, positions, guesses)[0])
 
 
 def composite(labels: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from qm_labels import (
     NotConvergedError,
     all_labels,
-    ccsd_t_cbs_energy,
+    cbs_and_mp2_tz_energies,
     correlated_labels,
     gradient_by_differences,
     low_level_labels,
@@ -25,15 +25,15 @@ from hippynn_mf.files import write_npz
 log = logging.getLogger(__name__)
 
 # In this order: a sample's seed holds the number of its kind.
-Kind = Literal["full", "low", "comp6", "cc_forces"]
+Kind = Literal["full", "low", "comp6", "cc_forces", "delta_e"]
 
 SEED = 20261122
 GRADIENT_STEP = 0.002  # Å along a unit vector of all Cartesian coordinates
 
-# What is differentiated for a kind of conformer: the gradient's key (hartree/Å), and the energy.
+# What is differentiated for a kind of conformer: the gradients' keys (hartree/Å), and the energies.
 DIFFERENTIATED = {
-    "comp6": ("mp2_tz_grad", mp2_tz_energy),
-    "cc_forces": ("ccsd(t)_cbs_grad", ccsd_t_cbs_energy),
+    "comp6": (("mp2_tz_grad",), mp2_tz_energy),
+    "cc_forces": (("ccsd(t)_cbs_grad", "mp2_tz_grad"), cbs_and_mp2_tz_energies),
 }
 
 # Densities of the last conformer of a molecule that this process computed, by molecule and basis.
@@ -42,11 +42,15 @@ GUESSES: defaultdict[str, dict[str, np.ndarray]] = defaultdict(dict)
 
 @dataclass(frozen=True)
 class Sample:
-    """One conformer to compute: its molecule, what to compute, and its number in that series."""
+    """One conformer to compute: its molecule, what to compute, and its number in that series.
+
+    `attempt` counts the geometries that failed before.
+    """
 
     kind: Kind
     molecule: str
     index: int
+    attempt: int = 0
 
     @property
     def name(self) -> str:
@@ -57,7 +61,8 @@ class Sample:
     def seed(self) -> tuple[int, ...]:
         """Seed of its geometry alone: adding conformers changes no other."""
         kind = get_args(Kind).index(self.kind)
-        return (SEED, *self.molecule.encode(), kind, self.index)
+        again = (self.attempt,) if self.attempt else ()
+        return (SEED, *self.molecule.encode(), kind, self.index, *again)
 
     def path(self, work: Path) -> Path:
         """Where the finished conformer lies in the work folder."""
@@ -66,39 +71,44 @@ class Sample:
 
 def compute_sample(sample: Sample, minimum: Minimum, work: Path) -> None:
     """Compute one conformer and write it; one that does not converge is named and left out."""
+    numbers, positions = minimum.numbers, draw_conformer(minimum, sample.seed)
     try:
-        _compute(sample, minimum, work)
+        labels = compute_labels(sample, numbers, positions, GUESSES[sample.molecule])
     except NotConvergedError as error:
         log.warning("%s did not converge: %s", sample.name, error)
+        return
+    write_sample(sample.path(work), {"atomic_numbers": numbers, "coordinates": positions, **labels})
 
 
-def _compute(sample: Sample, minimum: Minimum, work: Path) -> None:
-    numbers, positions = minimum.numbers, draw_conformer(minimum, sample.seed)
-    guesses = GUESSES[sample.molecule]
+def compute_labels(
+    sample: Sample, numbers: np.ndarray, positions: np.ndarray, guesses: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The labels of a sample's kind. `guesses` holds densities by basis and is updated."""
     if sample.kind in ("full", "cc_forces"):
         labels = all_labels(numbers, positions, guesses)
     else:
         labels = low_level_labels(numbers, positions, guesses)
-    if sample.kind == "comp6":
+    if sample.kind in ("comp6", "delta_e"):
         labels |= correlated_labels(numbers, positions, guesses)
     if sample.kind in DIFFERENTIATED:
-        key, energy = DIFFERENTIATED[sample.kind]
+        keys, energies = DIFFERENTIATED[sample.kind]
         directions = internal_directions(positions, np.ones(len(numbers)))
         # The first conformer of a molecule also with twice the step, to estimate the error.
         steps = [GRADIENT_STEP, 2 * GRADIENT_STEP] if sample.index == 0 else [GRADIENT_STEP]
         gradients = [
             gradient_by_differences(
-                lambda moved: energy(numbers, moved, guesses),
+                lambda moved: energies(numbers, moved, guesses),
                 positions,
                 directions=directions,
                 step=step,
-            )
+            ).reshape(len(keys), -1, 3)
             for step in steps
         ]
-        labels[key] = gradients[0]
+        labels |= dict(zip(keys, gradients[0], strict=True))
         if len(gradients) > 1:  # the error of the smaller step is a third of the difference
-            labels[f"{key}_error"] = np.abs(gradients[1] - gradients[0]).max() / 3
-    write_sample(sample.path(work), {"atomic_numbers": numbers, "coordinates": positions, **labels})
+            errors = np.abs(gradients[1] - gradients[0]).max(axis=(1, 2)) / 3
+            labels |= {f"{key}_error": error for key, error in zip(keys, errors, strict=True)}
+    return labels
 
 
 def write_sample(path: Path, arrays: dict[str, np.ndarray]) -> None:

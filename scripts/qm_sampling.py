@@ -10,6 +10,7 @@ embedded data have temperatures from 100 to 1000 K and are at most 40 kcal/mol u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.calculator import CalculationFailed
 from ase.optimize import BFGS
+from qm_torsions import Rotor, turn_at_random
 from scipy.linalg import null_space, orth
 from tblite.ase import TBLite
 
@@ -111,8 +113,12 @@ def starting_structure(name: str) -> Atoms:
 
 
 def find_minimum(name: str) -> Minimum:
+    """Minimum from a molecule's starting structure."""
+    return minimum_near(starting_structure(name), name)
+
+
+def minimum_near(atoms: Atoms, name: str) -> Minimum:
     """Optimise a molecule with GFN2-xTB and diagonalise its Hessian; refuses a saddle point."""
-    atoms = starting_structure(name)
     atoms.calc = TBLite(method="GFN2-xTB", verbosity=0, accuracy=0.01)
     atoms.rattle(0.02, seed=0)  # leaves symmetric saddle points
     if not BFGS(atoms, logfile=None).run(fmax=1e-4, steps=1000):
@@ -150,17 +156,20 @@ def draw_conformer(
     *,
     temperatures: tuple[float, float] = TEMPERATURES,
     highest_energy: float = HIGHEST_ENERGY,
+    rotors: Sequence[Rotor] = (),
 ) -> np.ndarray:
     """Positions (n_atoms, 3) in Å, rounded to float32 as the files store them.
 
     Deterministic in `seed`, one tuple of integers for each conformer; `temperatures` in K,
-    `highest_energy` in kcal/mol above the minimum. Raises RuntimeError if `MOST_DRAWS` draws were
-    all too high.
+    `highest_energy` in kcal/mol above the minimum; `rotors` are turned at random. Raises
+    RuntimeError if `MOST_DRAWS` draws were all too high.
     """
     rng = np.random.default_rng(seed)
     highest = xtb_energy(minimum.numbers, minimum.positions) + highest_energy
     for _ in range(MOST_DRAWS):
         positions = draw_harmonic(minimum, rng, temperatures=temperatures)
+        if rotors:
+            positions = round_as_stored(turn_at_random(positions, rotors, rng))
         if xtb_energy(minimum.numbers, positions) <= highest:
             return positions
     raise RuntimeError(f"{MOST_DRAWS} conformers of {minimum.numbers} lie above {highest_energy}")
@@ -179,6 +188,11 @@ def draw_harmonic(
     amplitudes = rng.normal(size=len(widths)) * widths
     displacement = np.tensordot(amplitudes, minimum.modes, axes=1)
     positions = minimum.positions + displacement / np.sqrt(minimum.masses)[:, None]
+    return round_as_stored(positions)
+
+
+def round_as_stored(positions: np.ndarray) -> np.ndarray:
+    """Positions of the precision of the files, float32."""
     return positions.astype(np.float32).astype(np.float64)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,17 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, levels.Level]:
     copy = dict(levels._REGISTRY)
     monkeypatch.setattr(levels, "_REGISTRY", copy)
     return copy
+
+
+@pytest.fixture
+def generator_scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make the generator of the embedded data importable, and forget its modules afterwards."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(("qm_", "generate_")):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections import Counter
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,29 +15,16 @@ from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6
 pytest.importorskip("pyscf", reason="needs the extra qm")
 pytest.importorskip("tblite", reason="needs the extra qm")
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-
 
 @pytest.fixture
-def scripts(monkeypatch):
-    """Make the scripts importable, and forget them afterwards."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith(("qm_", "generate_")):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def generator(scripts):
+def generator(generator_scripts):
     import generate_mini_dataset
 
     return generate_mini_dataset
 
 
 @pytest.fixture
-def sampling(scripts):
+def sampling(generator_scripts):
     import qm_sampling
 
     return qm_sampling
@@ -137,9 +122,11 @@ def test_an_atomized_molecule_has_an_infinite_energy(sampling):
 
 
 def test_stored_conformers_obey_the_plan_that_their_file_states(generator, sampling):
+    from qm_files import PROVENANCE
+
     minima = {name: sampling.find_minimum(name) for name in ("H2O2", "NH2OH")}
     with h5py.File(MINI_ANI1X) as file:
-        assert dict(file.attrs.items()) == generator.PROVENANCE
+        assert dict(file.attrs.items()) == PROVENANCE
         for group, (molecule, minimum) in zip(("H2O2", "H3NO"), minima.items(), strict=True):
             lowest = sampling.xtb_energy(minimum.numbers, minimum.positions)
             np.testing.assert_array_equal(file[group]["atomic_numbers"][()], minimum.numbers)
