@@ -42,7 +42,8 @@ PROVENANCE = {
     "wb97x_tz": "RKS wB97X/def2-TZVPP, density fitting with def2-universal-JKFIT",
     "cc-pVDZ": "RHF, MP2, CCSD(T), frozen core, canonical, no density fitting",
     "cc-pVTZ and cc-pVQZ": "RHF and MP2, frozen core, density fitting with cc-pVXZ-JKFIT and -RI",
-    "ccsd(t)_cbs": "HF_CBS + MP2_CBS + (CCSD(T) - MP2)/cc-pVDZ (hippynn_mf/data/composite.py)",
+    # as the files state it; the module is hippynn_mf/data/composite.py by now
+    "ccsd(t)_cbs": "HF_CBS + MP2_CBS + (CCSD(T) - MP2)/cc-pVDZ (hippynn_mf/composite.py)",
 }
 
 
