@@ -11,7 +11,8 @@ from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.sources import DataPath, absolute_paths, shown_path
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.hyperparameters import Hyperparameters
-from hippynn_mf.levels import get_level
+from hippynn_mf.labels import parse_labels
+from hippynn_mf.levels import Levels, get_level, known_levels
 from hippynn_mf.runs.experiment import Experiment
 
 SOURCES = ("data", "comp6", "test_file")  # the settings that name files
@@ -92,7 +93,8 @@ class RunSettings(BaseModel):
         """The experiment of the run; its row and published numbers are not part of a run."""
         levels = tuple(get_level(name) for name in self.common_levels)
         prefix, _, _ = self.name.partition("-")
-        return Experiment(row=0, labels=self.labels, common_levels=levels, prefix=prefix)
+        labels = parse_labels(self.labels, levels=Levels(known_levels()))
+        return Experiment(labels=labels, common_levels=levels, prefix=prefix)
 
     @property
     def n_epochs_planned(self) -> int:
