@@ -43,9 +43,9 @@ from hippynn_mf.model.heads import Heads
 from hippynn_mf.model.losses import build_loss, build_metrics
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.network.stored_pairs import precompute_pairs
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.report.columns import pick
 from hippynn_mf.report.statistics import estimate_mean, format_mean, paired_difference
-from hippynn_mf.runs.experiment import get_experiment
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.phases import phase_database
 from hippynn_mf.runs.preflight import load_inputs

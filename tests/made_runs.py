@@ -9,7 +9,9 @@ import pytest
 
 from hippynn_mf.cli.main import main
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.labels import labels_by_id
+from hippynn_mf.levels import Levels, known_levels
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.settings import Comp6Source, DataSource, RunSettings
 
@@ -30,11 +32,11 @@ TINY_OPTIONS = [text for name, value in TINY.items() for text in ("--set", f"{na
 
 def make_settings(name: str, seed: int = 0, **changes: Any) -> RunSettings:
     """Settings of a run of Table 1 on files that need not exist."""
-    experiment = get_experiment(name)
+    experiment = get_experiment(name, levels=Levels(known_levels()))
     values: dict[str, Any] = {
         "name": experiment.name,
         "slug": experiment.slug,
-        "labels": dict(experiment.labels),
+        "labels": labels_by_id(experiment.resolved_labels),
         "common_levels": [level.id for level in experiment.common_levels],
         "seed": seed,
         "split_seed": 0,

@@ -17,7 +17,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC
 from hippynn_mf.model.model import build_model
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import build_settings
 

@@ -14,7 +14,7 @@ from hippynn_mf.campaign.campaign import Outcome, execute_in_worker, run_campaig
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.campaign.lease import Owner
 from hippynn_mf.errors import UserError
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.settings import RunSettings

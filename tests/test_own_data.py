@@ -21,7 +21,7 @@ from hippynn_mf.data.merging import merge_frames
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, SELF_ENERGIES, TZ
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import build_settings
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE

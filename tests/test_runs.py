@@ -56,8 +56,11 @@ CHANGES = {
         {"common_levels": ["wb97x_dz"]},
         ["common_levels: ['wb97x_dz', 'wb97x_tz', 'mp2_tz', 'ccsd(t)_cbs'] → ['wb97x_dz']"],
     ),
-    "one label less": ({"labels": {"DZ": "EF"}}, ["labels.CC: 'E' → None"]),
-    "other properties": ({"labels": {"DZ": "E", "CC": "E"}}, ["labels.DZ: 'EF' → 'E'"]),
+    "one label less": ({"labels": {"wb97x_dz": "EF"}}, ["labels.ccsd(t)_cbs: 'E' → None"]),
+    "other properties": (
+        {"labels": {"wb97x_dz": "E", "ccsd(t)_cbs": "E"}},
+        ["labels.wb97x_dz: 'EF' → 'E'"],
+    ),
 }
 
 

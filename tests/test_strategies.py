@@ -21,11 +21,12 @@ from hippynn_mf.evaluation.test_sets import model_of
 from hippynn_mf.labels import Properties, parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ, Level
 from hippynn_mf.model.model import build_model
+from hippynn_mf.paper.table1 import beyond_table1, get_experiment, table1
 from hippynn_mf.potentials.card import format_card
 from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.report.results import read_results
 from hippynn_mf.runs import checkpoints, phases
-from hippynn_mf.runs.experiment import Experiment, beyond_table1, get_experiment, table1
+from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.exporting import export_runs
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.phases import phase_database, start_from
@@ -57,7 +58,7 @@ def data(tmp_path_factory):
 
 
 def settings_of(prefix, data, labels=LABELS, seed=0, **changes):
-    experiment = Experiment(row=0, labels=labels, prefix=prefix)
+    experiment = Experiment(labels=labels, prefix=prefix)
     options = {"overrides": SIZES | changes.pop("overrides", {}), "device": "cpu"} | changes
     return build_settings([experiment], [seed], data=data, **options)[0]
 
@@ -142,7 +143,7 @@ def test_wrong_strategies_are_refused(prefix, labels, message, data):
 
 def test_a_difference_has_no_forces_to_learn(data):
     with pytest.raises(UserError, match=r"found CC/EF. Ask for CC/E"):
-        _ = Experiment(row=0, labels={"DZ": "EF", "CC": "EF"}, prefix="DELTA").phases
+        _ = Experiment(labels={"DZ": "EF", "CC": "EF"}, prefix="DELTA").phases
 
 
 def test_what_a_strategy_stands_for_is_not_overridden(data):

@@ -18,8 +18,8 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.scoring import heldout_metrics
 from hippynn_mf.evaluation.test_sets import proved_set
 from hippynn_mf.levels import CC, DZ, TZ
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.report.results import read_results
-from hippynn_mf.runs.experiment import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.preflight import check_inputs, refuse_changed_files
 from hippynn_mf.runs.request import build_settings

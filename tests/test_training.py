@@ -35,7 +35,7 @@ TINY = {
     "max_epochs": 4,
     "fraction_train_eval": 1.0,
 }
-EXPERIMENT = Experiment(row=0, labels={"DZ": "EF", "CC": "E"})
+EXPERIMENT = Experiment(labels={"DZ": "EF", "CC": "E"})
 NO_CC = {"CH4": {"ccsd(t)_cbs.energy": slice(0, 30)}, "N2": {"ccsd(t)_cbs.energy": slice(5, None)}}
 
 TIMES = ("wall_s", "cpu_s")

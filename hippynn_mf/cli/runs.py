@@ -44,7 +44,8 @@ from hippynn_mf.cli.options import (
 )
 from hippynn_mf.cli.report import print_figures, print_tables, refuse_if
 from hippynn_mf.errors import UserError
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.levels import Levels, known_levels
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import ENERGY_CUT_KCAL_PER_MOL, build_settings
 from hippynn_mf.runs.settings import RunSettings
@@ -198,7 +199,7 @@ def train(
     names, more = split_files(names)
     source = parse_data(data, train_files, more)
     settings = build_settings(
-        [get_experiment(name) for name in names],
+        [get_experiment(name, levels=Levels(known_levels())) for name in names],
         [seed],
         data=source,
         comp6=comp6,

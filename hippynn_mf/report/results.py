@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.levels import Levels, known_levels
+from hippynn_mf.paper.table1 import beyond_table1, get_experiment, strategies, table1
 from hippynn_mf.report.columns import pick
-from hippynn_mf.runs.experiment import (
-    Experiment,
-    beyond_table1,
-    get_experiment,
-    strategies,
-    table1,
-)
+from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder, find_runs, test_file_remedy
 from hippynn_mf.runs.settings import RunSettings
 
@@ -118,7 +114,9 @@ def chosen_experiments(
     beside = {experiment.name for experiment in beyond_table1()}
     if found.keys() & beside and found.keys() <= {e.name for e in strategies()}:
         return [experiment for experiment in strategies() if experiment.name in found]
-    others = [get_experiment(name) for name in found if name not in rows]
+    others = [
+        get_experiment(name, levels=Levels(known_levels())) for name in found if name not in rows
+    ]
     return [*(rows.values() if rows.keys() & found or not others else ()), *others]
 
 

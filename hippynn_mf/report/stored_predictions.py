@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from hippynn_mf.evaluation.scoring import LabelledSet, comp6_metrics, heldout_metrics
-from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import Level
 from hippynn_mf.runs.settings import RunSettings
 
@@ -25,7 +24,7 @@ def prediction_names(settings: RunSettings) -> set[str]:
     """Names of the arrays that a model of these settings predicts; the others are the data's."""
     sets = ["heldout"]
     sets += [part for part in ("comp6", "test_file") if getattr(settings, part) is not None]
-    heads = parse_labels(settings.labels)
+    heads = settings.experiment.resolved_labels
     names = [name for head in heads for name in (head.energy_name, head.forces_name)]
     return {f"{part}.{name}" for part in sets for name in names}
 
@@ -47,7 +46,7 @@ def unproved_forces(arrays: Arrays, metrics: Mapping[str, Any]) -> dict[str, dic
 
 def score_arrays(arrays: Arrays, settings: RunSettings, unproved: Unproved) -> dict[str, Any]:
     """The content of `metrics.json`, without `training`."""
-    heads = list(parse_labels(settings.labels))
+    heads = list(settings.experiment.resolved_labels)
     metrics = heldout_metrics(_part(arrays, "heldout"), labelled_set(arrays, "heldout"), heads)
     metrics["comp6"] = None
     if settings.comp6 is not None:

@@ -14,7 +14,7 @@ from hippynn_mf.data.fractions import resolve_fractions
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
-from hippynn_mf.labels import join_labels
+from hippynn_mf.labels import join_labels, labels_by_id
 from hippynn_mf.levels import Level
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.settings import Comp6Source, DataSource, RunSettings
@@ -90,7 +90,7 @@ def build_settings(
         RunSettings(
             name=experiment.name,
             slug=experiment.slug,
-            labels=dict(experiment.labels),
+            labels=labels_by_id(experiment.resolved_labels),
             common_levels=[
                 level.id
                 for level in (experiment.common_levels if common_levels is None else common_levels)

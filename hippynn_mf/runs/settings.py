@@ -205,10 +205,9 @@ class RunSettings(BaseModel):
 
     @property
     def experiment(self) -> Experiment:
-        """The experiment of the run; its row and published numbers are not part of a run."""
+        """The experiment of the run."""
         known = self.known
         return Experiment(
-            row=0,
             labels={known.get(name): value for name, value in self.labels.items()},
             common_levels=tuple(map(known.get, self.common_levels)),
             prefix=self.strategy,
