@@ -33,7 +33,7 @@ def probe(settings: RunSettings, *, n_threads: int | None = None) -> Probe:
         torch.set_num_threads(n_threads)
     hyperparameters = settings.hyperparameters
     device = choose_device(settings.device)
-    parts = load_inputs(settings, settings.experiment.resolved_labels)
+    parts = load_inputs([settings])
     phases = settings.experiment.phases
     costliest = max(phases, key=lambda phase: sum(p.forces for p in phase.labels.values()))
     phase = replace(costliest, starts_from=None)

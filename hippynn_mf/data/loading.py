@@ -20,7 +20,7 @@ from hippynn_mf.data.splits import split_rows
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, Properties, join_labels
-from hippynn_mf.levels import Level
+from hippynn_mf.levels import Level, Levels
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ def load_splits(
     rows: Rows,
     split_seed: int,
     label_fractions: Mapping[Level, float] | None = None,
+    levels: Levels | None = None,
 ) -> Mapping[str, Structures]:
     """Read a file in the ANI-1x layout, or extended XYZ, and split it.
 
@@ -43,7 +44,7 @@ def load_splits(
     validation, or forces whose sign is proved wrong.
     """
     path = shown_path(source)
-    references = labels_in_file(source)
+    references = labels_in_file(source, levels=levels)
     if is_extxyz(source):
         _refuse_absent_labels(labels, references, path)
     else:

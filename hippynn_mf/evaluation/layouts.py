@@ -25,7 +25,9 @@ def find_layout(source: DataPath) -> Layout:
     if not files:
         raise UserError(f"The folder {path} holds no .h5 files.")
     with open_hdf5(files[0]) as file:
-        groups = [item for item in islice(file.values(), N_LOOKED_AT) if isinstance(item, h5py.Group)]
+        groups = [
+            item for item in islice(file.values(), N_LOOKED_AT) if isinstance(item, h5py.Group)
+        ]
         found = ", ".join(islice(file, N_LOOKED_AT)) or "nothing"
         if any("atomic_numbers" in group for group in groups) and not path.is_dir():
             return "ani1x"

@@ -15,6 +15,7 @@ from hippynn_mf.errors import UserError
 
 Error = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+HELDOUT = "heldout"  # the set of the structures of the data that are kept apart
 CONVERT = "'python scripts/convert_runs.py DIR' converts all runs of a folder, in place."
 N_SHOWN = 3  # wrong fields that a message names
 Model = TypeVar("Model", bound=BaseModel)

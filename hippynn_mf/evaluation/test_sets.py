@@ -23,11 +23,11 @@ from hippynn_mf.data.formats.sources import DataPath, shown_path
 from hippynn_mf.data.merging import find_shared
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.evaluation.scoring import ErrorsOfSet, LabelledSet, score_set
 from hippynn_mf.levels import KNOWN_LEVELS, Levels, highest_level
 from hippynn_mf.model.model import Model, predict
 
-HELDOUT = "heldout"
 N_TIMINGS = 3
 N_SHOWN = 3  # groups that a message names
 
@@ -54,9 +54,7 @@ class TestSet:
     energy_cut_kcal_per_mol: float | None = None
 
 
-def heldout_set(
-    structures: Structures, path: Path, *, levels: Levels = KNOWN_LEVELS
-) -> TestSet:
+def heldout_set(structures: Structures, path: Path, *, levels: Levels = KNOWN_LEVELS) -> TestSet:
     """The held-out structures of the data in `path`, whose signs are proved with the others."""
     with errors_about(path):
         labels = reference_labels(structures, levels)

@@ -18,9 +18,8 @@ import numpy as np
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import (
-    Comp6Errors,
-    HeldoutErrors,
     RunMetrics,
+    SetErrors,
     Strict,
     validate_json,
 )
@@ -38,11 +37,9 @@ RELATIVE_TOLERANCE = 1e-6  # between a member's metrics and those of its stored 
 
 
 class LevelDifferences(Strict):
-    """Errors of one level's labels as predictions of another's: `<set>.<low>.<high>`."""
+    """Errors of one level's labels as predictions of another's: `sets.<set>.<low>.<high>`."""
 
-    heldout: dict[str, dict[str, HeldoutErrors]]
-    comp6: dict[str, dict[str, Comp6Errors]] | None
-    test_file: dict[str, dict[str, HeldoutErrors]] | None = None
+    sets: dict[str, dict[str, dict[str, SetErrors]]]
 
 
 class EnsembleRecord(Strict):

@@ -13,7 +13,7 @@ from hippynn_mf.levels import Levels, known_levels
 from hippynn_mf.paper.table1 import beyond_table1, get_experiment, strategies, table1
 from hippynn_mf.report.columns import pick
 from hippynn_mf.runs.experiment import Experiment
-from hippynn_mf.runs.folder import RunFolder, find_runs, test_file_remedy
+from hippynn_mf.runs.folder import RunFolder, find_runs, remedy_of_untested
 from hippynn_mf.runs.settings import RunSettings
 
 
@@ -148,9 +148,9 @@ def _refuse_mixtures(results: Sequence[Result]) -> None:
         if differences:
             remedy = "Keep them in different folders."
             for one, other in ((first, result), (result, first)):
-                source = other.settings.test_file
-                if one.settings.test_file is None and source is not None:
-                    remedy = f"{test_file_remedy(one.folder, source)} {remedy}"
+                source = other.settings.test("cc-forces")
+                if one.settings.test("cc-forces") is None and source is not None:
+                    remedy = f"{remedy_of_untested(one.folder, [source])} {remedy}"
             raise UserError(
                 f"{result.folder.path} and {first.folder.path} cannot share a table: "
                 f"{'; '.join(differences)}. {remedy}"

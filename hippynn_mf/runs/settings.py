@@ -15,14 +15,16 @@ from hippynn_mf.data.formats.sources import DataPath, absolute_paths, shown_path
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.layouts import find_layout
+from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.labels import Properties
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import KNOWN_LEVELS, NAME_PATTERN, Levels
 from hippynn_mf.runs.experiment import Experiment
 
 DATA = "data"  # the training data among the sources of a run
 SET_NAME = r"[a-z0-9][a-z0-9_-]*"
-TAKEN = (DATA, "heldout")  # names that no test set has
+TAKEN = (DATA, HELDOUT)  # names that no test set has
 
 RunKey = tuple[str, int]
 
@@ -188,6 +190,8 @@ class RunSettings(BaseModel):
         for what, names in (("level", ids), ("test set", sets)):
             if len(set(names)) < len(names):
                 raise ValueError(f"a {what} is there twice: {', '.join(names)}")
+        if taken := sorted(set(sets) & set(TAKEN)):
+            raise ValueError(f"no test set is named {', '.join(taken)}")
         used = {*self.labels, *self.common_levels, *self.label_fractions}
         if unknown := sorted(used - set(ids)):
             raise ValueError(f"no record of level {', '.join(unknown)} among {', '.join(ids)}")
@@ -208,7 +212,7 @@ class RunSettings(BaseModel):
         """The experiment of the run."""
         known = self.known
         return Experiment(
-            labels={known.get(name): value for name, value in self.labels.items()},
+            labels={known.get(name): Properties(value) for name, value in self.labels.items()},
             common_levels=tuple(map(known.get, self.common_levels)),
             prefix=self.strategy,
         )
@@ -269,7 +273,9 @@ class RunSettings(BaseModel):
         tests = (*self.tests, *more)
         names = [source.name for source in tests]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise UserError(f"A test set is there twice: {', '.join(repeated)}. Choose other names.")
+            raise UserError(
+                f"A test set is there twice: {', '.join(repeated)}. Choose other names."
+            )
         return self.model_copy(update={"tests": tests})
 
 

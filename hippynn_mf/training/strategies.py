@@ -28,6 +28,7 @@ class Phase:
         name: its sub-folder in the run's folder; the last phase is in that folder itself.
         labels: what it trains on, a head for each level.
         minus: the labels are those of a level minus those of this one.
+        difference_of: that level, and this one.
         starts_from: level of the phase before whose head, with the trunk, gives the weights to
             start from; None for fresh ones. Atomic energies are always fitted anew.
         frozen_interactions: the interaction layers keep their weights.
@@ -37,6 +38,7 @@ class Phase:
     name: str
     labels: Labels
     minus: Level | None = None
+    difference_of: tuple[Level, Level] | None = None
     starts_from: Level | None = None
     frozen_interactions: bool = False
     as_tasks: bool = False
@@ -162,7 +164,7 @@ def _difference(labels: Labels) -> Sequence[Phase]:
     difference = {difference_level(higher, lower): Properties.E}
     return (
         Phase("low-level", {lower: labels[lower]}),
-        Phase("difference", difference, minus=lower),
+        Phase("difference", difference, minus=lower, difference_of=(higher, lower)),
     )
 
 

@@ -24,7 +24,7 @@ from hippynn_mf.data.formats.sources import DataPath, open_data, shown_path
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, Properties, join_labels
-from hippynn_mf.levels import Level, known_levels
+from hippynn_mf.levels import Level, Levels, known_levels
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def read_ani1x(
     common_levels: Collection[Level] = (),
     rows: Rows = "all",
     drop_damaged: bool = False,
+    levels: Levels | None = None,
 ) -> tuple[Structures, np.ndarray]:
     """Read the labelled conformers of a file.
 
@@ -196,7 +197,7 @@ def _read_labels(
     return energies, kept, common
 
 
-def labels_in_file(path: DataPath) -> Labels:
+def labels_in_file(path: DataPath, *, levels: Levels | None = None) -> Labels:
     """The registered levels whose keys the file has, with forces where it has them.
 
     Only the first group is looked at: every group of a file has every key.
@@ -206,6 +207,6 @@ def labels_in_file(path: DataPath) -> Labels:
         keys = set(first)
     return {
         level: Properties.EF if level.force_key in keys else Properties.E
-        for level in known_levels()
+        for level in levels or known_levels()
         if has_level(keys, level)
     }

@@ -26,7 +26,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from hippynn_mf.data.formats.hdf5 import open_hdf5, read_array, refuse_infinite, require_dataset
 from hippynn_mf.data.structures import Block, Structures, pad_blocks
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.levels import Level, get_level
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels, get_level
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,9 @@ def _is_key_map(content: object) -> bool:
     )
 
 
-def read_comp6(path: Path, keys: KeyMap = PUBLIC_KEYS) -> Structures:
+def read_comp6(
+    path: Path, keys: KeyMap = PUBLIC_KEYS, *, levels: Levels = KNOWN_LEVELS
+) -> Structures:
     """Read a file in the COMP6 layout, or every `*.h5` file of a folder.
 
     Energies and forces of the levels in `keys`; forces are true forces, −dE/dR. Each molecule is
@@ -81,7 +83,7 @@ def read_comp6(path: Path, keys: KeyMap = PUBLIC_KEYS) -> Structures:
     files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"The folder {path} holds no .h5 files.")
-    mapped = [(get_level(name), properties) for name, properties in keys.items()]
+    mapped = [(levels.get(name), properties) for name, properties in keys.items()]
     blocks: list[Block] = []
     for file_path in files:
         with open_hdf5(file_path) as file:
