@@ -12,13 +12,11 @@ from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation.test_sets import (
     load_comp6,
     load_test_file,
-    model_of,
     reference_labels,
     refuse_trained_on,
 )
 from hippynn_mf.labels import Labels, join_labels
 from hippynn_mf.levels import Level, get_level
-from hippynn_mf.model.losses import stopping_metric_name
 from hippynn_mf.runs.settings import SOURCES, RunSettings
 from hippynn_mf.training.strategies import Phase
 
@@ -47,7 +45,7 @@ def check_inputs(runs: Sequence[RunSettings]) -> None:
     for group in by_source.values():
         hyperparameters = group[0].hyperparameters
         for settings in group:
-            stopping_metric_name(hyperparameters, model_of(settings).heads)
+            hyperparameters.stopping_key(settings.experiment.resolved_labels)
             settings.experiment.phases  # noqa: B018 - refuses labels that the strategy cannot use
         labels = join_labels(*(settings.experiment.resolved_labels for settings in group))
         load_inputs(group[0], labels)
@@ -86,16 +84,15 @@ def load_inputs(settings: RunSettings, labels: Labels) -> Mapping[str, Structure
 
 def _refuse_without_pairs(phase: Phase, parts: Mapping[str, Structures]) -> None:
     """Raise UserError if a phase of differences has nothing to train or to validate on."""
-    if phase.minus is None:
+    if phase.difference is None:
         return
-    (difference,) = phase.labels
-    level = get_level(difference.id.removesuffix(f"-{phase.minus.id}"))
+    level, lower = phase.difference.higher, phase.difference.lower
     for split in ("train", "valid"):
-        both = parts[split].has_energy(level) & parts[split].has_energy(phase.minus)
+        both = parts[split].has_energy(level) & parts[split].has_energy(lower)
         if not both.any():
             raise UserError(
                 f"Δ-learning needs structures with energies of both {level.label} and "
-                f"{phase.minus.label}; the {split} split has none. Choose another strategy, as MF."
+                f"{lower.label}; the {split} split has none. Choose another strategy, as MF."
             )
 
 

@@ -27,8 +27,8 @@ from hippynn_mf.evaluation.test_sets import (
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import Labels, plain_labels
 from hippynn_mf.level_records import records_of
-from hippynn_mf.model.losses import stopping_metric_name
 from hippynn_mf.model.model import Model
+from hippynn_mf.model.parameters import State
 from hippynn_mf.runs.checkpoints import remove_checkpoints, write_model
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.log import logged_to
@@ -36,7 +36,6 @@ from hippynn_mf.runs.phases import train_phase
 from hippynn_mf.runs.preflight import levels_of_run, load_inputs, load_parts, refuse_changed_files
 from hippynn_mf.runs.settings import SOURCES, DataSource, RunSettings
 from hippynn_mf.training.loop import choose_device
-from hippynn_mf.training.strategies import State
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
     device = choose_device(settings.device)
     labels = settings.experiment.resolved_labels
     refuse_changed_files(settings)
-    stopping_metric_name(settings.hyperparameters, model_of(settings).heads)
+    settings.hyperparameters.stopping_key(labels)
     parts = load_inputs(settings, labels)
 
     with folder.locked(wait_s=wait_s):
