@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hippynn_mf.errors import UserError, errors_about
-from hippynn_mf.evaluation.schema import Strict, describe_errors
 from hippynn_mf.levels import NAME_PATTERN, Level, known_levels, register_level
+from hippynn_mf.schema import Strict, describe_errors
 
 AtomicNumber = Annotated[int, Field(ge=1, le=118)]
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]

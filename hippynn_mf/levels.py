@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
+from hippynn_mf import keys
 from hippynn_mf.errors import UserError, unknown_name_message
 
 # Ids and labels are parts of keys in files, of parameters' names and of command lines.
@@ -75,12 +76,38 @@ class Level:
     @property
     def energy_name(self) -> str:
         """Name (`db_name`) of the energy in a database and of its node in a graph."""
-        return f"{self.id}.energy"
+        return keys.energy(self.id)
 
     @property
     def forces_name(self) -> str:
         """Name (`db_name`) of the forces in a database and of their node in a graph."""
-        return f"{self.id}.forces"
+        return keys.forces(self.id)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The energies of a level minus those of a lower one, which are learned as a level's."""
+
+    higher: Level
+    lower: Level
+
+    @property
+    def level(self) -> Level:
+        """The difference as a level, whose labels no file has."""
+        higher, lower = self.higher, self.lower
+        return Level(
+            f"{higher.id}-{lower.id}",
+            label=f"{higher.label}-{lower.label}",
+            method=f"{higher.method} − {lower.method}",
+            basis="",
+            rank=higher.rank,
+            energy_keys=(),
+            self_energies={
+                z: energy - lower.self_energies[z]
+                for z, energy in higher.self_energies.items()
+                if z in lower.self_energies
+            },
+        )
 
 
 class Levels:

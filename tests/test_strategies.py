@@ -19,7 +19,7 @@ from hippynn_mf.data.fractions import keep_labels
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.evaluation.test_sets import model_of
 from hippynn_mf.labels import Properties, parse_labels
-from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ, Level
+from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ, Difference, Level
 from hippynn_mf.model.model import build_model
 from hippynn_mf.paper.table1 import beyond_table1, get_experiment, table1
 from hippynn_mf.potentials.card import format_card
@@ -32,7 +32,7 @@ from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.phases import phase_database, start_from
 from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.train import load_best, read_state, train_run
-from hippynn_mf.training.strategies import STRATEGIES, difference_level, get_strategy
+from hippynn_mf.training.strategies import STRATEGIES, get_strategy
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
@@ -275,7 +275,7 @@ def test_the_second_network_learns_the_difference_of_both_energies(data):
 def test_self_energies_of_a_difference_are_those_of_its_levels():
     low = Level("a", "A", "", "", 1, ("a.energy",), self_energies={1: -0.5, 6: -37.0})
     high = Level("b", "B", "", "", 2, ("b.energy",), self_energies={1: -0.6, 6: -38.0, 8: -75.0})
-    assert difference_level(high, low).self_energies == pytest.approx({1: -0.1, 6: -1.0})
+    assert Difference(high, low).level.self_energies == pytest.approx({1: -0.1, 6: -1.0})
 
 
 def test_the_sum_of_both_networks_is_the_high_level_and_is_differentiated(runs, data):
@@ -285,7 +285,7 @@ def test_the_sum_of_both_networks_is_the_high_level_and_is_differentiated(runs, 
     load_best(whole, folder)
     low = build_model(settings.hyperparameters, parse_labels({"DZ": "EF"}))
     load_best(low, folder.phase("low-level"))
-    level = difference_level(CC, DZ)
+    level = Difference(CC, DZ).level
     own = build_model(settings.hyperparameters, {level: Properties.EF})
     state = read_state(folder)
     names = {f"corrections.{CC.id}.": "network.", f"heads.{CC.id}.": f"heads.{level.id}."}
@@ -439,7 +439,7 @@ def test_learning_curves_go_through_all_phases(prefix, panels, runs):
     _, folder = runs[prefix]
     results = read_results(folder.path.parents[2]).only([0])
     figure, data = make_learning_curves(results.members(runs[prefix][0].name))
-    label = {level.id: level.label for level in (DZ, CC, difference_level(CC, DZ))}
+    label = {level.id: level.label for level in (DZ, CC, Difference(CC, DZ).level)}
     found = {(label[c.level], c.kind): c.epochs[0] for c in data.curves}
     assert found == panels
     lengths = {(label[c.level], c.kind): len(c.median) for c in data.curves}

@@ -17,7 +17,7 @@ from scipy import stats
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import labels_by_id
-from hippynn_mf.levels import Level, register_level
+from hippynn_mf.levels import Level, Levels, known_levels, register_level
 from hippynn_mf.paper.table1 import PaperExperiment, Published, get_experiment, table1
 from hippynn_mf.paper.tables import format_table, write_complete_tables, write_tables
 from hippynn_mf.report.results import read_results
@@ -56,7 +56,7 @@ def tz(energy, force=None):
 
 
 def experiments(*names):
-    return [get_experiment(name) for name in names]
+    return [get_experiment(name, levels=Levels(known_levels())) for name in names]
 
 
 def tables(out, **options):

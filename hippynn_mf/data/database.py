@@ -21,15 +21,12 @@ from hippynn_mf.data.structures import (
     atomic_energy_sum,
     blocks_of,
 )
+from hippynn_mf.keys import PAIRS, POSITIONS, SPECIES, is_per_atom
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 log = logging.getLogger(__name__)
-
-SPECIES = "species"
-POSITIONS = "positions"
-PAIRS = "pairs"  # of a batch, where they have been stored; see `NeighbourLists.of_batch`
 
 
 def training_arrays(
@@ -122,11 +119,6 @@ class Batches(Dataset[list[torch.Tensor]]):
         if name == SPECIES:
             array = array.to(torch.int64)  # hippynn's type; one byte is enough to keep
         return array[:, :width] if is_per_atom(name) else array
-
-
-def is_per_atom(name: str) -> bool:
-    """Whether the second axis of the array of this name counts atoms."""
-    return name in (SPECIES, POSITIONS) or name.endswith(".forces")
 
 
 class TrainingDatabase(Database):

@@ -7,24 +7,17 @@ finite or negative, and an error without what it was computed from are refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.schema import Strict, validate_json
 
 Error = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 HELDOUT = "heldout"  # the set of the structures of the data that are kept apart
 CONVERT = "'python scripts/convert_runs.py DIR' converts all runs of a folder, in place."
-N_SHOWN = 3  # wrong fields that a message names
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    """Base of what is stored as JSON: no unknown fields, no conversions, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SetErrors(Strict):
@@ -167,29 +160,3 @@ def validate_metrics(content: Mapping[str, Any], source: object) -> RunMetrics:
     if "sets" not in content and "heldout" in content:
         raise UserError(f"{source} has format 1. {CONVERT}")
     return validate_json(RunMetrics, content, source, "delete it and train the run again")
-
-
-def validate_json(
-    model: type[Model], content: Mapping[str, Any], source: object, remedy: str
-) -> Model:
-    """An object of `model` from JSON content; a UserError that names file and fields otherwise."""
-    try:
-        return model.model_validate(dict(content))
-    except ValidationError as error:
-        raise UserError(
-            f"{source} is not what hippynn_mf writes: {describe_errors(error)}. Restore it, or "
-            f"{remedy}."
-        ) from None
-
-
-def describe_errors(error: ValidationError) -> str:
-    """The first wrong fields of a validation error, each with what is wrong and what was found."""
-    details = error.errors(include_url=False)
-    texts = []
-    for detail in details[:N_SHOWN]:
-        field = ".".join(map(str, detail["loc"]))
-        found = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"
-        texts.append(f"{field}: {detail['msg']}{found}" if field else detail["msg"])
-    if len(details) > N_SHOWN:
-        texts.append(f"and {len(details) - N_SHOWN} more")
-    return "; ".join(texts)

@@ -11,7 +11,6 @@ from typing import Literal
 
 from matplotlib.axes import Axes
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.levels import CC, MP2, TZ, Level
 from hippynn_mf.paper.table1 import get_experiment, published_result
 from hippynn_mf.report.columns import (
@@ -23,6 +22,7 @@ from hippynn_mf.report.columns import (
 )
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.statistics import CONFIDENCE, Estimate, percent_improvement, percent_of_means
+from hippynn_mf.schema import Strict
 
 # Improvement that the paper quotes for transfer learning (energies and conformer energies).
 TRANSFER_LEARNING_PERCENT = (15.0, 20.0)

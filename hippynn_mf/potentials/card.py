@@ -8,10 +8,10 @@ from typing import Any, Literal, Self
 from ase.data import chemical_symbols
 from pydantic import Field, model_validator
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels, Properties, parse_labels
 from hippynn_mf.level_records import AtomicNumber, LevelRecord
+from hippynn_mf.schema import Strict
 
 
 class LevelCard(LevelRecord):

@@ -17,12 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.schema import (
-    RunMetrics,
-    SetErrors,
-    Strict,
-    validate_json,
-)
+from hippynn_mf.evaluation.schema import RunMetrics, SetErrors
 from hippynn_mf.files import read_json, write_json
 from hippynn_mf.report.results import Result, Results
 from hippynn_mf.report.stored_predictions import (
@@ -31,6 +26,7 @@ from hippynn_mf.report.stored_predictions import (
     score_arrays,
     unproved_forces,
 )
+from hippynn_mf.schema import Strict, validate_json
 
 FILE = "ensemble.json"
 RELATIVE_TOLERANCE = 1e-6  # between a member's metrics and those of its stored predictions

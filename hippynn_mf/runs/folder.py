@@ -34,9 +34,10 @@ from pydantic import ValidationError
 from hippynn_mf.data.formats.sources import shown_path
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, describe_errors, validate_metrics
+from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, validate_metrics
 from hippynn_mf.files import json_text, read_json, replace_when_complete, write_json
 from hippynn_mf.runs.settings import RunSettings, TestSource
+from hippynn_mf.schema import describe_errors
 
 FORMAT = 2
 FAILURE = "failure.txt"

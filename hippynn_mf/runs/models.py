@@ -7,9 +7,9 @@ import torch
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels
 from hippynn_mf.model.model import Model, build_model, with_all_forces
+from hippynn_mf.model.parameters import State
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.settings import RunSettings
-from hippynn_mf.training.strategies import State
 
 
 def model_of(settings: RunSettings, labels: Labels | None = None) -> Model:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hippynn_mf.data.formats.sources import shown_path
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
-from hippynn_mf.errors import UserError, errors_about, unknown_name_message
+from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation.test_sets import (
     TestSet,
     heldout_set,
@@ -34,15 +34,6 @@ def refuse_changed_files(settings: RunSettings) -> None:
             )
 
 
-def refuse_stopping_metric(settings: RunSettings) -> None:
-    """Raise UserError if the stopping metric is neither `sum` nor one of the run's levels."""
-    labels = settings.experiment.resolved_labels
-    choices = ["sum", *(text for level in labels for text in (level.label, level.id))]
-    name = settings.hyperparameters.stopping_metric
-    if name not in choices:
-        raise UserError(unknown_name_message("stopping criterion", name, choices))
-
-
 def check_inputs(runs: Sequence[RunSettings]) -> None:
     """Raise UserError for input that one of the runs would refuse, before the first one starts.
 
@@ -51,7 +42,7 @@ def check_inputs(runs: Sequence[RunSettings]) -> None:
     """
     by_input: dict[str, list[RunSettings]] = {}
     for settings in runs:
-        refuse_stopping_metric(settings)
+        settings.hyperparameters.stopping_key(settings.experiment.resolved_labels)
         settings.experiment.phases  # noqa: B018 - refuses labels that the strategy cannot use
         species = sorted(settings.hyperparameters.species)
         shared = f"{species} {settings.model_dump_json(include=set(SHARED))}"
@@ -129,9 +120,9 @@ def _refuse_empty_split(parts: Mapping[str, Structures], labels: Labels, path: P
 
 def _refuse_without_pairs(phase: Phase, parts: Mapping[str, Structures]) -> None:
     """Raise UserError if a phase of differences has nothing to train or to validate on."""
-    if phase.difference_of is None:
+    if phase.difference is None:
         return
-    level, lower = phase.difference_of
+    level, lower = phase.difference.higher, phase.difference.lower
     for split in ("train", "valid"):
         both = parts[split].has_energy(level) & parts[split].has_energy(lower)
         if not both.any():

@@ -28,6 +28,7 @@ from hippynn_mf.evaluation.test_sets import (
 )
 from hippynn_mf.files import write_npz
 from hippynn_mf.model.model import Model
+from hippynn_mf.model.parameters import State
 from hippynn_mf.runs.checkpoints import remove_checkpoints, write_model
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.log import logged_to
@@ -38,11 +39,9 @@ from hippynn_mf.runs.preflight import (
     load_parts,
     read_tests,
     refuse_changed_files,
-    refuse_stopping_metric,
 )
 from hippynn_mf.runs.settings import DATA, RunSettings, TestSource
 from hippynn_mf.training.loop import choose_device
-from hippynn_mf.training.strategies import State
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
         return folder
     device = choose_device(settings.device)
     refuse_changed_files(settings)
-    refuse_stopping_metric(settings)
+    settings.hyperparameters.stopping_key(settings.experiment.resolved_labels)
     parts = load_inputs([settings])
 
     with folder.locked(wait_s=wait_s):

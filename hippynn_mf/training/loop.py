@@ -17,7 +17,7 @@ from hippynn.experiment.routines import SetupParams, setup_training, training_lo
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
-from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics, stopping_metric_name
+from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics
 from hippynn_mf.model.model import Model
 from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.training.initial_heads import DECAY_FACTOR, initialize_heads
@@ -117,7 +117,7 @@ def prepare_training(
         batch_size=hyperparameters.batch_size,
         eval_batch_size=hyperparameters.eval_batch_size,
         max_epochs=hyperparameters.max_epochs,
-        stopping_key=stopping_metric_name(hyperparameters, heads),
+        stopping_key=hyperparameters.stopping_key(heads.levels),
         fraction_train_eval=hyperparameters.fraction_train_eval,
         termination_patience=hyperparameters.termination_patience,
     )
