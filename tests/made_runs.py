@@ -41,7 +41,7 @@ COMP6 = TestSource(
 CC_FORCES = TestSource(name="cc-forces", path=Path("/data/cc-forces.h5"), sha256="7" * 64)
 
 
-def make_settings(name: str, seed: int = 0, **changes: Any) -> RunSettings:
+def make_settings(name: str, /, seed: int = 0, **changes: Any) -> RunSettings:
     """Settings of a run of Table 1 on files that need not exist."""
     experiment = get_experiment(name, levels=Levels(known_levels()))
     values: dict[str, Any] = {
@@ -128,7 +128,7 @@ def run_metrics(
 
 
 def make_run(
-    out: Path, name: str, seed: int, metrics: dict[str, Any] | None, **changes: Any
+    out: Path, name: str, /, seed: int, metrics: dict[str, Any] | None, **changes: Any
 ) -> RunFolder:
     """Write a run folder; unfinished if `metrics` is None."""
     settings = make_settings(name, seed, **changes)
