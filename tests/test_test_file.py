@@ -13,7 +13,7 @@ from hippynn_mf.campaign.plan import plan_runs
 from hippynn_mf.data.checks import require_force_sign
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
-from hippynn_mf.data.merging import find_shared
+from hippynn_mf.data.matching import find_shared
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.scoring import heldout_metrics
 from hippynn_mf.evaluation.test_sets import proved_set

@@ -14,7 +14,7 @@ from hippynn_mf.data.checks import require_force_sign
 from hippynn_mf.data.database import reference_energies, reference_forces
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import read_comp6
-from hippynn_mf.data.merging import find_shared
+from hippynn_mf.data.matching import find_shared
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation.scoring import LabelledSet, comp6_metrics, heldout_metrics

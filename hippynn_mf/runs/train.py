@@ -29,13 +29,13 @@ from hippynn_mf.labels import Labels, plain_labels
 from hippynn_mf.level_records import records_of
 from hippynn_mf.model.model import Model
 from hippynn_mf.model.parameters import State
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.checkpoints import remove_checkpoints, write_model
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.phases import train_phase
 from hippynn_mf.runs.preflight import levels_of_run, load_inputs, load_parts, refuse_changed_files
 from hippynn_mf.runs.settings import SOURCES, DataSource, RunSettings
-from hippynn_mf.training.loop import choose_device
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from hippynn_mf.data.formats.ani1x_writer import write_ani1x
 from hippynn_mf.data.formats.extxyz import Frame, read_extxyz
 from hippynn_mf.data.formats.extxyz_keys import forces_key
 from hippynn_mf.data.formats.hdf5 import open_hdf5
+from hippynn_mf.data.formats.merging import merge_frames
 from hippynn_mf.data.formats.xyz_file import SUFFIXES, is_xyz
-from hippynn_mf.data.merging import merge_frames
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
