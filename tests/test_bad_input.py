@@ -263,8 +263,8 @@ def test_a_wrong_key_map_is_refused(where, capsys, content, words):
 OPTIONS = {
     "unknown preset": (["--preset", "quik"], ["preset 'quik'", "Did you mean quick", "paper"]),
     "unknown hyperparameter": (["--set", "n_feature=4"], ["'n_feature'", "n_features"]),
-    "bad value": (["--set", "batch_size=-1"], ["batch_size = -1", "greater than 0"]),
-    "bad type": (["--set", "batch_size=many"], ["batch_size = 'many'", "integer"]),
+    "bad value": (["--set", "batch_size=-1"], ["batch_size: ", "greater than 0, found -1"]),
+    "bad type": (["--set", "batch_size=many"], ["batch_size: ", "integer, found 'many'"]),
     "not a number": (["--set", "learning_rate=NaN"], ["learning_rate"]),
     "infinite": (["--set", "learning_rate=Infinity"], ["learning_rate", "finite"]),
     "no value": (["--set", "batch_size"], ["NAME=VALUE", "'batch_size'"]),

@@ -14,10 +14,10 @@ from made_runs import TINY_OPTIONS, exit_code, files_below
 
 from hippynn_mf.data.convert import convert_data
 from hippynn_mf.data.database import load_database
+from hippynn_mf.data.formats.merging import merge_frames
 from hippynn_mf.data.formats.sources import open_data, parse_level_files
 from hippynn_mf.data.info import describe_file, format_description
 from hippynn_mf.data.loading import file_hash, load_splits
-from hippynn_mf.data.merging import merge_frames
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, SELF_ENERGIES, TZ

@@ -7,6 +7,7 @@ import torch
 from conftest import assert_close
 from hippynn.experiment.controllers import PatienceController
 from planted import write_ani1x
+from tiny import train_model
 
 from hippynn_mf import UserError, get_level
 from hippynn_mf.data.database import build_database
@@ -14,11 +15,12 @@ from hippynn_mf.data.loading import load_splits
 from hippynn_mf.evaluation.errors import energy_metrics, force_metrics
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.model.model import build_model, predict
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.train import load_best, train_run
 from hippynn_mf.training import loop as training
-from hippynn_mf.training.loop import build_scheduler, choose_device, train_model
+from hippynn_mf.training.loop import build_scheduler
 
 # Training may move the first sensitivity beyond a distance, and hippynn warns about that.
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")

@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from hippynn_mf.campaign.plan import N_STEPS, Probe
 from hippynn_mf.model.model import build_model
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.phases import phase_database
 from hippynn_mf.runs.preflight import load_inputs
 from hippynn_mf.runs.settings import RunSettings
-from hippynn_mf.training.loop import Training, choose_device, prepare_training
+from hippynn_mf.training.loop import Training, prepare_training
 
 N_WARM_UP = 3  # steps that are not counted: kernels are compiled, memory is claimed
 

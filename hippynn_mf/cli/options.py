@@ -219,7 +219,7 @@ def make_engine(kind: EngineChoice, site: Path | None, workers: int | None, devi
             raise UserError("--site says where and how to run; leave --engine and --workers out.")
         read_site(site)
         return ParslSite(site)
-    from hippynn_mf.training.loop import choose_device
+    from hippynn_mf.network.device import choose_device
 
     target = choose_device(device)
     gpus = _gpus() if target.type == "cuda" and target.index is None else ()

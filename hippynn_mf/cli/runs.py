@@ -215,7 +215,7 @@ def train(
         label_fractions=parse_fractions(label_fraction),
         device=device,
     )
-    from hippynn_mf.training.loop import choose_device
+    from hippynn_mf.network.device import choose_device
 
     choose_device(device)
     with _interruptible():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Literal
 
 import h5py
 
 from hippynn_mf.data.formats.hdf5 import open_hdf5
-from hippynn_mf.data.formats.sources import DataPath, is_extxyz, shown_path
+from hippynn_mf.data.formats.sources import DataPath, is_extxyz
 from hippynn_mf.errors import UserError
 
 N_LOOKED_AT = 3  # groups of a file
@@ -18,9 +19,9 @@ Layout = Literal["ani1x", "comp6", "extxyz"]
 
 def find_layout(source: DataPath) -> Layout:
     """How a file or folder holds structures; a UserError if in no way that is known."""
-    if is_extxyz(source):
+    if isinstance(source, Mapping) or is_extxyz(source):
         return "extxyz"
-    path = shown_path(source)
+    path = source
     files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"The folder {path} holds no .h5 files.")

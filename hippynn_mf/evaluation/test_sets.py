@@ -20,7 +20,7 @@ from hippynn_mf.data.database import reference_energies, reference_forces
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import KeyMap, read_comp6
 from hippynn_mf.data.formats.sources import DataPath, shown_path
-from hippynn_mf.data.merging import find_shared
+from hippynn_mf.data.matching import find_shared
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation.schema import HELDOUT
@@ -86,7 +86,7 @@ def read_test_set(
         UserError: for a file that cannot be read or has no label, for elements that `species` or a
             level does not know, and for forces whose sign is proved wrong.
     """
-    path = shown_path(source)
+    path = shown_path(source, levels=levels)
     if keys is not None:
         structures = read_comp6(path, keys, levels=levels)
     else:

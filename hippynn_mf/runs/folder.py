@@ -31,7 +31,6 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from hippynn_mf.data.formats.sources import shown_path
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, validate_metrics
@@ -171,7 +170,7 @@ class RunFolder:
             before = stored.sources.get(name, now)
             if before.path == now.path and before.sha256 != now.sha256:
                 raise UserError(
-                    f"{shown_path(now.path)} has changed since {self.path} began: its SHA-256 was "
+                    f"{now.shown} has changed since {self.path} began: its SHA-256 was "
                     f"{before.sha256[:12]}… and is {now.sha256[:12]}…. Restore the file, or choose "
                     "another --out."
                 )

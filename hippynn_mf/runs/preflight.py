@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from hippynn_mf.data.formats.sources import shown_path
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
@@ -26,9 +25,9 @@ SHARED = ("data", "tests", "levels", "common_levels", "rows", "split_seed", "lab
 def refuse_changed_files(settings: RunSettings) -> None:
     """Raise UserError if a file is not any more what it was when the settings were made."""
     for source in settings.sources.values():
-        if (found := file_hash(source.path)) != source.sha256:
+        if (found := file_hash(source.path, levels=settings.known)) != source.sha256:
             raise UserError(
-                f"{shown_path(source.path)} has changed since the campaign began: its SHA-256 was "
+                f"{source.shown} has changed since the campaign began: its SHA-256 was "
                 f"{source.sha256[:12]}… and is {found[:12]}…. Restore the file; what is trained "
                 "so far is kept."
             )

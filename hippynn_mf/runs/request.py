@@ -15,7 +15,7 @@ from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.labels import join_labels
 from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import Level, known_levels
+from hippynn_mf.levels import Level, Levels, known_levels
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
 
@@ -71,27 +71,28 @@ def build_settings(
         comp6, comp6_keys = MINI_COMP6, MINI_COMP6_KEYS
     if data is None and test_file is None:
         test_file = MINI_CC_FORCES
+    known = Levels(known_levels())
     labels = join_labels(*(experiment.resolved_labels for experiment in experiments))
     fractions = resolve_fractions(label_fractions or {}, labels)
     hyperparameters = get_hyperparameters(preset, overrides)
-    data_source = DataSource.of(MINI_ANI1X if data is None else data)
+    data_source = DataSource.of(MINI_ANI1X if data is None else data, levels=known)
     tests: list[TestSource] = []
     if comp6 is not None:
-        keys = PUBLIC_KEYS if comp6_keys is None else read_key_map(comp6_keys)
+        keys = PUBLIC_KEYS if comp6_keys is None else read_key_map(comp6_keys, levels=known)
         if not any(keys.values()):
             raise UserError(f"The key map {comp6_keys} names no key of {comp6}; name at least one.")
         cut = energy_cut_kcal_per_mol
-        tests.append(TestSource.of("comp6", comp6, keys=keys, energy_cut=cut))
+        tests.append(TestSource.of("comp6", comp6, keys=keys, energy_cut=cut, levels=known))
     if test_file is not None:
         name = "cc-forces" if test_file == MINI_CC_FORCES else "test_file"
-        tests.append(TestSource.of(name, test_file))
+        tests.append(TestSource.of(name, test_file, levels=known))
     return [
         RunSettings(
             name=experiment.name,
             strategy=experiment.strategy.prefix,
             slug=experiment.slug,
             labels={level.id: value.value for level, value in experiment.resolved_labels.items()},
-            levels=tuple(LevelRecord.of(level) for level in known_levels()),
+            levels=tuple(LevelRecord.of(level) for level in known),
             common_levels=tuple(
                 level.id
                 for level in (experiment.common_levels if common_levels is None else common_levels)

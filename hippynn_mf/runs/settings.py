@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, KeyMap
-from hippynn_mf.data.formats.sources import DataPath, absolute_paths, shown_path
+from hippynn_mf.data.formats.sources import DataPath, absolute_paths
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.layouts import find_layout
@@ -42,25 +42,32 @@ class DataSource(BaseModel):
     path: Path | dict[str, Path]
 
     @classmethod
-    def of(cls, data: DataPath) -> DataSource:
+    def of(cls, data: DataPath, *, levels: Levels = KNOWN_LEVELS) -> DataSource:
         """Data with their hash and absolute paths; a UserError if there is no such file."""
-        return DataSource(path=absolute_paths(data), sha256=file_hash(data))
+        path = absolute_paths(data, levels=levels)
+        return DataSource(path=path, sha256=file_hash(path, levels=levels))
 
     @property
     def shown(self) -> Path:
-        """The file, or all files with their levels, for messages."""
-        return shown_path(self.path)
+        """The file, or all files with the ids of their levels, for messages."""
+        return _shown(self.path)
 
     @property
     def filename(self) -> str:
-        """The name of the file, or of all files with their levels."""
+        """The name of the file, or of all files with the ids of their levels."""
         if isinstance(self.path, Path):
             return self.path.name
-        return str(shown_path({level: Path(path.name) for level, path in self.path.items()}))
+        return str(_shown({level: Path(path.name) for level, path in self.path.items()}))
 
-    def at(self, path: DataPath) -> Self:
+    def at(self, path: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Self:
         """The same data at another place."""
-        return self.model_copy(update={"path": absolute_paths(path)})
+        return self.model_copy(update={"path": absolute_paths(path, levels=levels)})
+
+
+def _shown(path: Path | Mapping[str, Path]) -> Path:
+    if isinstance(path, Path):
+        return path
+    return Path(" ".join(f"{level}={file}" for level, file in path.items()))
 
 
 class TestSource(DataSource):
@@ -87,6 +94,7 @@ class TestSource(DataSource):
         *,
         keys: KeyMap | None = None,
         energy_cut: float | None = None,
+        levels: Levels = KNOWN_LEVELS,
     ) -> TestSource:
         """A test set with the hash and absolute paths of its data.
 
@@ -96,6 +104,7 @@ class TestSource(DataSource):
                 or an extended XYZ file for each level.
             keys: a key map for the COMP6 layout, by default that of the public files.
             energy_cut: in kcal/mol, for the COMP6 layout, whose groups are molecules.
+            levels: what names of levels stand for.
 
         Raises:
             UserError: for a wrong name, no such file, a file in none of the layouts, and a key map
@@ -106,14 +115,14 @@ class TestSource(DataSource):
                 f"A test set is named by lower-case letters, digits, _ and -, and not "
                 f"{' or '.join(TAKEN)}; found {name!r}."
             )
-        path = absolute_paths(data)
-        sha256 = file_hash(data)
+        path = absolute_paths(data, levels=levels)
+        sha256 = file_hash(path, levels=levels)
         if keys is None:  # else the reader says what is not as the key map has it
             layout = find_layout(path)
             keys = PUBLIC_KEYS if layout == "comp6" else None
         if keys is None and energy_cut is not None:
             raise UserError(
-                f"{shown_path(path)}: an energy cut is for files in the COMP6 layout, whose groups "
+                f"{_shown(path)}: an energy cut is for files in the COMP6 layout, whose groups "
                 "are molecules. Leave it out."
             )
         plain = None if keys is None else {level: dict(names) for level, names in keys.items()}
@@ -145,8 +154,8 @@ def parse_test(text: str, *, levels: Levels = KNOWN_LEVELS) -> TestSource:
         )
     of_level = re.fullmatch(rf"({NAME_PATTERN}):(.+)", path)
     if of_level is None or Path(path).exists():
-        return TestSource.of(name, Path(path))
-    return TestSource.of(name, {levels.get(of_level[1]).id: Path(of_level[2])})
+        return TestSource.of(name, Path(path), levels=levels)
+    return TestSource.of(name, {of_level[1]: Path(of_level[2])}, levels=levels)
 
 
 class RunSettings(BaseModel):
@@ -264,7 +273,8 @@ class RunSettings(BaseModel):
                 f"{self.name}, seed {self.seed}, has no test set {', '.join(unknown)}. Its files "
                 f"are {', '.join(self.sources)}."
             )
-        at = {name: self.sources[name].at(path) for name, path in paths.items()}
+        known = self.known
+        at = {name: self.sources[name].at(path, levels=known) for name, path in paths.items()}
         tests = tuple(at.get(source.name, source) for source in self.tests)
         return self.model_copy(update={"data": at.get(DATA, self.data), "tests": tests})
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hippynn_mf.data.formats.sources import DataPath, data_notes, shown_path
+from hippynn_mf.data.formats.sources import DataPath, data_notes
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, describe_error
@@ -29,6 +29,7 @@ from hippynn_mf.evaluation.test_sets import (
 from hippynn_mf.files import write_npz
 from hippynn_mf.model.model import Model
 from hippynn_mf.model.parameters import State
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.checkpoints import remove_checkpoints, write_model
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.log import logged_to
@@ -41,7 +42,6 @@ from hippynn_mf.runs.preflight import (
     refuse_changed_files,
 )
 from hippynn_mf.runs.settings import DATA, RunSettings, TestSource
-from hippynn_mf.training.loop import choose_device
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def _train_in(
     log.info(
         "%s, seed %d, on %s, %s interaction", settings.name, settings.seed, device, interaction
     )
-    for note in data_notes(settings.data.path):
+    for note in data_notes(settings.data.path, levels=settings.known):
         log.info("%s", note)
     *earlier, last = settings.experiment.phases
     states: list[State] = []
@@ -191,9 +191,9 @@ def evaluate_run(
     for source in tests:
         _refuse_other_use(source, settings)
     for name, now in settings.sources.items():
-        if (found := file_hash(now.path)) != now.sha256:
+        if (found := file_hash(now.path, levels=settings.known)) != now.sha256:
             raise UserError(
-                f"{shown_path(now.path)} is not the file of this run: its SHA-256 is "
+                f"{now.shown} is not the file of this run: its SHA-256 is "
                 f"{found[:12]}…, the run's is {now.sha256[:12]}…. Name the right one with "
                 f"{_option(name, settings)}."
             )

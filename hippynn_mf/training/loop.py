@@ -15,7 +15,6 @@ from hippynn.experiment.metric_tracker import MetricTracker
 from hippynn.experiment.routines import SetupParams, setup_training, training_loop
 
 from hippynn_mf.data.database import TrainingDatabase
-from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics
 from hippynn_mf.model.model import Model
@@ -27,24 +26,6 @@ from hippynn_mf.training.strategies import Phase
 EpochCallback = Callable[[int, bool], None]
 
 
-def choose_device(name: str) -> torch.device:
-    """Resolve `auto`, `cpu`, `cuda` or `cuda:n`; a device that is not there is a UserError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"Unknown device {name!r}. Known: auto, cpu, cuda, cuda:0, cuda:1, ….")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"Device {name} is not here: torch sees {torch.cuda.device_count()} CUDA devices. "
-            "Use --device cpu, or install a CUDA build of torch."
-        )
-    return device
-
-
 @dataclass(frozen=True)
 class Training:
     """Everything that changes while a model is trained, and its database."""
@@ -54,22 +35,6 @@ class Training:
     database: TrainingDatabase
     controller: PatienceController
     tracker: MetricTracker
-
-
-def train_model(
-    model: Model,
-    database: TrainingDatabase,
-    hyperparameters: Hyperparameters,
-    *,
-    device: torch.device | str = "cpu",
-) -> MetricTracker:
-    """Train a model with hippynn's training loop; returns hippynn's metric tracker.
-
-    The best parameters by the stopping metric are in the tracker's `best_model`.
-    """
-    training = prepare_training(model, database, hyperparameters, device=device)
-    continue_training(training, [])
-    return training.tracker
 
 
 def prepare_training(
