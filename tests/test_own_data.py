@@ -238,7 +238,7 @@ def test_a_run_on_files_of_levels(level_files, tmp_path, form, capsys):
     assert "dz.xyz: 150 structures" in log
     assert "cc.xyz: 75 structures" in log
     assert "75 conformers are in several files" in log
-    assert folder.read_metrics()["comp6"] is None
+    assert list(folder.read_metrics()["sets"]) == ["heldout"]
 
     before = folder.read_metrics()
     moved = []
@@ -380,8 +380,8 @@ def test_settings_have_absolute_paths(level_files, monkeypatch, tmp_path):
     relative = parse_level_files(["DZ=dz.xyz", "CC=cc.xyz"])
     (settings,) = build_settings([get_experiment(NAME)], [0], data=relative)
     assert settings.data.path == level_files
-    assert settings.comp6 is None
-    assert settings.data.name == "DZ=dz.xyz CC=cc.xyz"
+    assert settings.tests == ()
+    assert settings.data.filename == "wb97x_dz=dz.xyz ccsd(t)_cbs=cc.xyz"
 
 
 def test_forces_that_a_level_is_read_without_are_noted(tmp_path):

@@ -17,7 +17,6 @@ from hippynn_mf import UserError
 from hippynn_mf.campaign.status import read_status
 from hippynn_mf.data.fractions import keep_labels
 from hippynn_mf.data.loading import load_splits
-from hippynn_mf.evaluation.test_sets import model_of
 from hippynn_mf.labels import Properties, parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ, Difference, Level
 from hippynn_mf.model.model import build_model
@@ -29,9 +28,10 @@ from hippynn_mf.runs import checkpoints, phases
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.exporting import export_runs
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.models import load_best, model_of, read_state
 from hippynn_mf.runs.phases import phase_database, start_from
 from hippynn_mf.runs.request import build_settings
-from hippynn_mf.runs.train import load_best, read_state, train_run
+from hippynn_mf.runs.train import train_run
 from hippynn_mf.training.strategies import STRATEGIES, get_strategy
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
@@ -119,9 +119,10 @@ def test_every_strategy_beside_the_paper_s_has_a_script_on_the_same_labels():
     assert rows == list(range(1, len(rows) + 1))
 
 
-def test_a_run_knows_its_strategy_by_its_name(data):
+def test_a_run_knows_its_strategy(data):
     for prefix in STRATEGIES:
         settings = settings_of(prefix, data, {"DZ": "EF"} if prefix == "SF" else LABELS)
+        assert settings.strategy == prefix
         assert settings.experiment.strategy is STRATEGIES[prefix]
         assert settings.name.startswith(f"{prefix}-DZ/EF")
 

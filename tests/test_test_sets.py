@@ -25,7 +25,7 @@ from hippynn_mf.data.checks import require_force_sign
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, read_comp6, read_key_map
-from hippynn_mf.data.merging import find_shared
+from hippynn_mf.data.matching import find_shared
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.scoring import score_set
 from hippynn_mf.evaluation.test_sets import read_test_set

@@ -17,8 +17,9 @@ from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.model.model import build_model, predict
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.runs.models import load_best
 from hippynn_mf.runs.request import build_settings
-from hippynn_mf.runs.train import load_best, train_run
+from hippynn_mf.runs.train import train_run
 from hippynn_mf.training import loop as training
 from hippynn_mf.training.loop import build_scheduler
 

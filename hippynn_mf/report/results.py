@@ -134,7 +134,7 @@ def _refuse_duplicates(by_name: Mapping[str, Sequence[Result]]) -> None:
 
 def _refuse_mixtures(results: Sequence[Result]) -> None:
     """Numbers in one table must come from one data set and one recipe."""
-    own = {"name", "slug", "labels", "seed"}
+    own = {"name", "strategy", "slug", "labels", "seed"}
     for result in results[1:]:
         first = results[0]
         # What strategies stand for is what their rows are compared in.
