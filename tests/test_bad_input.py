@@ -8,7 +8,7 @@ import numpy as np
 import planted
 import pytest
 import torch
-from made_runs import TINY_OPTIONS, exit_code, files_below
+from made_runs import TINY_OPTIONS, exit_code, files_below, run_metrics
 
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
@@ -353,7 +353,7 @@ def prepared_run(where, **options):
     folder.prepare(settings, facts={})
     model = build_model(settings.hyperparameters, experiment.resolved_labels)
     torch.save(model.parameters.state_dict(), folder.file("model.pt"))
-    folder.write_metrics({"heldout": {}, "cross": {}, "comp6": None})
+    folder.write_metrics(run_metrics())
     return folder
 
 
@@ -420,7 +420,7 @@ def unfinished(where, folder):
 
 def newer(where, folder):
     stored = json.loads(folder.file("experiment.json").read_text())
-    folder.file("experiment.json").write_text(json.dumps(stored | {"format": 2}))
+    folder.file("experiment.json").write_text(json.dumps(stored | {"format": 3}))
 
 
 def no_run(where, folder):
@@ -435,7 +435,7 @@ EVALUATIONS = {
     "damaged model": (damaged_model, [], ["model.pt is not a model of this run"]),
     "another model": (other_model, [], ["model.pt is not a model of this run"]),
     "unfinished run": (unfinished, [], ["No metrics.json", "not a finished run"]),
-    "newer format": (newer, [], ["run format 2", "reads format 1"]),
+    "newer format": (newer, [], ["run format 3", "reads format 2"]),
     "no run": (no_run, [], ["No experiment.json"]),
     "unknown device": (lambda *_: None, ["--device", "tpu"], ["device 'tpu'"]),
     "other data": (lambda *_: None, ["--data", MINI_COMP6_KEYS], ["not the file of this run"]),
@@ -456,7 +456,7 @@ def test_a_run_without_comp6_is_not_evaluated_on_any(where, capsys):
     folder = prepared_run(where)
     before = files_below(where / "out")
     message = refusal(capsys, "evaluate", folder.path, "--comp6", where / "comp6.h5")
-    assert "was trained without COMP6 data" in message
+    assert "has no test set comp6. Its files are data" in message
     assert files_below(where / "out") == before
 
 
