@@ -14,7 +14,8 @@ from hippynn_mf.data.database import build_database
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.evaluation.errors import energy_metrics, force_metrics
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.model.model import build_model, predict
+from hippynn_mf.model.model import build_model
+from hippynn_mf.model.predicting import predict
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.request import build_settings

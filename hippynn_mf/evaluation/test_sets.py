@@ -18,14 +18,10 @@ from hippynn_mf.data.matching import find_shared
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation.scoring import LabelledSet, comp6_metrics, heldout_metrics
-from hippynn_mf.labels import Labels
+from hippynn_mf.labels import Labels, with_all_forces
 from hippynn_mf.levels import get_level, highest_level
-from hippynn_mf.model.model import (
-    Model,
-    build_model,
-    predict,
-    with_all_forces,
-)
+from hippynn_mf.model.model import Model, build_model
+from hippynn_mf.model.predicting import build_predictor, predict
 from hippynn_mf.runs.settings import Comp6Source, DataSource, RunSettings
 
 N_TIMINGS = 3
@@ -88,7 +84,7 @@ def measure_inference(
     The processor time per structure is the least of `N_TIMINGS`: it depends on the machine.
     """
     level = highest_level(model.heads.levels)
-    predictor = _with_all_forces(model, settings).predictor("cpu", level=level)
+    predictor = build_predictor(_with_all_forces(model, settings), "cpu", level=level)
     species, positions = predictor.inputs
     values = {
         species: torch.as_tensor(structures.species, dtype=torch.int64),
