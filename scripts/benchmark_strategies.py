@@ -22,8 +22,9 @@ from benchmarking import RESULTS, start, write
 from tqdm import tqdm
 
 from hippynn_mf.evaluation.test_sets import measure_inference
+from hippynn_mf.labels import with_all_forces
 from hippynn_mf.levels import CC
-from hippynn_mf.model.model import build_model, with_all_forces
+from hippynn_mf.model.model import build_model
 from hippynn_mf.paper.table1 import strategies
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.models import model_of

@@ -23,8 +23,10 @@ from hippynn_mf.data.formats.ani1x import labels_in_file
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import atomic_energy_sum
 from hippynn_mf.errors import UserError
+from hippynn_mf.labels import with_all_forces
 from hippynn_mf.levels import DZ, PAPER_LEVELS, Level
-from hippynn_mf.model.model import build_model, predict, with_all_forces
+from hippynn_mf.model.model import build_model
+from hippynn_mf.model.predicting import predict
 from hippynn_mf.potentials import files
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.files import SHIPPED

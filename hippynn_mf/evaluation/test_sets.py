@@ -26,7 +26,8 @@ from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.evaluation.scoring import ErrorsOfSet, LabelledSet, score_set
 from hippynn_mf.levels import KNOWN_LEVELS, Levels, highest_level
-from hippynn_mf.model.model import Model, predict
+from hippynn_mf.model.model import Model
+from hippynn_mf.model.predicting import build_predictor, predict
 
 N_TIMINGS = 3
 N_SHOWN = 3  # groups that a message names
@@ -165,7 +166,7 @@ def measure_inference(model: Model, structures: Structures, *, batch_size: int) 
     model has forces of every head.
     """
     level = highest_level(model.heads.levels)
-    predictor = model.predictor("cpu", level=level)
+    predictor = build_predictor(model, "cpu", level=level)
     species, positions = predictor.inputs
     values = {
         species: torch.as_tensor(structures.species, dtype=torch.int64),
