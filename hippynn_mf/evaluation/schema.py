@@ -106,7 +106,7 @@ OF_DIFFERENCES = (
 )
 
 
-class Training(Strict):
+class TrainingCost(Strict):
     """How long a run trained, all phases together; `cpu_s` is the time of its processor cores."""
 
     wall_s: Annotated[float, Field(ge=0)]
@@ -114,7 +114,7 @@ class Training(Strict):
     cpu_s: Annotated[float, Field(ge=0)] | None = None
 
 
-class Inference(Strict):
+class InferenceCost(Strict):
     """Processor time of a level's energies and forces, where the device is a CPU."""
 
     level: str
@@ -134,8 +134,8 @@ class RunMetrics(Strict):
 
     format: Literal[2]
     sets: SetsErrors
-    training: Training | None = None
-    inference: Inference | None = None
+    training: TrainingCost | None = None
+    inference: InferenceCost | None = None
     predictions_sha256: str | None = None
 
 

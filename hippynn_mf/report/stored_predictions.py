@@ -31,7 +31,9 @@ def prediction_names(settings: RunSettings) -> set[str]:
 def unproved_forces(arrays: Arrays, metrics: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Forces that an evaluation did not use for their sign: set → level id → reason."""
     # What a level's forces lack is the same for every head.
-    sets = {part: next(iter(of_heads.values()), {}) for part, of_heads in metrics["sets"].items()}
+    sets: dict[str, Any] = {
+        part: next(iter(of_heads.values()), {}) for part, of_heads in metrics["sets"].items()
+    }
     return {
         part: {
             level: entry["force_reason"]
@@ -45,7 +47,7 @@ def unproved_forces(arrays: Arrays, metrics: Mapping[str, Any]) -> dict[str, dic
 def score_arrays(arrays: Arrays, settings: RunSettings, unproved: Unproved) -> dict[str, Any]:
     """The content of `metrics.json`, without `training`."""
     heads = list(settings.experiment.resolved_labels)
-    sets = {}
+    sets: dict[str, Any] = {}
     for part in _cuts(settings):
         test = labelled_set(arrays, part, unproved, settings)
         sets[part] = score_set(_part(arrays, part), test, heads)

@@ -205,6 +205,7 @@ def evaluate_run(
     with folder.locked():
         if folder.read_settings() != stored:
             raise UserError(f"{folder.path} has changed while it was evaluated. Evaluate it again.")
+        folder.remove_leftovers()
         folder.write_results(
             errors,
             predictions,
