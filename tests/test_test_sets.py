@@ -29,12 +29,13 @@ from hippynn_mf.data.matching import find_shared
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.scoring import score_set
 from hippynn_mf.evaluation.test_sets import read_test_set
-from hippynn_mf.levels import CC, DZ, TZ
+from hippynn_mf.level_records import LevelRecord
+from hippynn_mf.levels import CC, DZ, TZ, Level, Levels
 from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.preflight import check_inputs, refuse_changed_files
 from hippynn_mf.runs.request import build_settings
-from hippynn_mf.runs.settings import RunSettings, TestSource, parse_test
+from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource, parse_test
 from hippynn_mf.runs.train import evaluate_run, train_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
@@ -544,3 +545,36 @@ def test_checking_inputs_builds_no_network_and_draws_no_random_number(trained, m
     check_inputs([settings_of(trained, sets_in(trained))])
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(np.random.get_state()[1], of_numpy)
+
+
+def test_a_run_of_levels_that_nothing_else_knows_is_trained_and_tested(trained, tmp_path):
+    """DZ labels under another name, in the data and in a test file of this level alone."""
+    own = Level("own", "OWN", "m", "b", 1.0, ("own.energy",), "own.forces")
+    levels = Levels([own])
+    structures = made_xyz.label_results(made_xyz.molecules(16), DZ_ID)
+    made_xyz.save(tmp_path / "data.xyz", structures)
+    made_xyz.save(
+        tmp_path / "own.xyz", made_xyz.label_results(made_xyz.molecules(6, seed=4), DZ_ID)
+    )
+    plain = {"name": "SF-OWN/EF", "slug": "sf_own_ef", "strategy": "SF", "labels": {"own": "EF"}}
+    settings = settings_of(trained).model_copy(
+        update=plain
+        | {
+            "levels": (LevelRecord.of(own),),
+            "common_levels": ("own",),
+            "data": DataSource.of({"OWN": tmp_path / "data.xyz"}, levels=levels),
+            "tests": (parse_test(f"unseen=OWN:{tmp_path / 'own.xyz'}", levels=levels),),
+        }
+    )
+    check_inputs([settings])
+    folder = train_run(settings, tmp_path / "out")
+    metrics = folder.read_metrics()
+    assert set(metrics["sets"]) == {"heldout", "unseen"}
+    entry = metrics["sets"]["unseen"]["own"]["own"]
+    assert (entry["n_energies"], entry["n_structures"]) == (30, 30)
+    assert entry[FORCE] > 0
+    assert folder.read_settings() == settings
+    evaluate_run(folder, device="cpu")
+    assert folder.read_metrics()["sets"] == metrics["sets"]
+    with pytest.raises(UserError, match="Unknown level"):
+        parse_test(f"unseen=OWN:{tmp_path / 'own.xyz'}")
