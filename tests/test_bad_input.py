@@ -8,7 +8,7 @@ import numpy as np
 import planted
 import pytest
 import torch
-from made_runs import TINY_OPTIONS, exit_code, files_below
+from made_runs import TINY_OPTIONS, exit_code, files_below, run_metrics
 
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
@@ -17,7 +17,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC
 from hippynn_mf.model.model import build_model
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import build_settings
 
@@ -263,8 +263,8 @@ def test_a_wrong_key_map_is_refused(where, capsys, content, words):
 OPTIONS = {
     "unknown preset": (["--preset", "quik"], ["preset 'quik'", "Did you mean quick", "paper"]),
     "unknown hyperparameter": (["--set", "n_feature=4"], ["'n_feature'", "n_features"]),
-    "bad value": (["--set", "batch_size=-1"], ["batch_size = -1", "greater than 0"]),
-    "bad type": (["--set", "batch_size=many"], ["batch_size = 'many'", "integer"]),
+    "bad value": (["--set", "batch_size=-1"], ["batch_size: ", "greater than 0, found -1"]),
+    "bad type": (["--set", "batch_size=many"], ["batch_size: ", "integer, found 'many'"]),
     "not a number": (["--set", "learning_rate=NaN"], ["learning_rate"]),
     "infinite": (["--set", "learning_rate=Infinity"], ["learning_rate", "finite"]),
     "no value": (["--set", "batch_size"], ["NAME=VALUE", "'batch_size'"]),
@@ -353,7 +353,7 @@ def prepared_run(where, **options):
     folder.prepare(settings, facts={})
     model = build_model(settings.hyperparameters, experiment.resolved_labels)
     torch.save(model.parameters.state_dict(), folder.file("model.pt"))
-    folder.write_metrics({"heldout": {}, "cross": {}, "comp6": None})
+    folder.write_metrics(run_metrics())
     return folder
 
 
@@ -420,7 +420,7 @@ def unfinished(where, folder):
 
 def newer(where, folder):
     stored = json.loads(folder.file("experiment.json").read_text())
-    folder.file("experiment.json").write_text(json.dumps(stored | {"format": 2}))
+    folder.file("experiment.json").write_text(json.dumps(stored | {"format": 3}))
 
 
 def no_run(where, folder):
@@ -435,7 +435,7 @@ EVALUATIONS = {
     "damaged model": (damaged_model, [], ["model.pt is not a model of this run"]),
     "another model": (other_model, [], ["model.pt is not a model of this run"]),
     "unfinished run": (unfinished, [], ["No metrics.json", "not a finished run"]),
-    "newer format": (newer, [], ["run format 2", "reads format 1"]),
+    "newer format": (newer, [], ["run format 3", "reads format 2"]),
     "no run": (no_run, [], ["No experiment.json"]),
     "unknown device": (lambda *_: None, ["--device", "tpu"], ["device 'tpu'"]),
     "other data": (lambda *_: None, ["--data", MINI_COMP6_KEYS], ["not the file of this run"]),
@@ -456,7 +456,7 @@ def test_a_run_without_comp6_is_not_evaluated_on_any(where, capsys):
     folder = prepared_run(where)
     before = files_below(where / "out")
     message = refusal(capsys, "evaluate", folder.path, "--comp6", where / "comp6.h5")
-    assert "was trained without COMP6 data" in message
+    assert "has no test set comp6. Its files are data" in message
     assert files_below(where / "out") == before
 
 

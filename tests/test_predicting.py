@@ -18,9 +18,10 @@ from potentials import random_potential
 
 from hippynn_mf import MultiFidelityCalculator
 from hippynn_mf.errors import UserError
-from hippynn_mf.potentials import batch, evaluator, predicting, structure_files
+from hippynn_mf.potentials import evaluator, predicting, structure_files
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.potential import Potential
+from hippynn_mf.potentials.predicted_labels import PredictedLabels
 from hippynn_mf.potentials.predicting import predict, predict_file
 
 LABELS = {"DZ": "EF", "CC": "E"}
@@ -237,7 +238,7 @@ def test_structures_are_written_in_the_order_they_were_read(tmp_path, endless, m
         assert len(labelling.read()) == 4
         assert len(taken) == 4 * number + 1
     for number in range(1, 3):
-        labelling.write(batch.Labels({"number": np.full(4, number)}, {}))
+        labelling.write(PredictedLabels({"number": np.full(4, number)}, {}))
         assert [atoms.info["number"] for atoms in read(out, ":")][-1] == number
     assert len(read(out, ":")) == 8
 

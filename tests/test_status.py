@@ -7,7 +7,7 @@ import sys
 
 import psutil
 import pytest
-from made_runs import TINY_OPTIONS, exit_code, files_below, make_run, make_settings
+from made_runs import TINY_OPTIONS, exit_code, files_below, make_run, make_settings, run_metrics
 
 from hippynn_mf.campaign.lease import Owner, owned, read_campaign, refuse_owned
 from hippynn_mf.campaign.plan import Probe, format_plan, plan_runs
@@ -15,7 +15,7 @@ from hippynn_mf.campaign.status import format_duration, format_status, plain_sta
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.folder import RunFolder
 
-METRICS = {"heldout": {}, "cross": {}, "comp6": None, "training": {"wall_s": 1.0, "n_epochs": 3}}
+METRICS = run_metrics() | {"training": {"wall_s": 1.0, "n_epochs": 3}}
 
 
 def add_epochs(folder, errors, wall_s=2.0, key="energy_rmse_sum"):

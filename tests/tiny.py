@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from hippynn.experiment import assemble_for_training
+from hippynn.experiment.metric_tracker import MetricTracker
 from planted import MOLECULES, conformers, numbers_of
 
+from hippynn_mf.data.database import TrainingDatabase
+from hippynn_mf.data.splits import split_rows
+from hippynn_mf.data.structures import Structures
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.model.model import Model, build_model
+from hippynn_mf.model.predicting import build_predictor
+from hippynn_mf.training.loop import continue_training, prepare_training
 
 TINY = {"n_features": 4, "n_sensitivities": 4, "n_atom_layers": 1}
 
@@ -22,6 +28,23 @@ Arrays = dict[str, torch.Tensor]
 def tiny_model(labels: Mapping[str, str], *, seed: int = 0, **hyperparameters: Any) -> Model:
     torch.manual_seed(seed)
     return build_model(Hyperparameters(**(TINY | hyperparameters)), parse_labels(labels))
+
+
+def split_structures(
+    structures: Structures, is_common: np.ndarray, seed: int
+) -> dict[str, Structures]:
+    """The kept conformers of each split."""
+    members = split_rows(structures.rows, is_common, seed)
+    return {name: structures[indices] for name, indices in members.items()}
+
+
+def train_model(
+    model: Model, database: TrainingDatabase, hyperparameters: Hyperparameters
+) -> MetricTracker:
+    """Train a model with hippynn's loop; the best parameters are in the tracker's `best_model`."""
+    training = prepare_training(model, database, hyperparameters)
+    continue_training(training, [])
+    return training.tracker
 
 
 def structures(n: int = 2, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,7 +61,7 @@ def structures(n: int = 2, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor
 
 def outputs(model: Model, species: torch.Tensor, positions: torch.Tensor) -> Arrays:
     """Every energy and force of a model by its name in a database."""
-    predictor = model.predictor()
+    predictor = build_predictor(model)
     values = predictor(species=species, positions=positions.clone())
     return {name: values[name] for name in predictor.out_dbnames}
 

@@ -16,7 +16,8 @@ from hippynn_mf.cli.report import figures, graph, tables
 from hippynn_mf.cli.runs import campaign, evaluate, status, train
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import plain_labels
-from hippynn_mf.runs.experiment import Experiment, beyond_table1, table1
+from hippynn_mf.paper.table1 import beyond_table1, table1
+from hippynn_mf.runs.experiment import Experiment
 
 app = typer.Typer(
     help="Multi-fidelity learning for interatomic potentials.",

@@ -17,8 +17,9 @@ from hippynn_mf.data.formats.ani1x import labels_in_file
 from hippynn_mf.data.formats.sources import DataPath, parse_level_files
 from hippynn_mf.errors import UserError
 from hippynn_mf.level_records import declare_levels
-from hippynn_mf.levels import Level
-from hippynn_mf.runs.experiment import GROUPS, Experiment, get_experiment, table1
+from hippynn_mf.levels import Level, Levels, known_levels
+from hippynn_mf.paper.table1 import GROUPS, get_experiment, table1
+from hippynn_mf.runs.experiment import Experiment
 
 
 class MetricChoice(StrEnum):
@@ -197,9 +198,11 @@ def parse_seeds(text: str) -> list[int]:
 def parse_experiments(names: str | None) -> list[Experiment]:
     """Experiments from names, or names of groups, with commas between; Table 1 for None."""
     if names is None:
-        return table1()
+        return list(table1())
     chosen = [name.strip() for name in names.split(",")]
-    named = [get_experiment(name) for name in chosen if name not in GROUPS]
+    named = [
+        get_experiment(name, levels=Levels(known_levels())) for name in chosen if name not in GROUPS
+    ]
     known = {experiment.name for experiment in named}
     for name in chosen:  # groups share experiments, which are meant once
         for experiment in GROUPS[name]() if name in GROUPS else ():
@@ -216,7 +219,7 @@ def make_engine(kind: EngineChoice, site: Path | None, workers: int | None, devi
             raise UserError("--site says where and how to run; leave --engine and --workers out.")
         read_site(site)
         return ParslSite(site)
-    from hippynn_mf.training.loop import choose_device
+    from hippynn_mf.network.device import choose_device
 
     target = choose_device(device)
     gpus = _gpus() if target.type == "cuda" and target.index is None else ()

@@ -43,11 +43,13 @@ from hippynn_mf.cli.options import (
     split_files,
 )
 from hippynn_mf.cli.report import print_figures, print_tables, refuse_if
+from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.errors import UserError
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.levels import Levels, known_levels
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import ENERGY_CUT_KCAL_PER_MOL, build_settings
-from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.settings import RunSettings, TestSource
 
 
 @contextmanager
@@ -198,7 +200,7 @@ def train(
     names, more = split_files(names)
     source = parse_data(data, train_files, more)
     settings = build_settings(
-        [get_experiment(name) for name in names],
+        [get_experiment(name, levels=Levels(known_levels())) for name in names],
         [seed],
         data=source,
         comp6=comp6,
@@ -213,7 +215,7 @@ def train(
         label_fractions=parse_fractions(label_fraction),
         device=device,
     )
-    from hippynn_mf.training.loop import choose_device
+    from hippynn_mf.network.device import choose_device
 
     choose_device(device)
     with _interruptible():
@@ -247,5 +249,15 @@ def evaluate(
         folder.read_settings()  # whose levels --train may name
     source = parse_data(data, train_files, more)
     for folder in folders:
-        evaluate_run(folder, data=source, comp6=comp6, test_file=test_file, device=device)
+        settings = folder.read_settings()
+        moved: dict[str, DataPath] = {}
+        if source is not None:
+            moved["data"] = source
+        if comp6 is not None:
+            moved["comp6"] = comp6
+        tests = []
+        if test_file is not None:
+            named = [test.name for test in settings.tests if test.name != "comp6"]
+            tests = [TestSource.of(named[0] if named else "test_file", test_file)]
+        evaluate_run(folder, tests=tests, moved=moved, device=device)
         typer.echo(folder.file("metrics.json"))

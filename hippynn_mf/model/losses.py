@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.hyperparameters import ENERGY_RMSE_SUM, Hyperparameters
-from hippynn_mf.model.heads import (
-    Head,
-    Heads,
-    MaskedHierarchicalityLoss,
-    MaskedMAELoss,
-    MaskedRMSELoss,
-)
+from hippynn.graphs.nodes.base import SingleNode
+from hippynn.graphs.nodes.loss import _BaseCompareLoss
+from hippynn.graphs.nodes.targets import HEnergyNode
 
-LOSS = "loss"  # a validation metric beside those of the levels
+from hippynn_mf import keys
+from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.model import masked_errors as layers
+from hippynn_mf.model.heads import Head, Heads
 
 
 @dataclass(frozen=True)
@@ -73,25 +70,46 @@ def build_metrics(heads: Heads, loss: Any) -> dict[str, Any]:
     """
     metrics: dict[str, Any] = {}
     for level_id, head in heads.items():
-        metrics[f"energy_rmse.{level_id}"] = MaskedRMSELoss.of_node(head.energy)
-        metrics[f"energy_mae.{level_id}"] = MaskedMAELoss.of_node(head.energy)
+        metrics[keys.energy_rmse(level_id)] = MaskedRMSELoss.of_node(head.energy)
+        metrics[keys.energy_mae(level_id)] = MaskedMAELoss.of_node(head.energy)
         if head.forces is not None:
-            metrics[f"force_rmse.{level_id}"] = MaskedRMSELoss.of_node(head.forces)
-            metrics[f"force_mae.{level_id}"] = MaskedMAELoss.of_node(head.forces)
-    energy_errors = [metrics[f"energy_rmse.{level_id}"] for level_id in heads]
+            metrics[keys.force_rmse(level_id)] = MaskedRMSELoss.of_node(head.forces)
+            metrics[keys.force_mae(level_id)] = MaskedMAELoss.of_node(head.forces)
+    energy_errors = [metrics[keys.energy_rmse(level_id)] for level_id in heads]
     # A sum of one node is that node, which may stand for two names.
-    metrics[ENERGY_RMSE_SUM] = sum(energy_errors[1:], start=energy_errors[0])
-    metrics[LOSS] = loss
+    metrics[keys.ENERGY_RMSE_SUM] = sum(energy_errors[1:], start=energy_errors[0])
+    metrics[keys.LOSS] = loss
     return metrics
 
 
-def stopping_metric_name(hyperparameters: Hyperparameters, heads: Heads) -> str:
-    """The validation metric that chooses the best model: of `sum`, or of one of the levels.
+class MaskedMSELoss(_BaseCompareLoss):
+    """Mean squared error over valid labels; `MaskedMSELoss.of_node(energy)`."""
 
-    Raises UserError listing the choices if the stopping metric is anything else.
-    """
-    name = hyperparameters.stopping_metric
-    choices = ["sum", *(text for level in heads.levels for text in (level.label, level.id))]
-    if name not in choices:
-        raise UserError(unknown_name_message("stopping criterion", name, choices))
-    return hyperparameters.stopping_key
+    _classname = "MaskedMSE"
+    torch_module = layers.MaskedMSE()
+
+
+class MaskedRMSELoss(_BaseCompareLoss):
+    """Root mean squared error over valid labels; `MaskedRMSELoss.of_node(energy)`."""
+
+    _classname = "MaskedRMSE"
+    torch_module = layers.MaskedRMSE()
+
+
+class MaskedMAELoss(_BaseCompareLoss):
+    """Mean absolute error over valid labels; `MaskedMAELoss.of_node(energy)`."""
+
+    _classname = "MaskedMAE"
+    torch_module = layers.MaskedMAE()
+
+
+class MaskedHierarchicalityLoss(_BaseCompareLoss):
+    """Mean hierarchicality of an energy over the structures that have its label."""
+
+    _classname = "MaskedHierarchicality"
+    torch_module = layers.MaskedMean()
+
+    @classmethod
+    def of_node(cls, node: HEnergyNode) -> SingleNode:
+        """Loss of an energy node."""
+        return cls(node.hierarchicality.pred, node.main_output.true)

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from hippynn_mf.data.structures import atomic_energy_sum
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.potentials.members import Alone, Geometry, Stacked
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
-from hippynn_mf.training.loop import choose_device
 from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL
 
 # Members go together as long as their largest array, the weighted features, has so many numbers:
@@ -148,4 +147,4 @@ class Evaluator:
 
     def _self_energies(self, systems: Systems, level: Level) -> np.ndarray:
         """Self energies (n_atoms,) in eV."""
-        return atomic_energy_sum(systems.numbers.numpy()[:, None], level) * EV_PER_HARTREE
+        return level.self_energies_of(systems.numbers.numpy()) * EV_PER_HARTREE

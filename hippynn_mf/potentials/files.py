@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from hippynn_mf import embedded
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.potentials.card import Card
+from hippynn_mf.schema import describe_errors
 
 State = Mapping[str, torch.Tensor]
 
@@ -32,7 +32,7 @@ FORMAT: int = Card.model_fields["format"].default
 
 # Models that ship with the package, by name.
 SHIPPED = MappingProxyType(
-    {"mini-ani1x": Path(embedded.__file__).with_name("mini-ani1x.safetensors")}
+    {"mini-ani1x": Path(__file__).parent.parent / "embedded" / "mini-ani1x.safetensors"}
 )
 
 
@@ -105,7 +105,10 @@ def _read_card(path: Path, text: str) -> Card:
                 "hippynn_mf reads. Install a newer hippynn_mf."
             )
         return Card.model_validate_json(text)
-    except (ValueError, AttributeError, RecursionError, ValidationError) as error:
+    except ValidationError as error:
+        wrong = describe_errors(error)
+        raise UserError(f"{path} is damaged: its card is not valid ({wrong}).") from None
+    except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged: its card is not valid ({error}).") from None
 
 

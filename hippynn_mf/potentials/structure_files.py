@@ -22,7 +22,8 @@ from loky.process_executor import BrokenProcessPool
 from hippynn_mf.data.formats.xyz_file import write_structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
-from hippynn_mf.potentials.batch import Batch, Labels, add_labels, in_batches
+from hippynn_mf.potentials.batch import Batch, in_batches
+from hippynn_mf.potentials.predicted_labels import PredictedLabels, add_labels
 
 LARGE_FILE = 2**22  # bytes, some thousand small molecules: twice what pays for a process
 
@@ -80,7 +81,7 @@ class Labelling:
         self.waiting.append(structures)
         return Batch.of(structures)
 
-    def write(self, labels: Labels) -> None:
+    def write(self, labels: PredictedLabels) -> None:
         """Append the first batch that waits, with its labels, to the target."""
         structures = self.waiting.popleft()
         add_labels(structures, labels, self.levels)
@@ -96,7 +97,7 @@ class Labelling:
 @contextmanager
 def labelled_file(
     source: Path, target: Path, levels: Sequence[Level], batch_size: int
-) -> Iterator[tuple[Iterator[Batch], Callable[[Labels], None]]]:
+) -> Iterator[tuple[Iterator[Batch], Callable[[PredictedLabels], None]]]:
     """The batches of `source`, and a function that takes the labels of each before the next.
 
     The labelled structures are in `target` when the batches are at an end. Errors as of
@@ -114,7 +115,7 @@ def labelled_file(
         written = executor.submit(int)  # of the batch before
         batches = _read_ahead(executor)
 
-        def write(labels: Labels) -> None:
+        def write(labels: PredictedLabels) -> None:
             nonlocal written
             written.result()
             written = executor.submit(_write, labels)
@@ -153,5 +154,5 @@ def _read() -> Batch | None:
     return _labelling.read()
 
 
-def _write(labels: Labels) -> None:
+def _write(labels: PredictedLabels) -> None:
     _labelling.write(labels)

@@ -11,12 +11,14 @@ import hashlib
 import io
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hippynn_mf.files import replace_when_complete
+from hippynn_mf.model.parameters import State
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.training.loop import Training, load_controller
 
@@ -27,7 +29,7 @@ CURRENT = "checkpoint.pt"
 PREVIOUS = "checkpoint-previous.pt"
 DIGEST_SIZE = hashlib.sha256().digest_size
 
-State = dict[str, Any]
+TrainingState = dict[str, Any]  # of parameters, optimizer, generators, and numbers
 
 
 class Checkpoints:
@@ -85,13 +87,15 @@ class Checkpoints:
         self.folder.write_epochs([])
         return 0
 
-    def _read(self, path: Path) -> State:
+    def _read(self, path: Path) -> TrainingState:
         """The state in a file; an exception if it is not one of this training."""
         content = path.read_bytes()
         digest, payload = content[:DIGEST_SIZE], content[DIGEST_SIZE:]
         if hashlib.sha256(payload).digest() != digest:
             raise ValueError("wrong checksum")
-        state: State = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        state: TrainingState = torch.load(
+            io.BytesIO(payload), map_location="cpu", weights_only=True
+        )
         if state["format"] != FORMAT:
             raise ValueError(f"format {state['format']!r} instead of {FORMAT}")
         n_recorded = len(self.folder.read_epochs())
@@ -99,7 +103,7 @@ class Checkpoints:
             raise ValueError(f"{state['n_epochs']} epochs, of which {n_recorded} are recorded")
         return state
 
-    def _apply(self, state: State) -> None:
+    def _apply(self, state: TrainingState) -> None:
         training = self.training
         training.model.parameters.load_state_dict(state["parameters"])
         load_controller(training.controller, state["controller"])
@@ -126,7 +130,7 @@ def remove_checkpoints(folder: RunFolder) -> None:
         folder.file(name).unlink(missing_ok=True)
 
 
-def _write(path: Path, state: State) -> None:
+def _write(path: Path, state: TrainingState) -> None:
     """Write a state and its checksum, and wait until the disk has them."""
     payload = _saved(state)
     with path.open("wb") as stream:
@@ -136,7 +140,7 @@ def _write(path: Path, state: State) -> None:
         os.fsync(stream.fileno())
 
 
-def _saved(state: State) -> bytes:
+def _saved(state: Mapping[str, Any]) -> bytes:
     """What `torch.save` writes; on a full disk it would not raise an OSError itself."""
     buffer = io.BytesIO()
     torch.save(state, buffer)

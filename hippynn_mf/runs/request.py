@@ -11,13 +11,13 @@ from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, read_key_map
 from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.fractions import resolve_fractions
-from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.labels import join_labels
-from hippynn_mf.levels import Level
+from hippynn_mf.level_records import LevelRecord
+from hippynn_mf.levels import Level, Levels, known_levels
 from hippynn_mf.runs.experiment import Experiment
-from hippynn_mf.runs.settings import Comp6Source, DataSource, RunSettings
+from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
 
 ENERGY_CUT_KCAL_PER_MOL = 100.0  # the paper's, above a molecule's minimum
 
@@ -71,30 +71,32 @@ def build_settings(
         comp6, comp6_keys = MINI_COMP6, MINI_COMP6_KEYS
     if data is None and test_file is None:
         test_file = MINI_CC_FORCES
+    known = Levels(known_levels())
     labels = join_labels(*(experiment.resolved_labels for experiment in experiments))
     fractions = resolve_fractions(label_fractions or {}, labels)
     hyperparameters = get_hyperparameters(preset, overrides)
-    data_source = DataSource.of(MINI_ANI1X if data is None else data)
-    comp6_source = None
+    data_source = DataSource.of(MINI_ANI1X if data is None else data, levels=known)
+    tests: list[TestSource] = []
     if comp6 is not None:
-        keys = PUBLIC_KEYS if comp6_keys is None else read_key_map(comp6_keys)
+        keys = PUBLIC_KEYS if comp6_keys is None else read_key_map(comp6_keys, levels=known)
         if not any(keys.values()):
             raise UserError(f"The key map {comp6_keys} names no key of {comp6}; name at least one.")
-        comp6_source = Comp6Source(
-            path=comp6.absolute(),
-            sha256=file_hash(comp6),
-            keys={level: dict(names) for level, names in keys.items()},
-            energy_cut_kcal_per_mol=energy_cut_kcal_per_mol,
-        )
+        cut = energy_cut_kcal_per_mol
+        tests.append(TestSource.of("comp6", comp6, keys=keys, energy_cut=cut, levels=known))
+    if test_file is not None:
+        name = "cc-forces" if test_file == MINI_CC_FORCES else "test_file"
+        tests.append(TestSource.of(name, test_file, levels=known))
     return [
         RunSettings(
             name=experiment.name,
+            strategy=experiment.strategy.prefix,
             slug=experiment.slug,
-            labels=dict(experiment.labels),
-            common_levels=[
+            labels={level.id: value.value for level, value in experiment.resolved_labels.items()},
+            levels=tuple(LevelRecord.of(level) for level in known),
+            common_levels=tuple(
                 level.id
                 for level in (experiment.common_levels if common_levels is None else common_levels)
-            ],
+            ),
             seed=seed,
             split_seed=split_seed,
             label_fractions={level.id: fraction for level, fraction in fractions.items()},
@@ -102,8 +104,7 @@ def build_settings(
             preset=preset,
             hyperparameters=of_strategy(experiment, hyperparameters, overrides or {}),
             data=data_source,
-            comp6=comp6_source,
-            test_file=None if test_file is None else DataSource.of(test_file),
+            tests=tuple(tests),
             device=device,
         )
         for seed in seeds
