@@ -18,7 +18,7 @@ from potentials import random_potential
 
 from hippynn_mf import MultiFidelityCalculator
 from hippynn_mf.errors import UserError
-from hippynn_mf.potentials import evaluator, predicting, structure_files
+from hippynn_mf.potentials import batch, evaluator, predicting, structure_files
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.predicted_labels import PredictedLabels
