@@ -197,7 +197,7 @@ def model_and_database(folder: Path, **changes: Any) -> tuple[Any, Any, Any]:
 
 def train(folder: Path, out: str, *, resume: bool = False, **changes: Any) -> dict[str, Any]:
     """Train; the losses of all steps, metrics and learning rates."""
-    from hippynn_mf.training.loop import distributed
+    from hippynn_mf.training import distributed
 
     losses: list[float] = []
     rates: list[float] = []

@@ -21,7 +21,7 @@ from hippynn_mf.evaluation.scoring import LabelledSet, comp6_metrics, heldout_me
 from hippynn_mf.labels import Labels, with_all_forces
 from hippynn_mf.levels import get_level, highest_level
 from hippynn_mf.model.model import Model, build_model
-from hippynn_mf.model.predicting import build_predictor, predict
+from hippynn_mf.model.predicting import build_predictor, predict_arrays
 from hippynn_mf.runs.settings import Comp6Source, DataSource, RunSettings
 
 N_TIMINGS = 3
@@ -43,7 +43,9 @@ def evaluate_model(
     """
     model = _with_all_forces(model, settings)
     batch_size = settings.hyperparameters.eval_batch_size
-    predicted = predict(model, test.species, test.positions, batch_size=batch_size, device=device)
+    predicted = predict_arrays(
+        model, test.species, test.positions, batch_size=batch_size, device=device
+    )
     references = heldout_set(test)
     metrics: dict[str, Any] = heldout_metrics(predicted, references, model.heads.levels)
     predictions = {f"heldout.{name}": values for name, values in predicted.items()}
@@ -52,7 +54,7 @@ def evaluate_model(
     metrics["comp6"] = None
     if settings.comp6 is not None:
         structures = load_comp6(settings.comp6, model.species_set)
-        predicted = predict(
+        predicted = predict_arrays(
             model, structures.species, structures.positions, batch_size=batch_size, device=device
         )
         references = comp6_set(structures, settings.comp6)
@@ -64,7 +66,7 @@ def evaluate_model(
     metrics["test_file"] = None
     if settings.test_file is not None:
         structures = load_test_file(settings.test_file, model.species_set)
-        predicted = predict(
+        predicted = predict_arrays(
             model, structures.species, structures.positions, batch_size=batch_size, device=device
         )
         references = proved_set(structures, settings.test_file.shown)
