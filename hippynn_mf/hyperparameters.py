@@ -39,7 +39,7 @@ class Hyperparameters(Strict):
     # `fast` and `stock` are the same function of the same parameters, see `interaction.py`.
     interaction: Literal["fast", "stock"] = "fast"
 
-    # heads: `independent` is the paper's; see `coupling.py` for `delta`
+    # heads: `independent` is the paper's; see `model/heads.py` for `delta`
     coupling: Coupling = "independent"
 
     # loss, equation 1

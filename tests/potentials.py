@@ -14,7 +14,7 @@ from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels, plain_labels
 from hippynn_mf.model.model import build_model
 from hippynn_mf.paper.table1 import get_experiment
-from hippynn_mf.potentials.card import Card, MemberCard, Training
+from hippynn_mf.potentials.card import Card, MemberCard, TrainedOn
 from hippynn_mf.potentials.potential import Potential, split_constants
 from hippynn_mf.runs.exporting import level_card
 from hippynn_mf.runs.folder import RunFolder
@@ -34,7 +34,7 @@ def random_potential(labels: Mapping[str, str], n_members: int = 1, **changes: A
         ),
         hyperparameters=Hyperparameters(**(SMALL | changes)),
         constants=constants,
-        training=Training(
+        training=TrainedOn(
             experiment="made",
             preset="quick",
             rows="common",

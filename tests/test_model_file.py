@@ -26,7 +26,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.labels import with_all_forces
 from hippynn_mf.levels import DZ, PAPER_LEVELS, Level
 from hippynn_mf.model.model import build_model
-from hippynn_mf.model.predicting import predict
+from hippynn_mf.model.predicting import predict_arrays
 from hippynn_mf.potentials import files
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.files import SHIPPED
@@ -61,7 +61,7 @@ def test_a_run_gives_the_same_numbers_from_its_file_in_a_new_process(tmp_path, f
     )
     load_best(model, folder)
     atoms = molecule("CH3OH")
-    labels = predict(model, atoms.numbers[None], atoms.positions[None], batch_size=1)
+    labels = predict_arrays(model, atoms.numbers[None], atoms.positions[None], batch_size=1)
 
     path = tmp_path / "model.safetensors"
     assert exit_code("export", folder.path, "--out", path) == 0
@@ -92,7 +92,7 @@ def test_coupled_heads_are_stored_independent_with_the_same_energies(tmp_path, f
     model = build_model(settings.hyperparameters, settings.experiment.resolved_labels)
     load_best(model, folder)
     atoms, path = molecule("CH3OH"), tmp_path / "model.safetensors"
-    expected = predict(model, atoms.numbers[None], atoms.positions[None], batch_size=1)
+    expected = predict_arrays(model, atoms.numbers[None], atoms.positions[None], batch_size=1)
     export_runs([folder.path]).save(path)
     potential = Potential.load(path)
     assert potential.card.hyperparameters.coupling == "delta"  # what was trained

@@ -18,7 +18,7 @@ from hippynn_mf.hyperparameters import (
 from hippynn_mf.labels import Properties, with_all_forces
 from hippynn_mf.levels import CC, DZ
 from hippynn_mf.model.model import build_model
-from hippynn_mf.model.predicting import build_predictor, predict
+from hippynn_mf.model.predicting import build_predictor, predict_arrays
 
 # The predictions of a saved model in a process that builds another model before it, with kernels
 # of hippynn that need no compilation.
@@ -30,14 +30,15 @@ torch.set_default_dtype(torch.float64)
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.model.model import build_model
-from hippynn_mf.model.predicting import predict
+from hippynn_mf.model.predicting import predict_arrays
 build_model(Hyperparameters(n_features=3), parse_labels({"TZ": "E"}))
 torch.manual_seed(99)
 hyperparameters = Hyperparameters.model_validate_json(sys.argv[1])
 model = build_model(hyperparameters, parse_labels({"DZ": "EF", "CC": "EF"}))
 model.parameters.load_state_dict(torch.load("model.pt", weights_only=True))
 inputs = np.load("inputs.npz")
-np.savez("outputs.npz", **predict(model, inputs["species"], inputs["positions"], batch_size=4))
+outputs = predict_arrays(model, inputs["species"], inputs["positions"], batch_size=4)
+np.savez("outputs.npz", **outputs)
 """
 
 
@@ -95,7 +96,7 @@ def test_a_new_process_predicts_the_same(float64, tmp_path):
         check=True,
         capture_output=True,
     )
-    expected = predict(model, species, positions, batch_size=4)
+    expected = predict_arrays(model, species, positions, batch_size=4)
     with np.load(tmp_path / "outputs.npz") as found:
         assert set(found) == set(expected)
         for name, value in expected.items():
@@ -106,7 +107,7 @@ def test_predictions_have_names_shapes_and_zeros_for_padding(float64):
     model = tiny_model({"DZ": "EF", "CC": "E"})
     species, positions = (array.numpy() for array in structures())
     before = positions.copy()
-    predicted = predict(model, species, positions, batch_size=100)
+    predicted = predict_arrays(model, species, positions, batch_size=100)
     shapes = {name: value.shape for name, value in predicted.items()}
     assert shapes == {
         DZ.energy_name: (10,),
@@ -120,8 +121,8 @@ def test_predictions_have_names_shapes_and_zeros_for_padding(float64):
 def test_predictions_do_not_depend_on_the_batch(float64):
     model = tiny_model({"DZ": "EF", "CC": "E"})
     species, positions = (array.numpy() for array in structures())
-    expected = predict(model, species, positions, batch_size=100)
-    for name, value in predict(model, species, positions, batch_size=3).items():
+    expected = predict_arrays(model, species, positions, batch_size=100)
+    for name, value in predict_arrays(model, species, positions, batch_size=3).items():
         assert_close(torch.as_tensor(value), torch.as_tensor(expected[name]))
 
 
@@ -130,7 +131,7 @@ def test_unknown_elements_are_refused():
     species[species == 7] = 16
     match = r"Atomic numbers \[16\] are outside the species of the model, \[0, 1, 6, 7, 8\]"
     with pytest.raises(UserError, match=match):
-        predict(tiny_model({"DZ": "E"}), species, positions, batch_size=10)
+        predict_arrays(tiny_model({"DZ": "E"}), species, positions, batch_size=10)
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])

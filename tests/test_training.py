@@ -1,4 +1,5 @@
 import json
+import sys
 import warnings
 
 import numpy as np
@@ -15,10 +16,11 @@ from hippynn_mf.data.loading import load_splits
 from hippynn_mf.evaluation.errors import energy_metrics, force_metrics
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.model.model import build_model
-from hippynn_mf.model.predicting import predict
+from hippynn_mf.model.predicting import predict_arrays
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.models import load_best
+from hippynn_mf.runs.preflight import check_inputs
 from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.train import train_run
 from hippynn_mf.training import loop as training
@@ -181,7 +183,7 @@ def test_the_model_file_holds_the_best_epoch(
     load_best(model, folder)
     valid = parts_of(settings)["valid"]
     arrays = build_database({"train": valid}, settings.experiment.resolved_labels).splits["train"]
-    predicted = predict(model, valid.species, valid.positions, batch_size=100)
+    predicted = predict_arrays(model, valid.species, valid.positions, batch_size=100)
     for level in ("wb97x_dz", "ccsd(t)_cbs"):
         true = arrays[f"{level}.energy"].numpy()[:, 0]
         found = energy_metrics(predicted[f"{level}.energy"], true)
@@ -212,6 +214,22 @@ def test_training_stops_after_epochs_without_improvement(partly_labelled_file):
     database = build_database(parts_of(settings), labels)
     tracker = train_model(model, database, settings.hyperparameters)
     assert len(tracker.epoch_metric_values) == 3
+
+
+def test_inputs_are_checked_without_a_network_and_without_random_numbers(
+    partly_labelled_file, monkeypatch
+):
+    def build(*arguments, **keywords):
+        raise AssertionError("a network was built")
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("hippynn_mf.") and hasattr(module, "build_model"):
+            monkeypatch.setattr(module, "build_model", build)
+    before = torch.get_rng_state()
+    check_inputs([settings_of(partly_labelled_file, stopping_metric="CC")])
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(UserError, match="Unknown stopping criterion 'TZ'"):
+        check_inputs([settings_of(partly_labelled_file, stopping_metric="TZ")])
 
 
 def test_unknown_stopping_metric_is_refused_before_anything_is_written(

@@ -1,7 +1,7 @@
 """MFC-DZ/EF-CC/E: multi-fidelity learning with coupled heads.
 
 The CC energy is the DZ energy plus a learned linear correction with a hierarchicality of its own
-(`hippynn_mf/model/coupling.py`).
+(`hippynn_mf/model/heads.py`).
 
     python experiments/strategies/mfc_dz_ef_cc_e.py --seed 0
 """

@@ -27,7 +27,7 @@ from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.evaluation.scoring import ErrorsOfSet, LabelledSet, score_set
 from hippynn_mf.levels import KNOWN_LEVELS, Levels, highest_level
 from hippynn_mf.model.model import Model
-from hippynn_mf.model.predicting import build_predictor, predict
+from hippynn_mf.model.predicting import build_predictor, predict_arrays
 
 N_TIMINGS = 3
 N_SHOWN = 3  # groups that a message names
@@ -148,7 +148,7 @@ def evaluate_model(
     arrays: dict[str, np.ndarray] = {}
     for test in sets:
         structures, name = test.structures, test.name
-        predicted = predict(
+        predicted = predict_arrays(
             model, structures.species, structures.positions, batch_size=batch_size, device=device
         )
         errors[name] = score_set(predicted, test.labels, model.heads.levels)

@@ -36,7 +36,7 @@ def _final_forces(model: Model, head: Head) -> FinalGradientNode:
     return FinalGradientNode(name, (head.energy, model.positions), sign=-1, db_name=name)
 
 
-def predict(
+def predict_arrays(
     model: Model,
     species: np.ndarray,
     positions: np.ndarray,

@@ -27,7 +27,7 @@ class LevelCard(LevelRecord):
     trained: tuple[Literal["energy", "forces"], ...]
 
 
-class Training(Strict):
+class TrainedOn(Strict):
     """What the members were trained on: an experiment, and the data by its SHA-256."""
 
     experiment: str
@@ -108,7 +108,7 @@ class Card(Strict):
     units: Units = Units()
     # Numbers of modules that hippynn keeps beside the parameters, the same for all members.
     constants: dict[str, dict[str, float]]
-    training: Training
+    training: TrainedOn
     members: tuple[MemberCard, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

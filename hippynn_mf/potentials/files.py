@@ -23,7 +23,7 @@ from hippynn_mf.files import replace_when_complete
 from hippynn_mf.potentials.card import Card
 from hippynn_mf.schema import describe_errors
 
-State = Mapping[str, torch.Tensor]
+Tensors = Mapping[str, torch.Tensor]  # the parameters of one member, by name
 
 CARD, CHECKSUM = "hippynn_mf", "sha256"
 SUFFIX = ".safetensors"
@@ -36,7 +36,7 @@ SHIPPED = MappingProxyType(
 )
 
 
-def write_model_file(path: Path, card: Card, states: Sequence[State]) -> None:
+def write_model_file(path: Path, card: Card, states: Sequence[Tensors]) -> None:
     """Write the members' parameters and their card, complete or not at all.
 
     Raises UserError unless the file is named `*.safetensors`.
@@ -54,7 +54,7 @@ def write_model_file(path: Path, card: Card, states: Sequence[State]) -> None:
         partial.write_bytes(save(tensors, metadata=header))
 
 
-def read_model_file(model: str | Path) -> tuple[Card, list[State]]:
+def read_model_file(model: str | Path) -> tuple[Card, list[Tensors]]:
     """Card and members' parameters of a file, or of a shipped model by its name.
 
     Raises UserError that says whether the file is missing, truncated, foreign, newer or damaged.
@@ -129,7 +129,7 @@ def _what_is_wrong(path: Path) -> str:
     return "is not a model file: it is not safetensors"
 
 
-def checksum(card: str, tensors: State) -> str:
+def checksum(card: str, tensors: Tensors) -> str:
     """SHA-256 of a card's text and all tensors with their names, types and shapes."""
     digest = hashlib.sha256(card.encode())
     for name in sorted(tensors):

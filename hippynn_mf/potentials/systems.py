@@ -18,7 +18,7 @@ OVERLAP = 0.4  # Å; the shortest bond, that of H2, is 0.74 Å
 SMALL = 40  # atoms; all distances of so many are found sooner than their neighbours
 FARTHEST = 1e5  # Å from the origin; the search for pairs counts boxes of the size of the cut-off
 
-Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # receivers, senders, vectors
+PairArrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # receivers, senders, vectors
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Systems:
         return len(self.sizes)
 
 
-def _pairs_of_small(batch: Batch, cutoff: float, species: Sequence[int]) -> Pairs | None:
+def _pairs_of_small(batch: Batch, cutoff: float, species: Sequence[int]) -> PairArrays | None:
     """Pairs of open systems of few atoms, together; None if a system is another, or wrong."""
     sizes, numbers, positions = batch.sizes, batch.numbers, batch.positions
     is_small = (
@@ -103,7 +103,7 @@ def _pairs_of_small(batch: Batch, cutoff: float, species: Sequence[int]) -> Pair
 
 def _pairs_one_by_one(
     systems: Iterable[Atoms], cutoff: float, species: Sequence[int], first: int
-) -> Pairs:
+) -> PairArrays:
     """Pairs of any systems; UserError names the first that is wrong, counted from `first` on."""
     finder = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
     receivers, senders, vectors, start = [], [], [], 0
@@ -136,7 +136,7 @@ def _check_cell(atoms: Atoms) -> None:
         )
 
 
-def _pairs(atoms: Atoms, finder: NeighborList, species: Sequence[int]) -> Pairs:
+def _pairs(atoms: Atoms, finder: NeighborList, species: Sequence[int]) -> PairArrays:
     """Pairs of one system, which is checked first."""
     if not len(atoms):
         raise UserError("there are no atoms.")

@@ -17,7 +17,7 @@ from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Level
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.parameters import fold
-from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, Training
+from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, TrainedOn
 from hippynn_mf.potentials.potential import Potential, atomic_energies, split_constants
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import load_best
@@ -66,7 +66,7 @@ def export_runs(paths: Sequence[Path]) -> Potential:
         ),
         hyperparameters=first.hyperparameters,
         constants=constants,
-        training=Training(
+        training=TrainedOn(
             experiment=first.name,
             preset=first.preset,
             rows=first.rows,

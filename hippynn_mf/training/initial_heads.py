@@ -12,6 +12,7 @@ from hippynn.graphs.nodes.inputs import SpeciesNode
 from hippynn.graphs.nodes.tags import Encoder
 from hippynn.pretraining import hierarchical_energy_initialization
 
+from hippynn_mf import keys
 from hippynn_mf.data.structures import ROWS_AT_ONCE
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
@@ -47,7 +48,7 @@ def require_labels(heads: Heads, database: Any, split: str = "train") -> None:
     """Raise UserError if a split lacks an array, or every label, that a head is trained on."""
     rows = database.splits[split]
     for head in heads.values():
-        for node in (head.energy.main_output, head.forces):
+        for kind, node in ((keys.ENERGY, head.energy.main_output), (keys.FORCES, head.forces)):
             if node is None:
                 continue
             if node.db_name not in rows:
@@ -57,9 +58,9 @@ def require_labels(heads: Heads, database: Any, split: str = "train") -> None:
                 )
             if not _any_complete(rows[node.db_name]):
                 raise UserError(
-                    f"Level {head.level.id} has no {node.db_name.removeprefix(head.level.id + '.')}"
-                    f" label in the {split} split ({len(rows[node.db_name])} structures). Remove "
-                    "the level from the experiment, or supply data that carries it."
+                    f"Level {head.level.id} has no {kind} label in the {split} split "
+                    f"({len(rows[node.db_name])} structures). Remove the level from the "
+                    "experiment, or supply data that carries it."
                 )
 
 
