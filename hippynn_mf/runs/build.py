@@ -1,0 +1,144 @@
+"""From what a user asks for to the settings of every run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
+from hippynn_mf.data.formats.ani1x import labels_in_file
+from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, check_key_map, read_key_map
+from hippynn_mf.data.formats.sources import DataPath, absolute_paths
+from hippynn_mf.data.fractions import resolve_fractions
+from hippynn_mf.data.loading import file_hash
+from hippynn_mf.errors import UserError
+from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
+from hippynn_mf.labels import join_labels
+from hippynn_mf.levels import Levels
+from hippynn_mf.runs.experiment import Experiment, parse_experiment
+from hippynn_mf.runs.interim import register, sources_of_tests
+from hippynn_mf.runs.request import ENERGY_CUT_KCAL_PER_MOL, Request, TestRequest
+from hippynn_mf.runs.settings import DataSource, RunSettings
+
+# The tests that the embedded data have.
+EMBEDDED_TESTS: Mapping[str, TestRequest] = {
+    "comp6": TestRequest(
+        path=MINI_COMP6, keys=MINI_COMP6_KEYS, energy_cut_kcal_per_mol=ENERGY_CUT_KCAL_PER_MOL
+    ),
+    "cc-forces": TestRequest(path=MINI_CC_FORCES),
+}
+
+
+def build_settings(
+    request: Request, experiments: Sequence[Experiment] | None = None
+) -> list[RunSettings]:
+    """Settings of every experiment with every seed, seeds outermost.
+
+    `experiments` are those of the request, where its names were looked up among known ones; without
+    them every name must spell its experiment. Raises UserError for anything unknown, missing or
+    asked for twice.
+    """
+    levels = request.known
+    request.check_levels(levels)
+    register(levels)
+    if experiments is None:
+        experiments = [parse_experiment(name) for name in request.experiment_names]
+    names = [experiment.name for experiment in experiments]
+    if not names:
+        raise UserError("Nothing is asked for: name experiments, or labels.")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"Asked for twice: experiment {', '.join(repeated)}.")
+    labels = join_labels(*(experiment.resolved_labels for experiment in experiments))
+    fractions = resolve_fractions(request.label_fractions, labels)
+    hyperparameters = get_hyperparameters(request.preset, request.hyperparameters)
+    data: DataPath = MINI_ANI1X if request.data is None else request.data
+    source = DataSource.of(data)
+    tests = sources_of_tests(_test_sources(request, levels))
+    # With levels of one's own, all experiments on the same data have the same common structures.
+    common = None if request.levels is None else tuple(labels_in_file(data))
+    return [
+        RunSettings(
+            name=experiment.name,
+            slug=experiment.slug,
+            labels=dict(experiment.labels),
+            common_levels=[level.id for level in common or experiment.common_levels],
+            seed=seed,
+            split_seed=request.split_seed,
+            label_fractions={level.id: fraction for level, fraction in fractions.items()},
+            rows=request.rows,
+            preset=request.preset,
+            hyperparameters=of_strategy(experiment, hyperparameters, request.hyperparameters),
+            data=source,
+            device=request.device,
+            **tests,
+        )
+        for seed in request.seeds
+        for experiment in experiments
+    ]
+
+
+def of_strategy(
+    experiment: Experiment, hyperparameters: Hyperparameters, asked: Mapping[str, Any]
+) -> Hyperparameters:
+    """The hyperparameters with those that the experiment's strategy stands for.
+
+    Raises UserError if another value of one was `asked` for.
+    """
+    strategy = experiment.strategy
+    for name, value in strategy.overrides.items():
+        if name in asked and asked[name] != value:
+            raise UserError(
+                f"{experiment.name} stands for {name}={value}; found --set {name}={asked[name]}. "
+                "Leave it out, or choose another experiment."
+            )
+    return hyperparameters.model_copy(update=dict(strategy.overrides))
+
+
+def requested_tests(request: Request) -> dict[str, TestRequest]:
+    """The tests of a request with those of the embedded data, from which its own take what is left.
+
+    Raises UserError for a test without a file.
+    """
+    tests = dict(EMBEDDED_TESTS) if request.data is None else {}
+    for name, test in request.tests.items():
+        before = tests.get(name)
+        tests[name] = before.model_copy(update=_said(test)) if before and not test.path else test
+        if tests[name].path is None:
+            remedy = "add --comp6 FILE" if name == "comp6" else f"add --test {name}=FILE"
+            raise UserError(f"The test {name} has no file; {remedy}, or path in [tests.{name}].")
+    return tests
+
+
+def _said(test: TestRequest) -> dict[str, Any]:
+    return {name: getattr(test, name) for name in test.model_fields_set}
+
+
+def _test_sources(request: Request, levels: Levels) -> dict[str, dict[str, Any]]:
+    """Values of the source of every test, with absolute paths and hashes."""
+    sources = {}
+    for name, test in requested_tests(request).items():
+        if test.path is None:
+            raise TypeError("requested_tests refuses this")
+        keys, cut = None, None
+        if test.is_comp6:
+            keys = _key_map(test)
+            cut = test.energy_cut_kcal_per_mol
+            cut = ENERGY_CUT_KCAL_PER_MOL if cut is None else cut
+            if not isinstance(test.path, Path):
+                raise UserError(f"The test {name} is in the COMP6 layout, which is one file.")
+        source = {"path": absolute_paths(test.path), "sha256": file_hash(test.path)}
+        sources[name] = source | {"keys": keys, "energy_cut_kcal_per_mol": cut}
+    return sources
+
+
+def _key_map(test: TestRequest) -> dict[str, dict[str, str]]:
+    if test.keys is None:
+        keys = PUBLIC_KEYS
+    elif isinstance(test.keys, Path):
+        keys = read_key_map(test.keys)
+    else:
+        keys = check_key_map(test.keys, "key map")
+    if not any(keys.values()):
+        raise UserError(f"The key map {test.keys} names no key of {test.path}; name at least one.")
+    return {level: dict(names) for level, names in keys.items()}
