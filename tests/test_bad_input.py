@@ -8,7 +8,7 @@ import numpy as np
 import planted
 import pytest
 import torch
-from made_runs import TINY_OPTIONS, exit_code, files_below
+from made_runs import TINY_OPTIONS, build_settings, exit_code, files_below
 
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
@@ -19,7 +19,6 @@ from hippynn_mf.levels import CC
 from hippynn_mf.model.model import build_model
 from hippynn_mf.runs.experiment import get_experiment
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.request import build_settings
 
 EVERY_GROUP = ("H2O", "CH4", "H3N", "CHN", "N2")
 

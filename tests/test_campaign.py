@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from made_runs import NO_COMPILER, TINY, files_below, make_settings, run_metrics
+from made_runs import NO_COMPILER, TINY, build_settings, files_below, make_settings, run_metrics
 from planted import write_ani1x
 
 from hippynn_mf import levels
@@ -16,7 +16,6 @@ from hippynn_mf.campaign.lease import Owner
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.experiment import get_experiment
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.runs.train import train_run
 

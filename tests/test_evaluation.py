@@ -7,7 +7,7 @@ import pytest
 
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
-from hippynn_mf.data.formats.comp6 import read_comp6
+from hippynn_mf.data.formats.comp6 import read_comp6, read_key_map
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.scoring import comp6_metrics, cutting_energies, heldout_metrics
 from hippynn_mf.evaluation.test_sets import comp6_set, heldout_set, load_comp6
@@ -15,7 +15,6 @@ from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.model.model import build_model
-from hippynn_mf.runs.request import read_key_map
 from hippynn_mf.runs.settings import Comp6Source
 
 KCAL = 627.509474  # kcal/mol per hartree

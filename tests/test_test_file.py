@@ -7,7 +7,15 @@ import h5py
 import numpy as np
 import planted
 import pytest
-from made_runs import TINY, exit_code, files_below, make_run, make_settings, run_metrics
+from made_runs import (
+    TINY,
+    build_settings,
+    exit_code,
+    files_below,
+    make_run,
+    make_settings,
+    run_metrics,
+)
 
 from hippynn_mf.campaign.plan import plan_runs
 from hippynn_mf.data.checks import require_force_sign
@@ -22,7 +30,6 @@ from hippynn_mf.report.results import read_results
 from hippynn_mf.runs.experiment import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.preflight import check_inputs, refuse_changed_files
-from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.settings import DataSource, RunSettings
 from hippynn_mf.runs.train import train_run
 

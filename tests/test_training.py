@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import assert_close
 from hippynn.experiment.controllers import PatienceController
+from made_runs import build_settings
 from planted import write_ani1x
 
 from hippynn_mf import UserError, get_level
@@ -15,7 +16,6 @@ from hippynn_mf.evaluation.errors import energy_metrics, force_metrics
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.model.model import build_model, predict
 from hippynn_mf.runs.experiment import Experiment
-from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.train import load_best, train_run
 from hippynn_mf.training import loop as training
 from hippynn_mf.training.loop import build_scheduler, choose_device, train_model

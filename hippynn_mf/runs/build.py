@@ -18,7 +18,8 @@ from hippynn_mf.labels import join_labels
 from hippynn_mf.levels import Levels
 from hippynn_mf.runs.experiment import Experiment, parse_experiment
 from hippynn_mf.runs.interim import register, sources_of_tests
-from hippynn_mf.runs.request import ENERGY_CUT_KCAL_PER_MOL, Request, TestRequest
+from hippynn_mf.runs.request import Request
+from hippynn_mf.runs.request_fields import ENERGY_CUT_KCAL_PER_MOL, TestRequest
 from hippynn_mf.runs.settings import DataSource, RunSettings
 
 # The tests that the embedded data have.

@@ -4,6 +4,7 @@
 - `register`: goes with the registry of levels.
 - `sources_of_tests`: `RunSettings.tests` takes the test sources as they are.
 - `evaluate_on`: `evaluate_run` takes tests by name.
+- `known_of`, `levels_to_send`: settings have their levels.
 - `in_format_2`: metrics are written so.
 """
 
@@ -61,6 +62,11 @@ def evaluate_on(folder: Any, data: Any, tests: Mapping[str, Any], device: str) -
     comp6 = paths.pop("comp6", None)
     test_file = next(iter(paths.values()), None)
     evaluate_run(folder, data=data, comp6=comp6, test_file=test_file, device=device)
+
+
+def known_of(settings: Any) -> Levels:
+    """`settings.known`."""
+    return Levels(known_levels())
 
 
 def levels_to_send() -> Sequence[Level]:

@@ -1,0 +1,101 @@
+"""What a finished run has come to, for the end of `hippynn-mf train`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hippynn_mf.errors import UserError
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.interim import in_format_2, known_of
+
+# Quantities of a test set: title, unit, and the fields of error and labels.
+QUANTITIES = {
+    "energy": ("kcal/mol", "energy_rmse_kcal_per_mol", "energy_label_rms_kcal_per_mol"),
+    "conformer energy": (
+        "kcal/mol",
+        "delta_e_rmse_kcal_per_mol",
+        "delta_e_label_rms_kcal_per_mol",
+    ),
+    "force": (
+        "kcal/mol/Å",
+        "force_rmse_kcal_per_mol_per_angstrom",
+        "force_label_rms_kcal_per_mol_per_angstrom",
+    ),
+}
+
+
+def summarize(folder: RunFolder) -> str:
+    """Errors of every level on every test set beside those of predicting zero, and the epoch kept.
+
+    Raises UserError if the run is not finished.
+    """
+    settings = folder.read_settings()
+    labels = {level.id: level.label for level in known_of(settings)}
+    trained = [level.id for level in settings.experiment.resolved_labels]
+    lines = [kept_epoch(folder.read_epochs(), settings.hyperparameters.max_epochs)]
+    lines += format_errors(in_format_2(folder.read_metrics()), trained, labels)
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def kept_epoch(epochs: Sequence[Mapping[str, Any]], max_epochs: int) -> str:
+    """Which epoch's parameters are in the model, of the last phase of a run."""
+    best = [record["epoch"] for record in epochs if record.get("best")]
+    kept = f"Epoch {best[-1] + 1} of {len(epochs)} was kept"
+    return kept + ("." if len(epochs) == max_epochs else f"; at most {max_epochs} were planned.")
+
+
+def format_errors(
+    metrics: Mapping[str, Any], trained: Sequence[str], labels: Mapping[str, str]
+) -> list[str]:
+    """A table of errors from metrics in format 2, for levels by rank with their labels."""
+    rows = [("test set", "level", "RMSE", "predicting zero", "")]
+    for name, heads in metrics["sets"].items():
+        rows += _rows_of_set(name, heads, trained, labels)
+    if len(rows) == 1:
+        return []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        f"{s:<{widths[0]}}  {level:<{widths[1]}}  {error:>{widths[2]}}  {zero:>{widths[3]}}  {unit}"
+        for s, level, error, zero, unit in rows
+    ]
+
+
+def next_commands(folders: Sequence[RunFolder], out: Path) -> str:
+    """What to do with finished runs."""
+    if not folders:
+        raise UserError("No run was asked for.")
+    path = folders[-1].path
+    return "\n".join(
+        [
+            "Next:",
+            f"  hippynn-mf export {path} --out model.safetensors",
+            f"  hippynn-mf evaluate {path} --test NAME=FILE",
+            f"  hippynn-mf tables {out} --partial",
+        ]
+    )
+
+
+def _rows_of_set(
+    name: str, heads: Mapping[str, Any], trained: Sequence[str], labels: Mapping[str, str]
+) -> Iterator[tuple[str, str, str, str, str]]:
+    """Every level against its own head; one without a head against the highest that predicts it."""
+    references = dict.fromkeys(reference for of_head in heads.values() for reference in of_head)
+    for level in labels:
+        if level not in references:
+            continue
+        candidates = [level] if level in trained else list(reversed(trained))
+        head = next((head for head in candidates if level in heads.get(head, {})), None)
+        if head is None:
+            continue
+        entry = heads[head][level]
+        title = labels[level]
+        if head != level:
+            title += f", by {labels[head]}"
+        for quantity, (unit, error, label_rms) in QUANTITIES.items():
+            if entry.get(error) is not None:
+                zero = entry.get(label_rms)
+                zero_text = "" if zero is None else f"{zero:.2f}"
+                row = (name, f"{title} {quantity}", f"{entry[error]:.2f}", zero_text, unit)
+                yield row
