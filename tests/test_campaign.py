@@ -10,10 +10,11 @@ from made_runs import NO_COMPILER, TINY, build_settings, files_below, make_setti
 from planted import write_ani1x
 
 from hippynn_mf import levels
-from hippynn_mf.campaign.campaign import Outcome, execute_in_worker, run_campaign, run_here
+from hippynn_mf.campaign.campaign import execute_in_worker, run_campaign
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.campaign.lease import Owner
 from hippynn_mf.errors import UserError
+from hippynn_mf.runs.execute import Outcome, run_here
 from hippynn_mf.runs.experiment import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.settings import RunSettings
