@@ -11,6 +11,7 @@ import pytest
 from made_runs import (
     NO_COMPILER,
     TINY_OPTIONS,
+    build_settings,
     exit_code,
     files_below,
     heldout_errors,
@@ -20,12 +21,12 @@ from made_runs import (
 
 from hippynn_mf import levels
 from hippynn_mf.campaign.status import read_status
-from hippynn_mf.cli.options import common_levels_of
 from hippynn_mf.errors import UserError
 from hippynn_mf.level_records import LevelRecord, declare_levels, records_of, register_records
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, Level, get_level, known_levels, register_level
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.report.results import read_results
+from hippynn_mf.runs.experiment import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 
 LOW = {
@@ -140,13 +141,15 @@ def test_a_wrong_declaration_is_refused(forget, tmp_path, content, message):
 
 
 def test_common_structures_have_every_known_level_of_the_data(forget, levels_file, ani1x_file):
-    assert common_levels_of(None, ani1x_file) is None
-    low, high = declare_levels(levels_file)
+    (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file)
+    assert run.common_levels == [level.id for level in PAPER_LEVELS]
     with h5py.File(ani1x_file) as file:
         keys = set(file["CH4"])
+    low, high = declare_levels(levels_file)
     assert high.energy_keys[0] in keys
     assert low.energy_keys[0] not in keys
-    assert common_levels_of(levels_file, ani1x_file) == [high, *PAPER_LEVELS]
+    (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file, levels=levels_file)
+    assert run.common_levels == [high.id, *(level.id for level in PAPER_LEVELS)]
 
 
 def test_a_file_that_is_not_there_is_refused_by_every_command(tmp_path, capsys, monkeypatch):

@@ -50,7 +50,7 @@ def test_one_system_of_another_kind_is_no_hindrance():
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"numbers": [8, 1, 9]}, r"structure 5 \(OHF\): Atomic numbers \[9\] are outside"),
+        ({"numbers": [8, 1, 9]}, r"structure 6 \(OHF\): Atomic numbers \[9\] are outside"),
         ({"positions": np.full((3, 3), np.nan)}, r"structure 5 \(OH2\): positions hold NaN"),
         ({"positions": np.zeros((3, 3))}, r"structure 5 .*overlap: they are 0\.00 Å apart"),
         ({"positions": np.eye(3) * 1e6}, r"structure 5 .*1\.0e\+06 Å from the origin"),

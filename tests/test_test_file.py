@@ -146,7 +146,7 @@ def test_a_run_of_before_is_read_and_has_no_test_file(without):
 
 def test_evaluating_adds_a_test_file_to_a_run_that_has_none(trained, without, capsys):
     before = json.loads(without.file("experiment.json").read_text())
-    assert exit_code("evaluate", without.path, "--test-file", trained / "test.h5") == 0
+    assert exit_code("evaluate", without.path, "--test", f"mine={trained / 'test.h5'}") == 0
     assert capsys.readouterr().out == f"{without.file('metrics.json')}\n"
     settings = without.read_settings()
     assert settings.test_file == DataSource.of(trained / "test.h5")
@@ -164,18 +164,18 @@ def test_evaluating_adds_a_test_file_to_a_run_that_has_none(trained, without, ca
 
 
 def test_a_test_file_may_move_but_is_not_another_one(trained, without, tmp_path, capsys):
-    assert exit_code("evaluate", without.path, "--test-file", trained / "test.h5") == 0
+    assert exit_code("evaluate", without.path, "--test", f"mine={trained / 'test.h5'}") == 0
     metrics = without.read_metrics()
     moved = shutil.copy(trained / "test.h5", tmp_path / "moved.h5")
-    assert exit_code("evaluate", without.path, "--test-file", moved) == 0
+    assert exit_code("evaluate", without.path, "--test", f"mine={moved}") == 0
     assert without.read_metrics() == metrics
     other = write_test_file(tmp_path / "other.h5", seed=6)
     before = files_below(without.path)
     capsys.readouterr()
-    assert exit_code("evaluate", without.path, "--test-file", other) == 2
+    assert exit_code("evaluate", without.path, "--test", f"mine={other}") == 2
     said = capsys.readouterr().err
     assert "other.h5 is not the file of this run" in said
-    assert "Name the right one with --test-file" in said
+    assert "Name the right one with --test" in said
     assert files_below(without.path) == before
 
 
@@ -230,7 +230,7 @@ def test_a_conformer_that_has_moved_is_another_one(trained, tmp_path):
 def test_evaluating_on_what_was_trained_on_is_refused(trained, without, tmp_path, capsys):
     leak(trained, tmp_path, 0.0)
     before = files_below(without.path)
-    assert exit_code("evaluate", without.path, "--test-file", tmp_path / "test.h5") == 2
+    assert exit_code("evaluate", without.path, "--test", f"mine={tmp_path / 'test.h5'}") == 2
     assert "3 of its 30 conformers are also in" in capsys.readouterr().err
     assert files_below(without.path) == before
 
@@ -311,7 +311,7 @@ def test_a_finished_run_without_the_file_names_the_command_that_adds_it(tmp_path
     settings = make_settings(NAME, test_file=source)
     message = (
         r"seed-0 holds another run: test_file: None → .*'hippynn-mf evaluate "
-        r".*runs/\*/seed-\* --test-file /data/cc\.h5' adds these errors"
+        r".*runs/\*/seed-\* --test NAME=/data/cc\.h5' adds these errors"
     )
     with pytest.raises(UserError, match=message):
         folder.refuse_other(settings)
@@ -321,7 +321,7 @@ def test_a_finished_run_without_the_file_names_the_command_that_adds_it(tmp_path
     other = make_settings(NAME, split_seed=1)
     with pytest.raises(UserError, match="holds another run") as error:
         folder.refuse_other(other)
-    assert "--test-file" not in str(error.value)
+    assert "--test " not in str(error.value)
 
 
 @pytest.mark.parametrize("tested", [0, 1])
@@ -332,7 +332,7 @@ def test_runs_with_and_without_the_file_share_no_table_and_the_remedy_is_named(t
     match = rf"cannot share a table: test_file: .*seed-{1 - tested} was not tested on /data/cc\.h5"
     with pytest.raises(UserError, match=match) as error:
         read_results(tmp_path)
-    assert "--test-file /data/cc.h5' adds these errors" in str(error.value)
+    assert "--test NAME=/data/cc.h5' adds these errors" in str(error.value)
 
 
 def test_an_unfinished_run_goes_on_with_a_test_file(tmp_path):

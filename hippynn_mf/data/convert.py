@@ -96,7 +96,12 @@ def _to_extxyz(path: Path, out: Path, drop_others: bool) -> list[str]:
         labels = {key: name for key, name in names.items() if name is not None}
         total = sum(group.size for group in groups)
         progress = tqdm(
-            total=total, desc=f"{path.name}: structures", unit="structure", unit_scale=True, delay=2
+            total=total,
+            desc=f"{path.name}: structures",
+            unit="structure",
+            unit_scale=True,
+            delay=2,
+            disable=None,
         )
         n_partial = 0
         with progress:

@@ -139,7 +139,7 @@ def load_test_file(source: DataSource, species: Sequence[int]) -> Structures:
     if not len(structures):
         raise UserError(
             f"{source.shown} has no label of a known level of theory, so it tests nothing. See "
-            f"'hippynn-mf data info {source.shown}', or leave --test-file out."
+            f"'hippynn-mf data info {source.shown}', or leave --test out."
         )
     _refuse_unusable(structures, species, source.shown)
     return structures

@@ -254,5 +254,5 @@ def test_file_remedy(folder: RunFolder, source: DataSource) -> str:
     runs = folder.path.parent.parent / "*" / "seed-*"
     return (
         f"{folder.path} was not tested on {source.shown}. Without any training, 'hippynn-mf "
-        f"evaluate {runs} --test-file {source.shown}' adds these errors to finished runs."
+        f"evaluate {runs} --test NAME={source.shown}' adds these errors to finished runs."
     )

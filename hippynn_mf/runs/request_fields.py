@@ -161,5 +161,9 @@ def _with_cut(value: object) -> object:
 
 # Tests by their names.
 Tests = Annotated[
-    dict[TestName, Annotated[TestRequest, BeforeValidator(_as_test)]], BeforeValidator(_with_cut)
+    dict[
+        TestName,
+        Annotated[TestRequest, BeforeValidator(_as_test, json_schema_input_type=str | TestRequest)],
+    ],
+    BeforeValidator(_with_cut),
 ]

@@ -25,7 +25,7 @@ def read_run_file(path: Path, *, replaced: Collection[str] = ()) -> Request:
     """
     values = _read_toml(path)
     with errors_about(path):
-        request = Request.of(values, folder=path.absolute().parent)
+        request = Request.of(values, folder=path.parent)
         _check_hyperparameters(request)
         for key, file in _files(request):
             if key.split(".")[0] not in replaced and not file.exists():

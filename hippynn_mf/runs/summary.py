@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.interim import in_format_2, known_of
 
+Zeros = dict[tuple[str, str], float]
+
 # Quantities of a test set: title, unit, and the fields of error and labels.
 QUANTITIES = {
-    "energy": ("kcal/mol", "energy_rmse_kcal_per_mol", "energy_label_rms_kcal_per_mol"),
+    "energy": ("kcal/mol", "energy_rmse_kcal_per_mol", ""),  # its labels: from the predictions
     "conformer energy": (
         "kcal/mol",
         "delta_e_rmse_kcal_per_mol",
@@ -35,7 +39,9 @@ def summarize(folder: RunFolder) -> str:
     labels = {level.id: level.label for level in known_of(settings)}
     trained = [level.id for level in settings.experiment.resolved_labels]
     lines = [kept_epoch(folder.read_epochs(), settings.hyperparameters.max_epochs)]
-    lines += format_errors(in_format_2(folder.read_metrics()), trained, labels)
+    metrics = in_format_2(folder.read_metrics())
+    zeros = _energy_zeros(folder, metrics["sets"], labels)
+    lines += format_errors(metrics, trained, labels, zeros)
     return "\n".join(f"  {line}" for line in lines)
 
 
@@ -47,12 +53,18 @@ def kept_epoch(epochs: Sequence[Mapping[str, Any]], max_epochs: int) -> str:
 
 
 def format_errors(
-    metrics: Mapping[str, Any], trained: Sequence[str], labels: Mapping[str, str]
+    metrics: Mapping[str, Any],
+    trained: Sequence[str],
+    labels: Mapping[str, str],
+    zeros: Zeros | None = None,
 ) -> list[str]:
-    """A table of errors from metrics in format 2, for levels by rank with their labels."""
+    """A table of errors from metrics in format 2, for levels by rank with their labels.
+
+    `zeros` are RMS energies (kcal/mol, without self energies) by test set and level.
+    """
     rows = [("test set", "level", "RMSE", "predicting zero", "")]
     for name, heads in metrics["sets"].items():
-        rows += _rows_of_set(name, heads, trained, labels)
+        rows += _rows_of_set(name, heads, trained, labels, zeros or {})
     if len(rows) == 1:
         return []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -60,6 +72,23 @@ def format_errors(
         f"{s:<{widths[0]}}  {level:<{widths[1]}}  {error:>{widths[2]}}  {zero:>{widths[3]}}  {unit}"
         for s, level, error, zero, unit in rows
     ]
+
+
+def _energy_zeros(folder: RunFolder, sets: Mapping[str, Any], levels: Iterable[str]) -> Zeros:
+    """RMS of the reference energies of a run's test sets, which metrics do not have."""
+    zeros: Zeros = {}
+    path = folder.file("predictions.npz")
+    if not path.exists():
+        return zeros
+    with np.load(path, allow_pickle=False) as stored:
+        for name in sets:
+            for level in levels:
+                if (key := f"{name}.reference.{level}.energy") in stored:
+                    energies = stored[key]
+                    energies = energies[np.isfinite(energies)]
+                    if energies.size:
+                        zeros[name, level] = float(np.sqrt(np.mean(energies**2)))
+    return zeros
 
 
 def next_commands(folders: Sequence[RunFolder], out: Path) -> str:
@@ -78,7 +107,11 @@ def next_commands(folders: Sequence[RunFolder], out: Path) -> str:
 
 
 def _rows_of_set(
-    name: str, heads: Mapping[str, Any], trained: Sequence[str], labels: Mapping[str, str]
+    name: str,
+    heads: Mapping[str, Any],
+    trained: Sequence[str],
+    labels: Mapping[str, str],
+    zeros: Zeros,
 ) -> Iterator[tuple[str, str, str, str, str]]:
     """Every level against its own head; one without a head against the highest that predicts it."""
     references = dict.fromkeys(reference for of_head in heads.values() for reference in of_head)
@@ -90,12 +123,10 @@ def _rows_of_set(
         if head is None:
             continue
         entry = heads[head][level]
-        title = labels[level]
-        if head != level:
-            title += f", by {labels[head]}"
+        by_other = "" if head == level else f", head {labels[head]}"
         for quantity, (unit, error, label_rms) in QUANTITIES.items():
             if entry.get(error) is not None:
-                zero = entry.get(label_rms)
-                zero_text = "" if zero is None else f"{zero:.2f}"
-                row = (name, f"{title} {quantity}", f"{entry[error]:.2f}", zero_text, unit)
-                yield row
+                zero = zeros.get((name, level)) if quantity == "energy" else entry.get(label_rms)
+                shown = "" if zero is None else f"{zero:.2f}"
+                title = f"{labels[level]} {quantity}{by_other}"
+                yield name, title, f"{entry[error]:.2f}", shown, unit

@@ -169,7 +169,7 @@ def evaluate_run(
         found = file_hash(path)
         if found != source.sha256:
             of_levels = name == "data" and isinstance(source.path, dict)
-            option = "train" if of_levels else name.replace("_", "-")
+            option = "train" if of_levels else name.removesuffix("_file")
             raise UserError(
                 f"{shown_path(path)} is not the file of this run: its SHA-256 is {found[:12]}…, "
                 f"the run's is {source.sha256[:12]}…. Name the right one with --{option}."
