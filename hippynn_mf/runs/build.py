@@ -19,15 +19,15 @@ from hippynn_mf.levels import Levels
 from hippynn_mf.runs.experiment import Experiment, parse_experiment
 from hippynn_mf.runs.interim import register, sources_of_tests
 from hippynn_mf.runs.request import Request
-from hippynn_mf.runs.request_fields import ENERGY_CUT_KCAL_PER_MOL, TestRequest
+from hippynn_mf.runs.request_fields import ENERGY_CUT_KCAL_PER_MOL, RequestedTest
 from hippynn_mf.runs.settings import DataSource, RunSettings
 
 # The tests that the embedded data have.
-EMBEDDED_TESTS: Mapping[str, TestRequest] = {
-    "comp6": TestRequest(
+EMBEDDED_TESTS: Mapping[str, RequestedTest] = {
+    "comp6": RequestedTest(
         path=MINI_COMP6, keys=MINI_COMP6_KEYS, energy_cut_kcal_per_mol=ENERGY_CUT_KCAL_PER_MOL
     ),
-    "cc-forces": TestRequest(path=MINI_CC_FORCES),
+    "cc-forces": RequestedTest(path=MINI_CC_FORCES),
 }
 
 
@@ -96,7 +96,7 @@ def of_strategy(
     return hyperparameters.model_copy(update=dict(strategy.overrides))
 
 
-def requested_tests(request: Request) -> dict[str, TestRequest]:
+def requested_tests(request: Request) -> dict[str, RequestedTest]:
     """The tests of a request with those of the embedded data, from which its own take what is left.
 
     Raises UserError for a test without a file.
@@ -111,7 +111,7 @@ def requested_tests(request: Request) -> dict[str, TestRequest]:
     return tests
 
 
-def _said(test: TestRequest) -> dict[str, Any]:
+def _said(test: RequestedTest) -> dict[str, Any]:
     return {name: getattr(test, name) for name in test.model_fields_set}
 
 
@@ -133,7 +133,7 @@ def _test_sources(request: Request, levels: Levels) -> dict[str, dict[str, Any]]
     return sources
 
 
-def _key_map(test: TestRequest) -> dict[str, dict[str, str]]:
+def _key_map(test: RequestedTest) -> dict[str, dict[str, str]]:
     if test.keys is None:
         keys = PUBLIC_KEYS
     elif isinstance(test.keys, Path):

@@ -33,7 +33,7 @@ class Progress:
 
     def __init__(self, runs: Sequence[RunSettings], out: Path, *, disable: bool = False) -> None:
         self.disabled = disable or not runs
-        self.watches = {settings.key: _Watch(settings, out) for settings in runs}
+        self.watches = {settings.key: RunWatch(settings, out) for settings in runs}
         self.total = sum(watch.cost for watch in self.watches.values())
         self.n_finished = 0
         self.on_terminal = sys.stderr.isatty()
@@ -114,7 +114,7 @@ class Progress:
         print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
-class _Watch:
+class RunWatch:
     """The epochs of one run, counted with one look at one file at a time.
 
     Of a strategy with several phases the file of one phase is looked at; one that stays as it was

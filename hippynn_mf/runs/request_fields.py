@@ -106,7 +106,7 @@ DeclaredLevels = Annotated[
 ]
 
 
-class TestRequest(StrictKeys):
+class RequestedTest(StrictKeys):
     """Structures that are evaluated on and never trained on.
 
     With `keys` or `energy_cut_kcal_per_mol` they are in the COMP6 layout.
@@ -152,7 +152,7 @@ def _with_cut(value: object) -> object:
     if not isinstance(value, Mapping) or COMP6 not in value:
         return value
     test = _as_test(value[COMP6])
-    if isinstance(test, TestRequest):
+    if isinstance(test, RequestedTest):
         test = test.model_dump(exclude_unset=True)
     if isinstance(test, dict):
         test = {"energy_cut_kcal_per_mol": ENERGY_CUT_KCAL_PER_MOL} | test
@@ -163,7 +163,9 @@ def _with_cut(value: object) -> object:
 Tests = Annotated[
     dict[
         TestName,
-        Annotated[TestRequest, BeforeValidator(_as_test, json_schema_input_type=str | TestRequest)],
+        Annotated[
+            RequestedTest, BeforeValidator(_as_test, json_schema_input_type=str | RequestedTest)
+        ],
     ],
     BeforeValidator(_with_cut),
 ]

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from hippynn_mf.hyperparameters import PRESETS, Hyperparameters
 from hippynn_mf.runs.request import Request
-from hippynn_mf.runs.request_fields import DeclaredLevel, Flag, TestRequest
+from hippynn_mf.runs.request_fields import DeclaredLevel, Flag, RequestedTest
 from hippynn_mf.runs.wrong_keys import models_in
 
 WIDTH = 92
@@ -78,7 +78,7 @@ def settings_page() -> str:
         "",
         "| key | default | meaning |",
         "|---|---|---|",
-        *(_markdown(row, with_flags=False) for row in field_rows(TestRequest)),
+        *(_markdown(row, with_flags=False) for row in field_rows(RequestedTest)),
         "",
         "A level of your own, `[[levels]]`, has the keys "
         + ", ".join(f"`{name}`" for name in DeclaredLevel.model_fields)
