@@ -1,4 +1,4 @@
-"""What `hippynn-mf train` ends with: errors beside those of predicting zero, epoch, next commands."""
+"""How `hippynn-mf train` ends: errors beside predicting zero, the epoch kept, next commands."""
 
 import logging
 
