@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from hippynn_mf import keys
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.levels import get_level
+from hippynn_mf.levels import Level
+from hippynn_mf.schema import Strict, describe_errors
 
 # How heads are connected. `independent`: one linear head per level, the paper's. `delta`: every
 # level but the lowest is the next lower one plus a linear correction, a chain by rank.
 Coupling = Literal["independent", "delta"]
 
-ENERGY_RMSE_SUM = "energy_rmse_sum"  # over the heads, in kcal/mol
+SUM = "sum"  # the stopping metric that is the sum of the heads' energy RMSEs
 
 
-class Hyperparameters(BaseModel):
+class Hyperparameters(Strict):
     """Hyperparameters of network, loss and optimisation. Lengths in Å, energies in kcal/mol.
 
     The defaults are the paper's, from the authors' public hippynn example.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     # network
     tensor_order: Literal[0, 1, 2] = Field(
@@ -110,11 +102,18 @@ class Hyperparameters(BaseModel):
             raise ValueError("species must be 0, for padding, and then atomic numbers, each once")
         return self
 
-    @property
-    def stopping_key(self) -> str:
-        """The validation metric that chooses the best model, as runs record it."""
-        name = self.stopping_metric
-        return ENERGY_RMSE_SUM if name == "sum" else f"energy_rmse.{get_level(name).id}"
+    def stopping_key(self, levels: Iterable[Level]) -> str:
+        """The validation metric that chooses the best epoch of a training of these levels.
+
+        Raises UserError listing the choices if the stopping metric is neither the sum over the
+        heads nor the id or label of one of the levels.
+        """
+        names = {SUM: keys.ENERGY_RMSE_SUM}
+        for level in levels:
+            names[level.label] = names[level.id] = keys.energy_rmse(level.id)
+        if self.stopping_metric not in names:
+            raise UserError(unknown_name_message("stopping criterion", self.stopping_metric, names))
+        return names[self.stopping_metric]
 
     def network_arguments(self) -> dict[str, Any]:
         """Arguments of hippynn's network modules."""
@@ -167,10 +166,4 @@ def validate_hyperparameters(values: Mapping[str, Any]) -> Hyperparameters:
     try:
         return Hyperparameters.model_validate_json(json.dumps(dict(values)))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))} = {problem['input']!r}: {problem['msg']}"
-            if problem["loc"]
-            else problem["msg"]
-            for problem in error.errors()
-        )
-        raise UserError(f"Wrong hyperparameter: {problems}.") from None
+        raise UserError(f"Wrong hyperparameter: {describe_errors(error)}.") from None

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from hippynn_mf.evaluation.test_sets import measure_inference, model_of
 from hippynn_mf.levels import CC
 from hippynn_mf.model.model import build_model
+from hippynn_mf.paper.table1 import strategies
 from hippynn_mf.runs.build import build_settings
-from hippynn_mf.runs.experiment import strategies
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.phases import phase_database
 from hippynn_mf.runs.preflight import load_inputs

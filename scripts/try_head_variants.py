@@ -211,7 +211,7 @@ def train(variant: str, seed: int, fraction: float | None, folder: Path) -> None
             batch_size=hyperparameters.batch_size,
             eval_batch_size=hyperparameters.eval_batch_size,
             max_epochs=hyperparameters.max_epochs,
-            stopping_key=hyperparameters.stopping_key,
+            stopping_key=hyperparameters.stopping_key(heads.levels),
             fraction_train_eval=hyperparameters.fraction_train_eval,
             termination_patience=hyperparameters.termination_patience,
         )

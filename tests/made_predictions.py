@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_runs import make_run, make_settings
+from made_runs import COMP6, make_run, make_settings
 
 from hippynn_mf.files import write_npz
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.report.stored_predictions import score_arrays
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.settings import DataSource
+from hippynn_mf.runs.settings import TestSource
 
 ENERGIES = {
     "heldout": ("wb97x_dz", "wb97x_tz", "mp2_tz", "ccsd(t)_cbs"),
@@ -20,7 +20,8 @@ ENERGIES = {
 }
 FORCES = {"heldout": ("wb97x_dz", "wb97x_tz"), "comp6": ("wb97x_dz", "mp2_tz")}
 N_ATOMS = {"heldout": [3, 3, 2, 3, 2], "comp6": [4, 4, 4, 3, 3, 3, 3]}
-TEST_FILE = DataSource(path=Path("/data/cc-forces.h5"), sha256="5" * 64)
+TEST_FILE = TestSource(name="cc-forces", path=Path("/data/cc-forces.h5"), sha256="5" * 64)
+TESTS = (COMP6, TEST_FILE)
 GROUPS = np.array([0, 0, 0, 1, 1, 1, 1])
 LAST_IS_FAR = 500.0  # kcal/mol: the last COMP6 conformer is beyond the cut of 100
 
@@ -51,13 +52,13 @@ def with_test_file(arrays: dict[str, np.ndarray], seed: int = 0) -> dict[str, np
     rng = np.random.default_rng((11, seed))
     arrays = {**arrays}
     for name, values in parts.items():
-        own = name.replace("heldout.", "test_file.")
+        own = name.replace("heldout.", "cc-forces.")
         is_predicted = "reference" not in name and name.endswith((".energy", ".forces"))
         shift = rng.normal(0, 5, values.shape) if is_predicted else 0
         arrays[own] = (values + shift).astype(values.dtype)
-    species = arrays["test_file.species"]
+    species = arrays["cc-forces.species"]
     forces = np.random.default_rng(8).normal(0, 20, (*species.shape, 3))
-    arrays["test_file.reference.ccsd(t)_cbs.forces"] = forces * (species > 0)[..., None]
+    arrays["cc-forces.reference.ccsd(t)_cbs.forces"] = forces * (species > 0)[..., None]
     return arrays
 
 

@@ -10,11 +10,15 @@ import pytest
 
 from hippynn_mf.cli.main import main
 from hippynn_mf.hyperparameters import get_hyperparameters
+from hippynn_mf.labels import labels_by_id
+from hippynn_mf.level_records import LevelRecord
+from hippynn_mf.levels import Levels, known_levels
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs import build
-from hippynn_mf.runs.experiment import Experiment, get_experiment
+from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import Request
-from hippynn_mf.runs.settings import Comp6Source, DataSource, RunSettings
+from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
 
 # A network that trains in seconds, and whose shortest distance no planted structure is below.
 TINY = {
@@ -51,26 +55,33 @@ def build_settings(
     return build.build_settings(request, experiments)
 
 
-def make_settings(name: str, seed: int = 0, **changes: Any) -> RunSettings:
+COMP6 = TestSource(
+    name="comp6",
+    path=Path("/data/comp6.h5"),
+    sha256="fedcba9876543210" * 4,
+    keys={"wb97x_dz": {"energy": "energies", "gradient": "forces"}},
+    energy_cut_kcal_per_mol=100.0,
+)
+CC_FORCES = TestSource(name="cc-forces", path=Path("/data/cc-forces.h5"), sha256="7" * 64)
+
+
+def make_settings(name: str, /, seed: int = 0, **changes: Any) -> RunSettings:
     """Settings of a run of Table 1 on files that need not exist."""
-    experiment = get_experiment(name)
+    experiment = get_experiment(name, levels=Levels(known_levels()))
     values: dict[str, Any] = {
         "name": experiment.name,
+        "strategy": experiment.strategy.prefix,
         "slug": experiment.slug,
-        "labels": dict(experiment.labels),
-        "common_levels": [level.id for level in experiment.common_levels],
+        "labels": labels_by_id(experiment.resolved_labels),
+        "levels": tuple(LevelRecord.of(level) for level in known_levels()),
+        "common_levels": tuple(level.id for level in experiment.common_levels),
         "seed": seed,
         "split_seed": 0,
         "rows": "common",
         "preset": "quick",
         "hyperparameters": get_hyperparameters("quick"),
         "data": DataSource(path=Path("/data/made.h5"), sha256="0123456789abcdef" * 4),
-        "comp6": Comp6Source(
-            path=Path("/data/comp6.h5"),
-            sha256="fedcba9876543210" * 4,
-            keys={"wb97x_dz": {"energy": "energies", "gradient": "forces"}},
-            energy_cut_kcal_per_mol=100.0,
-        ),
+        "tests": (COMP6,),
         "device": "cpu",
     }
     return RunSettings(**(values | changes))
@@ -79,8 +90,9 @@ def make_settings(name: str, seed: int = 0, **changes: Any) -> RunSettings:
 def heldout_errors(
     energy: float | None = None, force: float | None = None, label_rms: float = 30.0
 ) -> dict[str, Any]:
-    """Held-out errors against a level; MAEs are half the RMSEs."""
+    """Errors against a level on a set without a cut; MAEs are half the RMSEs."""
     errors: dict[str, Any] = {
+        "n_structures": 7,
         "energy_rmse_kcal_per_mol": energy,
         "energy_mae_kcal_per_mol": energy and energy / 2,
         "force_rmse_kcal_per_mol_per_angstrom": force,
@@ -96,11 +108,10 @@ def heldout_errors(
 def comp6_errors(
     force: float | None = None, delta_e: float | None = None, label_rms: float = 30.0
 ) -> dict[str, Any]:
-    """COMP6 errors against a level; MAEs are half the RMSEs."""
+    """Errors against a level on a set with a cut; MAEs are half the RMSEs."""
     errors: dict[str, Any] = {
-        "predicted_by": "wb97x_dz",
+        "n_structures": 4,
         "cut_by": None,
-        "n_conformers": 4,
         "delta_e_rmse_kcal_per_mol": delta_e,
         "delta_e_mae_kcal_per_mol": delta_e and delta_e / 2,
         "force_rmse_kcal_per_mol_per_angstrom": force,
@@ -124,13 +135,24 @@ def run_metrics(
     heldout: dict[str, Any] | None = None,
     comp6: dict[str, Any] | None = None,
     cross: dict[str, Any] | None = None,
+    **more: dict[str, Any],
 ) -> dict[str, Any]:
-    """Metrics of a run, by default of nothing."""
-    return {"heldout": heldout or {}, "cross": cross or {}, "comp6": comp6}
+    """Metrics of a run, by default of nothing.
+
+    `heldout` and `comp6` are by level, of its own head; `cross` and `more` sets are by head and
+    reference.
+    """
+    of_heads = {level: {level: entry} for level, entry in (heldout or {}).items()}
+    for head, errors in (cross or {}).items():
+        of_heads[head] = errors | of_heads.get(head, {})
+    sets = {"heldout": of_heads}
+    if comp6 is not None:
+        sets["comp6"] = {level: {level: entry} for level, entry in comp6.items()}
+    return {"format": 2, "sets": sets | more, "training": None, "inference": None}
 
 
 def make_run(
-    out: Path, name: str, seed: int, metrics: dict[str, Any] | None, **changes: Any
+    out: Path, name: str, /, seed: int, metrics: dict[str, Any] | None, **changes: Any
 ) -> RunFolder:
     """Write a run folder; unfinished if `metrics` is None."""
     settings = make_settings(name, seed, **changes)

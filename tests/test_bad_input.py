@@ -17,7 +17,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC
 from hippynn_mf.model.model import build_model
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 
 EVERY_GROUP = ("H2O", "CH4", "H3N", "CHN", "N2")
@@ -262,8 +262,8 @@ def test_a_wrong_key_map_is_refused(where, capsys, content, words):
 OPTIONS = {
     "unknown preset": (["--preset", "quik"], ["preset 'quik'", "Did you mean quick", "paper"]),
     "unknown hyperparameter": (["--set", "n_feature=4"], ["'n_feature'", "n_features"]),
-    "bad value": (["--set", "batch_size=-1"], ["batch_size = -1", "greater than 0"]),
-    "bad type": (["--set", "batch_size=many"], ["batch_size = 'many'", "integer"]),
+    "bad value": (["--set", "batch_size=-1"], ["batch_size: ", "greater than 0, found -1"]),
+    "bad type": (["--set", "batch_size=many"], ["batch_size: ", "integer, found 'many'"]),
     "not a number": (["--set", "learning_rate=NaN"], ["learning_rate"]),
     "infinite": (["--set", "learning_rate=Infinity"], ["learning_rate", "finite"]),
     "no value": (["--set", "batch_size"], ["NAME=VALUE", "'batch_size'"]),

@@ -16,8 +16,8 @@ from hippynn_mf.campaign.campaign import execute_in_worker, run_campaign
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.campaign.lease import Owner
 from hippynn_mf.errors import UserError
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.execute import Outcome, run_here
-from hippynn_mf.runs.experiment import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.runs.train import train_run

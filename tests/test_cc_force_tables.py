@@ -12,13 +12,13 @@ from hippynn_mf.levels import CC, DZ
 from hippynn_mf.paper.cc_forces import cc_force_names, cc_force_tables
 from hippynn_mf.paper.cc_forces_figure import cc_forces_data, draw_cc_forces
 from hippynn_mf.paper.figures import write_complete_figures
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.paper.tables import write_complete_tables
 from hippynn_mf.report import columns
 from hippynn_mf.report.columns import low_level_path, pick
 from hippynn_mf.report.ensemble import find_ensembles
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.statistics import estimate_mean
-from hippynn_mf.runs.experiment import get_experiment
 
 CC_ID = "ccsd(t)_cbs"
 # In the order in which the rows should be, with errors of kcal/mol/Å that are planted.

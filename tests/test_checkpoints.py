@@ -40,7 +40,7 @@ SCHEDULES = {
 
 
 def settings_of(path, **overrides):
-    experiment = Experiment(row=0, labels={"DZ": "EF", "CC": "E"})
+    experiment = Experiment(labels={"DZ": "EF", "CC": "E"})
     return build_settings([experiment], [0], data=path, overrides=TINY | overrides, device="cpu")[0]
 
 

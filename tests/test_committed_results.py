@@ -12,12 +12,12 @@ import pytest
 
 from hippynn_mf.paper.documents import write_documents
 from hippynn_mf.paper.figure3 import LEVELS, figure3_data
+from hippynn_mf.paper.table1 import table1
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.spread import SpreadData
 from hippynn_mf.report.tables import TableData
 from hippynn_mf.report.text import main_table
-from hippynn_mf.runs.experiment import table1
 
 TOP = Path(__file__).parent.parent
 RESULTS = TOP / "experiments" / "results"

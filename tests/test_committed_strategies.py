@@ -16,12 +16,12 @@ from test_committed_results import assert_same_numbers
 from hippynn_mf.paper.cc_forces import cc_force_tables
 from hippynn_mf.paper.cc_forces_figure import cc_forces_data
 from hippynn_mf.paper.documents import write_documents
+from hippynn_mf.paper.table1 import strategies
 from hippynn_mf.report.ensemble import find_ensembles
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.statistics import format_interval
 from hippynn_mf.report.tables import TableData
 from hippynn_mf.report.text import main_table
-from hippynn_mf.runs.experiment import strategies
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text()

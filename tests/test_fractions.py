@@ -10,7 +10,7 @@ from hippynn_mf.data.loading import load_splits
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import find_runs
 
 LABELS = {"DZ": "EF", "CC": "E"}

@@ -5,9 +5,9 @@ import pytest
 from made_predictions import predicted_run, references
 from made_runs import comp6_errors, heldout_errors, make_run, run_metrics
 
+from hippynn_mf.paper.table1 import get_experiment, table1
 from hippynn_mf.paper.tables import low_level_tables, write_tables
 from hippynn_mf.report.results import read_results
-from hippynn_mf.runs.experiment import get_experiment, table1
 
 TITLES = {
     "dz": "What a second level costs the forces of the first: DZ forces, held-out",

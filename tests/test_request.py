@@ -178,8 +178,7 @@ def test_the_embedded_data_bring_their_tests(tmp_path):
     assert tests["comp6"].energy_cut_kcal_per_mol == 7
     assert not requested_tests(Request(data=tmp_path / "a.h5"))
     (own,) = requested_tests(Request(data="a.h5", tests={"comp6": "c.h5"})).values()
-    assert own.is_comp6
-    assert own.keys is None  # the public layout
+    assert own.energy_cut_kcal_per_mol == 100
 
 
 def test_settings_of_a_request(ani1x_file, comp6_file):
@@ -205,8 +204,8 @@ def test_settings_of_a_request(ani1x_file, comp6_file):
         assert (run.split_seed, run.rows, run.preset) == (2, "all", "quick")
         assert run.label_fractions == {CC.id: 0.5}
         assert run.data.path == ani1x_file
-        assert run.comp6.energy_cut_kcal_per_mol == 9
-        assert run.comp6.keys == {level: dict(keys) for level, keys in PUBLIC_KEYS.items()}
+        assert run.test("comp6").energy_cut_kcal_per_mol == 9
+        assert run.test("comp6").keys == {level: dict(keys) for level, keys in PUBLIC_KEYS.items()}
 
 
 def test_a_key_map_may_be_written_out(ani1x_file, comp6_file):
@@ -216,7 +215,7 @@ def test_a_key_map_may_be_written_out(ani1x_file, comp6_file):
         data=ani1x_file,
         tests={"comp6": {"path": comp6_file, "keys": keys}},
     )
-    assert build_settings(request)[0].comp6.keys == keys
+    assert build_settings(request)[0].test("comp6").keys == keys
     wrong = Request(
         experiments=["SF-CC/E"],
         data=ani1x_file,

@@ -11,9 +11,9 @@ from hippynn_mf import UserError
 from hippynn_mf.cli.options import parse_experiments
 from hippynn_mf.cli.texts import parse_names
 from hippynn_mf.paper.strategies import strategy_tables
+from hippynn_mf.paper.table1 import BASELINES, beyond_table1, strategies
 from hippynn_mf.paper.tables import write_complete_tables
 from hippynn_mf.report.results import read_results
-from hippynn_mf.runs.experiment import BASELINES, beyond_table1, strategies
 
 CC, DZ = "ccsd(t)_cbs", "wb97x_dz"
 COUPLED = make_settings("MF-DZ/EF-CC/E").hyperparameters.model_copy(update={"coupling": "delta"})

@@ -16,12 +16,13 @@ from made_runs import (
 from scipy import stats
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.levels import Level, register_level
+from hippynn_mf.labels import labels_by_id
+from hippynn_mf.levels import Level, Levels, known_levels, register_level
+from hippynn_mf.paper.table1 import PaperExperiment, Published, get_experiment, table1
 from hippynn_mf.paper.tables import format_table, write_complete_tables, write_tables
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.tables import TableData
 from hippynn_mf.report.text import format_document, main_table
-from hippynn_mf.runs.experiment import Experiment, Published, get_experiment, table1
 from hippynn_mf.runs.folder import RunFolder
 
 DOCUMENTS = ["table2.md", "table3.md", "table4.md", "low-level-forces.md"]
@@ -55,7 +56,7 @@ def tz(energy, force=None):
 
 
 def experiments(*names):
-    return [get_experiment(name) for name in names]
+    return [get_experiment(name, levels=Levels(known_levels())) for name in names]
 
 
 def tables(out, **options):
@@ -286,13 +287,13 @@ def test_tables_of_maes_have_no_published_column_and_files_of_their_own(pair):
 
 
 def test_a_users_own_experiments_can_have_a_table(tmp_path):
-    own = Experiment(
+    own = PaperExperiment(
         row=1,
         labels={"TZ": "E", "MP2": "EF"},
         published=Published(table=2, energy=(1, 0.1), other=(2, 0.2)),
     )
     settings = make_settings("SF-TZ/E").model_copy(
-        update={"name": own.name, "slug": own.slug, "labels": dict(own.labels)}
+        update={"name": own.name, "slug": own.slug, "labels": labels_by_id(own.resolved_labels)}
     )
     folder = RunFolder.of(tmp_path, settings)
     folder.prepare(settings, facts={})

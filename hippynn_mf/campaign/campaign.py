@@ -13,10 +13,8 @@ from pathlib import Path
 from hippynn_mf.campaign.engines import Engine, available_cores
 from hippynn_mf.campaign.lease import Owner, end_with, owned, refuse_owned
 from hippynn_mf.errors import describe_error, ignore_import_warnings
-from hippynn_mf.levels import Level
 from hippynn_mf.runs.execute import Outcome, execute_run, run_name, select_unfinished
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.interim import levels_to_send, register
 from hippynn_mf.runs.progress import Progress
 from hippynn_mf.runs.settings import RunKey, RunSettings
 
@@ -92,7 +90,6 @@ def _submit(
         execute_in_worker,
         settings.model_dump_json(),
         str(out.absolute()),
-        levels_to_send(),
         owner,
         n_threads,
     )
@@ -117,13 +114,12 @@ class _Losses:
 
 
 def execute_in_worker(
-    settings_json: str, out: str, levels: Sequence[Level], owner: Owner, n_threads: int | None
+    settings_json: str, out: str, owner: Owner, n_threads: int | None
 ) -> str | None:
     """`execute_run` in a process, on whatever machine, that works for a campaign."""
     if not owner.is_alive(Path(out)):
         os._exit(1)  # a queue that outlived its campaign
     _start_worker(owner, out, n_threads)
-    register(levels)
     settings = RunSettings.model_validate_json(settings_json)
     return execute_run(settings, Path(out), wait_s=WORKER_WAIT_SECONDS)
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from hippynn_mf.campaign.lease import read_campaign
 from hippynn_mf.errors import UserError
-from hippynn_mf.hyperparameters import ENERGY_RMSE_SUM
 from hippynn_mf.runs.folder import RunFolder, find_runs
 from hippynn_mf.runs.progress import format_duration
 
@@ -71,10 +70,10 @@ def _status_of(folder: RunFolder) -> RunStatus:
         "n_epochs": len(epochs),
         "max_epochs": max_epochs,
     }
-    key = settings.hyperparameters.stopping_key
+    last_phase = settings.experiment.phases[-1]
+    key = last_phase.hyperparameters(settings.hyperparameters).stopping_key(last_phase.labels)
     if epochs:
-        last = [epoch["valid"] for epoch in by_phase[-1]]
-        known["best"] = min(valid[key if key in valid else ENERGY_RMSE_SUM] for valid in last)
+        known["best"] = min(epoch["valid"][key] for epoch in by_phase[-1])
     if folder.is_finished:
         return RunStatus(**known, state="finished")
     if folder.is_locked:

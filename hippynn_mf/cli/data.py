@@ -31,8 +31,7 @@ def info(
     """
     from hippynn_mf.data.info import describe_file, format_description
 
-    known_levels_of(levels)
-    description = describe_file(parse_source(files))
+    description = describe_file(parse_source(files), levels=known_levels_of(levels))
     typer.echo(json.dumps(description, indent=2) if as_json else format_description(description))
 
 
@@ -54,7 +53,8 @@ def convert(
     """
     from hippynn_mf.data.convert import convert_data
 
-    known_levels_of(levels)
-    for note in convert_data(parse_source(files), out, force=force, drop_others=drop_others):
+    known = known_levels_of(levels)
+    source = parse_source(files)
+    for note in convert_data(source, out, force=force, drop_others=drop_others, levels=known):
         typer.echo(note)
     typer.echo(out)

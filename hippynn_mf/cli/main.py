@@ -45,7 +45,7 @@ def experiments(
     Example: hippynn-mf experiments --json
     """
     from hippynn_mf.labels import plain_labels
-    from hippynn_mf.runs.experiment import beyond_table1, table1
+    from hippynn_mf.paper.table1 import beyond_table1, table1
 
     rows = [
         {

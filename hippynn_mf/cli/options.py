@@ -186,20 +186,16 @@ def _ask(words: Sequence[str], flags: Mapping[str, Any], defaults: Mapping[str, 
 
 def known_levels_of(path: Path | None) -> Levels:
     """The levels that are known with those of --levels."""
-    from hippynn_mf.runs.interim import register
-
-    levels = Request(levels=path).known
-    register(levels)
-    return levels
+    return Request(levels=path).known
 
 
 def parse_experiments(names: Sequence[str], levels: Levels | None = None) -> list[Experiment]:
     """Experiments from names, or names of groups."""
-    from hippynn_mf.runs.experiment import GROUPS, get_experiment
-    from hippynn_mf.runs.interim import register
+    from hippynn_mf.levels import KNOWN_LEVELS
+    from hippynn_mf.paper.table1 import GROUPS, get_experiment
 
-    register(levels or ())
-    named = [get_experiment(name) for name in names if name not in GROUPS]
+    of_levels = KNOWN_LEVELS if levels is None else levels
+    named = [get_experiment(name, levels=of_levels) for name in names if name not in GROUPS]
     known = {experiment.name for experiment in named}
     for name in names:  # groups share experiments, which are meant once
         for experiment in GROUPS[name]() if name in GROUPS else ():
@@ -218,7 +214,7 @@ def make_engine(kind: EngineChoice, site: Path | None, workers: int | None, devi
             raise UserError("--site says where and how to run; leave --engine and --workers out.")
         read_site(site)
         return ParslSite(site)
-    from hippynn_mf.training.loop import choose_device
+    from hippynn_mf.network.device import choose_device
 
     target = choose_device(device)
     gpus = _gpus() if target.type == "cuda" and target.index is None else ()

@@ -16,7 +16,6 @@ from hippynn_mf.cli.options import (
     LevelsOption,
     MetricChoice,
     asking,
-    known_levels_of,
     make_engine,
     with_fields,
 )
@@ -55,7 +54,6 @@ def new(
     """
     from hippynn_mf.runs.new_run_file import write_run_file
 
-    known_levels_of(levels)
     write_run_file(run_file, parse_source(data), levels)
     typer.echo(f"{run_file}\nLook through it, then: hippynn-mf train {run_file}")
 
@@ -147,10 +145,10 @@ def train(asked: Asked) -> None:
 
     Example: hippynn-mf train MF-DZ/EF-CC/E --seed 3 --set n_features=32
     """
+    from hippynn_mf.network.device import choose_device
     from hippynn_mf.runs.execute import run_here
     from hippynn_mf.runs.folder import RunFolder
     from hippynn_mf.runs.summary import next_commands, summarize
-    from hippynn_mf.training.loop import choose_device
 
     choose_device(asked.request.device)
     out = asked.request.out
@@ -178,14 +176,23 @@ def evaluate(
 
     Example: hippynn-mf evaluate results/runs/mf_dz_ef_cc_e/seed-0
     """
+    from hippynn_mf.runs.build import test_source
     from hippynn_mf.runs.folder import RunFolder
-    from hippynn_mf.runs.interim import evaluate_on, known_of
+    from hippynn_mf.runs.train import evaluate_run
 
     _, names, files = split_words(runs)
     request = Request.of(read_values(fields, (), files))
     folders = [RunFolder(Path(name)) for name in names]
-    for folder in folders:
-        request.check_levels(known_of(folder.read_settings()))
-    for folder in folders:
-        evaluate_on(folder, request.data, request.tests, request.device)
+    settings = [folder.read_settings() for folder in folders]
+    for of_run in settings:
+        request.check_levels(of_run.known)
+    for folder, of_run in zip(folders, settings, strict=True):
+        moved = {} if request.data is None else {"data": request.data}
+        tests = []
+        for name, test in request.tests.items():
+            if of_run.test(name) is None or test.path is None:
+                tests.append(test_source(name, test, of_run.known))
+            else:
+                moved[name] = test.path
+        evaluate_run(folder, tests=tests, moved=moved, device=request.device)
         typer.echo(folder.file("metrics.json"))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.levels import CC, DZ, TZ
+from hippynn_mf.levels import CC, DZ, TZ, Levels, known_levels
+from hippynn_mf.paper.table1 import BASELINES, get_experiment
 from hippynn_mf.report.columns import (
     RowSpec,
     TableSpec,
@@ -18,7 +19,7 @@ from hippynn_mf.report.columns import (
 )
 from hippynn_mf.report.low_forces import beside_head, beside_labels
 from hippynn_mf.report.results import Results
-from hippynn_mf.runs.experiment import BASELINES, Experiment, get_experiment
+from hippynn_mf.runs.experiment import Experiment
 
 DOCUMENT = "cc-forces"
 # Of these the question is asked; other models with a CC head follow by name.
@@ -35,7 +36,11 @@ def cc_force_names(results: Results, experiments: Sequence[Experiment] | None = 
     `experiments`, only those count.
     """
     there = [name for name in results.labels if results.seeds(name) or name in results.unfinished]
-    names = [name for name in there if CC in parse_labels(results.labels[name])]
+    names = [
+        name
+        for name in there
+        if CC in parse_labels(results.labels[name], levels=Levels(known_levels()))
+    ]
     if experiments is not None:
         chosen = {experiment.name for experiment in experiments}
         names = [name for name in names if name in chosen]
@@ -67,6 +72,12 @@ def cc_force_tables(
         *(
             beside_head(FORCE, CC, low, with_low, WHERE)
             for low in LOW_LEVELS
-            if (with_low := [n for n in names if low in get_experiment(n).maintained_levels])
+            if (
+                with_low := [
+                    n
+                    for n in names
+                    if low in get_experiment(n, levels=Levels(known_levels())).maintained_levels
+                ]
+            )
         ),
     ]

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.levels import CC, get_level
 from hippynn_mf.report.columns import LowLevel, TableSpec
 from hippynn_mf.report.ensemble import EnsembleRecord
@@ -15,6 +14,7 @@ from hippynn_mf.report.level_colors import level_color
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.statistics import CONFIDENCE, Estimate
 from hippynn_mf.report.tables import build_table
+from hippynn_mf.schema import Strict
 
 BAR_INCHES = 0.5
 DIAMOND: dict[str, Any] = {

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.files import replace_when_complete, write_json
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.paper.tables import PUBLISHED_DZ_TO_MP2_FORCES, published_value
@@ -37,6 +36,7 @@ from hippynn_mf.report.statistics import (
     percent_of_means,
 )
 from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.schema import Strict
 
 Verdict = Literal["confirmed", "contradicted", "open", "too few seeds", "no numbers"]
 DZ_LABELS = "the DZ labels themselves"

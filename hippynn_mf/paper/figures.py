@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.files import replace_when_complete, write_json
 from hippynn_mf.paper.cc_forces import DOCUMENT as CC_FORCES
 from hippynn_mf.paper.cc_forces import cc_force_tables
@@ -25,6 +24,7 @@ from hippynn_mf.report.parity import make_parity
 from hippynn_mf.report.results import Result, Results, chosen_experiments
 from hippynn_mf.report.spread import FEWEST_SEEDS, make_spread
 from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.schema import Strict
 
 log = logging.getLogger(__name__)
 

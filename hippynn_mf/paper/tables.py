@@ -11,6 +11,7 @@ from hippynn_mf.files import replace_when_complete, write_json
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.paper.cc_forces import DOCUMENT, cc_force_tables
 from hippynn_mf.paper.strategies import STRATEGIES_DOCUMENT, strategy_tables
+from hippynn_mf.paper.table1 import published_result, table1
 from hippynn_mf.report.columns import (
     Column,
     LowLevel,
@@ -29,7 +30,7 @@ from hippynn_mf.report.experiment_tables import experiment_tables
 from hippynn_mf.report.results import Results, chosen_experiments
 from hippynn_mf.report.tables import build_table
 from hippynn_mf.report.text import format_document
-from hippynn_mf.runs.experiment import Experiment, table1
+from hippynn_mf.runs.experiment import Experiment
 
 # Number in the paper → its two columns, and the single-fidelity model that it compares with. The
 # rows are the experiments that published there.
@@ -104,8 +105,9 @@ def _published_rows(
     """The experiments published in a table, with the numbers of some of its two columns."""
     rows = []
     for experiment in experiments:
-        if experiment.published and experiment.published.table == number:
-            both = (experiment.published.energy, experiment.published.other)
+        result = published_result(experiment)
+        if result is not None and result.table == number:
+            both = (result.energy, result.other)
             numbers = [both[column] for column in columns]
             published = tuple(PublishedNumber(value=v, half_width=w) for v, w in numbers)
             rows.append(RowSpec(experiment.name, published))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.levels import Level
+from hippynn_mf.schema import Strict
 
 Metric = Literal["rmse", "mae"]
 

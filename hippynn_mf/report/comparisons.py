@@ -15,7 +15,6 @@ import numpy as np
 
 from hippynn_mf.evaluation.errors import pair_differences
 from hippynn_mf.evaluation.scoring import NO_ENERGIES, NO_FORCES, LabelledSet, kept_conformers
-from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import Level
 from hippynn_mf.report.ensemble import require_same_tests
 from hippynn_mf.report.results import Result
@@ -113,7 +112,7 @@ def compare_predictions(members: Sequence[Result]) -> list[Comparison]:
         tests["comp6"] = labelled_set(references, "comp6", unproved)
     return [
         _compare(level, quantity, tests[quantity.part], predictions, settings)
-        for level in parse_labels(settings.labels)
+        for level in settings.experiment.resolved_labels
         for quantity in QUANTITIES
         if quantity.part in tests
     ]

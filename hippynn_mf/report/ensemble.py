@@ -17,13 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.schema import (
-    Comp6Errors,
-    HeldoutErrors,
-    RunMetrics,
-    Strict,
-    validate_json,
-)
+from hippynn_mf.evaluation.schema import RunMetrics, SetErrors
 from hippynn_mf.files import read_json, write_json
 from hippynn_mf.report.results import Result, Results
 from hippynn_mf.report.stored_predictions import (
@@ -32,17 +26,16 @@ from hippynn_mf.report.stored_predictions import (
     score_arrays,
     unproved_forces,
 )
+from hippynn_mf.schema import Strict, validate_json
 
 FILE = "ensemble.json"
 RELATIVE_TOLERANCE = 1e-6  # between a member's metrics and those of its stored predictions
 
 
 class LevelDifferences(Strict):
-    """Errors of one level's labels as predictions of another's: `<set>.<low>.<high>`."""
+    """Errors of one level's labels as predictions of another's: `sets.<set>.<low>.<high>`."""
 
-    heldout: dict[str, dict[str, HeldoutErrors]]
-    comp6: dict[str, dict[str, Comp6Errors]] | None
-    test_file: dict[str, dict[str, HeldoutErrors]] | None = None
+    sets: dict[str, dict[str, dict[str, SetErrors]]]
 
 
 class EnsembleRecord(Strict):

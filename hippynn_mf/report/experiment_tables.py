@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from hippynn_mf.levels import Level
+from hippynn_mf.paper.table1 import beyond_table1, table1
 from hippynn_mf.report.columns import (
     Column,
     RowSpec,
@@ -16,7 +17,7 @@ from hippynn_mf.report.columns import (
 )
 from hippynn_mf.report.low_forces import beside_head, beside_labels
 from hippynn_mf.report.results import Results
-from hippynn_mf.runs.experiment import Experiment, beyond_table1, table1
+from hippynn_mf.runs.experiment import Experiment
 
 
 def experiment_tables(results: Results, experiments: Sequence[Experiment]) -> list[TableSpec]:

@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.levels import Levels, known_levels
+from hippynn_mf.paper.table1 import beyond_table1, get_experiment, strategies, table1
 from hippynn_mf.report.columns import pick
-from hippynn_mf.runs.experiment import (
-    Experiment,
-    beyond_table1,
-    get_experiment,
-    strategies,
-    table1,
-)
-from hippynn_mf.runs.folder import RunFolder, find_runs, test_file_remedy
+from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.runs.folder import RunFolder, find_runs, remedy_of_untested
 from hippynn_mf.runs.settings import RunSettings
 
 
@@ -118,7 +114,9 @@ def chosen_experiments(
     beside = {experiment.name for experiment in beyond_table1()}
     if found.keys() & beside and found.keys() <= {e.name for e in strategies()}:
         return [experiment for experiment in strategies() if experiment.name in found]
-    others = [get_experiment(name) for name in found if name not in rows]
+    others = [
+        get_experiment(name, levels=Levels(known_levels())) for name in found if name not in rows
+    ]
     return [*(rows.values() if rows.keys() & found or not others else ()), *others]
 
 
@@ -136,7 +134,7 @@ def _refuse_duplicates(by_name: Mapping[str, Sequence[Result]]) -> None:
 
 def _refuse_mixtures(results: Sequence[Result]) -> None:
     """Numbers in one table must come from one data set and one recipe."""
-    own = {"name", "slug", "labels", "seed"}
+    own = {"name", "strategy", "slug", "labels", "seed"}
     for result in results[1:]:
         first = results[0]
         # What strategies stand for is what their rows are compared in.
@@ -150,9 +148,9 @@ def _refuse_mixtures(results: Sequence[Result]) -> None:
         if differences:
             remedy = "Keep them in different folders."
             for one, other in ((first, result), (result, first)):
-                source = other.settings.test_file
-                if one.settings.test_file is None and source is not None:
-                    remedy = f"{test_file_remedy(one.folder, source)} {remedy}"
+                source = other.settings.test("cc-forces")
+                if one.settings.test("cc-forces") is None and source is not None:
+                    remedy = f"{remedy_of_untested(one.folder, [source])} {remedy}"
             raise UserError(
                 f"{result.folder.path} and {first.folder.path} cannot share a table: "
                 f"{'; '.join(differences)}. {remedy}"

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hippynn_mf.evaluation.scoring import LabelledSet, comp6_metrics, heldout_metrics
-from hippynn_mf.labels import parse_labels
+from hippynn_mf.evaluation.scoring import LabelledSet, score_set
 from hippynn_mf.levels import Level
 from hippynn_mf.runs.settings import RunSettings
 
@@ -23,18 +22,16 @@ Unproved = Mapping[str, Mapping[str, str]]  # set → level id → why its force
 
 def prediction_names(settings: RunSettings) -> set[str]:
     """Names of the arrays that a model of these settings predicts; the others are the data's."""
-    sets = ["heldout"]
-    sets += [part for part in ("comp6", "test_file") if getattr(settings, part) is not None]
-    heads = parse_labels(settings.labels)
+    sets = _cuts(settings)
+    heads = settings.experiment.resolved_labels
     names = [name for head in heads for name in (head.energy_name, head.forces_name)]
     return {f"{part}.{name}" for part in sets for name in names}
 
 
 def unproved_forces(arrays: Arrays, metrics: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Forces that an evaluation did not use for their sign: set → level id → reason."""
-    of_heads = metrics.get("test_file") or {}
     # What a level's forces lack is the same for every head.
-    sets = {"comp6": metrics["comp6"] or {}, "test_file": next(iter(of_heads.values()), {})}
+    sets = {part: next(iter(of_heads.values()), {}) for part, of_heads in metrics["sets"].items()}
     return {
         part: {
             level: entry["force_reason"]
@@ -47,44 +44,38 @@ def unproved_forces(arrays: Arrays, metrics: Mapping[str, Any]) -> dict[str, dic
 
 def score_arrays(arrays: Arrays, settings: RunSettings, unproved: Unproved) -> dict[str, Any]:
     """The content of `metrics.json`, without `training`."""
-    heads = list(parse_labels(settings.labels))
-    metrics = heldout_metrics(_part(arrays, "heldout"), labelled_set(arrays, "heldout"), heads)
-    metrics["comp6"] = None
-    if settings.comp6 is not None:
-        test = labelled_set(arrays, "comp6", unproved)
-        cut = settings.comp6.energy_cut_kcal_per_mol
-        metrics["comp6"] = comp6_metrics(_part(arrays, "comp6"), test, heads, cut)
-    metrics["test_file"] = None
-    if settings.test_file is not None:
-        test = labelled_set(arrays, "test_file", unproved)
-        errors = heldout_metrics(_part(arrays, "test_file"), test, heads)
-        metrics["test_file"] = errors["cross"]
-    return metrics
+    heads = list(settings.experiment.resolved_labels)
+    return {
+        "format": 2,
+        "sets": {
+            part: score_set(_part(arrays, part), labelled_set(arrays, part, unproved), heads, cut)
+            for part, cut in _cuts(settings).items()
+        },
+    }
 
 
 def level_differences(arrays: Arrays, settings: RunSettings, unproved: Unproved) -> dict[str, Any]:
     """Errors of each level's own labels as predictions of every other level, by the same code.
 
-    `heldout.<low>.<high>`, and the same for `comp6` and `test_file`, for every level `low` whose
-    energies and forces are there for all structures (with proved sign).
+    `sets.<set>.<low>.<high>` for every level `low` whose energies and forces are there for all
+    structures (with proved sign).
     """
-    differences: dict[str, Any] = {"heldout": {}, "comp6": None, "test_file": None}
-    for part in ("heldout", "test_file"):
-        if part == "test_file" and settings.test_file is None:
-            continue
+    differences: dict[str, Any] = {}
+    for part, cut in _cuts(settings).items():
         test = labelled_set(arrays, part, unproved)
         differences[part] = {
-            low.id: _without(heldout_metrics(test.labels, test, [low])["cross"][low.id], low)
+            low.id: _without(score_set(test.labels, test, [low], cut)[low.id], low)
             for low in _complete_levels(test)
         }
-    if settings.comp6 is not None:
-        test = labelled_set(arrays, "comp6", unproved)
-        cut = settings.comp6.energy_cut_kcal_per_mol
-        differences["comp6"] = {
-            low.id: _without(comp6_metrics(test.labels, test, [low], cut), low)
-            for low in _complete_levels(test)
-        }
-    return differences
+    return {"sets": differences}
+
+
+def _cuts(settings: RunSettings) -> dict[str, float | None]:
+    """The sets of a run with their energy cuts in kcal/mol."""
+    return {
+        "heldout": None,
+        **{source.name: source.energy_cut_kcal_per_mol for source in settings.tests},
+    }
 
 
 def _part(arrays: Arrays, part: str) -> dict[str, np.ndarray]:

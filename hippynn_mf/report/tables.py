@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.report.columns import (
     LowHead,
     LowLevel,
@@ -34,6 +33,7 @@ from hippynn_mf.report.statistics import (
     percent_improvement,
     percent_of_means,
 )
+from hippynn_mf.schema import Strict
 
 
 class Cell(Strict):

@@ -8,19 +8,18 @@ from typing import Any
 
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file
-from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, check_key_map, read_key_map
-from hippynn_mf.data.formats.sources import DataPath, absolute_paths
+from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, KeyMap, check_key_map, read_key_map
+from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.fractions import resolve_fractions
-from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
-from hippynn_mf.labels import join_labels
+from hippynn_mf.labels import join_labels, labels_by_id
+from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Levels
 from hippynn_mf.runs.experiment import Experiment, parse_experiment
-from hippynn_mf.runs.interim import register, sources_of_tests
 from hippynn_mf.runs.request import Request
-from hippynn_mf.runs.request_fields import ENERGY_CUT_KCAL_PER_MOL, RequestedTest
-from hippynn_mf.runs.settings import DataSource, RunSettings
+from hippynn_mf.runs.request_fields import COMP6, ENERGY_CUT_KCAL_PER_MOL, RequestedTest
+from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
 
 # The tests that the embedded data have.
 EMBEDDED_TESTS: Mapping[str, RequestedTest] = {
@@ -42,28 +41,29 @@ def build_settings(
     """
     levels = request.known
     request.check_levels(levels)
-    register(levels)
     if experiments is None:
-        experiments = [parse_experiment(name) for name in request.experiment_names]
+        experiments = [parse_experiment(name, levels=levels) for name in request.experiment_names]
     names = [experiment.name for experiment in experiments]
     if not names:
         raise UserError("Nothing is asked for: name experiments, or labels.")
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"Asked for twice: experiment {', '.join(repeated)}.")
     labels = join_labels(*(experiment.resolved_labels for experiment in experiments))
-    fractions = resolve_fractions(request.label_fractions, labels)
+    fractions = resolve_fractions(request.label_fractions, labels, levels=levels)
     hyperparameters = get_hyperparameters(request.preset, request.hyperparameters)
     data: DataPath = MINI_ANI1X if request.data is None else request.data
-    source = DataSource.of(data)
-    tests = sources_of_tests(_test_sources(request, levels))
+    source = DataSource.of(data, levels=levels)
+    tests = requested_sources(request, levels)
     # With levels of one's own, all experiments on the same data have the same common structures.
-    common = None if request.levels is None else tuple(labels_in_file(data))
+    common = None if request.levels is None else tuple(labels_in_file(data, levels=levels))
     return [
         RunSettings(
             name=experiment.name,
+            strategy=experiment.strategy.prefix,
             slug=experiment.slug,
-            labels=dict(experiment.labels),
-            common_levels=[level.id for level in common or experiment.common_levels],
+            labels=labels_by_id(experiment.resolved_labels),
+            levels=tuple(LevelRecord.of(level) for level in levels),
+            common_levels=tuple(level.id for level in common or experiment.common_levels),
             seed=seed,
             split_seed=request.split_seed,
             label_fractions={level.id: fraction for level, fraction in fractions.items()},
@@ -71,8 +71,8 @@ def build_settings(
             preset=request.preset,
             hyperparameters=of_strategy(experiment, hyperparameters, request.hyperparameters),
             data=source,
+            tests=tests,
             device=request.device,
-            **tests,
         )
         for seed in request.seeds
         for experiment in experiments
@@ -115,31 +115,21 @@ def _said(test: RequestedTest) -> dict[str, Any]:
     return {name: getattr(test, name) for name in test.model_fields_set}
 
 
-def _test_sources(request: Request, levels: Levels) -> dict[str, dict[str, Any]]:
-    """Values of the source of every test, with absolute paths and hashes."""
-    sources = {}
-    for name, test in requested_tests(request).items():
-        if test.path is None:
-            raise TypeError("requested_tests refuses this")
-        keys, cut = None, None
-        if test.is_comp6:
-            keys = _key_map(test)
-            cut = test.energy_cut_kcal_per_mol
-            cut = ENERGY_CUT_KCAL_PER_MOL if cut is None else cut
-            if not isinstance(test.path, Path):
-                raise UserError(f"The test {name} is in the COMP6 layout, which is one file.")
-        source = {"path": absolute_paths(test.path), "sha256": file_hash(test.path)}
-        sources[name] = source | {"keys": keys, "energy_cut_kcal_per_mol": cut}
-    return sources
+def requested_sources(request: Request, levels: Levels) -> tuple[TestSource, ...]:
+    """The source of every test of a request."""
+    return tuple(test_source(name, test, levels) for name, test in requested_tests(request).items())
 
 
-def _key_map(test: RequestedTest) -> dict[str, dict[str, str]]:
-    if test.keys is None:
-        keys = PUBLIC_KEYS
-    elif isinstance(test.keys, Path):
-        keys = read_key_map(test.keys)
-    else:
-        keys = check_key_map(test.keys, "key map")
-    if not any(keys.values()):
+def test_source(name: str, test: RequestedTest, levels: Levels) -> TestSource:
+    """The source of a test with its file; a UserError for what cannot be a test."""
+    if test.path is None:
+        raise UserError(f"The test {name} has no file.")
+    keys: KeyMap | None = PUBLIC_KEYS if name == COMP6 else None
+    if isinstance(test.keys, Path):
+        keys = read_key_map(test.keys, levels=levels)
+    elif test.keys is not None:
+        keys = check_key_map(test.keys, f"[tests.{name}.keys]", levels=levels)
+    if keys is not None and not any(keys.values()):
         raise UserError(f"The key map {test.keys} names no key of {test.path}; name at least one.")
-    return {level: dict(names) for level, names in keys.items()}
+    cut = test.energy_cut_kcal_per_mol
+    return TestSource.of(name, test.path, keys=keys, energy_cut=cut, levels=levels)

@@ -34,7 +34,17 @@ def write_run_file(path: Path, data: DataPath, levels: Path | None = None) -> No
         raise UserError(f"{path} exists. Choose another name, or remove it first.")
     if not path.absolute().parent.is_dir():
         raise UserError(f"There is no folder {path.parent}. Make it first.")
-    text = "\n".join(_lines(describe_file(data), data, levels, path.absolute().parent)) + "\n"
+    text = (
+        "\n".join(
+            _lines(
+                describe_file(data, levels=Request(levels=levels).known),
+                data,
+                levels,
+                path.absolute().parent,
+            )
+        )
+        + "\n"
+    )
     with replace_when_complete(path) as partial:
         partial.write_text(text, encoding="utf-8")
     read_run_file(path)

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.level_records import levels_of_records, read_levels
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
-from hippynn_mf.runs.interim import levels_of_records, read_levels
 from hippynn_mf.runs.request_fields import (
     ENERGY_CUT_KCAL_PER_MOL,
     DeclaredLevels,

@@ -107,10 +107,7 @@ DeclaredLevels = Annotated[
 
 
 class RequestedTest(StrictKeys):
-    """Structures that are evaluated on and never trained on.
-
-    With `keys` or `energy_cut_kcal_per_mol` they are in the COMP6 layout.
-    """
+    """Structures that are evaluated on and never trained on."""
 
     path: Files | None = Field(
         None,
@@ -133,13 +130,9 @@ class RequestedTest(StrictKeys):
     energy_cut_kcal_per_mol: Annotated[float, Field(ge=0)] | None = Field(
         None,
         description="COMP6 layout: conformers count up to so far above their molecule's minimum, "
-        f"kcal/mol. (default: {ENERGY_CUT_KCAL_PER_MOL:g})",
+        "kcal/mol, and energies are differences of conformers. (default: none, energies of all "
+        f"structures; of the test comp6 {ENERGY_CUT_KCAL_PER_MOL:g})",
     )
-
-    @property
-    def is_comp6(self) -> bool:
-        """Whether the structures are conformers of molecules, compared by conformer energies."""
-        return self.keys is not None or self.energy_cut_kcal_per_mol is not None
 
 
 def _as_test(value: object) -> object:

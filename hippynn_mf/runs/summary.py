@@ -10,7 +10,6 @@ import numpy as np
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.interim import in_format_2, known_of
 
 Zeros = dict[tuple[str, str], float]
 
@@ -36,10 +35,10 @@ def summarize(folder: RunFolder) -> str:
     Raises UserError if the run is not finished.
     """
     settings = folder.read_settings()
-    labels = {level.id: level.label for level in known_of(settings)}
+    labels = {level.id: level.label for level in settings.known}
     trained = [level.id for level in settings.experiment.resolved_labels]
     lines = [kept_epoch(folder.read_epochs(), settings.hyperparameters.max_epochs)]
-    metrics = in_format_2(folder.read_metrics())
+    metrics = folder.read_metrics()
     zeros = _energy_zeros(folder, metrics["sets"], labels)
     lines += format_errors(metrics, trained, labels, zeros)
     return "\n".join(f"  {line}" for line in lines)
