@@ -24,7 +24,6 @@ from hippynn_mf.campaign.status import read_status
 from hippynn_mf.errors import UserError
 from hippynn_mf.level_records import (
     LevelRecord,
-    declare_levels,
     levels_of_records,
     read_levels,
     records_of,
@@ -41,9 +40,9 @@ from hippynn_mf.levels import (
     known_levels,
     register_level,
 )
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.report.results import read_results
-from hippynn_mf.runs.experiment import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 
 LOW = {
@@ -166,14 +165,15 @@ def test_a_wrong_declaration_is_refused(tmp_path, content, message):
 
 def test_common_structures_have_every_known_level_of_the_data(forget, levels_file, ani1x_file):
     (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file)
-    assert run.common_levels == [level.id for level in PAPER_LEVELS]
+    assert run.common_levels == tuple(level.id for level in PAPER_LEVELS)
     with h5py.File(ani1x_file) as file:
         keys = set(file["CH4"])
-    low, high = declare_levels(levels_file)
+    low, high = (read_levels(levels_file).get(name) for name in ("LO", "HI"))
     assert high.energy_keys[0] in keys
     assert low.energy_keys[0] not in keys
     (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file, levels=levels_file)
-    assert run.common_levels == [high.id, *(level.id for level in PAPER_LEVELS)]
+    assert run.common_levels == (high.id, *(level.id for level in PAPER_LEVELS))
+    assert run.known.get("LO") == low
 
 
 def test_a_file_that_is_not_there_is_refused_by_every_command(tmp_path, capsys, monkeypatch):
