@@ -488,8 +488,8 @@ def test_a_run_is_not_evaluated_on_comp6_that_it_cannot_be(where, capsys):
     folder = prepared_run(where)
     before = files_below(where / "out")
     truncated(where / "comp6.h5")
-    message = refusal(capsys, "evaluate", folder.path, "--comp6", where / "comp6.h5")
-    assert "comp6.h5 is truncated" in message
+    assert exit_code("evaluate", folder.path, "--comp6", where / "comp6.h5") == 2
+    assert "comp6.h5 is truncated" in capsys.readouterr().err
     assert files_below(where / "out") == before
 
 

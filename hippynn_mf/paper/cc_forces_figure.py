@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from hippynn_mf.levels import CC, get_level
+from hippynn_mf.levels import CC, KNOWN_LEVELS
 from hippynn_mf.report.columns import LowLevel, TableSpec
 from hippynn_mf.report.ensemble import EnsembleRecord
 from hippynn_mf.report.level_colors import level_color
@@ -102,7 +102,9 @@ def draw_cc_forces(data: CcForcesData) -> Figure:
     for label, value in data.low_levels.items():
         if value is not None:
             text = f"{label} forces themselves: {value:.2f}"
-            axes.axvline(value, color=level_color(get_level(label)), linewidth=1.5, label=text)
+            axes.axvline(
+                value, color=level_color(KNOWN_LEVELS.get(label)), linewidth=1.5, label=text
+            )
     if data.label_rms is not None:
         text = f"no force at all: {data.label_rms:.2f}"
         axes.axvline(data.label_rms, color="0.5", linestyle=":", label=text)

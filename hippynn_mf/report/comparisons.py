@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from hippynn_mf.evaluation.errors import pair_differences
-from hippynn_mf.evaluation.scoring import NO_ENERGIES, NO_FORCES, LabelledSet, kept_conformers
+from hippynn_mf.evaluation.scoring import NO_ENERGIES, NO_FORCES, LabelledSet
 from hippynn_mf.levels import Level
 from hippynn_mf.report.ensemble import require_same_tests
 from hippynn_mf.report.results import Result
@@ -107,9 +107,9 @@ def compare_predictions(members: Sequence[Result]) -> list[Comparison]:
             stacks[name].append(arrays[name])
     predictions = {name: np.stack(stack) for name, stack in stacks.items()}
     unproved = unproved_forces(references, members[0].metrics)
-    tests = {"heldout": labelled_set(references, "heldout")}
-    if settings.comp6 is not None:
-        tests["comp6"] = labelled_set(references, "comp6", unproved)
+    tests = {"heldout": labelled_set(references, "heldout", None, settings)}
+    if settings.test("comp6") is not None:
+        tests["comp6"] = labelled_set(references, "comp6", unproved, settings)
     return [
         _compare(level, quantity, tests[quantity.part], predictions, settings)
         for level in settings.experiment.resolved_labels
@@ -130,9 +130,7 @@ def _compare(
         return _nothing(level, quantity, NO_FORCES if quantity.kind == "forces" else NO_ENERGIES)
     if quantity.kind == "forces" and level.id in test.unproved:
         return _nothing(level, quantity, test.unproved[level.id])
-    kept = np.ones(len(test.species), bool)
-    if quantity.part == "comp6" and settings.comp6 is not None:
-        _, kept = kept_conformers(test, level, settings.comp6.energy_cut_kcal_per_mol)
+    _, kept = test.kept(level)
     true, predicted = test.labels[name], predictions[f"{quantity.part}.{name}"]
     if quantity.kind == "forces":
         atoms = kept[:, None] & test.atom_mask & np.isfinite(true).all(axis=2)

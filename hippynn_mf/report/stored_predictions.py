@@ -45,13 +45,11 @@ def unproved_forces(arrays: Arrays, metrics: Mapping[str, Any]) -> dict[str, dic
 def score_arrays(arrays: Arrays, settings: RunSettings, unproved: Unproved) -> dict[str, Any]:
     """The content of `metrics.json`, without `training`."""
     heads = list(settings.experiment.resolved_labels)
-    return {
-        "format": 2,
-        "sets": {
-            part: score_set(_part(arrays, part), labelled_set(arrays, part, unproved), heads, cut)
-            for part, cut in _cuts(settings).items()
-        },
-    }
+    sets = {}
+    for part in _cuts(settings):
+        test = labelled_set(arrays, part, unproved, settings)
+        sets[part] = score_set(_part(arrays, part), test, heads)
+    return {"format": 2, "sets": sets}
 
 
 def level_differences(arrays: Arrays, settings: RunSettings, unproved: Unproved) -> dict[str, Any]:
@@ -61,10 +59,10 @@ def level_differences(arrays: Arrays, settings: RunSettings, unproved: Unproved)
     structures (with proved sign).
     """
     differences: dict[str, Any] = {}
-    for part, cut in _cuts(settings).items():
-        test = labelled_set(arrays, part, unproved)
+    for part in _cuts(settings):
+        test = labelled_set(arrays, part, unproved, settings)
         differences[part] = {
-            low.id: _without(score_set(test.labels, test, [low], cut)[low.id], low)
+            low.id: _without(score_set(test.labels, test, [low])[low.id], low)
             for low in _complete_levels(test)
         }
     return {"sets": differences}
@@ -84,13 +82,22 @@ def _part(arrays: Arrays, part: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): v for name, v in arrays.items() if name.startswith(prefix)}
 
 
-def labelled_set(arrays: Arrays, part: str, unproved: Unproved | None = None) -> LabelledSet:
+def labelled_set(
+    arrays: Arrays, part: str, unproved: Unproved | None, settings: RunSettings
+) -> LabelledSet:
     """The structures and references of a set, `heldout`, `comp6` or `test_file`."""
     within = _part(arrays, part)
     species = within["species"]
     groups = within.get("groups", np.zeros(len(species), np.int64))  # of COMP6 only
     of_set = (unproved or {}).get(part, {})
-    return LabelledSet(species, _part(within, "reference"), groups, of_set)
+    return LabelledSet(
+        species,
+        _part(within, "reference"),
+        groups,
+        settings.known,
+        _cuts(settings)[part],
+        of_set,
+    )
 
 
 def _complete_levels(test: LabelledSet) -> Sequence[Level]:
