@@ -462,7 +462,7 @@ def no_run(where, folder):
 EVALUATIONS = {
     "data changed": (changed_data, [], ["data.h5 is not the file of this run", "--data"]),
     "data missing": (missing_data, [], ["No file", "data.h5"]),
-    "COMP6 changed": (changed_comp6, [], ["comp6.h5 is not the file of this run", "--test comp6="]),
+    "COMP6 changed": (changed_comp6, [], ["comp6.h5 is not the file of this run", "--comp6"]),
     "no model": (no_model, [], ["No model in"]),
     "damaged model": (damaged_model, [], ["model.pt is not a model of this run"]),
     "another model": (other_model, [], ["model.pt is not a model of this run"]),
