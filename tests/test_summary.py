@@ -5,6 +5,8 @@ import logging
 import pytest
 
 from hippynn_mf.cli.main import _Once
+from hippynn_mf.potentials.card import format_card
+from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.summary import format_errors, kept_epoch, next_commands
 
@@ -90,3 +92,15 @@ def test_a_warning_is_shown_once():
     once = _Once()
     records = [logging.makeLogRecord({"msg": "%s is odd", "args": (n,)}) for n in (1, 1, 2)]
     assert [once.filter(record) for record in records] == [True, False, True]
+
+
+def test_a_card_names_a_level_once_and_keeps_names_apart():
+    card = Potential.load("mini-ani1x").card
+    b3lyp = {"label": "B3LYP", "id": "b3lyp", "method": "B3LYP", "basis": "6-31G*"}
+    renamed = card.levels[0].model_copy(update=b3lyp)
+    lines = format_card(
+        card.model_copy(update={"levels": (renamed, *card.levels[1:])})
+    ).splitlines()
+    assert lines[2].split()[:2] == ["B3LYP", "B3LYP/6-31G*,"]
+    assert len({line.index(", trained on") - len(line.split(", trained")[0].split()[-1])
+                for line in lines[2:]}) == 1  # fmt: skip
