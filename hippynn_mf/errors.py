@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -44,3 +45,9 @@ def refuse_unknown_elements(numbers: Iterable[int], known: Sequence[int]) -> Non
 def describe_error(error: BaseException) -> str:
     """An error in one line: a UserError's message alone, others with their type before it."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def ignore_import_warnings() -> None:
+    """Silence what importing hippynn 0.1.3 makes torch say, which no user can act on."""
+    warnings.filterwarnings("ignore", message="Sparse invariant checks")
+    warnings.filterwarnings("ignore", message="`torch.jit.*is deprecated")

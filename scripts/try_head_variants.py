@@ -43,13 +43,13 @@ from hippynn_mf.model.heads import Heads
 from hippynn_mf.model.losses import build_loss, build_metrics
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.network.stored_pairs import precompute_pairs
-from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.report.columns import pick
 from hippynn_mf.report.statistics import estimate_mean, format_mean, paired_difference
+from hippynn_mf.runs.build import build_settings
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.phases import phase_database
 from hippynn_mf.runs.preflight import load_inputs, read_tests
-from hippynn_mf.runs.request import build_settings
+from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.initial_heads import initialize_heads
 from hippynn_mf.training.loop import Training, build_scheduler, continue_training
@@ -172,8 +172,10 @@ def model_of(variant: str, settings: RunSettings) -> Model:
 def settings_of(seed: int, fraction: float | None) -> RunSettings:
     """The settings of `hippynn-mf train MF-DZ/EF-CC/E` with this seed."""
     fractions = {} if fraction is None else {"CC": fraction}
-    experiment = get_experiment(EXPERIMENT)
-    return build_settings([experiment], [seed], label_fractions=fractions, device="cpu")[0]
+    request = Request(
+        experiments=[EXPERIMENT], seeds=[seed], label_fractions=fractions, device="cpu"
+    )
+    return build_settings(request)[0]
 
 
 def train(variant: str, seed: int, fraction: float | None, folder: Path) -> None:

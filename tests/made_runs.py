@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from hippynn_mf.labels import labels_by_id
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Levels, known_levels
 from hippynn_mf.paper.table1 import get_experiment
+from hippynn_mf.runs import build
+from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
 
 # A network that trains in seconds, and whose shortest distance no planted structure is below.
@@ -29,6 +33,26 @@ TINY = {
 # Tiny runs are faster without compiling kernels for each worker process.
 NO_COMPILER = {"HIPPYNN_USE_CUSTOM_KERNELS": "false", "TORCHDYNAMO_DISABLE": "1"}
 TINY_OPTIONS = [text for name, value in TINY.items() for text in ("--set", f"{name}={value}")]
+
+
+def build_settings(
+    experiments: Sequence[Experiment], seeds: Sequence[int], **values: Any
+) -> list[RunSettings]:
+    """Settings of runs of these experiments; `overrides` and files of tests by short names."""
+    tests = {}
+    if (comp6 := values.pop("comp6", None)) is not None:
+        keys = values.pop("comp6_keys", None)
+        tests["comp6"] = {"path": comp6} | ({} if keys is None else {"keys": keys})
+    if (test_file := values.pop("test_file", None)) is not None:
+        tests["mine"] = {"path": test_file}
+    request = Request(
+        experiments=[experiment.name for experiment in experiments],
+        seeds=seeds,
+        hyperparameters=values.pop("overrides", {}),
+        tests=tests,
+        **values,
+    )
+    return build.build_settings(request, experiments)
 
 
 COMP6 = TestSource(

@@ -216,7 +216,7 @@ def test_without_errors_of_cc_forces_there_is_no_document_and_no_figure(tmp_path
     assert exit_code("figures", tmp_path, "--only", "cc-forces") == 2
     said = capsys.readouterr().err
     assert "No cc-forces figure can be drawn. No finished run of a model with a CC head" in said
-    assert "--test-file" in said
+    assert "--test NAME=" in said
 
 
 def data_of(out):

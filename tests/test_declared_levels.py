@@ -11,6 +11,7 @@ import pytest
 from made_runs import (
     NO_COMPILER,
     TINY_OPTIONS,
+    build_settings,
     exit_code,
     files_below,
     heldout_errors,
@@ -20,11 +21,9 @@ from made_runs import (
 
 from hippynn_mf import levels
 from hippynn_mf.campaign.status import read_status
-from hippynn_mf.cli.options import common_levels_of
 from hippynn_mf.errors import UserError
 from hippynn_mf.level_records import (
     LevelRecord,
-    declare_levels,
     levels_of_records,
     read_levels,
     records_of,
@@ -40,6 +39,7 @@ from hippynn_mf.levels import (
     get_level,
     register_level,
 )
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.report.results import read_results
 from hippynn_mf.runs.folder import RunFolder
@@ -163,13 +163,16 @@ def test_a_wrong_declaration_is_refused(tmp_path, content, message):
 
 
 def test_common_structures_have_every_known_level_of_the_data(forget, levels_file, ani1x_file):
-    assert common_levels_of(None, ani1x_file) is None
-    low, high = declare_levels(levels_file)
+    (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file)
+    assert run.common_levels == tuple(level.id for level in PAPER_LEVELS)
     with h5py.File(ani1x_file) as file:
         keys = set(file["CH4"])
+    low, high = (read_levels(levels_file).get(name) for name in ("LO", "HI"))
     assert high.energy_keys[0] in keys
     assert low.energy_keys[0] not in keys
-    assert common_levels_of(levels_file, ani1x_file) == [high, *PAPER_LEVELS]
+    (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file, levels=levels_file)
+    assert run.common_levels == (high.id, *(level.id for level in PAPER_LEVELS))
+    assert run.known.get("LO") == low
 
 
 def test_a_file_that_is_not_there_is_refused_by_every_command(tmp_path, capsys, monkeypatch):

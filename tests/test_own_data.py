@@ -10,12 +10,13 @@ import planted
 import pytest
 from ase import units
 from ase.io import read
-from made_runs import TINY_OPTIONS, exit_code, files_below
+from made_runs import TINY_OPTIONS, build_settings, exit_code, files_below
 
+from hippynn_mf.cli.texts import parse_level_files
 from hippynn_mf.data.convert import convert_data
 from hippynn_mf.data.database import load_database
 from hippynn_mf.data.formats.merging import merge_frames
-from hippynn_mf.data.formats.sources import open_data, parse_level_files
+from hippynn_mf.data.formats.sources import as_data_path, open_data
 from hippynn_mf.data.info import describe_file, format_description
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.errors import UserError
@@ -23,7 +24,6 @@ from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, SELF_ENERGIES, TZ
 from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.request import build_settings
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 NAME = "MF-DZ/EF-CC/E"
@@ -350,7 +350,7 @@ WRONG_FILES = {
     "no level": (["--train", "a.xyz"], "LEVEL=FILE was expected, as DZ=dz.xyz; found 'a.xyz'"),
     "no file": (["--train", "DZ="], "LEVEL=FILE was expected, as DZ=dz.xyz; found 'DZ='"),
     "absent": (["--train", "DZ=absent.xyz"], "No file "),
-    "twice": (["--train", "DZ=a.xyz", "wb97x_dz=b.xyz"], "Level wb97x_dz has two files"),
+    "twice": (["--train", "DZ=a.xyz", "wb97x_dz=b.xyz"], "[data]: level wb97x_dz is there twice"),
     "HDF5": (["--train", "DZ=a.h5"], "a.h5: the file of a level is extended XYZ"),
     "both": (["--train", "DZ=a.xyz", "--data", "a.h5"], "--data and --train both name"),
     "without --train": (["DZ=a.xyz"], "Unexpected: DZ=a.xyz. Files of levels follow --train"),
@@ -371,7 +371,7 @@ def test_wrong_files_are_refused(tmp_path, capsys, monkeypatch, name, command):
 
 
 def test_levels_are_ordered_by_rank():
-    files = parse_level_files(["CC=c.xyz", "TZ=t.extxyz", "wb97x_dz=d.XYZ"])
+    files = as_data_path(parse_level_files(["CC=c.xyz", "TZ=t.extxyz", "wb97x_dz=d.XYZ"]))
     assert list(files) == [DZ.id, TZ.id, CC.id]
 
 

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from made_runs import TINY_OPTIONS, exit_code, make_run, make_settings, run_metrics
+from made_runs import TINY_OPTIONS, build_settings, exit_code, make_run, make_settings, run_metrics
 from planted import write_ani1x
 from test_checkpoints import Killed
 
@@ -31,7 +31,6 @@ from hippynn_mf.runs.exporting import export_runs
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import load_best, model_of, read_state
 from hippynn_mf.runs.phases import phase_database, start_from
-from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.train import train_run
 from hippynn_mf.training.strategies import STRATEGIES, get_strategy
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE

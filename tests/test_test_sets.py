@@ -13,6 +13,7 @@ from made_runs import (
     CC_FORCES,
     COMP6,
     TINY,
+    build_settings,
     exit_code,
     files_below,
     make_run,
@@ -34,7 +35,6 @@ from hippynn_mf.levels import CC, DZ, TZ, Level, Levels
 from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.preflight import check_inputs, refuse_changed_files
-from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource, parse_test
 from hippynn_mf.runs.train import evaluate_run, train_run
 

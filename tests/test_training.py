@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import assert_close
 from hippynn.experiment.controllers import PatienceController
+from made_runs import build_settings
 from planted import write_ani1x
 from tiny import train_model
 
@@ -21,7 +22,6 @@ from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.models import load_best
 from hippynn_mf.runs.preflight import check_inputs
-from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.train import train_run
 from hippynn_mf.training import loop as training
 from hippynn_mf.training.loop import build_scheduler

@@ -72,7 +72,9 @@ def _time_steps(training: Training, device: torch.device) -> float:
     batches = itertools.islice(_batches(training), N_WARM_UP + N_STEPS)
     n_structures, start = 0, time.perf_counter()
     for n, batch in enumerate(
-        tqdm(batches, desc="probe", total=N_WARM_UP + N_STEPS, unit="step", leave=False)
+        tqdm(
+            batches, desc="probe", total=N_WARM_UP + N_STEPS, unit="step", leave=False, disable=None
+        )
     ):
         if n == N_WARM_UP:
             _synchronize(device)

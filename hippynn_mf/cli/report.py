@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,16 +14,14 @@ from hippynn_mf.cli.options import (
     OnlySeedsOption,
     PartialOption,
     SetOption,
-    declare,
+    known_levels_of,
     parse_experiments,
-    parse_overrides,
-    parse_seeds,
 )
+from hippynn_mf.cli.texts import parse_names, parse_overrides, parse_seeds
 from hippynn_mf.errors import UserError
-from hippynn_mf.paper.documents import write_documents
-from hippynn_mf.paper.figures import FIGURES, write_complete_figures
-from hippynn_mf.report.results import read_results
-from hippynn_mf.runs.experiment import Experiment
+
+if TYPE_CHECKING:
+    from hippynn_mf.runs.experiment import Experiment
 
 
 def tables(
@@ -40,8 +38,8 @@ def tables(
 
     Example: hippynn-mf tables results --metric mae
     """
-    only = None if seeds is None else parse_seeds(seeds)
-    chosen = None if experiments is None else parse_experiments(experiments)
+    only = None if seeds is None else list(parse_seeds(seeds))
+    chosen = None if experiments is None else parse_experiments(parse_names(experiments))
     refuse_if(print_tables(directory, metric, experiments=chosen, seeds=only, partial=partial))
 
 
@@ -49,7 +47,7 @@ def figures(
     directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
     only: Annotated[
         str | None,
-        typer.Option(help=f"Of {', '.join(FIGURES)}, comma-separated. (default: all)"),
+        typer.Option(help="Kinds, as figure3,parity,spread; a wrong one lists all. (default: all)"),
     ] = None,
     experiments: OnlyExperimentsOption = None,
     seeds: OnlySeedsOption = None,
@@ -62,9 +60,9 @@ def figures(
 
     Example: hippynn-mf figures results --only parity,spread
     """
-    kinds = None if only is None else [name.strip() for name in only.split(",")]
-    numbers = None if seeds is None else parse_seeds(seeds)
-    chosen = None if experiments is None else parse_experiments(experiments)
+    kinds = None if only is None else parse_names(only)
+    numbers = None if seeds is None else list(parse_seeds(seeds))
+    chosen = None if experiments is None else parse_experiments(parse_names(experiments))
     refuse_if(
         print_figures(directory, only=kinds, experiments=chosen, seeds=numbers, partial=partial)
     )
@@ -85,7 +83,7 @@ def graph(
     """
     from hippynn_mf.report.model_graph import write_model_graph
 
-    declare(levels)
+    known_levels_of(levels)
     typer.echo(write_model_graph(name, out, preset=preset, overrides=parse_overrides(set_)))
 
 
@@ -98,6 +96,9 @@ def print_tables(
     partial: bool = False,
 ) -> str | None:
     """Write the complete tables and print them; why others were not written, or None."""
+    from hippynn_mf.paper.documents import write_documents
+    from hippynn_mf.report.results import read_results
+
     written = write_documents(
         out,
         read_results(out),
@@ -120,6 +121,9 @@ def print_figures(
     partial: bool = False,
 ) -> str | None:
     """Draw the figures and say where; why some were not drawn, or None."""
+    from hippynn_mf.paper.figures import write_complete_figures
+    from hippynn_mf.report.results import read_results
+
     written = write_complete_figures(
         out,
         read_results(out),

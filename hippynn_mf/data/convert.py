@@ -102,7 +102,12 @@ def _to_extxyz(path: Path, out: Path, drop_others: bool, levels: Levels) -> list
         labels = {key: name for key, name in names.items() if name is not None}
         total = sum(group.size for group in groups)
         progress = tqdm(
-            total=total, desc=f"{path.name}: structures", unit="structure", unit_scale=True, delay=2
+            total=total,
+            desc=f"{path.name}: structures",
+            unit="structure",
+            unit_scale=True,
+            delay=2,
+            disable=None,
         )
         n_partial = 0
         with progress:

@@ -98,7 +98,7 @@ def write_complete_figures(
         if only is not None and drawn == Written(out):
             raise UserError(
                 f"No {CC_FORCES} figure can be drawn. No finished run of a model with a CC head "
-                "was tested on a file with CC forces; 'hippynn-mf evaluate RUNS --test-file FILE' "
+                "was tested on a file with CC forces; 'hippynn-mf evaluate RUNS --test NAME=FILE' "
                 "does that."
             )
         written += drawn

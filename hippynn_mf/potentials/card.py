@@ -146,8 +146,12 @@ def format_card(card: Card) -> str:
         f"preset {training.preset}, rows {training.rows}",
         f"elements {symbols}; data {training.data_sha256[:12]}…, split seed {training.split_seed}",
     ]
-    for level in card.levels:
-        line = f"{level.label:<5}{level.id:<14}{level.method}/{level.basis}, trained on "
+    # A level whose id is its label in small letters is named once.
+    ids = ["" if c.id.casefold() == c.label.casefold() else c.id for c in card.levels]
+    width, id_width = max(len(c.label) for c in card.levels), max(map(len, ids))
+    for level, level_id in zip(card.levels, ids, strict=True):
+        name = f"{level.label:<{width}}  {level_id:<{id_width}}".strip()
+        line = f"{name:<{width + 2 + id_width}}  {level.method}/{level.basis}, trained on "
         line += " and ".join(level.trained) or "nothing since the trunk was fine-tuned"
         found = [member.heldout_energy_rmse(level.id) for member in card.members]
         known = [value for value in found if value is not None]

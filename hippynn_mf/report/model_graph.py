@@ -24,9 +24,9 @@ from hippynn_mf.model.model import build_model
 from hippynn_mf.paper.figures import save_figure
 from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.report.level_colors import level_color
+from hippynn_mf.runs.build import of_strategy
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.request import of_strategy
 
 TRUNK_COLOR = "#d9ead3"
 TRUNK_EDGE = "#6aa84f"

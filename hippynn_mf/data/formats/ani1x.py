@@ -139,7 +139,12 @@ def index_ani1x(
     groups = list_groups(file, path)
     total = sum(group.size for group in groups)
     progress = tqdm(
-        total=total, desc=f"{path.name}: labels", unit="conformer", unit_scale=True, delay=2
+        total=total,
+        desc=f"{path.name}: labels",
+        unit="conformer",
+        unit_scale=True,
+        delay=2,
+        disable=None,
     )
     with progress:
         for group in groups:

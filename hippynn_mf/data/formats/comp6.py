@@ -18,6 +18,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -46,20 +47,25 @@ def read_key_map(path: Path, *, levels: Levels = KNOWN_LEVELS) -> KeyMap:
         raise UserError(f"No key map {path}.") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}).") from None
+    return check_key_map(content, path, levels=levels)
+
+
+def check_key_map(content: Any, source: object, *, levels: Levels = KNOWN_LEVELS) -> KeyMap:
+    """A key map from plain values, checked; `source` is where it is from, for messages."""
     if not _is_key_map(content):
         raise UserError(
-            f'{path}: expected {{"<level>": {{"energy": "<key>"}}}}, found {content!r}.'
+            f'{source}: expected {{"<level>": {{"energy": "<key>"}}}}, found {content!r}.'
         )
     named: set[Level] = set()
     for level, keys in content.items():
         if (found := levels.get(level)) in named:
-            raise UserError(f"{path}: level {found.id} ({found.label}) is named twice.")
+            raise UserError(f"{source}: level {found.id} ({found.label}) is named twice.")
         named.add(found)
         for name in keys:
             if name not in PROPERTIES:
-                raise UserError(f"{path}: {unknown_name_message('property', name, PROPERTIES)}")
+                raise UserError(f"{source}: {unknown_name_message('property', name, PROPERTIES)}")
         if {"gradient", "forces"} <= set(keys):
-            raise UserError(f"{path}: level {level} has both a gradient and forces; keep one.")
+            raise UserError(f"{source}: level {level} has both a gradient and forces; keep one.")
     return content
 
 
