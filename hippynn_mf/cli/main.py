@@ -12,7 +12,7 @@ import typer
 from hippynn_mf.campaign.campaign import ignore_import_warnings
 from hippynn_mf.cli.data import data_app
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
-from hippynn_mf.cli.report import figures, graph, tables
+from hippynn_mf.cli.report import figures, graph, report, tables
 from hippynn_mf.cli.runs import campaign, evaluate, status, train
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import plain_labels
@@ -29,7 +29,7 @@ app.command()(campaign)
 app.command("reproduce", help="The same as campaign.")(campaign)
 for command in (
     *(status, train, evaluate),
-    *(tables, figures, graph),
+    *(tables, figures, report, graph),
     *(export, card, predict, torsion, extract, mliap),
 ):
     app.command()(command)

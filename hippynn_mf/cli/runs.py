@@ -135,12 +135,11 @@ def campaign(
             f"{failed[0].settings.name}, seed {failed[0].settings.seed}: {failed[0].error}"
         )
     if len(failed) < len(outcomes):
-        numbers = parse_seeds(seeds)
+        from hippynn_mf.report.results import Selection
+
+        selection = Selection(experiments=chosen, seeds=parse_seeds(seeds))
         try:
-            problems += [
-                print_tables(out, MetricChoice.rmse, experiments=chosen, seeds=numbers),
-                print_figures(out, experiments=chosen, seeds=numbers),
-            ]
+            problems += [print_tables(out, selection), print_figures(out, selection)]
         except UserError as error:  # must not hide which runs failed
             problems.append(str(error))
     refuse_if(" ".join(filter(None, problems)))

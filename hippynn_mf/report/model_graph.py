@@ -21,8 +21,8 @@ from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.model.heads import Head, Heads
 from hippynn_mf.model.model import build_model
-from hippynn_mf.paper.figures import save_figure
 from hippynn_mf.report.level_colors import level_color
+from hippynn_mf.report.saving import save_figure
 from hippynn_mf.runs.experiment import Experiment, get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import of_strategy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hippynn_mf.report.columns import set_name
 from hippynn_mf.report.statistics import FEWEST_FOR_INTERVAL, format_interval, format_mean
 from hippynn_mf.report.tables import Cell, RowData, TableData
 
@@ -142,8 +143,9 @@ def _how_to_read(tables: Sequence[TableData]) -> list[str]:
             f"- rows: {source.rows}; preset: {source.preset}; data: {source.data_file} (SHA-256 "
             f"{source.data_sha256[:12]}), split seed {source.split_seed}."
         )
-        if source.test_file_sha256 is not None:
-            line += f" Test file: {source.test_file} (SHA-256 {source.test_file_sha256[:12]})."
+        tests = {test.name: test for table in filled if table.source for test in table.source.tests}
+        for test in tests.values():
+            line += f" {set_name(test.name)}: {test.file} (SHA-256 {test.sha256[:12]})."
         if of_paper:
             line += DATA_OF_PAPER
         lines.append(line)
