@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from hippynn_mf.cli.main import main
 from hippynn_mf.files import write_json
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import PAPER_LEVELS, Level
+from hippynn_mf.levels import PAPER_LEVELS, Level, Levels
 from hippynn_mf.report.format2 import DataSource, RunSettings, TestSource
 from hippynn_mf.report.runs import FORMAT
-from hippynn_mf.runs.experiment import parse_experiment
+from hippynn_mf.runs.experiment import PART, Experiment
 from hippynn_mf.runs.folder import RunFolder
 
 # A network that trains in seconds, and whose shortest distance no planted structure is below.
@@ -41,11 +42,19 @@ COMP6 = TestSource(
 )
 
 
+def spelt_experiment(name: str, levels: tuple[Level, ...] = ()) -> Experiment:
+    """The experiment that a name spells with the paper's levels and these."""
+    prefix, *_ = name.partition("-")
+    known = Levels((*PAPER_LEVELS, *levels))
+    labels: Any = {known.get(level): labels for level, labels in re.findall(PART, name)}
+    return Experiment(row=0, labels=labels, prefix=prefix)
+
+
 def make_settings(
     name: str, seed: int = 0, *, levels: tuple[Level, ...] = (), **changes: Any
 ) -> RunSettings:
     """Settings of a run on files that need not exist; `levels` are known beside the paper's."""
-    experiment = parse_experiment(name)
+    experiment = spelt_experiment(name, levels)
     values: dict[str, Any] = {
         "name": experiment.name,
         "strategy": experiment.strategy.prefix,
@@ -112,18 +121,21 @@ def _force_errors(force: float | None, label_rms: float) -> dict[str, Any]:
 def run_metrics(
     heldout: dict[str, Any] | None = None,
     comp6: dict[str, Any] | None = None,
+    others: dict[str, dict[str, Any]] | None = None,
     **sets: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Metrics of a run, by default of nothing.
 
-    Errors on the held-out set and on COMP6 are given by level, of its own head; those on other
-    sets, and of other heads of a set, as `sets`: set → head → reference.
+    Held-out errors and those on COMP6 are given by level, of its own head; `others` are held-out
+    ones by head and reference, and `sets` all of a set, by head and reference.
     """
     own = {"heldout": heldout, "comp6": comp6}
     for name, errors in own.items():
         heads = sets.setdefault(name, {})
         for level, entry in (errors or {}).items():
             heads.setdefault(level, {})[level] = entry
+    for head, references in (others or {}).items():
+        sets["heldout"].setdefault(head, {}).update(references)
     return {"format": 2, "sets": sets, "training": None, "inference": None}
 
 

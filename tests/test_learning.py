@@ -5,7 +5,7 @@ import pytest
 from made_runs import make_run, run_metrics
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.paper.figures import write_complete_figures
+from hippynn_mf.paper.figures import write_figures
 from hippynn_mf.report import draw_learning_curves, read_results
 from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.runs.folder import find_runs
@@ -136,7 +136,7 @@ def test_one_experiment_without_epochs_does_not_stop_the_figures_of_others(tmp_p
     (folder,) = find_runs(tmp_path)
     folder.phase("pretraining").file("epochs.jsonl").unlink()
     write_epochs(tmp_path, 0, 2, 1.0)
-    written = write_complete_figures(tmp_path, read_results(tmp_path), only=["learning"])
+    written = write_figures(tmp_path, read_results(tmp_path), only=["learning"])
     assert [path.name for path in written.paths] == ["learning-mf_dz_ef_tz_e.png"]
     assert "pretraining" in caplog.text
 

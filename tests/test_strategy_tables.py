@@ -9,9 +9,9 @@ from made_runs import comp6_errors, exit_code, heldout_errors, make_run, make_se
 
 from hippynn_mf import UserError
 from hippynn_mf.cli.options import parse_experiments
+from hippynn_mf.paper.documents import write_documents
 from hippynn_mf.paper.strategies import strategy_tables
-from hippynn_mf.paper.tables import write_complete_tables
-from hippynn_mf.report.results import read_results
+from hippynn_mf.report.results import Selection, read_results
 from hippynn_mf.runs.experiment import BASELINES, beyond_table1, strategies
 
 CC, DZ = "ccsd(t)_cbs", "wb97x_dz"
@@ -49,7 +49,7 @@ def rows_of(text, title):
 
 
 def write(folder):
-    write_complete_tables(folder, read_results(folder), experiments=strategies())
+    write_documents(folder, read_results(folder), Selection(experiments=strategies()))
     return (folder / "tables" / "strategies.md").read_text()
 
 
@@ -101,7 +101,8 @@ def test_there_is_no_document_without_such_runs(tmp_path):
 
 def test_seeds_that_a_strategy_lacks_are_named(folder):
     add_runs(folder, "META-DZ/EF-CC/E", energy=1.0, seeds=2)
-    written = write_complete_tables(folder, read_results(folder), experiments=strategies())
+    selection = Selection(experiments=strategies())
+    written = write_documents(folder, read_results(folder), selection)
     (missing,) = written.lacking["tables/strategies.md"]
     assert str(missing) == "META-DZ/EF-CC/E, seed 2"
 
