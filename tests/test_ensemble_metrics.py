@@ -14,9 +14,9 @@ from made_runs import files_below, make_run, run_metrics
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import write_npz
-from hippynn_mf.report.ensemble import find_ensembles
 from hippynn_mf.levels import KNOWN_LEVELS
 from hippynn_mf.report.columns import heldout_energy
+from hippynn_mf.report.ensemble import find_ensembles
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.runs import write_kept
 
@@ -154,7 +154,9 @@ def test_a_file_of_other_members_is_made_again_or_refused(members, change):
     stored(members).write_text(before.model_dump_json(exclude_unset=True))
     for path in members.rglob("predictions.npz"):
         path.unlink()
-    with pytest.raises(UserError, match=r"ensemble\.json is of seeds 0, 1, 2 of MF.* as they were.*evalua"):
+    with pytest.raises(
+        UserError, match=r"ensemble\.json is of seeds 0, 1, 2 of MF.* as they were.*evalua"
+    ):
         ensemble(members)
     some = find_ensembles(read_results(members).only([0]), [NAME])
     assert some == {}  # a selection of seeds is not what the file is of
@@ -300,7 +302,9 @@ def test_kept_results_bring_their_ensembles_along(members):
     assert find_ensembles(kept.only([0, 1]), [NAME]) == {}  # it is of all three
     lines = (members / "kept" / "runs.jsonl").read_text().splitlines()
     (members / "kept" / "runs.jsonl").write_text("\n".join(lines[:2]))
-    with pytest.raises(UserError, match=r"ensembles\.jsonl is of seeds 0, 1, 2 of MF.*as they were"):
+    with pytest.raises(
+        UserError, match=r"ensembles\.jsonl is of seeds 0, 1, 2 of MF.*as they were"
+    ):
         find_ensembles(read_results(members / "kept"), [NAME])
 
 

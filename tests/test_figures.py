@@ -70,8 +70,7 @@ def test_an_unknown_figure_is_refused_before_anything_is_drawn(tmp_path, capsys)
     assert exit_code("figures", tmp_path, "--only", "learning,partiy") == 2
     said = capsys.readouterr().err
     assert (
-        "Unknown figure 'partiy'. Did you mean parity? Known: figure3, cc-forces, forces, "
-        in said
+        "Unknown figure 'partiy'. Did you mean parity? Known: figure3, cc-forces, forces, " in said
     )
     assert files_below(tmp_path) == before
     assert set(FIGURES) == {"figure3", "cc-forces", "forces", "parity", "spread", "learning"}

@@ -89,8 +89,8 @@ def test_every_variant_trains_and_is_evaluated_like_a_run(script, tmp_path, monk
         script.train(variant, 0, 0.3, folder)
         valid = json.loads((folder / "valid.json").read_text())
         metrics = script.evaluate(variant, 0, 0.3, folder)
-        assert metrics["heldout"][CC.id]["n_energies"] > 100
-        assert metrics["test_file"][CC.id][CC.id]["n_force_components"] > 1000
+        assert metrics["sets"]["heldout"][CC.id][CC.id]["n_energies"] > 100
+        assert metrics["sets"]["cc-forces"][CC.id][CC.id]["n_force_components"] > 1000
         assert (f"log_scale.{CC.id}" in valid) is (variant == "learned")
         rows.append({"variant": variant, "seed": 0, "valid": valid, "metrics": metrics})
     lines = script.table(rows).splitlines()
@@ -98,11 +98,12 @@ def test_every_variant_trains_and_is_evaluated_like_a_run(script, tmp_path, monk
     assert titles[:3] == ["linear", "coupled (less linear)", "hidden (less linear)"]
     assert titles[3:] == ["learned (less linear)", "ridge (less coupled)"]
     folder = train_run(small(0, 0.3), tmp_path / "package")  # the same training
-    expected, found = folder.read_metrics()["heldout"], rows[0]["metrics"]["heldout"]
-    for level_id, errors in expected.items():
+    expected, found = (m["sets"]["heldout"] for m in (folder.read_metrics(), rows[0]["metrics"]))
+    for level_id, references in expected.items():
+        errors, others = references[level_id], found[level_id][level_id]
         numbers = {name: error for name, error in errors.items() if isinstance(error, float)}
-        assert {name: found[level_id][name] for name in numbers} == pytest.approx(numbers, rel=1e-4)
-    energy = rows[0]["metrics"]["heldout"][CC.id]["energy_rmse_kcal_per_mol"]
+        assert {name: others[name] for name in numbers} == pytest.approx(numbers, rel=1e-4)
+    energy = found[CC.id][CC.id]["energy_rmse_kcal_per_mol"]
     assert lines[2].split(" | ")[2] == f"{energy:.2f} (one seed)"
 
 

@@ -130,7 +130,9 @@ def test_runs_of_several_splits_are_read_and_never_averaged_over(tmp_path):
 
 def test_the_table_has_a_row_for_every_number_with_its_address(tmp_path):
     cross = {"ccsd(t)_cbs": {"wb97x_tz": heldout_errors(9.0, 4.0)}}
-    make_run(tmp_path, "SF-CC/E", 4, run_metrics({"ccsd(t)_cbs": heldout_errors(2.0)}, others=cross))
+    make_run(
+        tmp_path, "SF-CC/E", 4, run_metrics({"ccsd(t)_cbs": heldout_errors(2.0)}, others=cross)
+    )
     table = read_results(tmp_path).table
     assert list(table.columns) == [
         *("experiment", "seed", "split_seed", "set", "head", "reference", "quantity", "metric"),

@@ -46,8 +46,8 @@ FORMULAS = (
     "  means.\n"
 )
 SOURCE = (
-    "- rows: common; preset: quick; data: made.h5 (SHA-256 0123456789ab), split seed 0.{tests} Published"
-    " numbers: eight seeds on ANI-1x and COMP6.\n"
+    "- rows: common; preset: quick; data: made.h5 (SHA-256 0123456789ab), split seed 0.{tests}"
+    " Published numbers: eight seeds on ANI-1x and COMP6.\n"
 )
 PUBLISHED = " Published numbers: eight seeds on ANI-1x and COMP6."
 

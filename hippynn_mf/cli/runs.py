@@ -23,7 +23,6 @@ from hippynn_mf.cli.options import (
     EngineChoice,
     FractionOption,
     LevelsOption,
-    MetricChoice,
     MoreFiles,
     OutOption,
     PresetOption,

@@ -17,6 +17,7 @@ import pandas as pd
 from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.files import replace_when_complete, write_json
 from hippynn_mf.levels import CC, DZ, MP2, TZ
+from hippynn_mf.paper.choice import chosen_experiments
 from hippynn_mf.paper.published import DZ_TO_MP2_FORCES
 from hippynn_mf.paper.tables import published_value
 from hippynn_mf.report.columns import (
@@ -28,7 +29,6 @@ from hippynn_mf.report.columns import (
 )
 from hippynn_mf.report.completeness import Written, missing_runs
 from hippynn_mf.report.ensemble import EnsembleRecord, find_ensembles
-from hippynn_mf.paper.choice import chosen_experiments
 from hippynn_mf.report.results import Results, Selection
 from hippynn_mf.report.statistics import (
     CONFIDENCE,

@@ -19,6 +19,7 @@ from hippynn_mf.report.set_tables import set_tables
 from hippynn_mf.report.tables import TableData, build_table
 from hippynn_mf.report.text import format_document
 
+
 def document_specs(results: Results, selection: Selection) -> dict[str, list[TableSpec]]:
     """The tables of every document by its name, those without any row left out.
 
@@ -51,9 +52,7 @@ def document_specs(results: Results, selection: Selection) -> dict[str, list[Tab
     return {name: specs for name, specs in with_rows.items() if specs}
 
 
-def write_documents(
-    out: Path, results: Results, selection: Selection | None = None
-) -> Written:
+def write_documents(out: Path, results: Results, selection: Selection | None = None) -> Written:
     """Write the tables of `document_specs` and the paper's findings, as `.md` and `.json`.
 
     They lie below `out/tables`. A document is written if the runs of all its rows are finished, for

@@ -25,7 +25,7 @@ from hippynn_mf.report.results import Results
 from hippynn_mf.report.statistics import (
     CONFIDENCE,
     Estimate,
-    pair,
+    percent_by_seed,
     percent_improvement,
     percent_of_means,
 )
@@ -87,13 +87,11 @@ def figure3_data(
 
 def _bar(results: Results, level: Level, metric: str, column: Column) -> Bar:
     single, multi = (results.values(name, column) for name in pair_names(level))
-    pairs = pair(multi, single)
-    each = percent_of_means(pairs["ours"], pairs["theirs"])
     return Bar(
         level=level.label,
         metric=metric,
         percent_improvement=percent_improvement(multi, single),
-        values_percent={str(seed): float(value) for seed, value in each.items()},
+        values_percent=percent_by_seed(multi, single),
         published_percent_improvement=_published(level, metric),
     )
 

@@ -115,7 +115,10 @@ def compare_predictions(members: Sequence[Run]) -> list[Comparison]:
     tests = {
         part: labelled_set(references, part, settings, unproved) for part in set_names(settings)
     }
-    kinds: dict[bool, tuple[Kind, Kind]] = {True: ("energy", "forces"), False: ("delta_e", "forces")}
+    kinds: dict[bool, tuple[Kind, Kind]] = {
+        True: ("energy", "forces"),
+        False: ("delta_e", "forces"),
+    }
     return [
         _compare(level, Quantity(part, kind), test, predictions)
         for level in heads_of(settings)

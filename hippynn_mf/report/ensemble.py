@@ -97,13 +97,15 @@ def _stored(results: Results, members: Sequence[Run]) -> tuple[Path, EnsembleRec
     first = members[0]
     if first.folder is not None:
         path = first.folder.path.parent / FILE
-        content = read_json(path) if path.exists() else None
+        content: Mapping[str, Any] | None = read_json(path) if path.exists() else None
     else:
         path = results.out / ENSEMBLES
         key = first.name, first.settings.split_seed
         kept = {(c.get("name"), c.get("split_seed")): c for c in results.kept_ensembles}
         content = kept.get(key)
-    return path, content and validate_json(EnsembleRecord, content, path, "delete it")
+    if content is None:
+        return path, None
+    return path, validate_json(EnsembleRecord, content, path, "delete it")
 
 
 def _has_predictions(member: Run) -> bool:

@@ -223,7 +223,9 @@ def _key(run: Run) -> tuple[str, int, int]:
 
 
 def _rows(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
-    fields = [(q, metric, field_name(q, metric)) for q, metric in product(get_args(Quantity), METRICS)]
+    fields = [
+        (q, metric, field_name(q, metric)) for q, metric in product(get_args(Quantity), METRICS)
+    ]
     for run in runs:
         for name, heads in run.sets.items():
             for head, references in heads.items():
@@ -234,7 +236,8 @@ def _rows(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
 
 
 def _known_levels(runs: Sequence[Run]) -> Levels:
-    known, where = KNOWN_LEVELS, {}
+    known = KNOWN_LEVELS
+    where: dict[str, str] = {}  # name of a level → the run that brought it
     for run in runs:
         try:
             known = known.including(run.settings.known)

@@ -40,9 +40,7 @@ def _errors_title(name: str) -> str:
     return "held-out errors" if name == HELDOUT else f"errors on {set_name(name)}"
 
 
-def _of_levels(
-    results: Results, name: str, experiments: Sequence[Experiment]
-) -> list[TableSpec]:
+def _of_levels(results: Results, name: str, experiments: Sequence[Experiment]) -> list[TableSpec]:
     levels = {level for experiment in experiments for level in experiment.resolved_labels}
     tables = []
     for level in sorted(levels, key=lambda level: level.rank):

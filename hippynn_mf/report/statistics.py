@@ -100,6 +100,15 @@ def percent_of_means(value: float, reference: float) -> float:
     return 100 * (1 - value / reference)
 
 
+def percent_by_seed(values: Values, reference: Values) -> dict[str, float]:
+    """The same of every seed that both have."""
+    pairs = pair(values, reference)
+    return {
+        str(seed): percent_of_means(float(ours), float(theirs))
+        for seed, ours, theirs in pairs.itertuples()
+    }
+
+
 def _percent(log_ratio: float) -> float:
     return float(-100 * np.expm1(log_ratio))
 

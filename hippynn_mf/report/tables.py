@@ -158,23 +158,30 @@ def build_table(
 
 def _column(spec: TableSpec, place: int, rows: Sequence[RowSpec], results: Results) -> ColumnData:
     column, reference = spec.columns[place], spec.reference
-    label_rms, reason, published = None, "these runs did not measure it", None
-    if isinstance(column, Column):
-        sizes = pd.concat([_no_values(), *(results.values(r.name, column, "label_rms") for r in rows)])
-        label_rms = float(sizes.mean()) if len(sizes) else None
-        runs = [run for row in rows for run in results.by_name[row.name]]
-        reasons = (column.reason(run.sets) for run in runs)
-        reason = next(filter(None, reasons), None)
-        published = reference.published[place] if isinstance(reference, LowLevel) else None
-    address: dict[str, str | None] = {"set": None, "head": None, "reference": None}
+    if not isinstance(column, Column):
+        return ColumnData(
+            heading=column.heading,
+            unit=column.unit,
+            set=None,
+            head=None,
+            reference=None,
+            quantity=column.quantity,
+            label_rms=None,
+            null_reason="these runs did not measure it",
+            published_reference=None,
+            is_error=False,
+        )
+    sizes = pd.concat([_no_values(), *(results.values(r.name, column, "label_rms") for r in rows)])
+    runs = [run for row in rows for run in results.by_name[row.name]]
+    reasons = (column.reason(run.sets) for run in runs)
     return ColumnData(
         heading=column.heading,
         unit=column.unit,
-        **(address | column.address),
-        label_rms=label_rms,
-        null_reason=reason,
-        published_reference=published,
-        is_error=column.is_error,
+        **column.address,
+        label_rms=float(sizes.mean()) if len(sizes) else None,
+        null_reason=next(filter(None, reasons), None),
+        published_reference=reference.published[place] if isinstance(reference, LowLevel) else None,
+        is_error=True,
     )
 
 
