@@ -2,8 +2,8 @@
 
     python scripts/make_documents.py
 
-With folders, only of these. The figures are those that need no predictions: figure 3 of Table 1, and
-the errors of CC forces of the strategies; others are made with the runs at hand, by
+With folders, only of these. The figures are those that need no predictions: figure 3 of Table 1,
+and the errors of CC forces of the strategies; others are made with the runs at hand, by
 `keep_results.py`.
 """
 

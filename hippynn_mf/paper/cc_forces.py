@@ -1,7 +1,7 @@
 """Which runs were tested on coupled-cluster forces, and the tables of their errors.
 
-No model of Table 1 trains on such forces, and the paper had none to test with: the embedded test set
-of that name holds them for conformers that nothing is trained on.
+No model of Table 1 trains on such forces, and the paper had none to test with: the embedded test
+set of that name holds them for conformers that nothing is trained on.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from hippynn_mf.report.columns import (
     heldout_energy,
     heldout_force,
 )
-from hippynn_mf.report.completeness import Written, missing_runs
+from hippynn_mf.report.completeness import MissingRuns, Written, missing_runs
 from hippynn_mf.report.ensemble import EnsembleRecord, find_ensembles
 from hippynn_mf.report.results import Results, Selection
 from hippynn_mf.report.statistics import (
@@ -37,6 +37,7 @@ from hippynn_mf.report.statistics import (
     percent_improvement,
     percent_of_means,
 )
+from hippynn_mf.report.text import markdown
 
 Verdict = Literal["confirmed", "contradicted", "open", "too few seeds", "no numbers"]
 DZ_LABELS = "the DZ labels themselves"
@@ -163,33 +164,40 @@ NOTES = """\
 - †: even the lower error is above that of predicting zero."""
 
 
-def format_claims(findings: Findings) -> str:
-    """The claims as one Markdown table."""
-    rows: list[Sequence[str]] = [HEADING, ["---"] * len(HEADING)]
+def claim_lines(findings: Findings) -> tuple[list[Sequence[str]], list[str]]:
+    """The claims as a heading and rows, and the notes below them."""
+    lines: list[Sequence[str]] = [HEADING]
     for f in findings.findings:
         published = f.published_percent_improvement
         text = "—" if published is None else f"{published:.1f}".replace("-", "−")
         by = format_interval(f.percent_improvement)
         verdict = f.verdict + (" †" if f.above_zero_prediction else "")
-        rows.append((f.text, f.better, f.worse, f.metric, by, text, verdict))
-    lines = ["## What the paper finds, and what is found here", ""]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines.append((f.text, f.better, f.worse, f.metric, by, text, verdict))
+    notes = NOTES.replace("\n  ", " ").replace("*", "").replace("- ", "").splitlines()
+    return lines, notes
+
+
+def format_claims(findings: Findings) -> str:
+    """The claims as one Markdown table."""
+    lines, _ = claim_lines(findings)
+    text = ["## What the paper finds, and what is found here", "", markdown(lines)]
     if findings.missing:
-        lines += ["", f"- **Partial.** Missing: {'; '.join(findings.missing)}."]
-    return "\n".join([*lines, "", NOTES]) + "\n"
+        text += ["", f"- **Partial.** Missing: {'; '.join(findings.missing)}."]
+    return "\n".join([*text, "", NOTES]) + "\n"
 
 
-def write_claims(out: Path, results: Results, selection: Selection) -> Written:
-    """Write `out/tables/claims.md` and `.json` of the claims about the chosen experiments."""
+def chosen_claims(results: Results, selection: Selection) -> list[Claim]:
+    """The claims about the chosen experiments."""
     names = {e.name for e in chosen_experiments(results, selection)} | {DZ_LABELS}
-    claims = [claim for claim in CLAIMS if names.issuperset((claim.better, claim.worse))]
+    return [claim for claim in CLAIMS if names.issuperset((claim.better, claim.worse))]
+
+
+def find_claims(results: Results, selection: Selection) -> tuple[Findings, list[MissingRuns]]:
+    """What the runs that are there show of the chosen claims, and the runs that are missing."""
+    claims = chosen_claims(results, selection)
     needed = {name for claim in claims for name in (claim.better, claim.worse)} - {DZ_LABELS}
     results = selection.of(results)
-    missing = missing_runs(results, sorted(needed), selection.seeds)
-    if missing and not selection.partial:
-        return Written(out, lacking={"tables/claims.md": missing})
-    if not claims:
-        return Written(out)
+    missing = missing_runs(results, sorted(needed), selection.seeds) if claims else []
     beside_labels = [claim.better for claim in claims if claim.worse == DZ_LABELS]
     ensembles = find_ensembles(results, beside_labels)
     findings = Findings(
@@ -198,6 +206,16 @@ def write_claims(out: Path, results: Results, selection: Selection) -> Written:
         missing=[str(run) for run in missing],
         findings=[find(claim, results, ensembles) for claim in claims],
     )
+    return findings, missing
+
+
+def write_claims(out: Path, results: Results, selection: Selection) -> Written:
+    """Write `out/tables/claims.md` and `.json` of the claims about the chosen experiments."""
+    findings, missing = find_claims(results, selection)
+    if missing and not selection.partial:
+        return Written(out, lacking={"tables/claims.md": missing})
+    if not findings.findings:
+        return Written(out)
     path = out / "tables" / "claims.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path.with_suffix(".json"), findings.model_dump(mode="json"))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.levels import Level, highest_level
 from hippynn_mf.paper import FIGURES, cc_forces
+from hippynn_mf.paper.cc_forces import DOCUMENT as CC_FORCES
 from hippynn_mf.paper.choice import PAPER_SETS, chosen_experiments, own_experiments
 from hippynn_mf.paper.figure3 import LEVELS, draw_figure3, figure3_data, pair_names
 from hippynn_mf.report.columns import Column
-from hippynn_mf.report.completeness import Written, missing_runs
+from hippynn_mf.report.completeness import MissingRuns, Written, missing_runs
 from hippynn_mf.report.experiment_figures import KINDS, drawn_figures, lacking_text
 from hippynn_mf.report.forces_figure import (
     forces_data,
@@ -56,19 +59,19 @@ def write_figures(
     selected.require_one_split()
     (out / "figures").mkdir(parents=True, exist_ok=True)
     written = Written(out)
-    if "figure3" in chosen:
-        written += _write_figure3(out, results, selection)
-    if "cc-forces" in chosen:
-        drawn = _write_cc_forces(out, selected, selection)
-        if only is not None and drawn == Written(out):
-            raise UserError(
-                "No cc-forces figure can be drawn. No finished run of a model with a CC head was "
-                f"tested on a set {cc_forces.DOCUMENT!r} with CC forces; 'hippynn-mf evaluate RUNS "
-                f"--test {cc_forces.DOCUMENT}=FILE' does that."
-            )
-        written += drawn
-    if "forces" in chosen:
-        written += _write_forces(out, results, selection)
+    planned = [figure for name in chosen for figure in shared_figures(results, selection, name)]
+    if only is not None and CC_FORCES in only and not any(f.stem == CC_FORCES for f in planned):
+        raise UserError(
+            f"No {CC_FORCES} figure can be drawn. No finished run of a model with a CC head was "
+            f"tested on a set {CC_FORCES!r} with CC forces; 'hippynn-mf evaluate RUNS --test "
+            f"{CC_FORCES}=FILE' does that."
+        )
+    for figure in planned:
+        path = out / "figures" / f"{figure.stem}.png"
+        if figure.missing and not selection.partial:
+            written.lacking[f"figures/{path.name}"] = figure.missing
+        else:
+            written.paths.append(save_with_numbers(*figure.make(), path))
     for name in chosen:
         if name in KINDS:
             paths = [
@@ -84,62 +87,79 @@ def write_figures(
     return written
 
 
-def _write_figure3(out: Path, results: Results, selection: Selection) -> Written:
+@dataclass(frozen=True)
+class SharedFigure:
+    """A figure of several experiments: its file's stem, what it lacks, and how it is made."""
+
+    stem: str
+    missing: list[MissingRuns]
+    make: Callable[[], tuple[Figure, Strict]]
+
+
+def shared_figures(results: Results, selection: Selection, name: str) -> list[SharedFigure]:
+    """The figures of several experiments of one of `FIGURES`, without those of no experiment."""
+    if name == "figure3":
+        return _figure3(results, selection)
+    if name == CC_FORCES:
+        return _cc_forces(results, selection)
+    return _forces(results, selection) if name == "forces" else []
+
+
+def _figure3(results: Results, selection: Selection) -> list[SharedFigure]:
     names = {experiment.name for experiment in chosen_experiments(results, selection)}
     results = selection.of(results)
     levels = [level for level in LEVELS if names.issuperset(pair_names(level))]
     needed = [name for level in levels for name in pair_names(level)]
     missing = missing_runs(results, needed, selection.seeds)
-    if missing and not selection.partial:
-        return Written(out, lacking={"figures/figure3.png": missing})
-    if not levels:
-        return Written(out)
-    data = figure3_data(results, levels, missing)
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    draw_figure3(figure.subplots(), data)
-    return Written(out, [save_with_numbers(figure, data, out / "figures" / "figure3.png")])
+
+    def make() -> tuple[Figure, Strict]:
+        data = figure3_data(results, levels, missing)
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        draw_figure3(figure.subplots(), data)
+        return figure, data
+
+    return [SharedFigure("figure3", missing, make)] if levels else []
 
 
-def _write_cc_forces(out: Path, results: Results, selection: Selection) -> Written:
+def _cc_forces(results: Results, selection: Selection) -> list[SharedFigure]:
+    results = selection.of(results)
     names = cc_forces.cc_force_names(results, selection.experiments)
     if not names:
-        return Written(out)
-    return _write_bars(
-        out, results, selection, cc_forces.DOCUMENT, cc_forces.FORCE, names, cc_forces.LOW_LEVELS
-    )
+        return []
+    column, low_levels = cc_forces.FORCE, cc_forces.LOW_LEVELS
+    return [_bars(results, selection, CC_FORCES, column, names, low_levels)]
 
 
-def _write_forces(out: Path, results: Results, selection: Selection) -> Written:
+def _forces(results: Results, selection: Selection) -> list[SharedFigure]:
     chosen = chosen_experiments(results, selection)
     results = selection.of(results)
     there = [e for e in chosen if e.name in results.experiments]
-    written = Written(out)
+    figures = []
     for name in results.sets:
         experiments = own_experiments(there) if name in PAPER_SETS else there
         labels = [e.resolved_labels for e in experiments if len(e.resolved_labels) > 1]
         for level in {highest_level(levels): None for levels in labels}:
-            names = models_with_forces(results, name, level)
-            names = [e.name for e in experiments if e.name in names]
+            with_forces = models_with_forces(results, name, level)
+            names = [e.name for e in experiments if e.name in with_forces]
             if names:
                 stem = f"forces-{name}-{level.label.lower()}"
-                column = Column.own(name, level, "force")
-                lower = lower_levels(results, level)
-                written += _write_bars(out, results, selection, stem, column, names, lower)
-    return written
+                column, lower = Column.own(name, level, "force"), lower_levels(results, level)
+                figures.append(_bars(results, selection, stem, column, names, lower))
+    return figures
 
 
-def _write_bars(
-    out: Path,
+def _bars(
     results: Results,
     selection: Selection,
     stem: str,
     column: Column,
     names: Sequence[str],
     low_levels: Sequence[Level],
-) -> Written:
+) -> SharedFigure:
     missing = missing_runs(results, names, selection.seeds)
-    if missing and not selection.partial:
-        return Written(out, lacking={f"figures/{stem}.png": missing})
-    data = forces_data(results, column, names, low_levels, missing)
-    path = out / "figures" / f"{stem}.png"
-    return Written(out, [save_with_numbers(forces_figure(data, results.known), data, path)])
+
+    def make() -> tuple[Figure, Strict]:
+        data = forces_data(results, column, names, low_levels, missing)
+        return forces_figure(data, results.known), data
+
+    return SharedFigure(stem, missing, make)

@@ -86,8 +86,8 @@ def find_ensembles(results: Results, names: Sequence[str]) -> dict[str, Ensemble
             raise UserError(
                 f"{path} is of seeds {', '.join(record.members)} of {name} as they were, not of "
                 f"the finished runs here, seeds {', '.join(_digests(members))}, and "
-                f"{without[0].where} has no predictions.npz to make it again. Bring the predictions "
-                f"back ('hippynn-mf evaluate' makes them), or delete {path.name}."
+                f"{without[0].where} has no predictions.npz to make it again. Bring the "
+                f"predictions back ('hippynn-mf evaluate' makes them), or delete {path.name}."
             )
     return found
 

@@ -1,4 +1,4 @@
-"""Errors of a level's forces on a set for every model, beside those of cheaper forces themselves."""
+"""Errors of a level's forces on a set: of every model, and of cheaper forces themselves."""
 
 from __future__ import annotations
 

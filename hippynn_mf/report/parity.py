@@ -59,8 +59,8 @@ def draw_parity(results: Results, name: str) -> Figure:
     A row of panels for each head, with energies and forces of every set; for a set of conformers,
     with the differences of their energies. Energies are drawn relative to the mean reference of
     the structures of the same composition. The panels say RMSE, MAE and the number n of energies,
-    force components or pairs of conformers. Raises UserError for an experiment without finished runs,
-    without predictions, or without any label.
+    force components or pairs of conformers. Raises UserError for an experiment without finished
+    runs, without predictions, or without any label.
     """
     return make_parity(results.members(name))[0]
 

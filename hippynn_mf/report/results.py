@@ -175,8 +175,8 @@ class Results:
         if len(self.split_seeds) > 1:
             splits = ", ".join(map(str, self.split_seeds))
             raise UserError(
-                f"The runs in {self.out} have split seeds {splits}, so they were trained and tested "
-                "on different structures; a table is of one. Choose it with --split-seed."
+                f"The runs in {self.out} have split seeds {splits}, so they were trained and "
+                "tested on different structures; a table is of one. Choose it with --split-seed."
             )
 
     def seeds(self, name: str) -> list[int]:

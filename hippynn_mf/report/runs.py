@@ -235,9 +235,8 @@ def difference(content: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[st
     for key, value in content.items():
         if key not in shared:
             found[key] = value
-        elif isinstance(value, dict):
-            if inner := difference(value, shared[key]):
-                found[key] = inner
+        elif isinstance(value, dict) and (inner := difference(value, shared[key])):
+            found[key] = inner
     return found
 
 

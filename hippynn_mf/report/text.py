@@ -24,8 +24,16 @@ IMPROVEMENT_OF_PAPER = " Beside it that of the published\n  means."
 DATA_OF_PAPER = " Published numbers: eight seeds on ANI-1x and COMP6."
 
 
+Lines = list[Sequence[str]]  # the heading, then the rows
+
+
 def main_table(table: TableData) -> str:
     """The paper's columns, each with the ensemble's own error and the published number."""
+    return markdown(main_lines(table))
+
+
+def main_lines(table: TableData) -> Lines:
+    """The cells of `main_table`."""
     heading = ["model", "seeds"]
     for column in table.columns:
         heading.append(f"{column.heading} ({column.unit})")
@@ -33,7 +41,7 @@ def main_table(table: TableData) -> str:
             heading.append("mean prediction")
         if _has_published(table):
             heading.append("published")
-    return _markdown(heading, [_main_row(row, table) for row in table.rows])
+    return [heading, *(_main_row(row, table) for row in table.rows)]
 
 
 def _main_row(row: RowData, table: TableData) -> list[str]:
@@ -49,6 +57,12 @@ def _main_row(row: RowData, table: TableData) -> list[str]:
 
 def paired_table(table: TableData) -> str:
     """Every row beside the reference of the table, seed by seed; empty without such a row."""
+    lines = paired_lines(table)
+    return markdown(lines) if lines else ""
+
+
+def paired_lines(table: TableData) -> Lines:
+    """The cells of `paired_table`; none without a row."""
     heading = ["model", "seeds"]
     for column in table.columns:
         difference = f"{column.heading}: difference ({column.unit})"
@@ -63,7 +77,7 @@ def paired_table(table: TableData) -> str:
         for row in table.rows
         if any(cell.difference is not None for cell in row.cells)
     ]
-    return _markdown(heading, rows) if rows else ""
+    return [heading, *rows] if rows else []
 
 
 def _paired_row(row: RowData, table: TableData) -> list[str]:
@@ -84,7 +98,7 @@ def _paired_row(row: RowData, table: TableData) -> list[str]:
 def format_document(tables: Sequence[TableData]) -> str:
     """Tables with titles, and below them what their readers have to know, as Markdown."""
     parts = [text for table in tables for text in _format(table)]
-    return "\n".join([*parts, *_how_to_read(tables)]) + "\n"
+    return "\n".join([*parts, *how_to_read(tables)]) + "\n"
 
 
 def _format(table: TableData) -> list[str]:
@@ -93,11 +107,12 @@ def _format(table: TableData) -> list[str]:
         parts += [f"Beside {table.reference}, seed by seed:", "", paired, ""]
     elif table.rows:
         parts += [f"Nothing here could be compared with {table.reference}.", ""]
-    notes = _notes(table)
+    notes = table_notes(table)
     return [*parts, *notes, ""] if notes else parts
 
 
-def _notes(table: TableData) -> list[str]:
+def table_notes(table: TableData) -> list[str]:
+    """What readers of one table have to know, as items of a list."""
     notes = []
     if table.missing:
         notes.append(f"- **Partial.** Missing: {'; '.join(table.missing)}.")
@@ -127,7 +142,7 @@ def _notes(table: TableData) -> list[str]:
     return notes
 
 
-def _how_to_read(tables: Sequence[TableData]) -> list[str]:
+def how_to_read(tables: Sequence[TableData]) -> list[str]:
     """Formulas, and the data and recipe, which are those of all tables of a document."""
     filled = [table for table in tables if table.rows]
     if not filled:
@@ -170,6 +185,8 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "—" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
-def _markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A heading and rows as a Markdown table."""
+    heading, *rows = lines
+    cells = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
