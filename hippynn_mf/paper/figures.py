@@ -66,6 +66,11 @@ def write_figures(
             f"tested on a set {CC_FORCES!r} with CC forces; 'hippynn-mf evaluate RUNS --test "
             f"{CC_FORCES}=FILE' does that."
         )
+    if only is not None and "forces" in only and not any(f.stem[:7] == "forces-" for f in planned):
+        raise UserError(
+            "No forces figure can be drawn. It is of models of several levels of your own, or of a "
+            "test set of your own, with forces of the highest level."
+        )
     for figure in planned:
         path = out / "figures" / f"{figure.stem}.png"
         if figure.missing and not selection.partial:

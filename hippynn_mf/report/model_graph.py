@@ -22,6 +22,7 @@ from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.model.heads import Head, Heads
 from hippynn_mf.model.model import build_model
 from hippynn_mf.report.level_colors import level_color
+from hippynn_mf.report.runs import read_run
 from hippynn_mf.report.saving import save_figure
 from hippynn_mf.runs.experiment import Experiment, get_experiment
 from hippynn_mf.runs.folder import RunFolder
@@ -110,7 +111,7 @@ def write_model_graph(
     if folder.file("experiment.json").exists():
         if preset is not None or overrides:
             raise UserError(f"{name} has hyperparameters of its own; leave --preset and --set out.")
-        settings = folder.read_settings()
+        settings = read_run(folder).settings
         experiment, hyperparameters = settings.experiment, settings.hyperparameters
     else:
         experiment = get_experiment(name)

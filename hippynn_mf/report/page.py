@@ -154,17 +154,15 @@ def settings_section(results: Results) -> PageSection:
     """Settings, data and test sets with their hashes, levels, and versions."""
     settings = [run.settings for run in results.runs]
     first = settings[0]
-    data = {("data", first.data.file_name, first.data.sha256, "—")}
-    files = [["set", "file", "SHA-256", "energy cut (kcal/mol)"], *map(list, data)]
-    tests = {
-        (t.name, t.file_name, t.sha256, t.energy_cut_kcal_per_mol): None
-        for s in settings
-        for t in s.tests
-    }
-    files += [
-        [set_name(name), file, sha256, "—" if cut is None else f"{cut:g}"]
-        for name, file, sha256, cut in tests
+    files = [
+        ["set", "file", "SHA-256", "energy cut (kcal/mol)"],
+        ["training, held-out", first.data.file_name, first.data.sha256, "—"],
     ]
+    tests = {test.name: test for one in settings for test in one.tests}
+    for test in tests.values():
+        cut = test.energy_cut_kcal_per_mol
+        text = "—" if cut is None else f"{cut:g}"
+        files.append([set_name(test.name), test.file_name, test.sha256, text])
     used = {level.id for e in results.experiments.values() for level in e.resolved_labels}
     levels = [
         [level.label, level.id, f"{level.method}/{level.basis}", f"{level.rank:g}"]
