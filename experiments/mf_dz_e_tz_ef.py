@@ -5,10 +5,11 @@ Published: in the Supporting Information only.
     python experiments/mf_dz_e_tz_ef.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.paper.table1 import PaperExperiment
 
-EXPERIMENT = Experiment(row=9, labels={"DZ": "E", "TZ": "EF"})
+EXPERIMENT = PaperExperiment(row=9, labels={"DZ": "E", "TZ": "EF"})
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

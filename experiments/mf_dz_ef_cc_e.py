@@ -7,14 +7,15 @@ DZ force RMSE 3.76 kcal/mol/Å in the text.
     python experiments/mf_dz_ef_cc_e.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment, Published
+from hippynn_mf.paper.table1 import PaperExperiment, Published
 
-EXPERIMENT = Experiment(
+EXPERIMENT = PaperExperiment(
     row=14,
     labels={"DZ": "EF", "CC": "E"},
     published=Published(table=4, energy=(1.52, 0.03), other=(1.60, 0.03)),
 )
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

@@ -7,14 +7,15 @@ DZ force RMSE 3.91 kcal/mol/Å in the text.
     python experiments/mf_dz_ef_mp2_e.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment, Published
+from hippynn_mf.paper.table1 import PaperExperiment, Published
 
-EXPERIMENT = Experiment(
+EXPERIMENT = PaperExperiment(
     row=11,
     labels={"DZ": "EF", "MP2": "E"},
     published=Published(table=3, energy=(1.72, 0.02), other=(3.42, 0.09)),
 )
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

@@ -6,14 +6,15 @@ force RMSE 3.42 ± 0.11 kcal/mol/Å.
     python experiments/mf_dz_ef_tz_ef.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment, Published
+from hippynn_mf.paper.table1 import PaperExperiment, Published
 
-EXPERIMENT = Experiment(
+EXPERIMENT = PaperExperiment(
     row=10,
     labels={"DZ": "EF", "TZ": "EF"},
     published=Published(table=2, energy=(1.34, 0.02), other=(3.42, 0.11)),
 )
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

@@ -6,10 +6,11 @@ DZ force RMSE 3.17 kcal/mol/Å in the text.
     python experiments/sf_dz_ef.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.paper.table1 import PaperExperiment
 
-EXPERIMENT = Experiment(row=2, labels={"DZ": "EF"})
+EXPERIMENT = PaperExperiment(row=2, labels={"DZ": "EF"})
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

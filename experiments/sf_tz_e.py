@@ -6,14 +6,15 @@ force RMSE 13.52 ± 0.50 kcal/mol/Å.
     python experiments/sf_tz_e.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment, Published
+from hippynn_mf.paper.table1 import PaperExperiment, Published
 
-EXPERIMENT = Experiment(
+EXPERIMENT = PaperExperiment(
     row=3,
     labels={"TZ": "E"},
     published=Published(table=2, energy=(2.75, 0.02), other=(13.52, 0.50)),
 )
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

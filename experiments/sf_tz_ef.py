@@ -6,14 +6,15 @@ force RMSE 3.52 ± 0.09 kcal/mol/Å.
     python experiments/sf_tz_ef.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment, Published
+from hippynn_mf.paper.table1 import PaperExperiment, Published
 
-EXPERIMENT = Experiment(
+EXPERIMENT = PaperExperiment(
     row=4,
     labels={"TZ": "EF"},
     published=Published(table=2, energy=(1.60, 0.02), other=(3.52, 0.09)),
 )
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

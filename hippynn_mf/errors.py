@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -34,3 +35,9 @@ def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
 def describe_error(error: BaseException) -> str:
     """An error in one line: a UserError's message alone, others with their type before it."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def ignore_import_warnings() -> None:
+    """Silence what importing hippynn 0.1.3 makes torch say, which no user can act on."""
+    warnings.filterwarnings("ignore", message="Sparse invariant checks")
+    warnings.filterwarnings("ignore", message="`torch.jit.*is deprecated")

@@ -50,4 +50,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON, complete or not at all; NaN is not JSON and raises ValueError."""
     with replace_when_complete(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + os.linesep)
+        partial.write_text(json_text(content))
+
+
+def json_text(content: dict[str, Any]) -> str:
+    """JSON as it is written; NaN is not JSON and raises ValueError."""
+    return json.dumps(content, indent=2, allow_nan=False) + os.linesep

@@ -3,78 +3,95 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from hippynn_mf import keys
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.levels import get_level
+from hippynn_mf.levels import Level
+from hippynn_mf.schema import Strict, describe_errors
 
 # How heads are connected. `independent`: one linear head per level, the paper's. `delta`: every
 # level but the lowest is the next lower one plus a linear correction, a chain by rank.
 Coupling = Literal["independent", "delta"]
 
-ENERGY_RMSE_SUM = "energy_rmse_sum"  # over the heads, in kcal/mol
+SUM = "sum"  # the stopping metric that is the sum of the heads' energy RMSEs
 
 
-class Hyperparameters(BaseModel):
+class Hyperparameters(Strict):
     """Hyperparameters of network, loss and optimisation. Lengths in Å, energies in kcal/mol.
 
     The defaults are the paper's, from the authors' public hippynn example.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
     # network
-    tensor_order: Literal[0, 1, 2] = 2
-    n_interaction_layers: PositiveInt = 2
-    n_atom_layers: PositiveInt = 4
-    n_features: PositiveInt = 120
-    n_sensitivities: PositiveInt = 20
-    dist_soft_min: PositiveFloat = 0.75
-    dist_soft_max: PositiveFloat = 5.5
-    dist_hard_max: PositiveFloat = 6.5
-    species: tuple[int, ...] = (0, 1, 6, 7, 8)
-    # `fast` and `stock` are the same function of the same parameters, see `interaction.py`.
-    interaction: Literal["fast", "stock"] = "fast"
+    tensor_order: Literal[0, 1, 2] = Field(
+        2, description="Largest order of tensors that atoms see of each other, 0 for HIP-NN."
+    )
+    n_interaction_layers: PositiveInt = Field(2, description="Layers in which atoms interact.")
+    n_atom_layers: PositiveInt = Field(4, description="Atom layers after each interaction layer.")
+    n_features: PositiveInt = Field(120, description="Features of an atom: the network's width.")
+    n_sensitivities: PositiveInt = Field(20, description="Functions of the distance of two atoms.")
+    dist_soft_min: PositiveFloat = Field(0.75, description="Shortest distance resolved, Å.")
+    dist_soft_max: PositiveFloat = Field(5.5, description="Longest distance resolved, Å.")
+    dist_hard_max: PositiveFloat = Field(
+        6.5, description="Distance from which atoms do not see each other, Å."
+    )
+    species: tuple[int, ...] = Field(
+        (0, 1, 6, 7, 8), description="0, for padding, and the atomic numbers of all elements."
+    )
+    interaction: Literal["fast", "stock"] = Field(
+        "fast", description="fast, or stock, hippynn's own: the same function, same parameters."
+    )
 
-    # heads: `independent` is the paper's; see `coupling.py` for `delta`
-    coupling: Coupling = "independent"
+    # heads: see `coupling.py`
+    coupling: Coupling = Field(
+        "independent",
+        description="independent: a linear head for each level, the paper's; delta: every level "
+        "but the lowest is the next lower one plus a linear correction.",
+    )
 
     # loss, equation 1
-    energy_weight: float = Field(1.0, ge=0)
-    force_weight: float = Field(1.0, ge=0)
-    hierarchicality_weight: float = Field(1.0, ge=0)
+    energy_weight: float = Field(1.0, ge=0, description="Of energy errors in the loss.")
+    force_weight: float = Field(1.0, ge=0, description="Of force errors in the loss.")
+    hierarchicality_weight: float = Field(
+        1.0, ge=0, description="Of the terms that keep later layers' contributions small."
+    )
 
     # optimisation with Adam
-    batch_size: PositiveInt = 256
-    eval_batch_size: PositiveInt = 1024
-    learning_rate: PositiveFloat = 1e-3
-    max_epochs: PositiveInt = 2000
-    # `plateau` halves the rate after `patience` epochs without improvement of the stopping
-    # metric, `cosine` lowers it to zero over `max_epochs`.
-    scheduler: Literal["plateau", "cosine"] = "plateau"
-    patience: PositiveInt = 20
-    termination_patience: PositiveInt = 40
-    # `sum` of the heads' energy RMSEs, or one level's label or id.
-    stopping_metric: str = "sum"
-    fraction_train_eval: float = Field(0.1, gt=0, le=1)
-    # Find the neighbours of the data once instead of in every step; the numbers are the same.
-    precompute_pairs: bool = True
+    batch_size: PositiveInt = Field(256, description="Structures of a training step.")
+    eval_batch_size: PositiveInt = Field(1024, description="Structures at a time in validation.")
+    learning_rate: PositiveFloat = Field(1e-3, description="Of Adam, at the start.")
+    max_epochs: PositiveInt = Field(2000, description="Epochs, at most.")
+    scheduler: Literal["plateau", "cosine"] = Field(
+        "plateau",
+        description="plateau halves the learning rate after patience epochs without improvement, "
+        "cosine lowers it to zero over max_epochs.",
+    )
+    patience: PositiveInt = Field(20, description="Epochs, see scheduler.")
+    termination_patience: PositiveInt = Field(
+        40, description="Epochs without improvement after which training ends."
+    )
+    stopping_metric: str = Field(
+        "sum",
+        description="What chooses the best epoch: the validation energy RMSE of one level, by its "
+        "label or id, or the sum over the levels.",
+    )
+    fraction_train_eval: float = Field(
+        0.1, gt=0, le=1, description="Part of the training set that each epoch is measured on."
+    )
+    precompute_pairs: bool = Field(
+        True, description="Find the neighbours once, not in every step; the numbers are the same."
+    )
 
     # strategies of several phases, see `strategies.py`; the values are ours
-    fine_tuning_factor: float = Field(0.5, gt=0, le=1)  # of the learning rate
-    meta_steps: PositiveInt = 5  # on one level before the next
-    meta_rate: float = Field(1.0, gt=0, le=1)
+    fine_tuning_factor: float = Field(
+        0.5, gt=0, le=1, description="Of the learning rate, in fine-tuning (TL, TLF)."
+    )
+    meta_steps: PositiveInt = Field(5, description="On one level before the next (META).")
+    meta_rate: float = Field(1.0, gt=0, le=1, description="Step towards adapted weights (META).")
 
     @model_validator(mode="after")
     def _check_together(self) -> Hyperparameters:
@@ -85,11 +102,18 @@ class Hyperparameters(BaseModel):
             raise ValueError("species must be 0, for padding, and then atomic numbers, each once")
         return self
 
-    @property
-    def stopping_key(self) -> str:
-        """The validation metric that chooses the best model, as runs record it."""
-        name = self.stopping_metric
-        return ENERGY_RMSE_SUM if name == "sum" else f"energy_rmse.{get_level(name).id}"
+    def stopping_key(self, levels: Iterable[Level]) -> str:
+        """The validation metric that chooses the best epoch of a training of these levels.
+
+        Raises UserError listing the choices if the stopping metric is neither the sum over the
+        heads nor the id or label of one of the levels.
+        """
+        names = {SUM: keys.ENERGY_RMSE_SUM}
+        for level in levels:
+            names[level.label] = names[level.id] = keys.energy_rmse(level.id)
+        if self.stopping_metric not in names:
+            raise UserError(unknown_name_message("stopping criterion", self.stopping_metric, names))
+        return names[self.stopping_metric]
 
     def network_arguments(self) -> dict[str, Any]:
         """Arguments of hippynn's network modules."""
@@ -142,10 +166,4 @@ def validate_hyperparameters(values: Mapping[str, Any]) -> Hyperparameters:
     try:
         return Hyperparameters.model_validate_json(json.dumps(dict(values)))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))} = {problem['input']!r}: {problem['msg']}"
-            if problem["loc"]
-            else problem["msg"]
-            for problem in error.errors()
-        )
-        raise UserError(f"Wrong hyperparameter: {problems}.") from None
+        raise UserError(f"Wrong hyperparameter: {describe_errors(error)}.") from None

@@ -7,7 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.levels import Level, get_level
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 
 class Properties(StrEnum):
@@ -25,16 +25,17 @@ class Properties(StrEnum):
 Labels = Mapping[Level, Properties]
 
 
-def parse_labels(labels: Mapping[str, str] | Labels) -> Labels:
+def parse_labels(labels: Mapping[str, str] | Labels, *, levels: Levels = KNOWN_LEVELS) -> Labels:
     """Resolve `{"DZ": "EF", "CC": "E"}`, ordered by the rank of the levels.
 
-    Raises UserError for an unknown level or property, a level named twice, or no level at all.
+    Names are looked up among `levels`; a `Level` is taken as it is. Raises UserError for an
+    unknown level or property, a level named twice, or no level at all.
     """
     if not labels:
         raise UserError('No labels: name at least one level, as in {"DZ": "EF", "CC": "E"}.')
     resolved: dict[Level, Properties] = {}
     for name, properties in labels.items():
-        level = get_level(name)
+        level = levels.get(name)
         if level in resolved:
             raise UserError(f"Level {level.id} ({level.label}) is named twice in {dict(labels)}.")
         if properties not in list(Properties):
@@ -46,6 +47,11 @@ def parse_labels(labels: Mapping[str, str] | Labels) -> Labels:
     if repeated:
         raise UserError(f"Two levels have the same name: {', '.join(repeated)}. Rename one.")
     return MappingProxyType(dict(sorted(resolved.items(), key=lambda item: item[0].rank)))
+
+
+def labels_by_id(labels: Labels) -> dict[str, str]:
+    """Labels as files spell them: level id → `"E"` or `"EF"`."""
+    return {level.id: str(properties) for level, properties in labels.items()}
 
 
 def plain_labels(labels: Labels) -> dict[str, list[str]]:

@@ -15,8 +15,15 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hippynn_mf.errors import UserError, errors_about
-from hippynn_mf.evaluation.schema import Strict, describe_errors
-from hippynn_mf.levels import NAME_PATTERN, Level, known_levels, register_level
+from hippynn_mf.levels import (
+    KNOWN_LEVELS,
+    NAME_PATTERN,
+    Level,
+    Levels,
+    known_levels,
+    register_level,
+)
+from hippynn_mf.schema import Strict, describe_errors
 
 AtomicNumber = Annotated[int, Field(ge=1, le=118)]
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
@@ -57,6 +64,47 @@ class LevelRecord(Strict):
         return found
 
 
+def read_levels(path: Path, levels: Levels = KNOWN_LEVELS) -> Levels:
+    """The known levels and those that a JSON file declares.
+
+    One that is known already may be declared again. Raises UserError for a file that cannot be read
+    or holds anything else, and for a level that is another than the one known by its name.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"The levels in {path} cannot be read: {error.strerror}. Check the path; relative "
+            f"paths start at {Path.cwd()}."
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}).") from None
+    declared = levels_of_records(content, path)
+    if not declared:
+        raise UserError(f"{path} declares no level.")
+    with errors_about(path):
+        return levels.including(declared)
+
+
+def levels_of_records(content: Any, source: object) -> tuple[Level, ...]:
+    """The levels of records read from JSON, each id once.
+
+    `source` is where they are from, for messages. Raises UserError for wrong records.
+    """
+    try:
+        records = TypeAdapter(tuple[LevelRecord, ...]).validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise UserError(
+            f"{source} is not a list of levels: {describe_errors(error)}. A level has exactly "
+            f"{', '.join(LevelRecord.model_fields)}."
+        ) from None
+    for name, count in Counter(record.id for record in records).items():
+        if count > 1:
+            raise UserError(f"{source}: level {name} is there {count} times. Keep one.")
+    return tuple(record.level for record in records)
+
+
+# Until all rooms hand levels down: what registers them, `declare_levels` and `register_records`.
 def declare_levels(path: Path) -> list[Level]:
     """Register the levels that a JSON file declares; returns them.
 

@@ -1,17 +1,16 @@
-"""Levels of theory: their names, where files keep their labels, and a strict registry.
+"""Levels of theory: their names, where files keep their labels, and strict look-up.
 
 A level is looked up by its id or by its short label, never guessed:
 
-    >>> get_level("CC").id
+    >>> KNOWN_LEVELS.get("CC").id
     'ccsd(t)_cbs'
 
-A user adds a level in one call, and from then on it can be read, trained and evaluated (the command
-line has `--levels` for it, see `level_records.py`):
+Those of a user stand beside them, and are handed to whatever resolves names (the command line has
+`--levels` for it, see `level_records.py`):
 
-    register_level(
-        Level("gfn2_xtb", label="GFN2", method="GFN2-xTB", basis="minimal", rank=5.0,
-              energy_keys=("gfn2_xtb.energy",), force_key="gfn2_xtb.forces")
-    )
+    mine = Level("gfn2_xtb", label="GFN2", method="GFN2-xTB", basis="minimal", rank=5.0,
+                 energy_keys=("gfn2_xtb.energy",), force_key="gfn2_xtb.forces")
+    load_database("mine.h5", {"GFN2": "EF"}, levels=KNOWN_LEVELS.including([mine]))
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
+from hippynn_mf import keys
 from hippynn_mf.errors import UserError, unknown_name_message
 
 # Ids and labels are parts of keys in files, of parameters' names and of command lines.
@@ -72,15 +72,52 @@ class Level:
         *values, self_energies = (getattr(self, item.name) for item in fields(self))
         return Level, (*values, dict(self_energies))
 
+    def differences(self, other: Level) -> list[str]:
+        """What differs, field by field: this level's value, then the other's."""
+        texts = []
+        for item in fields(self):
+            mine, theirs = getattr(self, item.name), getattr(other, item.name)
+            if mine != theirs:
+                if isinstance(mine, Mapping):
+                    mine, theirs = dict(mine), dict(theirs)
+                texts.append(f"{item.name} is {mine!r}, not {theirs!r}")
+        return texts
+
     @property
     def energy_name(self) -> str:
         """Name (`db_name`) of the energy in a database and of its node in a graph."""
-        return f"{self.id}.energy"
+        return keys.energy(self.id)
 
     @property
     def forces_name(self) -> str:
         """Name (`db_name`) of the forces in a database and of their node in a graph."""
-        return f"{self.id}.forces"
+        return keys.forces(self.id)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The energies of a level minus those of a lower one, which are learned as a level's."""
+
+    higher: Level
+    lower: Level
+
+    @property
+    def level(self) -> Level:
+        """The difference as a level, whose labels no file has."""
+        higher, lower = self.higher, self.lower
+        return Level(
+            f"{higher.id}-{lower.id}",
+            label=f"{higher.label}-{lower.label}",
+            method=f"{higher.method} − {lower.method}",
+            basis="",
+            rank=higher.rank,
+            energy_keys=(),
+            self_energies={
+                z: energy - lower.self_energies[z]
+                for z, energy in higher.self_energies.items()
+                if z in lower.self_energies
+            },
+        )
 
 
 class Levels:
@@ -93,10 +130,17 @@ class Levels:
         found: dict[str, Level] = {}
         for level in levels:
             for name in dict.fromkeys((level.id, level.label)):
-                if found.setdefault(name, level) != level:
+                known = found.setdefault(name, level)
+                if known.id != level.id:
                     raise UserError(
-                        f"Two levels of theory are named {name!r}; every name is taken once. "
-                        "Choose another id and label for one of them."
+                        f"Two levels of theory are named {name!r}, {known.id} and {level.id}; "
+                        "every name is taken once. Choose another one of them."
+                    )
+                if known != level:
+                    raise UserError(
+                        f"Another level is known as {level.id}: "
+                        f"{'; '.join(level.differences(known))}. What is another level needs "
+                        "another id and label."
                     )
         self._by_name = MappingProxyType(found)
         self._levels = tuple(sorted(dict.fromkeys(found.values()), key=lambda level: level.rank))
@@ -108,6 +152,16 @@ class Levels:
     def __len__(self) -> int:
         return len(self._levels)
 
+    def __eq__(self, other: object) -> bool:
+        return self._levels == other._levels if isinstance(other, Levels) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._levels)
+
+    def __reduce__(self) -> tuple[type[Levels], tuple[tuple[Level, ...]]]:
+        """For worker processes: a mapping proxy is not pickled."""
+        return Levels, (self._levels,)
+
     def __repr__(self) -> str:
         return f"Levels({', '.join(level.label for level in self)})"
 
@@ -118,17 +172,23 @@ class Levels:
         """
         if isinstance(name, Level):
             return name
-        if name not in self._by_name:
+        level = self.find(name)
+        if level is None:
             known = [text for level in self for text in (level.label, level.id)]
             message = unknown_name_message("level of theory", name, known)
             raise UserError(f"{message} Others are declared first, with --levels FILE.")
-        return self._by_name[name]
+        return level
+
+    def find(self, name: str) -> Level | None:
+        """The level with this id or label; None if there is none."""
+        return self._by_name.get(name)
 
     def including(self, more: Iterable[Level]) -> Levels:
         """These and more; a UserError for a level that is another than the one of its name."""
         return Levels((*self, *more))
 
 
+# Until all rooms hand levels down: a registry, which nothing at or below `potentials/` reads.
 _REGISTRY: dict[str, Level] = {}
 
 

@@ -23,12 +23,12 @@ from tqdm import tqdm
 
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.model.model import build_model
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.potentials import evaluator
 from hippynn_mf.potentials.calculator import DTYPES
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
-from hippynn_mf.training.loop import choose_device
 
 N_MOLECULES = (1, 4, 16, 64)
 ROUNDING = {"float32": 1e-4, "float64": 1e-9}  # eV and eV/Å

@@ -23,11 +23,11 @@ from benchmarking import RESULTS, Case, compare, quiet, start, timer, write
 from tqdm import tqdm
 
 from hippynn_mf.model.model import build_model
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.potentials.calculator import DTYPES
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
-from hippynn_mf.training.loop import choose_device
 
 N_MOLECULES = (1, 16, 64)
 LEVEL = "CC"

@@ -41,7 +41,7 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from hippynn_mf.model.losses import build_loss
-from hippynn_mf.training.loop import choose_device
+from hippynn_mf.network.device import choose_device
 
 MODELS = ("stock", "fast", "blocks")
 BOXES = (192, 648, 3000)

@@ -33,10 +33,10 @@ from hippynn_mf.data.structures import atomic_energy_sum
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.model.model import build_model
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.predicting import predict_file
-from hippynn_mf.training.loop import choose_device
 from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL
 
 LABELS = {"DZ": "EF"}

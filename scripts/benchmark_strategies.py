@@ -24,11 +24,12 @@ from tqdm import tqdm
 from hippynn_mf.evaluation.test_sets import measure_inference, model_of
 from hippynn_mf.levels import CC
 from hippynn_mf.model.model import build_model
-from hippynn_mf.runs.experiment import strategies
+from hippynn_mf.paper.table1 import strategies
+from hippynn_mf.runs.build import build_settings
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.phases import phase_database
 from hippynn_mf.runs.preflight import load_inputs
-from hippynn_mf.runs.request import build_settings
+from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.loop import continue_training, prepare_training
 from hippynn_mf.training.strategies import Phase
@@ -86,7 +87,7 @@ def main(
     """Time every strategy that learns CC; write `strategies.json` and print a Markdown table."""
     torch.set_num_threads(1)
     chosen = [experiment for experiment in strategies() if CC in experiment.resolved_labels]
-    runs = build_settings(chosen, [0], device="cpu")
+    runs = build_settings(Request(experiments=[e.name for e in chosen], device="cpu"), chosen)
     measured: dict[str, list[dict[str, float]]] = {settings.name: [] for settings in runs}
     for settings in tqdm(runs * rounds, unit="strategy"):
         with logged_to(Path(os.devnull)):

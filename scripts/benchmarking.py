@@ -34,9 +34,9 @@ from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.model.heads import Heads, build_heads
 from hippynn_mf.model.model import Model
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.network.final_gradients import FastCalculator
 from hippynn_mf.network.hipnn import NETWORKS
-from hippynn_mf.training.loop import choose_device
 
 RESULTS = Path(__file__).parent / "benchmarks"
 ATOMS_PER_BLOCK = 250

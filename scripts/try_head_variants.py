@@ -45,11 +45,11 @@ from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.report.columns import Column, comp6_delta_e, heldout_energy, heldout_force
 from hippynn_mf.report.runs import write_lines
 from hippynn_mf.report.statistics import estimate_mean, format_mean, paired_difference
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.runs.build import build_settings
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.phases import phase_database
 from hippynn_mf.runs.preflight import load_inputs
-from hippynn_mf.runs.request import build_settings
+from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.initial_heads import initialize_heads
 from hippynn_mf.training.loop import Training, build_scheduler, continue_training
@@ -172,8 +172,10 @@ def model_of(variant: str, settings: RunSettings) -> Model:
 def settings_of(seed: int, fraction: float | None) -> RunSettings:
     """The settings of `hippynn-mf train MF-DZ/EF-CC/E` with this seed."""
     fractions = {} if fraction is None else {"CC": fraction}
-    experiment = get_experiment(EXPERIMENT)
-    return build_settings([experiment], [seed], label_fractions=fractions, device="cpu")[0]
+    request = Request(
+        experiments=[EXPERIMENT], seeds=[seed], label_fractions=fractions, device="cpu"
+    )
+    return build_settings(request)[0]
 
 
 def train(variant: str, seed: int, fraction: float | None, folder: Path) -> None:
@@ -209,7 +211,7 @@ def train(variant: str, seed: int, fraction: float | None, folder: Path) -> None
             batch_size=hyperparameters.batch_size,
             eval_batch_size=hyperparameters.eval_batch_size,
             max_epochs=hyperparameters.max_epochs,
-            stopping_key=hyperparameters.stopping_key,
+            stopping_key=hyperparameters.stopping_key(heads.levels),
             fraction_train_eval=hyperparameters.fraction_train_eval,
             termination_patience=hyperparameters.termination_patience,
         )

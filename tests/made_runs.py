@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hippynn_mf.cli.main import main
-from hippynn_mf.files import write_json
 from hippynn_mf.hyperparameters import get_hyperparameters
+from hippynn_mf.labels import labels_by_id
 from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import PAPER_LEVELS, Level, Levels
-from hippynn_mf.report.format2 import DataSource, RunSettings, TestSource
-from hippynn_mf.report.runs import FORMAT
-from hippynn_mf.runs.experiment import PART, Experiment
+from hippynn_mf.levels import Level, Levels, known_levels
+from hippynn_mf.paper.table1 import get_experiment
+from hippynn_mf.runs import build
+from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.request import Request
+from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
 
 # A network that trains in seconds, and whose shortest distance no planted structure is below.
 TINY = {
@@ -33,6 +35,26 @@ NO_COMPILER = {"HIPPYNN_USE_CUSTOM_KERNELS": "false", "TORCHDYNAMO_DISABLE": "1"
 TINY_OPTIONS = [text for name, value in TINY.items() for text in ("--set", f"{name}={value}")]
 
 
+def build_settings(
+    experiments: Sequence[Experiment], seeds: Sequence[int], **values: Any
+) -> list[RunSettings]:
+    """Settings of runs of these experiments; `overrides` and files of tests by short names."""
+    tests = {}
+    if (comp6 := values.pop("comp6", None)) is not None:
+        keys = values.pop("comp6_keys", None)
+        tests["comp6"] = {"path": comp6} | ({} if keys is None else {"keys": keys})
+    if (test_file := values.pop("test_file", None)) is not None:
+        tests["mine"] = {"path": test_file}
+    request = Request(
+        experiments=[experiment.name for experiment in experiments],
+        seeds=seeds,
+        hyperparameters=values.pop("overrides", {}),
+        tests=tests,
+        **values,
+    )
+    return build.build_settings(request, experiments)
+
+
 COMP6 = TestSource(
     name="comp6",
     path=Path("/data/comp6.h5"),
@@ -40,28 +62,26 @@ COMP6 = TestSource(
     keys={"wb97x_dz": {"energy": "energies", "gradient": "forces"}},
     energy_cut_kcal_per_mol=100.0,
 )
+CC_FORCES = TestSource(name="cc-forces", path=Path("/data/cc-forces.h5"), sha256="7" * 64)
 
 
 def spelt_experiment(name: str, levels: tuple[Level, ...] = ()) -> Experiment:
-    """The experiment that a name spells with the paper's levels and these."""
-    prefix, *_ = name.partition("-")
-    known = Levels((*PAPER_LEVELS, *levels))
-    labels: Any = {known.get(level): labels for level, labels in re.findall(PART, name)}
-    return Experiment(row=0, labels=labels, prefix=prefix)
+    """The experiment that a name spells with the known levels and these."""
+    return get_experiment(name, levels=Levels((*known_levels(), *levels)))
 
 
 def make_settings(
-    name: str, seed: int = 0, *, levels: tuple[Level, ...] = (), **changes: Any
+    name: str, /, seed: int = 0, *, levels: tuple[Level, ...] = (), **changes: Any
 ) -> RunSettings:
-    """Settings of a run on files that need not exist; `levels` are known beside the paper's."""
+    """Settings of a run on files that need not exist; `levels` are known beside the others."""
     experiment = spelt_experiment(name, levels)
     values: dict[str, Any] = {
         "name": experiment.name,
         "strategy": experiment.strategy.prefix,
         "slug": experiment.slug,
-        "labels": {level.id: str(p) for level, p in experiment.resolved_labels.items()},
-        "levels": tuple(LevelRecord.of(level) for level in (*PAPER_LEVELS, *levels)),
-        "common_levels": [level.id for level in experiment.common_levels],
+        "labels": labels_by_id(experiment.resolved_labels),
+        "levels": tuple(LevelRecord.of(level) for level in (*known_levels(), *levels)),
+        "common_levels": tuple(level.id for level in experiment.common_levels),
         "seed": seed,
         "split_seed": 0,
         "rows": "common",
@@ -77,71 +97,71 @@ def make_settings(
 def heldout_errors(
     energy: float | None = None, force: float | None = None, label_rms: float = 30.0
 ) -> dict[str, Any]:
-    """Errors on a set of structures against a level; MAEs are half the RMSEs."""
+    """Errors against a level on a set without a cut; MAEs are half the RMSEs."""
     errors: dict[str, Any] = {
         "n_structures": 7,
         "energy_rmse_kcal_per_mol": energy,
         "energy_mae_kcal_per_mol": energy and energy / 2,
+        "force_rmse_kcal_per_mol_per_angstrom": force,
+        "force_mae_kcal_per_mol_per_angstrom": force and force / 2,
     }
     if energy is None:
         errors["energy_reason"] = "no planted energies"
     else:
         errors["n_energies"] = 7
-    return errors | _force_errors(force, label_rms)
+    return errors | _force_facts(force, label_rms)
 
 
 def comp6_errors(
     force: float | None = None, delta_e: float | None = None, label_rms: float = 30.0
 ) -> dict[str, Any]:
-    """Errors on a set of conformers against a level; MAEs are half the RMSEs."""
+    """Errors against a level on a set with a cut; MAEs are half the RMSEs."""
     errors: dict[str, Any] = {
         "n_structures": 4,
         "cut_by": None,
         "delta_e_rmse_kcal_per_mol": delta_e,
         "delta_e_mae_kcal_per_mol": delta_e and delta_e / 2,
+        "force_rmse_kcal_per_mol_per_angstrom": force,
+        "force_mae_kcal_per_mol_per_angstrom": force and force / 2,
     }
     if delta_e is None:
         errors["delta_e_reason"] = "no planted conformers"
     else:
         errors |= {"n_pairs": 6, "delta_e_label_rms_kcal_per_mol": 8.0}
-    return errors | _force_errors(force, label_rms)
+    return errors | _force_facts(force, label_rms)
 
 
-def _force_errors(force: float | None, label_rms: float) -> dict[str, Any]:
-    errors: dict[str, Any] = {
-        "force_rmse_kcal_per_mol_per_angstrom": force,
-        "force_mae_kcal_per_mol_per_angstrom": force and force / 2,
-    }
+def _force_facts(force: float | None, label_rms: float) -> dict[str, Any]:
     if force is None:
-        return errors | {"force_reason": "no planted forces"}
+        return {"force_reason": "no planted forces"}
     name = "force_label_rms_kcal_per_mol_per_angstrom"
-    return errors | {name: label_rms, "n_force_components": 9}
+    return {name: label_rms, "n_force_components": 9}
 
 
 def run_metrics(
     heldout: dict[str, Any] | None = None,
     comp6: dict[str, Any] | None = None,
-    others: dict[str, dict[str, Any]] | None = None,
-    **sets: dict[str, dict[str, Any]],
+    cross: dict[str, Any] | None = None,
+    **more: dict[str, Any],
 ) -> dict[str, Any]:
     """Metrics of a run, by default of nothing.
 
-    Held-out errors and those on COMP6 are given by level, of its own head; `others` are held-out
-    ones by head and reference, and `sets` all of a set, by head and reference.
+    `heldout` and `comp6` are by level, of its own head; `cross` and `more` sets are by head and
+    reference.
     """
-    own = {"heldout": heldout, "comp6": comp6}
-    for name, errors in own.items():
-        heads = sets.setdefault(name, {})
-        for level, entry in (errors or {}).items():
-            heads.setdefault(level, {})[level] = entry
-    for head, references in (others or {}).items():
-        sets["heldout"].setdefault(head, {}).update(references)
-    return {"format": 2, "sets": sets, "training": None, "inference": None}
+    of_heads = {level: {level: entry} for level, entry in (heldout or {}).items()}
+    for head, errors in (cross or {}).items():
+        of_heads[head] = errors | of_heads.get(head, {})
+    sets = {"heldout": of_heads}
+    if comp6 is not None:
+        sets["comp6"] = {level: {level: entry} for level, entry in comp6.items()}
+    return {"format": 2, "sets": sets | more, "training": None, "inference": None}
 
 
 def make_run(
     out: Path,
     name: str,
+    /,
     seed: int,
     metrics: dict[str, Any] | None,
     facts: dict[str, Any] | None = None,
@@ -149,7 +169,7 @@ def make_run(
 ) -> RunFolder:
     """Write a run folder; unfinished if `metrics` is None."""
     settings = make_settings(name, seed, **changes)
-    folder = RunFolder(out / "runs" / settings.slug / f"seed-{settings.seed}")
+    folder = RunFolder.of(out, settings)
     write_run(folder, settings, metrics, facts)
     return folder
 
@@ -161,11 +181,9 @@ def write_run(
     facts: dict[str, Any] | None = None,
 ) -> None:
     """Write settings and metrics into a folder."""
-    folder.path.mkdir(parents=True, exist_ok=True)
-    content = {"format": FORMAT, "settings": settings.model_dump(mode="json"), **(facts or {})}
-    write_json(folder.file("experiment.json"), content)
+    folder.prepare(settings, facts=facts or {})
     if metrics is not None:
-        write_json(folder.file("metrics.json"), metrics)
+        folder.write_metrics(metrics)
 
 
 def exit_code(*arguments: object) -> int:

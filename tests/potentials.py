@@ -13,9 +13,9 @@ from tiny import tiny_model
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels, plain_labels
 from hippynn_mf.model.model import build_model
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.potentials.card import Card, MemberCard, Training
 from hippynn_mf.potentials.potential import Potential, split_constants
-from hippynn_mf.runs.experiment import get_experiment
 from hippynn_mf.runs.exporting import level_card
 from hippynn_mf.runs.folder import RunFolder
 

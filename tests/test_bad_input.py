@@ -8,7 +8,7 @@ import numpy as np
 import planted
 import pytest
 import torch
-from made_runs import TINY_OPTIONS, exit_code, files_below
+from made_runs import TINY_OPTIONS, build_settings, exit_code, files_below
 
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
@@ -17,9 +17,8 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC
 from hippynn_mf.model.model import build_model
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.request import build_settings
 
 EVERY_GROUP = ("H2O", "CH4", "H3N", "CHN", "N2")
 
@@ -263,8 +262,8 @@ def test_a_wrong_key_map_is_refused(where, capsys, content, words):
 OPTIONS = {
     "unknown preset": (["--preset", "quik"], ["preset 'quik'", "Did you mean quick", "paper"]),
     "unknown hyperparameter": (["--set", "n_feature=4"], ["'n_feature'", "n_features"]),
-    "bad value": (["--set", "batch_size=-1"], ["batch_size = -1", "greater than 0"]),
-    "bad type": (["--set", "batch_size=many"], ["batch_size = 'many'", "integer"]),
+    "bad value": (["--set", "batch_size=-1"], ["batch_size: ", "greater than 0, found -1"]),
+    "bad type": (["--set", "batch_size=many"], ["batch_size: ", "integer, found 'many'"]),
     "not a number": (["--set", "learning_rate=NaN"], ["learning_rate"]),
     "infinite": (["--set", "learning_rate=Infinity"], ["learning_rate", "finite"]),
     "no value": (["--set", "batch_size"], ["NAME=VALUE", "'batch_size'"]),
@@ -308,6 +307,40 @@ def test_a_wrong_list_of_experiments_or_seeds_is_refused(where, capsys, options,
     assert not list((where / "out").iterdir())
 
 
+NOTHING = {
+    "no experiment": ([], "Nothing is asked for: name experiments"),
+    "negative seed": (["SF-CC/E", "--seed", "-1"], "Seeds are not negative; found '-1'"),
+    "both ways": (["SF-CC/E", "--label", "CC=E"], "experiments and labels both say"),
+    "unknown property": (["--label", "CC=F"], "Unknown value of labels.CC 'F'. Did you mean EF?"),
+    "no property": (["--label", "CC"], "--label expects LEVEL=E or LEVEL=EF"),
+    "strategy alone": (["SF-CC/E", "--strategy", "MF"], "strategy goes with labels"),
+    "unknown strategy": (["--label", "CC=E", "--strategy", "MFX"], "experiment 'MFX-CC/E'"),
+    "data as argument": ([__file__], "is a file, but no run file, whose name ends in .toml"),
+    "test without a name": (["SF-CC/E", "--test", "a.h5"], "--test expects NAME=FILE"),
+    "test with a bad name": (["SF-CC/E", "--test", "Mine=a.h5"], "'Mine' is no name"),
+    "test twice": (["SF-CC/E", "--test", "a=a.h5", "--test", "a=b.h5"], "names a twice"),
+    "level of a test twice": (
+        ["SF-CC/E", "--test", "a=CC:a.xyz", "--test", "a=CC:b.xyz"],
+        "names a twice",
+    ),
+    "test of no level": (["SF-CC/E", "--test", "a=CCC:a.xyz"], "Unknown level of theory 'CCC'"),
+    "COMP6 twice": (["SF-CC/E", "--test", "comp6=a", "--comp6", "b"], "are the same test"),
+    "the name of every run": (["SF-CC/E", "--test", "heldout=a.h5"], "choose another name"),
+    "cut without COMP6": (
+        ["SF-CC/E", "--data", "a.h5", "--energy-cut", "3"],
+        "The test comp6 has no file; add --comp6 FILE",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), NOTHING.values(), ids=list(NOTHING))
+def test_a_request_that_cannot_be_meant_is_refused(where, capsys, monkeypatch, arguments, words):
+    (where / "a.h5").write_bytes((where / "data.h5").read_bytes())
+    monkeypatch.chdir(where)
+    assert words in refusal(capsys, "train", *arguments, "--out", where / "out")
+    assert not list((where / "out").iterdir())
+
+
 def test_an_unknown_experiment_to_train_is_refused(where, capsys):
     message = refusal(capsys, "train", "MF-DZ/EF-CC", "--out", where / "out")
     assert "experiment 'MF-DZ/EF-CC'. Did you mean" in message
@@ -316,10 +349,9 @@ def test_an_unknown_experiment_to_train_is_refused(where, capsys):
 
 TYPER = {
     "unknown command": ["retrain"],
-    "unknown option": ["train", "SF-CC/E", "--seeds", "0"],
-    "missing argument": ["train"],
+    "unknown option": ["train", "SF-CC/E", "--seedz", "0"],
+    "missing argument": ["evaluate"],
     "missing file argument": ["data", "info"],
-    "negative seed": ["train", "SF-CC/E", "--seed", "-1"],
     "no workers": ["reproduce", "--workers", "0"],
     "negative cut": ["train", "SF-CC/E", "--energy-cut", "-1"],
     "unknown metric": ["tables", "results", "--metric", "rms"],

@@ -1,22 +1,24 @@
+import io
 import os
 import pickle
+import sys
 from collections import Counter
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from made_runs import NO_COMPILER, TINY, files_below, make_settings, run_metrics
+from made_runs import NO_COMPILER, TINY, build_settings, files_below, make_settings, run_metrics
 from planted import write_ani1x
 
 from hippynn_mf import levels
-from hippynn_mf.campaign.campaign import Outcome, execute_in_worker, run_campaign, run_here
+from hippynn_mf.campaign.campaign import execute_in_worker, run_campaign
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.campaign.lease import Owner
 from hippynn_mf.errors import UserError
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.paper.table1 import get_experiment
+from hippynn_mf.runs.execute import Outcome, run_here
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.runs.train import train_run
 
@@ -134,10 +136,24 @@ def test_a_failing_run_is_reported_and_the_others_go_on(ani1x_file, tmp_path, ca
     assert "failed: MF-DZ/EF-CC/E, seed 0: planted failure" in capsys.readouterr().err
 
 
-def test_the_progress_bar_counts_finished_runs_and_ends_its_line(ani1x_file, tmp_path, capsys):
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def test_the_progress_bar_counts_finished_runs_and_ends_its_line(ani1x_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
     run_campaign(settings_for(ani1x_file), tmp_path, engine=FakeEngine())
-    bar = capsys.readouterr().err
+    bar = sys.stderr.getvalue()
     assert bar.endswith("100% |██████████| 00:00 < 00:00, 3 of 3 runs finished\n")
+
+
+def test_without_a_terminal_progress_is_a_line(ani1x_file, tmp_path, capsys):
+    run_campaign(settings_for(ani1x_file), tmp_path, engine=FakeEngine())
+    said = capsys.readouterr().err
+    assert said == "100 % trained, 3 of 3 runs finished, after 0 min 00 s\n"
 
 
 def test_a_run_that_is_asked_for_twice_is_refused(ani1x_file, tmp_path):

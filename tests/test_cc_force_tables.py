@@ -12,10 +12,10 @@ from hippynn_mf.paper.cc_forces import FORCE as CC_FORCE
 from hippynn_mf.paper.cc_forces import LOW_LEVELS, cc_force_names
 from hippynn_mf.paper.documents import write_documents
 from hippynn_mf.paper.figures import write_figures
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.report.forces_figure import draw_forces, forces_data, forces_figure
 from hippynn_mf.report.results import Selection, read_results
 from hippynn_mf.report.statistics import estimate_mean
-from hippynn_mf.runs.experiment import get_experiment
 
 CC_ID = "ccsd(t)_cbs"
 # In the order in which the rows should be, with errors of kcal/mol/Å that are planted.

@@ -9,6 +9,7 @@ import pickle
 
 import pytest
 import torch
+from made_runs import build_settings
 from planted import write_ani1x
 
 from hippynn_mf import UserError
@@ -18,7 +19,6 @@ from hippynn_mf.runs import train as running
 from hippynn_mf.runs.checkpoints import CURRENT, PREVIOUS
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.request import build_settings
 from hippynn_mf.runs.train import train_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
@@ -40,7 +40,7 @@ SCHEDULES = {
 
 
 def settings_of(path, **overrides):
-    experiment = Experiment(row=0, labels={"DZ": "EF", "CC": "E"})
+    experiment = Experiment(labels={"DZ": "EF", "CC": "E"})
     return build_settings([experiment], [0], data=path, overrides=TINY | overrides, device="cpu")[0]
 
 

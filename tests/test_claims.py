@@ -16,11 +16,11 @@ from hippynn_mf.paper.claims import (
     judge,
     write_claims,
 )
+from hippynn_mf.paper.table1 import get_experiment, table1
 from hippynn_mf.paper.tables import published_value
 from hippynn_mf.report.columns import comp6_force
 from hippynn_mf.report.results import Selection, read_results
 from hippynn_mf.report.statistics import estimate_mean, percent_improvement
-from hippynn_mf.runs.experiment import get_experiment, table1
 
 
 def experiments(*names):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from planted import MOLECULES, conformers, energy, forces, numbers_of, write_ani1x
+from tiny import split_structures
 
 from hippynn_mf.data.database import (
     build_database,
@@ -11,7 +12,6 @@ from hippynn_mf.data.database import (
     training_arrays,
 )
 from hippynn_mf.data.formats.ani1x import read_ani1x
-from hippynn_mf.data.splits import split_structures
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import DZ, MP2, PAPER_LEVELS, SELF_ENERGIES, TZ
 

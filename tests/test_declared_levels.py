@@ -11,6 +11,7 @@ import pytest
 from made_runs import (
     NO_COMPILER,
     TINY_OPTIONS,
+    build_settings,
     exit_code,
     files_below,
     heldout_errors,
@@ -20,10 +21,27 @@ from made_runs import (
 
 from hippynn_mf import levels
 from hippynn_mf.campaign.status import read_status
-from hippynn_mf.cli.options import common_levels_of
 from hippynn_mf.errors import UserError
-from hippynn_mf.level_records import LevelRecord, declare_levels, records_of, register_records
-from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, Level, get_level, known_levels, register_level
+from hippynn_mf.level_records import (
+    LevelRecord,
+    declare_levels,
+    levels_of_records,
+    read_levels,
+    records_of,
+    register_records,
+)
+from hippynn_mf.levels import (
+    CC,
+    DZ,
+    KNOWN_LEVELS,
+    PAPER_LEVELS,
+    Level,
+    Levels,
+    get_level,
+    known_levels,
+    register_level,
+)
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.report.results import read_results
 from hippynn_mf.runs.folder import RunFolder
@@ -66,10 +84,11 @@ def forget(monkeypatch):
 # Declared in a file.
 
 
-def test_declared_levels_are_known_with_all_that_the_file_says(forget, levels_file):
-    low, high = declare_levels(levels_file)
-    assert known_levels() == [low, high, *PAPER_LEVELS]
-    assert get_level("LO") is get_level("low") is low
+def test_declared_levels_are_known_with_all_that_the_file_says(levels_file):
+    known = read_levels(levels_file)
+    low, high = known.get("LO"), known.get("HI")
+    assert list(known) == [low, high, *PAPER_LEVELS]
+    assert known.get("low") is low
     assert low == Level(
         "low",
         "LO",
@@ -82,18 +101,18 @@ def test_declared_levels_are_known_with_all_that_the_file_says(forget, levels_fi
     )
     assert dict(low.self_energies) == {1: -0.4, 8: -75.0}
     assert high.energy_keys == ("hf_tz.energy",)
+    assert KNOWN_LEVELS.find("LO") is None
 
 
-def test_the_same_declaration_again_changes_nothing(forget, levels_file):
-    first = declare_levels(levels_file)
-    again = declare_levels(levels_file)
-    assert all(one is other for one, other in zip(first, again, strict=True))
-    assert len(known_levels()) == len(PAPER_LEVELS) + 2
+def test_the_same_declaration_again_changes_nothing(levels_file):
+    known = read_levels(levels_file)
+    assert read_levels(levels_file, known) == known
 
 
-def test_records_declare_the_levels_that_they_are_of(forget, tmp_path):
-    levels_of_paper = declare_levels(write(tmp_path / "paper.json", records_of(PAPER_LEVELS)))
-    assert levels_of_paper == list(PAPER_LEVELS)
+def test_records_declare_the_levels_that_they_are_of(tmp_path):
+    path = write(tmp_path / "paper.json", records_of(PAPER_LEVELS))
+    assert read_levels(path) == read_levels(path, Levels()) == KNOWN_LEVELS
+    assert levels_of_records(records_of(PAPER_LEVELS), path) == PAPER_LEVELS
 
 
 def without(record, name):
@@ -122,31 +141,39 @@ WRONG = {
         [LOW | {"id": "wb97x_dz"}],
         "Another level is known as wb97x_dz: label is 'LO'",
     ),
-    "label of another": ([LOW | {"label": "DZ"}], r"json: A level of theory named 'DZ' exists"),
-    "id that is a label": ([LOW | {"id": "CC"}], r"json: A level of theory named 'CC' exists"),
-    "label of the first": ([LOW, HIGH | {"label": "LO"}], "named 'LO' exists already"),
+    "label of another": (
+        [LOW | {"label": "DZ"}],
+        r"json: Two levels of theory are named 'DZ', wb97x_dz and low;",
+    ),
+    "id that is a label": (
+        [LOW | {"id": "CC"}],
+        r"json: Two levels of theory are named 'CC', ccsd\(t\)_cbs and CC",
+    ),
+    "label of the first": ([LOW, HIGH | {"label": "LO"}], "named 'LO', low and high"),
 }
 
 
 @pytest.mark.parametrize(("content", "message"), WRONG.values(), ids=list(WRONG))
-def test_a_wrong_declaration_is_refused(forget, tmp_path, content, message):
+def test_a_wrong_declaration_is_refused(tmp_path, content, message):
     path = tmp_path / "levels.json"
     if isinstance(content, str):
         path.write_bytes(content.encode("utf-8", "surrogateescape"))
     else:
         write(path, content)
     with pytest.raises(UserError, match=message):
-        declare_levels(path)
+        read_levels(path)
 
 
 def test_common_structures_have_every_known_level_of_the_data(forget, levels_file, ani1x_file):
-    assert common_levels_of(None, ani1x_file) is None
-    low, high = declare_levels(levels_file)
+    (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file)
+    assert run.common_levels == [level.id for level in PAPER_LEVELS]
     with h5py.File(ani1x_file) as file:
         keys = set(file["CH4"])
+    low, high = declare_levels(levels_file)
     assert high.energy_keys[0] in keys
     assert low.energy_keys[0] not in keys
-    assert common_levels_of(levels_file, ani1x_file) == [high, *PAPER_LEVELS]
+    (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file, levels=levels_file)
+    assert run.common_levels == [high.id, *(level.id for level in PAPER_LEVELS)]
 
 
 def test_a_file_that_is_not_there_is_refused_by_every_command(tmp_path, capsys, monkeypatch):

@@ -1,22 +1,22 @@
 import itertools
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import planted
 import pytest
 
+from hippynn_mf.data.convert import convert_data
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
-from hippynn_mf.data.formats.comp6 import read_comp6
+from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, read_key_map
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.scoring import comp6_metrics, cutting_energies, heldout_metrics
-from hippynn_mf.evaluation.test_sets import comp6_set, heldout_set, load_comp6
-from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.evaluation.layouts import find_layout
+from hippynn_mf.evaluation.schema import SetErrors
+from hippynn_mf.evaluation.scoring import cutting_energies, score_set
+from hippynn_mf.evaluation.test_sets import heldout_set, read_test_set, refuse_trained_on
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.levels import CC, DZ, MP2, TZ
-from hippynn_mf.model.model import build_model
-from hippynn_mf.runs.request import read_key_map
-from hippynn_mf.runs.settings import Comp6Source
+from hippynn_mf.levels import CC, DZ, MP2, TZ, Levels
 
 KCAL = 627.509474  # kcal/mol per hartree
 PARTS = {DZ: ["wb97x_dz"], TZ: ["wb97x_tz"], MP2: ["hf_tz", "mp2_tz"], CC: ["ccsd(t)_cbs"]}
@@ -76,83 +76,96 @@ def assert_metrics(found, names, expected):
     np.testing.assert_allclose([found[name] for name in names], expected, rtol=1e-5)
 
 
-@pytest.fixture
-def heldout(tmp_path):
+SPECIES = (0, 1, 6, 7, 8)
+MISSING = {"H2O": {"wb97x_tz.energy": slice(0, 3), "wb97x_tz.forces": slice(2, 7)}}
+
+
+def score(predicted, test, heads):
+    """Errors of a set, which are whole."""
+    errors = score_set(predicted, test.labels, heads, test.energy_cut_kcal_per_mol)
+    for of_head in errors.values():
+        for entry in of_head.values():
+            SetErrors.model_validate(entry)
+    return errors
+
+
+# Sets without a cut: held-out structures and files.
+
+
+@pytest.fixture(params=["held out", "a file in the ANI-1x layout", "an extended XYZ file"])
+def whole(request, tmp_path):
     """40 structures of 2 to 5 atoms; three lack the TZ energy and five the TZ forces."""
-    missing = {"H2O": {"wb97x_tz.energy": slice(0, 3), "wb97x_tz.forces": slice(2, 7)}}
-    path = planted.write_ani1x(tmp_path / "heldout.h5", 8, missing=missing)
-    structures, _ = read_ani1x(
-        path, parse_labels({"DZ": "EF", "TZ": "EF"}), references=labels_in_file(path)
-    )
-    return structures
+    path = planted.write_ani1x(tmp_path / "whole.h5", 8, missing=MISSING)
+    if request.param == "held out":
+        labels = parse_labels({"DZ": "EF", "TZ": "EF"})
+        structures, _ = read_ani1x(path, labels, references=labels_in_file(path))
+        return heldout_set(structures, path)
+    if "XYZ" in request.param:
+        convert_data(path, tmp_path / "whole.xyz")
+        path = tmp_path / "whole.xyz"
+    return read_test_set("whole", path, species=SPECIES)
 
 
-def test_heldout_errors_are_those_that_were_planted(heldout):
-    predicted, errors = predictions_with_errors(heldout, [DZ, TZ])
-    metrics = heldout_metrics(predicted, heldout_set(heldout), [DZ, TZ])["heldout"]
-    assert_metrics(metrics["wb97x_dz"], ENERGY, statistics(errors["wb97x_dz.energy"]))
-    atoms = heldout.species > 0
+def test_errors_are_those_that_were_planted(whole):
+    predicted, errors = predictions_with_errors(whole.structures, [DZ, TZ])
+    entry = score(predicted, whole, [DZ, TZ])["wb97x_dz"]["wb97x_dz"]
+    assert_metrics(entry, ENERGY, statistics(errors["wb97x_dz.energy"]))
+    atoms = whole.structures.species > 0
     assert 0 < atoms.sum() < atoms.size  # pooled over atoms: padding would dominate everything
-    assert_metrics(metrics["wb97x_dz"], FORCE, statistics(errors["wb97x_dz.forces"][atoms]))
+    assert_metrics(entry, FORCE, statistics(errors["wb97x_dz.forces"][atoms]))
+    assert entry["n_structures"] == 40
+    assert "cut_by" not in entry
 
 
-def test_references_that_are_missing_do_not_enter_the_errors(heldout):
-    predicted, errors = predictions_with_errors(heldout, [DZ, TZ])
-    metrics = heldout_metrics(predicted, heldout_set(heldout), [DZ, TZ])["heldout"]["wb97x_tz"]
-    waters = np.flatnonzero(
-        [name == "H2O" for name in np.array(heldout.group_names)[heldout.groups]]
-    )
-    labelled = np.ones(len(heldout), bool)
+def waters_of(structures):
+    return np.flatnonzero(np.array(structures.group_names)[structures.groups] == "H2O")
+
+
+def test_references_that_are_missing_do_not_enter_the_errors(whole):
+    predicted, errors = predictions_with_errors(whole.structures, [DZ, TZ])
+    entry = score(predicted, whole, [DZ, TZ])["wb97x_tz"]["wb97x_tz"]
+    waters = waters_of(whole.structures)
+    labelled = np.ones(40, bool)
     labelled[waters[0:3]] = False
-    assert_metrics(metrics, ENERGY, statistics(errors["wb97x_tz.energy"][labelled]))
-    with_forces = heldout.species > 0
+    assert_metrics(entry, ENERGY, statistics(errors["wb97x_tz.energy"][labelled]))
+    with_forces = whole.structures.species > 0
     with_forces[waters[2:7]] = False
-    assert_metrics(metrics, FORCE, statistics(errors["wb97x_tz.forces"][with_forces]))
+    assert_metrics(entry, FORCE, statistics(errors["wb97x_tz.forces"][with_forces]))
 
 
-def test_cross_errors_compare_every_head_with_every_reference_of_the_file(heldout):
-    predicted, _ = predictions_with_errors(heldout, [DZ, CC])
-    cross = heldout_metrics(predicted, heldout_set(heldout), [DZ, CC])["cross"]
-    atoms = heldout.species > 0
+def test_every_head_is_compared_with_every_level_of_the_set(whole):
+    structures = whole.structures
+    predicted, _ = predictions_with_errors(structures, [DZ, CC])
+    errors = score(predicted, whole, [DZ, CC])
+    atoms = structures.species > 0
     for head, reference in itertools.product((DZ, CC), (DZ, TZ, MP2, CC)):
-        entry = cross[head.id][reference.id]
-        errors = predicted[head.energy_name] - true_energies(heldout, reference)
-        labelled = np.isfinite(heldout.energies[reference.id])
-        assert_metrics(entry, ENERGY, statistics(errors[labelled]))
+        entry = errors[head.id][reference.id]
+        of_energies = predicted[head.energy_name] - true_energies(structures, reference)
+        labelled = np.isfinite(structures.energies[reference.id])
+        assert_metrics(entry, ENERGY, statistics(of_energies[labelled]))
         if reference is DZ:
-            errors = predicted[head.forces_name] - true_forces(heldout, reference)
-            assert_metrics(entry, FORCE, statistics(errors[atoms]))
+            of_forces = predicted[head.forces_name] - true_forces(structures, reference)
+            assert_metrics(entry, FORCE, statistics(of_forces[atoms]))
+        if reference in (MP2, CC):
+            assert [entry[name] for name in FORCE[:2]] == [None, None]
+            assert entry["force_reason"] == "the file has no forces of this level"
 
 
-@pytest.mark.parametrize("reference", ["mp2_tz", "ccsd(t)_cbs"])
-def test_force_errors_are_null_with_a_reason_where_the_file_has_no_forces(heldout, reference):
-    predicted, _ = predictions_with_errors(heldout, [DZ])
-    entry = heldout_metrics(predicted, heldout_set(heldout), [DZ])["cross"]["wb97x_dz"][reference]
-    assert [entry[name] for name in FORCE[:2]] == [None, None]
-    assert entry["force_reason"] == "the file has no forces of this level"
-    assert entry["energy_rmse_kcal_per_mol"] > 0
-
-
-def test_errors_of_a_level_that_the_file_lacks_are_null_with_a_reason(tmp_path):
+def test_a_level_that_the_file_lacks_is_no_reference(tmp_path):
     path = planted.write_ani1x(tmp_path / "dz.h5", 4)
     structures, _ = read_ani1x(path, parse_labels({"DZ": "EF"}))
+    test = heldout_set(structures, path)
     predicted, _ = predictions_with_errors(structures, [DZ, CC])
-    metrics = heldout_metrics(predicted, heldout_set(structures), [DZ, CC])
-    assert set(metrics["cross"]["ccsd(t)_cbs"]) == {"wb97x_dz"}
-    assert metrics["heldout"]["ccsd(t)_cbs"] == {
-        "energy_rmse_kcal_per_mol": None,
-        "energy_mae_kcal_per_mol": None,
-        "energy_reason": "the file has no energies of this level",
-        "force_rmse_kcal_per_mol_per_angstrom": None,
-        "force_mae_kcal_per_mol_per_angstrom": None,
-        "force_reason": "the file has no forces of this level",
+    assert {head: set(of) for head, of in score(predicted, test, [DZ, CC]).items()} == {
+        "wb97x_dz": {"wb97x_dz"},
+        "ccsd(t)_cbs": {"wb97x_dz"},
     }
 
 
-def test_errors_against_a_level_without_a_label_here_are_null_with_a_reason(heldout):
-    waters = heldout[np.array(heldout.group_names)[heldout.groups] == "H2O"][2:3]
-    predicted, _ = predictions_with_errors(waters, [TZ])
-    entry = heldout_metrics(predicted, heldout_set(waters), [TZ])["heldout"]["wb97x_tz"]
+def test_errors_against_a_level_without_a_label_here_are_null_with_a_reason(whole):
+    water = heldout_set(whole.structures[waters_of(whole.structures)[2:3]], whole.path)
+    predicted, _ = predictions_with_errors(water.structures, [TZ])
+    entry = score(predicted, water, [TZ])["wb97x_tz"]["wb97x_tz"]
     assert entry["n_energies"] == entry["n_force_components"] == 0
     assert entry["energy_rmse_kcal_per_mol"] is None
     assert entry["energy_reason"] == "none of these structures has an energy of this level"
@@ -160,18 +173,13 @@ def test_errors_against_a_level_without_a_label_here_are_null_with_a_reason(held
     assert entry["force_reason"] == "none of these structures has forces of this level"
 
 
-def comp6_source(path, keys=None, cut=100.0):
-    keys = read_key_map(MINI_COMP6_KEYS) if keys is None else keys
-    return Comp6Source(path=path, sha256="", keys=keys, energy_cut_kcal_per_mol=cut)
+# Sets with a cut: COMP6.
+
+COMP6_KEYS = read_key_map(MINI_COMP6_KEYS)
 
 
-def comp6_of(source):
-    return read_comp6(source.path, source.keys)
-
-
-def comp6_errors(predicted, structures, levels, source):
-    references = comp6_set(structures, source)
-    return comp6_metrics(predicted, references, levels, source.energy_cut_kcal_per_mol)
+def cut_set(path, keys=COMP6_KEYS, cut=100.0):
+    return read_test_set("comp6", path, species=SPECIES, keys=keys, energy_cut_kcal_per_mol=cut)
 
 
 def delta_e_errors(errors, groups, kept):
@@ -190,38 +198,36 @@ def relative(energies, groups):
     return energies - np.array([energies[groups == group].min() for group in groups])
 
 
-@pytest.mark.parametrize(
-    ("levels", "heads"),
-    [
-        ([DZ], {"wb97x_dz": DZ, "mp2_tz": DZ, "ccsd(t)_cbs": DZ}),
-        ([DZ, CC], {"wb97x_dz": DZ, "mp2_tz": CC, "ccsd(t)_cbs": CC}),
-        ([DZ, MP2], {"wb97x_dz": DZ, "mp2_tz": MP2, "ccsd(t)_cbs": MP2}),
-        ([CC, TZ], {"wb97x_dz": CC, "mp2_tz": CC, "ccsd(t)_cbs": CC}),
-    ],
-    ids=["DZ", "DZ-CC", "DZ-MP2", "CC-TZ"],
-)
-def test_comp6_is_predicted_by_the_references_own_head_or_the_highest(tmp_path, levels, heads):
-    path = planted.write_comp6(tmp_path / "comp6.h5", spread=NEAR)
-    source = comp6_source(path)
-    structures = comp6_of(source)
-    predicted, _ = predictions_with_errors(structures, levels)
-    metrics = comp6_errors(predicted, structures, levels, source)
-    assert {name: entry["predicted_by"] for name, entry in metrics.items()} == {
-        name: head.id for name, head in heads.items()
-    }
+@pytest.mark.parametrize("heads", [[DZ], [DZ, CC], [CC, TZ]], ids=["DZ", "DZ-CC", "CC-TZ"])
+def test_every_head_is_compared_with_every_level_of_comp6(tmp_path, heads):
+    test = cut_set(planted.write_comp6(tmp_path / "comp6.h5", spread=NEAR))
+    structures = test.structures
+    predicted, _ = predictions_with_errors(structures, heads)
+    metrics = score(predicted, test, heads)
+    assert list(metrics) == [head.id for head in heads]
     kept, atoms = np.ones(len(structures), bool), structures.species > 0
-    for reference in (DZ, MP2, CC):
-        entry, head = metrics[reference.id], heads[reference.id]
+    for head, reference in itertools.product(heads, (DZ, MP2, CC)):
+        entry = metrics[head.id][reference.id]
         errors = predicted[head.energy_name] - true_energies(structures, reference)
         expected = statistics(delta_e_errors(errors, structures.groups, kept))
         assert expected[-1] == 5 * 15  # all pairs of six conformers of five molecules, pooled
         assert_metrics(entry, DELTA_E, expected)
-        assert entry["n_conformers"] == 30
-        if reference is not CC:
+        assert (entry["n_structures"], entry["cut_by"]) == (30, "ccsd(t)_cbs")
+        if reference is CC:
+            assert entry["force_rmse_kcal_per_mol_per_angstrom"] is None
+            assert entry["force_reason"] == "the file has no forces of this level"
+        else:
             errors = predicted[head.forces_name] - true_forces(structures, reference)
             assert_metrics(entry, FORCE, statistics(errors[atoms]))
-    assert metrics["ccsd(t)_cbs"]["force_rmse_kcal_per_mol_per_angstrom"] is None
-    assert metrics["ccsd(t)_cbs"]["force_reason"] == "the file has no forces of this level"
+
+
+def test_comp6_without_a_cut_is_scored_like_any_file(tmp_path):
+    test = cut_set(planted.write_comp6(tmp_path / "comp6.h5"), PUBLIC_KEYS, cut=None)
+    predicted, errors = predictions_with_errors(test.structures, [DZ])
+    entry = score(predicted, test, [DZ])["wb97x_dz"]["wb97x_dz"]
+    assert_metrics(entry, ENERGY, statistics(errors["wb97x_dz.energy"]))
+    atoms = test.structures.species > 0
+    assert_metrics(entry, FORCE, statistics(errors["wb97x_dz.forces"][atoms]))
 
 
 def test_the_cut_by_coupled_cluster_removes_the_one_conformer_above_100_kcal_per_mol(tmp_path):
@@ -231,17 +237,17 @@ def test_the_cut_by_coupled_cluster_removes_the_one_conformer_above_100_kcal_per
         *_, below, above = np.argsort(energies)
         energies[above] = energies[()].min() + 100.1 / KCAL
         energies[below] = energies[()].min() + 99.9 / KCAL
-    source = comp6_source(path)
-    structures = comp6_of(source)
+    test = cut_set(path)
+    structures = test.structures
     predicted, errors = predictions_with_errors(structures, [DZ, MP2])
-    metrics = comp6_errors(predicted, structures, [DZ, MP2], source)
+    metrics = score(predicted, test, [DZ, MP2])
 
     kept = np.ones(len(structures), bool)
     water = structures.group_names.index("planted/H2O")
     kept[np.flatnonzero(structures.groups == water)[above]] = False
     for level in (DZ, MP2):  # the other references lose the same conformer
-        entry = metrics[level.id]
-        assert (entry["cut_by"], entry["n_conformers"]) == ("ccsd(t)_cbs", 29)
+        entry = metrics[level.id][level.id]
+        assert (entry["cut_by"], entry["n_structures"]) == ("ccsd(t)_cbs", 29)
         of_pairs = delta_e_errors(errors[level.energy_name], structures.groups, kept)
         assert_metrics(entry, DELTA_E, statistics(of_pairs))
         of_atoms = errors[level.forces_name][(structures.species > 0) & kept[:, None]]
@@ -250,19 +256,19 @@ def test_the_cut_by_coupled_cluster_removes_the_one_conformer_above_100_kcal_per
 
 def test_without_coupled_cluster_each_reference_cuts_by_its_own_energies(tmp_path):
     path = planted.write_comp6(tmp_path / "comp6.h5", n=12)
-    keys = {name: keys for name, keys in read_key_map(MINI_COMP6_KEYS).items() if name != CC.id}
-    source = comp6_source(path, keys, cut=12.0)
-    structures = comp6_of(source)
+    keys = {name: keys for name, keys in COMP6_KEYS.items() if name != CC.id}
+    test = cut_set(path, keys, cut=12.0)
+    structures = test.structures
     predicted, errors = predictions_with_errors(structures, [DZ, MP2])
-    metrics = comp6_errors(predicted, structures, [DZ, MP2], source)
+    metrics = score(predicted, test, [DZ, MP2])
     kept = {
         level: relative(true_energies(structures, level), structures.groups) <= 12.0
         for level in (DZ, MP2)
     }
     assert (kept[DZ] != kept[MP2]).any()
     for level, near in kept.items():
-        entry = metrics[level.id]
-        assert (entry["cut_by"], entry["n_conformers"]) == (level.id, near.sum())
+        entry = metrics[level.id][level.id]
+        assert (entry["cut_by"], entry["n_structures"]) == (level.id, near.sum())
         of_pairs = delta_e_errors(errors[level.energy_name], structures.groups, near)
         assert_metrics(entry, DELTA_E, statistics(of_pairs))
         of_atoms = errors[level.forces_name][(structures.species > 0) & near[:, None]]
@@ -271,38 +277,38 @@ def test_without_coupled_cluster_each_reference_cuts_by_its_own_energies(tmp_pat
 
 @pytest.mark.parametrize("cut", [3.0, 30.0, 1e4])
 def test_the_cut_is_an_option(tmp_path, cut):
-    source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"), cut=cut)
-    structures = comp6_of(source)
+    test = cut_set(planted.write_comp6(tmp_path / "comp6.h5"), cut=cut)
+    structures = test.structures
     predicted, _ = predictions_with_errors(structures, [CC])
     near = relative(true_energies(structures, CC), structures.groups) <= cut
-    entry = comp6_errors(predicted, structures, [CC], source)["ccsd(t)_cbs"]
-    assert entry["n_conformers"] == near.sum()
+    entry = score(predicted, test, [CC])[CC.id]["ccsd(t)_cbs"]
+    assert entry["n_structures"] == near.sum()
 
 
 def test_a_cut_that_leaves_no_pair_gives_null_with_a_reason(tmp_path):
-    source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"), cut=0.0)
-    structures = comp6_of(source)
+    test = cut_set(planted.write_comp6(tmp_path / "comp6.h5"), cut=0.0)
+    structures = test.structures
     predicted, _ = predictions_with_errors(structures, [CC])
-    entry = comp6_errors(predicted, structures, [CC], source)["ccsd(t)_cbs"]
-    assert (entry["n_conformers"], entry["n_pairs"]) == (5, 0)
+    entry = score(predicted, test, [CC])[CC.id]["ccsd(t)_cbs"]
+    assert (entry["n_structures"], entry["n_pairs"]) == (5, 0)
     assert entry["delta_e_rmse_kcal_per_mol"] is None
     assert "no two conformers" in entry["delta_e_reason"]
 
 
 def test_a_key_map_without_a_level_gives_no_metrics_of_it(tmp_path):
     keys = {"ccsd(t)_cbs": {"energy": "ccsd(t)_cbs.energy"}}
-    source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"), keys)
-    structures = comp6_of(source)
+    test = cut_set(planted.write_comp6(tmp_path / "comp6.h5"), keys)
+    structures = test.structures
     predicted, _ = predictions_with_errors(structures, [DZ, CC])
-    assert set(comp6_errors(predicted, structures, [DZ, CC], source)) == {"ccsd(t)_cbs"}
+    assert [set(of) for of in score(predicted, test, [DZ, CC]).values()] == [{"ccsd(t)_cbs"}] * 2
 
 
 def test_forces_without_energies_give_null_because_their_sign_cannot_be_proved(tmp_path):
     keys = {"mp2_tz": {"gradient": "mp2_tz_grad"}}
-    source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"), keys)
-    structures = comp6_of(source)
+    test = cut_set(planted.write_comp6(tmp_path / "comp6.h5"), keys)
+    structures = test.structures
     predicted, _ = predictions_with_errors(structures, [DZ])
-    entry = comp6_errors(predicted, structures, [DZ], source)["mp2_tz"]
+    entry = score(predicted, test, [DZ])[DZ.id]["mp2_tz"]
     assert entry["cut_by"] is None
     assert entry["force_rmse_kcal_per_mol_per_angstrom"] is None
     assert "cannot be proved without energies" in entry["force_reason"]
@@ -311,40 +317,99 @@ def test_forces_without_energies_give_null_because_their_sign_cannot_be_proved(t
 
 
 def test_forces_of_too_few_conformers_give_null_because_their_sign_is_not_proved(tmp_path):
-    source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5", n=2))
-    structures = comp6_of(source)
+    test = cut_set(planted.write_comp6(tmp_path / "comp6.h5", n=2))
+    structures = test.structures
     predicted, _ = predictions_with_errors(structures, [DZ])
-    entry = comp6_errors(predicted, structures, [DZ], source)["wb97x_dz"]
+    entry = score(predicted, test, [DZ])[DZ.id]["wb97x_dz"]
     assert entry["force_rmse_kcal_per_mol_per_angstrom"] is None
     assert "not proved by the energies (5 pairs" in entry["force_reason"]
 
 
-def test_a_gradient_that_the_key_map_calls_forces_is_refused(tmp_path):
-    path = planted.write_comp6(tmp_path / "comp6.h5")
-    source = comp6_source(path, {"wb97x_dz": {"energy": "energies", "forces": "forces"}})
-    structures = comp6_of(source)
-    predicted, _ = predictions_with_errors(structures, [DZ])
-    message = r"comp6\.h5: the forces of level wb97x_dz.*wrong sign"
+# What is refused in any set, and what no set can be.
+
+
+def wrong_sign(path):
+    with h5py.File(path, "r+") as file:
+        for group in file.values():
+            if "wb97x_dz.forces" in group:
+                group["wb97x_dz.forces"][...] *= -1
+    return {"keys": {"wb97x_dz": {"energy": "energies", "forces": "forces"}}}
+
+
+def unknown_element(path):
+    return {"species": (0, 1, 6, 7)}
+
+
+def no_self_energy(path):
+    poor = replace(DZ, self_energies={1: -0.5, 6: -37.8, 7: -54.5})
+    return {"levels": Levels([poor])}
+
+
+REFUSED = {
+    "wrong sign": (wrong_sign, r"the forces of level wb97x_dz have the wrong sign"),
+    "unknown element": (unknown_element, r"Atomic numbers \[8\] are outside"),
+    "no self energy": (no_self_energy, r"Atomic numbers \[8\] have no self energy"),
+}
+
+
+@pytest.mark.parametrize("layout", ["ani1x", "comp6", "extxyz"])
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=list(REFUSED))
+def test_what_is_wrong_with_a_set_is_refused_with_its_file(tmp_path, layout, change, message):
+    if layout == "comp6":
+        path = planted.write_comp6(tmp_path / "wrong.h5")
+        options = {"keys": PUBLIC_KEYS} | change(path)
+    else:
+        path = planted.write_ani1x(tmp_path / "wrong.h5", 8)
+        options = change(path)
+        options.pop("keys", None)
+    if layout == "extxyz":
+        convert_data(path, tmp_path / "wrong.xyz")
+        path = tmp_path / "wrong.xyz"
+    assert find_layout(path) == layout
+    match = rf"wrong\.\w+: .*{message}" if "sign" in message else rf"wrong\.\w+: {message}"
+    with pytest.raises(UserError, match=match):
+        read_test_set("wrong", path, **{"species": SPECIES} | options)
+
+
+def test_conformers_that_were_trained_on_are_refused_in_any_layout(tmp_path):
+    path = planted.write_ani1x(tmp_path / "data.h5", 12)
+    parts = {"train": read_ani1x(path, labels_in_file(path))[0]}
+    planted.write_comp6(tmp_path / "comp6.h5")
+    with h5py.File(path) as data, h5py.File(tmp_path / "comp6.h5", "r+") as comp6:
+        for molecule in ("CH4", "N2"):
+            comp6[f"planted/{molecule}/coordinates"][1:3] = data[molecule]["coordinates"][4:6]
+    keys = {"wb97x_dz": {"energy": "energies"}}
+    match = r"comp6\.h5: 4 of its 30 conformers are also in .*data\.h5.*planted/CH4, planted/N2"
+    with pytest.raises(UserError, match=match):
+        refuse_trained_on(cut_set(tmp_path / "comp6.h5", keys), parts, path)
+    other = cut_set(planted.write_comp6(tmp_path / "other.h5"), keys)
+    refuse_trained_on(other, parts, path)
+
+
+def write_flat(path):
+    with h5py.File(path, "w") as file:
+        file["energies"] = np.zeros(3)
+        file.create_group("empty")
+    return path
+
+
+NO_LAYOUT = {
+    "neither layout": (write_flat, r"flat has no layout that can be read.*found empty, energies"),
+    "no HDF5": (lambda path: path.write_text("a") and path, "flat is not an HDF5 file"),
+    "no file": (lambda path: path, "No file .*flat"),
+    "an empty folder": (lambda path: path.mkdir() or path, r"flat holds no \.h5 files"),
+}
+
+
+@pytest.mark.parametrize(("write", "message"), NO_LAYOUT.values(), ids=list(NO_LAYOUT))
+def test_what_has_no_layout_is_one_clear_error(tmp_path, write, message):
     with pytest.raises(UserError, match=message):
-        load_comp6(source, small_model().species_set)
-    with pytest.raises(UserError, match=message):
-        comp6_errors(predicted, structures, [DZ], source)
+        find_layout(write(tmp_path / "flat"))
 
 
-def small_model(**changes):
-    values = {"n_features": 4, "n_sensitivities": 4, "n_atom_layers": 1} | changes
-    return build_model(Hyperparameters(**values), parse_labels({"DZ": "E"}))
-
-
-def test_comp6_elements_that_the_model_does_not_know_are_refused_with_the_file(tmp_path):
-    source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"))
-    with pytest.raises(UserError, match=r"comp6\.h5: Atomic numbers \[8\] are outside"):
-        load_comp6(source, small_model(species=(0, 1, 6, 7)).species_set)
-
-
-def test_comp6_structures_that_can_be_evaluated_are_loaded(tmp_path):
-    source = comp6_source(planted.write_comp6(tmp_path / "comp6.h5"))
-    assert len(load_comp6(source, small_model().species_set)) == 30
+def test_a_folder_of_comp6_files_is_found(tmp_path):
+    planted.write_comp6(tmp_path / "a.h5", 2)
+    assert find_layout(tmp_path) == "comp6"
 
 
 def test_molecules_without_coupled_cluster_energies_are_cut_by_the_reference():

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import subprocess
@@ -8,8 +9,9 @@ import pytest
 from made_runs import exit_code, make_run
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.levels import PAPER_LEVELS, Level, register_level
-from hippynn_mf.runs.experiment import Experiment, beyond_table1, get_experiment, table1
+from hippynn_mf.levels import KNOWN_LEVELS, PAPER_LEVELS, Level
+from hippynn_mf.paper.table1 import beyond_table1, get_experiment, published_result, table1
+from hippynn_mf.runs.experiment import Experiment
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -33,6 +35,14 @@ ROWS = {
     "MF-TZ/EF-CC/E": {"wb97x_tz": "EF", "ccsd(t)_cbs": "E"},
     "MF-DZ/EF-TZ/EF-CC/E": {"wb97x_dz": "EF", "wb97x_tz": "EF", "ccsd(t)_cbs": "E"},
 }
+
+# The paper's levels and two of a user's own.
+LEVELS = KNOWN_LEVELS.including(
+    [
+        Level("gfn2_xtb", "GFN2", "GFN2-xTB", "minimal", 5.0, ("gfn2_xtb.energy",)),
+        Level("own", "A-B(c)*_+", "own", "own", 4.0, ("own.energy",)),
+    ]
+)
 
 # Tables 2 to 4 of the paper: table, then mean and half-width of energy and of force or ΔE.
 PUBLISHED = {
@@ -113,14 +123,12 @@ def test_an_unknown_experiment_is_refused_with_near_and_known_names():
         ("MF-DZ/EF-TZ/E-CC/E", {"wb97x_dz": "EF", "wb97x_tz": "E", "ccsd(t)_cbs": "E"}),
     ],
 )
-def test_an_experiment_of_any_known_levels_is_what_its_name_spells(registry, name, labels):
-    register_level(Level("gfn2_xtb", "GFN2", "GFN2-xTB", "minimal", 5.0, ("gfn2_xtb.energy",)))
-    register_level(Level("own", "A-B(c)*_+", "own", "own", 4.0, ("own.energy",)))
-    experiment = get_experiment(name)
+def test_an_experiment_of_any_known_levels_is_what_its_name_spells(name, labels):
+    experiment = get_experiment(name, levels=LEVELS)
     found = {level.id: str(properties) for level, properties in experiment.resolved_labels.items()}
     assert found == labels
     assert experiment.name == name
-    assert experiment.published is None
+    assert published_result(experiment) is None
 
 
 @pytest.mark.parametrize("name", ["MF-CC/E-DZ/EF", "MF-ccsd(t)_cbs/E-wb97x_dz/EF"])
@@ -152,9 +160,29 @@ def test_a_name_that_spells_no_experiment_is_refused(name, message):
 
 
 def test_levels_of_a_users_experiment_may_be_named_in_any_order_and_by_id():
-    experiment = Experiment(row=1, labels={"ccsd(t)_cbs": "E", "DZ": "EF"})
+    experiment = Experiment(labels={"ccsd(t)_cbs": "E", "DZ": "EF"})
     assert experiment.name == "MF-DZ/EF-CC/E"
     assert experiment.slug == "mf_dz_ef_cc_e"
+
+
+def test_levels_are_those_that_are_handed_over_and_no_others():
+    get_experiment("SF-GFN2/E", levels=LEVELS)
+    with pytest.raises(UserError, match="Unknown level of theory 'GFN2'"):
+        get_experiment("SF-GFN2/E")
+
+
+def made_up(label):
+    return Level(label, label, "made up", "none", 1.0, (f"{label}.energy",))
+
+
+def test_slugs_tell_experiments_apart_whose_levels_are_spelt_alike():
+    labels = ["A-B", "A_B", "a_b", "AB", "ab", "A-b", "A(B)", "A-E-B", "A_E_B"]
+    several = [{made_up(label): "E"} for label in labels]
+    several += [{made_up("A"): "E", made_up("B"): "E"}, {made_up("A"): "EF", made_up("B"): "E"}]
+    slugs = [Experiment(labels=each).slug for each in several]
+    assert len({slug.lower() for slug in slugs}) == len(several)
+    assert slugs[0] == "sf_a_b_e-" + hashlib.sha256(b"SF-A-B/E").hexdigest()[:6]
+    assert [slugs[3], *slugs[-2:]] == ["sf_ab_e", "mf_a_e_b_e", "mf_a_ef_b_e"]
 
 
 def test_the_list_of_experiments_as_json_gives_names_scripts_and_labels(capsys):

@@ -15,7 +15,7 @@ from hippynn_mf.data.formats.extxyz_keys import (
     forces_key,
 )
 from hippynn_mf.errors import UserError
-from hippynn_mf.levels import CC, DZ, MP2, PAPER_LEVELS, TZ, Level
+from hippynn_mf.levels import CC, DZ, MP2, PAPER_LEVELS, TZ, Level, Levels
 
 WATERS = made_xyz.molecules(3, names=["H2O"])
 
@@ -40,12 +40,15 @@ def test_parts_of_levels_have_names_and_other_keys_none():
         assert extxyz_key(dataset) is None
 
 
-def test_datasets_that_a_level_of_ones_own_declares_are_used(monkeypatch):
+def test_datasets_that_a_level_of_ones_own_declares_are_used():
     level = Level("gfn", "GFN", "GFN2", "", 1.0, energy_keys=("tb.e",), force_key="tb.f")
-    monkeypatch.setattr("hippynn_mf.levels._REGISTRY", {"gfn": level})
-    assert energy_dataset("energy_gfn") == energy_dataset("energy_GFN") == "tb.e"
-    assert forces_dataset("forces_GFN") == "tb.f"
-    assert (extxyz_key("tb.e"), extxyz_key("tb.f")) == ("energy_gfn", "forces_gfn")
+    levels = Levels([level])
+    assert energy_dataset("energy_gfn", levels) == energy_dataset("energy_GFN", levels) == "tb.e"
+    assert energy_dataset("corr_energy_GFN", levels) == "gfn.corr_energy"
+    assert forces_dataset("forces_GFN", levels) == "tb.f"
+    keys = [extxyz_key(dataset, levels) for dataset in ("tb.e", "tb.f", "gfn.corr_energy")]
+    assert keys == ["energy_gfn", "forces_gfn", "corr_energy_gfn"]
+    assert energy_dataset("energy_gfn") == "gfn.energy"
 
 
 @pytest.mark.parametrize("names", [(level.id for level in PAPER_LEVELS), ("DZ", "TZ", "MP2", "CC")])

@@ -39,7 +39,7 @@ def results(tmp_path):
         far = {"mp2_tz": comp6_errors(force), "ccsd(t)_cbs": comp6_errors(None, delta_e)}
         others = {"ccsd(t)_cbs": {"wb97x_tz": heldout_errors(9.0, force / 2)}}
         held = energy("ccsd(t)_cbs", value)
-        metrics = run_metrics(held, others=others)
+        metrics = run_metrics(held, cross=others)
         metrics["sets"]["comp6"] = {"ccsd(t)_cbs": far}
         make_run(tmp_path, name, 0, metrics)
     return read_results(tmp_path)

@@ -8,10 +8,10 @@ from made_runs import exit_code, files_below, heldout_errors, make_run, run_metr
 from hippynn_mf.errors import UserError
 from hippynn_mf.paper import FIGURES
 from hippynn_mf.paper.figures import write_figures
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.report.parity import ParityData
 from hippynn_mf.report.results import Selection, read_results
 from hippynn_mf.report.spread import SpreadData
-from hippynn_mf.runs.experiment import get_experiment
 
 SLUGS = ("mf_dz_ef_tz_e", "sf_tz_e")
 

@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from made_runs import TINY_OPTIONS, exit_code
+from made_runs import TINY_OPTIONS, build_settings, exit_code
 from planted import write_ani1x
 
 from hippynn_mf.data.fractions import resolve_fractions
@@ -10,9 +10,8 @@ from hippynn_mf.data.loading import load_splits
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import find_runs
-from hippynn_mf.runs.request import build_settings
 
 LABELS = {"DZ": "EF", "CC": "E"}
 

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from planted import WATER, conformers, energy, forces, numbers_of, replace, write_ani1x
@@ -7,7 +9,7 @@ from hippynn_mf.data.database import reference_energies
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Properties, join_labels, parse_labels, plain_labels
-from hippynn_mf.levels import CC, DZ, MP2, TZ, Level, get_level, register_level
+from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS, MP2, TZ, Level, Levels
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 
@@ -27,20 +29,15 @@ def user_level(name="gfn2_xtb", label="GFN2", rank=5.0, **changes):
     ids=["DZ", "TZ", "MP2", "CC"],
 )
 def test_a_paper_level_is_found_by_id_and_by_label(level, name, label):
-    assert get_level(name) is level
-    assert get_level(label) is level
-    assert get_level(level) is level
+    assert KNOWN_LEVELS.get(name) is KNOWN_LEVELS.find(name) is level
+    assert KNOWN_LEVELS.get(label) is KNOWN_LEVELS.find(label) is level
+    assert KNOWN_LEVELS.get(level) is level
     assert (level.energy_name, level.forces_name) == (f"{name}.energy", f"{name}.forces")
 
 
 def test_the_paper_levels_are_ordered_by_accuracy():
     assert levels.PAPER_LEVELS == (DZ, TZ, MP2, CC)
-    assert [level for level in levels.known_levels() if level in levels.PAPER_LEVELS] == [
-        DZ,
-        TZ,
-        MP2,
-        CC,
-    ]
+    assert list(Levels([CC, TZ, MP2, DZ])) == list(KNOWN_LEVELS) == [DZ, TZ, MP2, CC]
     assert DZ.rank < TZ.rank < MP2.rank < CC.rank
     assert levels.highest_level([TZ, CC, DZ]) is CC
     assert levels.highest_level([TZ, DZ]) is TZ
@@ -68,7 +65,7 @@ def test_self_energies_cannot_be_changed():
 @pytest.mark.parametrize("name", ["dz", "", "wb97x", "CCSD", "wb97x_dz.energy"])
 def test_an_unknown_level_is_an_error_that_lists_the_known_ones(name):
     with pytest.raises(UserError, match=r"Unknown level of theory") as caught:
-        get_level(name)
+        KNOWN_LEVELS.get(name)
     listed = str(caught.value).split("Known: ")[1]
     for level in levels.PAPER_LEVELS:
         assert level.id in listed
@@ -81,32 +78,52 @@ def test_an_unknown_level_is_an_error_that_lists_the_known_ones(name):
 )
 def test_an_unknown_level_is_answered_with_the_nearest_names(name, near):
     with pytest.raises(UserError, match=f"Did you mean .*{near}.*\\? Known"):
-        get_level(name)
+        KNOWN_LEVELS.get(name)
 
 
 def test_a_name_like_no_other_gets_no_suggestion():
     with pytest.raises(UserError) as caught:
-        get_level("qqqqqq")
+        KNOWN_LEVELS.get("qqqqqq")
     assert "Did you mean" not in str(caught.value)
 
 
-def test_a_user_level_is_found_and_takes_its_place_by_rank(registry):
-    level = register_level(user_level())
-    assert get_level("GFN2") is get_level("gfn2_xtb") is level
-    assert levels.known_levels()[0] is level
-    assert list(parse_labels({"CC": "E", "GFN2": "EF"})) == [level, CC]
+def test_a_user_level_is_found_and_takes_its_place_by_rank():
+    level = user_level()
+    known = KNOWN_LEVELS.including([level])
+    assert known.get("GFN2") is known.get("gfn2_xtb") is level
+    assert list(known) == [level, *KNOWN_LEVELS]
+    assert list(parse_labels({"CC": "E", "GFN2": "EF"}, levels=known)) == [level, CC]
 
 
-def test_a_user_level_is_read_from_a_file_with_its_own_self_energies(registry, tmp_path):
+def test_levels_are_known_only_where_they_are_handed_down():
+    KNOWN_LEVELS.including([user_level()])
+    assert KNOWN_LEVELS.find("GFN2") is None
+    with pytest.raises(UserError, match="Unknown level of theory 'GFN2'"):
+        parse_labels({"GFN2": "E"})
+    assert list(parse_labels({user_level(): "E"})) == [user_level()]  # a level needs no look-up
+
+
+def test_the_same_level_again_changes_nothing_and_collections_of_the_same_are_equal():
+    known = KNOWN_LEVELS.including([user_level()])
+    again = known.including([user_level(), CC])
+    assert again == known == Levels([user_level(), *KNOWN_LEVELS])
+    assert hash(again) == hash(known)
+    assert known != KNOWN_LEVELS
+    assert pickle.loads(pickle.dumps(known)) == known
+
+
+def test_a_user_level_is_read_from_a_file_with_its_own_self_energies(tmp_path):
     numbers = numbers_of(WATER[0])
     path = write_ani1x(tmp_path / "user.h5", {"H2O": 5})
     positions = conformers(WATER, 5, seed=0)
     replace(path, "H2O", "gfn2_xtb.energy", energy(numbers, positions, "wb97x_dz"))
     replace(path, "H2O", "gfn2_xtb.forces", forces(numbers, positions, "wb97x_dz"))
-    level = register_level(user_level(self_energies={1: -0.25, 8: -70.0}))
+    level = user_level(self_energies={1: -0.25, 8: -70.0})
+    known = KNOWN_LEVELS.including([level])
 
-    assert labels_in_file(path)[level] is Properties.EF
-    structures, _ = read_ani1x(path, parse_labels({"GFN2": "EF"}))
+    assert labels_in_file(path, levels=known)[level] is Properties.EF
+    assert level not in labels_in_file(path)
+    structures, _ = read_ani1x(path, parse_labels({"GFN2": "EF"}, levels=known))
     truth = energy(numbers, positions, "wb97x_dz")
     np.testing.assert_allclose(structures.energies["gfn2_xtb"], truth, rtol=0, atol=1e-12)
     np.testing.assert_allclose(
@@ -129,17 +146,29 @@ def test_a_user_level_is_read_from_a_file_with_its_own_self_energies(registry, t
     ],
     ids=["id as id", "label as label", "label as id", "id as label"],
 )
-def test_a_name_already_taken_is_refused(registry, name, label, taken):
-    before = dict(registry)
-    with pytest.raises(UserError, match=f"named '{taken}' exists already"):
-        register_level(user_level(name, label))
-    assert registry == before
+def test_a_name_already_taken_is_refused(name, label, taken):
+    with pytest.raises(UserError, match=f"known as {taken}: |levels of theory are named '{taken}'"):
+        KNOWN_LEVELS.including([user_level(name, label)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": 6.0}, r"known as gfn2_xtb: rank is 6\.0, not 5\.0\. What is another level"),
+        ({"force_key": None}, r"force_key is None, not 'gfn2_xtb\.forces'"),
+        ({"self_energies": {1: -0.5}}, r"known as gfn2_xtb: self_energies is \{1: -0\.5\}, not \{"),
+    ],
+    ids=["rank", "forces", "self energies"],
+)
+def test_another_level_of_a_known_name_is_refused_with_what_differs(changes, message):
+    with pytest.raises(UserError, match=message):
+        Levels([user_level(), user_level(**changes)])
 
 
 @pytest.mark.parametrize("name", ["", "a.b"])
-def test_an_id_that_files_and_modules_cannot_hold_is_refused(registry, name):
+def test_an_id_that_files_and_modules_cannot_hold_is_refused(name):
     with pytest.raises(UserError, match="non-empty names without dots"):
-        register_level(user_level(name, "new"))
+        user_level(name, "new")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from tiny import evaluate, labelled_batch, tiny_model
 from hippynn_mf import LossWeights, UserError, build_loss, build_metrics
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.levels import CC, DZ, TZ
-from hippynn_mf.model.losses import stopping_metric_name
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -236,7 +235,7 @@ def test_metrics_of_one_level_can_be_assembled():
 )
 def test_a_best_model_is_chosen_by_the_sum_or_by_one_level(name, metric):
     heads = tiny_model({"DZ": "EF", "CC": "E"}).heads
-    assert stopping_metric_name(Hyperparameters(stopping_metric=name), heads) == metric
+    assert Hyperparameters(stopping_metric=name).stopping_key(heads.levels) == metric
     assert metric in build_metrics(heads, build_loss(heads))
 
 
@@ -245,7 +244,7 @@ def test_another_stopping_criterion_is_refused(name):
     heads = tiny_model({"DZ": "EF", "CC": "E"}).heads
     match = r"Unknown stopping criterion.*Known: sum, DZ, wb97x_dz, CC, ccsd\(t\)_cbs\."
     with pytest.raises(UserError, match=match):
-        stopping_metric_name(Hyperparameters(stopping_metric=name), heads)
+        Hyperparameters(stopping_metric=name).stopping_key(heads.levels)
 
 
 def test_assembled_modules_can_be_pickled_as_hippynn_checkpoints_are():

@@ -6,9 +6,9 @@ from made_predictions import predicted_run, references
 from made_runs import comp6_errors, heldout_errors, make_run, run_metrics
 
 from hippynn_mf.paper.documents import write_documents
+from hippynn_mf.paper.table1 import get_experiment, table1
 from hippynn_mf.paper.tables import low_level_tables
 from hippynn_mf.report.results import Selection, read_results
-from hippynn_mf.runs.experiment import get_experiment, table1
 
 TITLES = {
     "dz": "What a second level costs the forces of the first: DZ forces, held-out",

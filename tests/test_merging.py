@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hippynn_mf.data.formats.extxyz import Frame
-from hippynn_mf.data.merging import SAME_POSITION, merge_frames
+from hippynn_mf.data.formats.merging import merge_frames
+from hippynn_mf.data.matching import SAME_POSITION
 from hippynn_mf.errors import UserError
 from hippynn_mf.units import EV_PER_HARTREE
 

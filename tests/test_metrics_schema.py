@@ -14,7 +14,7 @@ def good_metrics():
     return run_metrics(
         {TZ: heldout_errors(1.0, 2.0), "mp2_tz": heldout_errors(1.0)},
         comp6={"mp2_tz": comp6_errors(3.0), "ccsd(t)_cbs": comp6_errors(None, 4.0)},
-        cross={TZ: {TZ: heldout_errors(1.0, 2.0)}},
+        cross={TZ: {"wb97x_dz": heldout_errors(1.0, 2.0)}},
     ) | {"training": {"wall_s": 30.5, "n_epochs": 80}}
 
 
@@ -23,62 +23,69 @@ def test_metrics_come_back_as_they_were_written(tmp_path):
     assert folder.read_metrics() == good_metrics()
 
 
-def test_metrics_without_comp6_and_without_training_are_whole(tmp_path):
-    folder = make_run(tmp_path, "SF-TZ/E", 0, run_metrics({TZ: heldout_errors(1.0)}))
-    assert folder.read_metrics()["comp6"] is None
+def test_metrics_of_held_out_structures_alone_are_whole(tmp_path):
+    content = {"format": 2, "sets": {"heldout": {TZ: {TZ: heldout_errors(1.0)}}}}
+    folder = make_run(tmp_path, "SF-TZ/E", 0, content)
+    assert folder.read_metrics() == content
+    assert validate_metrics(content, "metrics.json").training is None
 
 
+HELDOUT, COMP6 = "sets.heldout.wb97x_tz.wb97x_tz", "sets.comp6.mp2_tz.mp2_tz"
 FAULTS = {
-    "a misspelt error": ("heldout.wb97x_tz", {"energy_rsme_kcal_per_mol": 1.0}, "Extra inputs"),
+    "a misspelt error": (HELDOUT, {"energy_rsme_kcal_per_mol": 1.0}, "Extra inputs"),
     "an unknown part": ("", {"holdout": {}}, "holdout: Extra inputs"),
     "a number as text": (
-        "heldout.wb97x_tz",
+        HELDOUT,
         {"energy_rmse_kcal_per_mol": "1.0"},
         r"energy_rmse_kcal_per_mol: Input should be a valid number, found '1.0'",
     ),
     "a negative error": (
-        "heldout.wb97x_tz",
+        HELDOUT,
         {"force_mae_kcal_per_mol_per_angstrom": -1.0},
         r"force_mae_kcal_per_mol_per_angstrom: .*greater than or equal to 0, found -1.0",
     ),
     "not a number": (
-        "comp6.mp2_tz",
+        COMP6,
         {"force_rmse_kcal_per_mol_per_angstrom": float("nan")},
-        r"comp6\.mp2_tz\.force_rmse_kcal_per_mol_per_angstrom: .*finite number, found nan",
+        r"comp6\.mp2_tz\.mp2_tz\.force_rmse_kcal_per_mol_per_angstrom: .*finite number, found nan",
     ),
     "infinite": (
-        "cross.wb97x_tz.wb97x_tz",
+        "sets.heldout.wb97x_tz.wb97x_dz",
         {"energy_rmse_kcal_per_mol": float("inf")},
-        r"cross\.wb97x_tz\.wb97x_tz\.energy_rmse_kcal_per_mol: .*finite",
+        r"heldout\.wb97x_tz\.wb97x_dz\.energy_rmse_kcal_per_mol: .*finite",
     ),
     "null without a reason": (
-        "heldout.wb97x_tz",
+        HELDOUT,
         {"energy_rmse_kcal_per_mol": None, "energy_mae_kcal_per_mol": None},
-        r"heldout\.wb97x_tz: .*null needs energy_reason",
+        r"sets\.heldout\.wb97x_tz\.wb97x_tz: .*null needs energy_reason",
     ),
-    "a number with a reason": ("heldout.wb97x_tz", {"force_reason": "none"}, "has no force_reason"),
+    "a number with a reason": (HELDOUT, {"force_reason": "none"}, "has no force_reason"),
     "half null": (
-        "comp6.ccsd(t)_cbs",
+        "sets.comp6.ccsd(t)_cbs.ccsd(t)_cbs",
         {"delta_e_mae_kcal_per_mol": None},
         "delta_e: RMSE and MAE are either both",
     ),
-    "errors of nothing": ("heldout.wb97x_tz", {"n_energies": 0}, "needs the count"),
+    "errors of nothing": (HELDOUT, {"n_energies": 0}, "needs the count"),
     "an MAE above the RMSE": (
-        "heldout.wb97x_tz",
+        HELDOUT,
         {"energy_mae_kcal_per_mol": 1.1},
         r"energy: an MAE of 1\.1 above the RMSE of 1\.0",
     ),
-    "half a count": ("comp6.mp2_tz", {"n_conformers": 1.5}, "n_conformers: .*found 1.5"),
+    "half a count": (COMP6, {"n_structures": 1.5}, "n_structures: .*found 1.5"),
     "a negative time": ("training", {"wall_s": -1.0}, "training.wall_s"),
+    "energies with a cut": (
+        COMP6,
+        {"energy_rmse_kcal_per_mol": 1.0, "energy_mae_kcal_per_mol": 1.0, "n_energies": 3},
+        r"energy_mae_kcal_per_mol, energy_rmse_kcal_per_mol, n_energies: a set has cut_by and delt",
+    ),
+    "differences without a cut": (HELDOUT, {"n_pairs": 3}, "n_pairs: a set has cut_by and delta_e"),
+    "another format": ("", {"format": 3}, "format: Input should be 2, found 3"),
 }
 
 
-def with_fault(path, change):
-    metrics = copy.deepcopy(good_metrics())
-    place = metrics
+def at(metrics, path):
     for key in filter(None, path.split(".")):
-        place = place[key]
-    place.update(change)
+        metrics = metrics[key]
     return metrics
 
 
@@ -86,7 +93,8 @@ def with_fault(path, change):
 def test_a_fault_is_named_with_file_and_field_on_writing_and_on_reading(
     tmp_path, path, change, message
 ):
-    wrong = with_fault(path, change)
+    wrong = copy.deepcopy(good_metrics())
+    at(wrong, path).update(change)
     folder = make_run(tmp_path, "SF-TZ/E", 0, None)
     with pytest.raises(UserError, match=message) as error:
         folder.write_metrics(wrong)
@@ -99,36 +107,29 @@ def test_a_fault_is_named_with_file_and_field_on_writing_and_on_reading(
     assert "delete it and train the run again" in str(error.value)
 
 
-@pytest.mark.parametrize("part", ["heldout", "cross", "comp6"])
-def test_a_part_that_is_missing_is_named(part):
-    metrics = good_metrics()
-    del metrics[part]
-    with pytest.raises(UserError, match=f"some.json is not what.* {part}: Field required"):
-        validate_metrics(metrics, "some.json")
+MISSING = {
+    "": ["format", "sets"],
+    HELDOUT: ["n_structures", "energy_rmse_kcal_per_mol", "force_mae_kcal_per_mol_per_angstrom"],
+    COMP6: ["n_structures", "delta_e_mae_kcal_per_mol", "force_rmse_kcal_per_mol_per_angstrom"],
+}
 
 
-@pytest.mark.parametrize("name", ["predicted_by", "cut_by", "n_conformers"])
-def test_comp6_errors_say_what_they_are_of(name):
+@pytest.mark.parametrize(("path", "name"), [(p, n) for p, names in MISSING.items() for n in names])
+def test_a_part_that_is_missing_is_named(path, name):
     metrics = good_metrics()
-    del metrics["comp6"]["mp2_tz"][name]
-    with pytest.raises(UserError, match=rf"comp6\.mp2_tz\.{name}: Field required"):
+    del at(metrics, path)[name]
+    with pytest.raises(UserError, match=rf"some.json is not what.*{name}: .*equired"):
         validate_metrics(metrics, "some.json")
 
 
 def test_many_faults_are_counted_and_the_first_named():
     metrics = run_metrics({name: {} for name in "abc"})
-    with pytest.raises(UserError, match=r"heldout\.a\.force_rmse.*; and 9 more\. Restore it"):
+    with pytest.raises(UserError, match=r"heldout\.a\.a\.n_structures.*; and 6 more\. Restore it"):
         validate_metrics(metrics, "some.json")
 
 
-def test_errors_on_a_test_file_are_optional_and_checked():
-    content = run_metrics({"wb97x_tz": heldout_errors(1.0, 2.0)})
-    assert validate_metrics(content, "metrics.json").test_file is None
-    entry = heldout_errors(3.0, 4.0)
-    content["test_file"] = {"wb97x_tz": {"ccsd(t)_cbs": entry}}
-    found = validate_metrics(content, "metrics.json").test_file["wb97x_tz"]["ccsd(t)_cbs"]
-    assert found.force_rmse_kcal_per_mol_per_angstrom == 4.0
-    entry["energy_rmse_kcal_per_mol"] = None
-    match = r"test_file\.wb97x_tz\.ccsd\(t\)_cbs: .*energy"
+def test_metrics_of_format_1_name_their_converter():
+    content = {"heldout": {}, "cross": {}, "comp6": None}
+    match = r"some\.json has format 1\. 'python scripts/convert_runs\.py DIR' converts"
     with pytest.raises(UserError, match=match):
-        validate_metrics(content, "metrics.json")
+        validate_metrics(content, "some.json")

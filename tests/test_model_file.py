@@ -32,7 +32,7 @@ from hippynn_mf.potentials.files import SHIPPED
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 from hippynn_mf.runs.exporting import export_runs
-from hippynn_mf.runs.train import load_best
+from hippynn_mf.runs.models import load_best
 from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL, KCAL_PER_MOL_PER_HARTREE
 
 IN_NEW_PROCESS = """

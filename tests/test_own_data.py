@@ -10,20 +10,20 @@ import planted
 import pytest
 from ase import units
 from ase.io import read
-from made_runs import TINY_OPTIONS, exit_code, files_below
+from made_runs import TINY_OPTIONS, build_settings, exit_code, files_below
 
+from hippynn_mf.cli.texts import parse_level_files
 from hippynn_mf.data.convert import convert_data
 from hippynn_mf.data.database import load_database
-from hippynn_mf.data.formats.sources import open_data, parse_level_files
+from hippynn_mf.data.formats.merging import merge_frames
+from hippynn_mf.data.formats.sources import as_data_path, open_data
 from hippynn_mf.data.info import describe_file, format_description
 from hippynn_mf.data.loading import file_hash, load_splits
-from hippynn_mf.data.merging import merge_frames
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, SELF_ENERGIES, TZ
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.request import build_settings
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 NAME = "MF-DZ/EF-CC/E"
@@ -238,7 +238,7 @@ def test_a_run_on_files_of_levels(level_files, tmp_path, form, capsys):
     assert "dz.xyz: 150 structures" in log
     assert "cc.xyz: 75 structures" in log
     assert "75 conformers are in several files" in log
-    assert folder.read_metrics()["comp6"] is None
+    assert list(folder.read_metrics()["sets"]) == ["heldout"]
 
     before = folder.read_metrics()
     moved = []
@@ -350,7 +350,7 @@ WRONG_FILES = {
     "no level": (["--train", "a.xyz"], "LEVEL=FILE was expected, as DZ=dz.xyz; found 'a.xyz'"),
     "no file": (["--train", "DZ="], "LEVEL=FILE was expected, as DZ=dz.xyz; found 'DZ='"),
     "absent": (["--train", "DZ=absent.xyz"], "No file "),
-    "twice": (["--train", "DZ=a.xyz", "wb97x_dz=b.xyz"], "Level wb97x_dz has two files"),
+    "twice": (["--train", "DZ=a.xyz", "wb97x_dz=b.xyz"], "[data]: level wb97x_dz is there twice"),
     "HDF5": (["--train", "DZ=a.h5"], "a.h5: the file of a level is extended XYZ"),
     "both": (["--train", "DZ=a.xyz", "--data", "a.h5"], "--data and --train both name"),
     "without --train": (["DZ=a.xyz"], "Unexpected: DZ=a.xyz. Files of levels follow --train"),
@@ -371,7 +371,7 @@ def test_wrong_files_are_refused(tmp_path, capsys, monkeypatch, name, command):
 
 
 def test_levels_are_ordered_by_rank():
-    files = parse_level_files(["CC=c.xyz", "TZ=t.extxyz", "wb97x_dz=d.XYZ"])
+    files = as_data_path(parse_level_files(["CC=c.xyz", "TZ=t.extxyz", "wb97x_dz=d.XYZ"]))
     assert list(files) == [DZ.id, TZ.id, CC.id]
 
 
@@ -380,8 +380,8 @@ def test_settings_have_absolute_paths(level_files, monkeypatch, tmp_path):
     relative = parse_level_files(["DZ=dz.xyz", "CC=cc.xyz"])
     (settings,) = build_settings([get_experiment(NAME)], [0], data=relative)
     assert settings.data.path == level_files
-    assert settings.comp6 is None
-    assert settings.data.name == "DZ=dz.xyz CC=cc.xyz"
+    assert settings.tests == ()
+    assert settings.data.filename == "wb97x_dz=dz.xyz ccsd(t)_cbs=cc.xyz"
 
 
 def test_forces_that_a_level_is_read_without_are_noted(tmp_path):

@@ -13,7 +13,7 @@ from hippynn.experiment import SetupParams, assemble_for_training, setup_and_tra
 from hippynn.graphs.nodes.inputs import CellNode, PositionsNode, SpeciesNode
 from planted import write_ani1x
 from test_interaction import SIZES
-from tiny import TINY, structures, tiny_model
+from tiny import TINY, structures, tiny_model, train_model
 
 from hippynn_mf import (
     FastHipnnQuad,
@@ -28,7 +28,6 @@ from hippynn_mf.data import neighbours
 from hippynn_mf.data.neighbours import NeighbourLists
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.training.loop import train_model
 
 LABELS = {"DZ": "EF", "CC": "E"}
 CUTOFF = 2.0  # Å: some pairs of the planted molecules are farther apart

@@ -276,7 +276,7 @@ def test_wrong_files_are_refused_and_leave_nothing(tmp_path, model_file, capsys,
     empty.write_text("")
     text.write_text("no structure at all")
     cases = {
-        bad: f"{bad}: structure 70 (CClH3): Atomic numbers [17] are outside the species",
+        bad: f"{bad}: structure 71 (CClH3): Atomic numbers [17] are outside the species",
         tmp_path / "none.xyz": "No file",
         truncated: f"{truncated}: ASE cannot read it",
         empty: str(empty),

@@ -5,10 +5,10 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.levels import CC, Level
 from hippynn_mf.report.columns import TRAINING, heldout_energy
-from hippynn_mf.report.format2 import DataSource
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.runs import write_kept
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.settings import DataSource
 
 ENERGY = heldout_energy(CC)
 
@@ -72,7 +72,7 @@ MIXTURES = {
     "tests": ({"tests": ()}, r"tests\.comp6"),
     "another test file": (
         {"tests": (COMP6.model_copy(update={"sha256": "8" * 64}),)},
-        r"tests\.comp6",
+        r"tests\.comp6\.sha256",
     ),
     "common levels": ({"common_levels": ["wb97x_dz"]}, "common_levels"),
 }
@@ -106,7 +106,9 @@ def test_an_unfinished_run_of_other_settings_does_not_stop_a_table(tmp_path):
 def test_a_run_that_lacks_a_test_is_told_how_it_gets_it(tmp_path):
     make_run(tmp_path, "SF-CC/E", 0, energies(1.0))
     make_run(tmp_path, "SF-CC/E", 1, energies(1.0), tests=())
-    with pytest.raises(UserError, match=r"seed-1 was not tested on comp6.* --test comp6=comp6\.h5"):
+    with pytest.raises(
+        UserError, match=r"seed-1 was not tested on comp6.* --comp6 /data/comp6\.h5"
+    ):
         read_results(tmp_path)
 
 
@@ -130,9 +132,7 @@ def test_runs_of_several_splits_are_read_and_never_averaged_over(tmp_path):
 
 def test_the_table_has_a_row_for_every_number_with_its_address(tmp_path):
     cross = {"ccsd(t)_cbs": {"wb97x_tz": heldout_errors(9.0, 4.0)}}
-    make_run(
-        tmp_path, "SF-CC/E", 4, run_metrics({"ccsd(t)_cbs": heldout_errors(2.0)}, others=cross)
-    )
+    make_run(tmp_path, "SF-CC/E", 4, run_metrics({"ccsd(t)_cbs": heldout_errors(2.0)}, cross=cross))
     table = read_results(tmp_path).table
     assert list(table.columns) == [
         *("experiment", "seed", "split_seed", "set", "head", "reference", "quantity", "metric"),
@@ -164,7 +164,9 @@ def test_levels_that_differ_under_one_name_cannot_share_a_table(tmp_path):
     other = Level("mine", "ME", "m", "b", 1.0, ("mine.energy",), self_energies={1: -0.5})
     make_run(tmp_path, "SF-ME/E", 0, run_metrics(), levels=(mine,))
     make_run(tmp_path, "SF-ME/E", 1, run_metrics(), levels=(other,))
-    with pytest.raises(UserError, match=r"seed-1 and .*seed-0 cannot share a table: .*'mine'"):
+    with pytest.raises(
+        UserError, match=r"seed-1 and .*seed-0 cannot share a table: levels\.mine: self_energies"
+    ):
         read_results(tmp_path)
 
 

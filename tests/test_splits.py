@@ -4,10 +4,11 @@ import h5py
 import numpy as np
 import pytest
 from planted import write_ani1x
+from tiny import split_structures
 
 from hippynn_mf.data.formats.ani1x import read_ani1x
 from hippynn_mf.data.loading import file_hash, load_splits
-from hippynn_mf.data.splits import SPLITS, assign_splits, split_structures
+from hippynn_mf.data.splits import SPLITS, assign_splits
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -11,9 +13,10 @@ from made_runs import TINY_OPTIONS, exit_code, files_below, make_run, make_setti
 
 from hippynn_mf.campaign.lease import Owner, owned, read_campaign, refuse_owned
 from hippynn_mf.campaign.plan import Probe, format_plan, plan_runs
-from hippynn_mf.campaign.status import format_duration, format_status, plain_status, read_status
+from hippynn_mf.campaign.status import format_status, plain_status, read_status
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.progress import Progress, RunWatch, format_duration, look_seconds
 
 METRICS = {"heldout": {}, "cross": {}, "comp6": None, "training": {"wall_s": 1.0, "n_epochs": 3}}
 
@@ -179,3 +182,157 @@ def test_a_folder_without_a_campaign_has_none(tmp_path):
     assert read_campaign(tmp_path) is None
     (tmp_path / "campaign.json").write_text("{")
     assert read_campaign(tmp_path) is None
+
+
+DAMAGED = ['{"id', "", "[]", "3", '{"id": 7}', "{}", "\ufffd"]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_file_takes_nothing_away_from_a_campaign(tmp_path, caplog, content):
+    with owned(tmp_path, [make_settings("SF-CC/E")]) as owner:
+        (tmp_path / "campaign.json").write_text(content, encoding="utf-8")
+        for _ in range(3):
+            assert owner.has_lost(tmp_path) is None
+        assert owner.is_alive(tmp_path)
+        assert len(caplog.messages) == 1
+        assert "campaign.json is damaged" in caplog.text
+        assert "the run goes on" in caplog.text
+        with pytest.raises(UserError, match=r"Another campaign runs in .*process unknown on unkn"):
+            refuse_owned(tmp_path)
+    with owned(tmp_path, []) as successor:  # which writes the file anew
+        assert successor.is_alive(tmp_path)
+        assert "another campaign has taken over" in owner.has_lost(tmp_path)
+
+
+def test_status_of_a_damaged_campaign_is_that_of_its_runs(out):
+    (out / "campaign.json").write_text('{"runs": [["SF-CC/E", 3]]}')
+    assert len(read_status(out)) == 4
+    (out / "campaign.json").write_text("[1]")
+    assert len(read_status(out)) == 4
+
+
+WORKER = """
+import logging, sys, time
+from pathlib import Path
+from hippynn_mf.campaign import lease
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+lease.PROCESS_SECONDS = 0.05
+lease.end_with(lease.Owner(sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]), 0.05),
+               Path(sys.argv[1]))
+print("works", flush=True)
+time.sleep(60)
+"""
+
+
+def worker_of(owner, out):
+    values = [out, owner.id, owner.host, owner.pid, owner.started]
+    command = [sys.executable, "-c", WORKER, *map(str, values)]
+    worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout.readline() == "works\n"
+    return worker
+
+
+def test_a_worker_goes_on_where_the_file_is_damaged_and_ends_with_the_reason(tmp_path):
+    with owned(tmp_path, []) as owner:
+        path = tmp_path / "campaign.json"
+        whole = path.read_text()
+        worker = worker_of(owner, tmp_path)
+        path.write_text(whole[:20])
+        assert "campaign.json is damaged" in worker.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.wait(0.5)
+        path.write_text(whole.replace(owner.id, "another"))
+        said, _ = worker.communicate(timeout=30)
+        assert worker.returncode == 1
+        assert said == (
+            f"the campaign of this run is over: another campaign has taken over {tmp_path}\n"
+        )
+
+
+def test_a_worker_ends_with_the_process_of_its_campaign(tmp_path):
+    with owned(tmp_path, []) as owner, subprocess.Popen([sys.executable, "-c", "input()"]) as child:
+        started = psutil.Process(child.pid).create_time()
+        worker = worker_of(Owner(owner.id, owner.host, child.pid, started), tmp_path)
+        child.kill()
+        child.wait()
+        said, _ = worker.communicate(timeout=30)
+    assert worker.returncode == 1
+    assert said == f"the campaign of this run is over: its process {child.pid} has ended\n"
+
+
+def test_files_are_looked_at_seldom_and_more_seldom_for_many_runs():
+    assert Owner.of_this_process(1).file_seconds >= 10
+    assert Owner.of_this_process(100).file_seconds > Owner.of_this_process(1).file_seconds
+    assert look_seconds(1) >= 10
+    assert look_seconds(100) > look_seconds(1)
+
+
+# How far runs are.
+
+
+class Counted:
+    """Counts what `pathlib` is asked of a file."""
+
+    def __init__(self, monkeypatch):
+        self.stats = []
+        stat = Path.stat
+
+        def counted(path, **options):
+            self.stats.append(path)
+            return stat(path, **options)
+
+        monkeypatch.setattr(Path, "stat", counted)
+
+
+def test_a_look_at_a_run_is_one_stat(tmp_path, monkeypatch):
+    folder = make_run(tmp_path, "SF-CC/E", 0, None)
+    watch = RunWatch(make_settings("SF-CC/E"), tmp_path)
+    add_epochs(folder, [3.0, 2.0])
+    counted = Counted(monkeypatch)
+    watch.look()
+    assert watch.share == 2 / 80
+    assert counted.stats == [folder.file("epochs.jsonl")]
+    watch.look()
+    assert watch.share == 2 / 80
+    assert len(counted.stats) == 2
+
+
+def test_phases_are_looked_at_in_turns(tmp_path):
+    settings = make_settings("TL-DZ/EF-CC/E")
+    folder = make_run(tmp_path, "TL-DZ/EF-CC/E", 0, None)
+    first, last = folder.phases(settings)
+    watch = RunWatch(settings, tmp_path)
+    first.path.mkdir()
+    add_epochs(first, [1.0] * 3)
+    watch.look()
+    assert watch.share == 3 / 160
+    add_epochs(last, [1.0])
+    for _ in range(3):
+        watch.look()
+    assert watch.share == 4 / 160
+    add_epochs(last, [1.0])
+    watch.look()
+    assert watch.share == 5 / 160
+    watch.end(finished=True)
+    assert watch.share == 1
+
+
+def test_progress_knows_what_is_there_already(tmp_path, capsys):
+    add_epochs(make_run(tmp_path, "SF-CC/E", 0, None), [1.0] * 20)
+    with Progress([make_settings("SF-CC/E", seed) for seed in (0, 1)], tmp_path) as shown:
+        shown.ended(("sf_cc_e", 1), finished=False)
+    assert capsys.readouterr().err.startswith("12 % trained, 0 of 2 runs finished, after 0 min 00")
+
+
+def test_a_line_per_minute_without_a_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("hippynn_mf.runs.progress.SHOW_SECONDS", 0.01)
+    monkeypatch.setattr("hippynn_mf.runs.progress.LINE_SECONDS", 0.2)
+    monkeypatch.setattr("hippynn_mf.runs.progress.look_seconds", lambda n: 0.05)
+    folder = make_run(tmp_path, "SF-CC/E", 0, None)
+    with Progress([make_settings("SF-CC/E")], tmp_path):
+        add_epochs(folder, [1.0] * 8)
+        time.sleep(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 4
+    assert lines[0].startswith("10 % trained, 0 of 1 runs finished, after 0 min 00 s; ")
+    assert lines[0].endswith(" left at most")

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from made_runs import TINY_OPTIONS, exit_code, make_run, make_settings, run_metrics
+from made_runs import TINY_OPTIONS, build_settings, exit_code, make_run, make_settings, run_metrics
 from planted import write_ani1x
 from test_checkpoints import Killed
 
@@ -17,21 +17,21 @@ from hippynn_mf import UserError
 from hippynn_mf.campaign.status import read_status
 from hippynn_mf.data.fractions import keep_labels
 from hippynn_mf.data.loading import load_splits
-from hippynn_mf.evaluation.test_sets import model_of
 from hippynn_mf.labels import Properties, parse_labels
-from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ, Level
+from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ, Difference, Level
 from hippynn_mf.model.model import build_model
+from hippynn_mf.paper.table1 import beyond_table1, get_experiment, table1
 from hippynn_mf.potentials.card import format_card
 from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.report.results import read_results
 from hippynn_mf.runs import checkpoints, phases
-from hippynn_mf.runs.experiment import Experiment, beyond_table1, get_experiment, table1
+from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.exporting import export_runs
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.models import load_best, model_of, read_state
 from hippynn_mf.runs.phases import phase_database, start_from
-from hippynn_mf.runs.request import build_settings
-from hippynn_mf.runs.train import load_best, read_state, train_run
-from hippynn_mf.training.strategies import STRATEGIES, difference_level, get_strategy
+from hippynn_mf.runs.train import train_run
+from hippynn_mf.training.strategies import STRATEGIES, get_strategy
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
@@ -57,7 +57,7 @@ def data(tmp_path_factory):
 
 
 def settings_of(prefix, data, labels=LABELS, seed=0, **changes):
-    experiment = Experiment(row=0, labels=labels, prefix=prefix)
+    experiment = Experiment(labels=labels, prefix=prefix)
     options = {"overrides": SIZES | changes.pop("overrides", {}), "device": "cpu"} | changes
     return build_settings([experiment], [seed], data=data, **options)[0]
 
@@ -118,9 +118,10 @@ def test_every_strategy_beside_the_paper_s_has_a_script_on_the_same_labels():
     assert rows == list(range(1, len(rows) + 1))
 
 
-def test_a_run_knows_its_strategy_by_its_name(data):
+def test_a_run_knows_its_strategy(data):
     for prefix in STRATEGIES:
         settings = settings_of(prefix, data, {"DZ": "EF"} if prefix == "SF" else LABELS)
+        assert settings.strategy == prefix
         assert settings.experiment.strategy is STRATEGIES[prefix]
         assert settings.name.startswith(f"{prefix}-DZ/EF")
 
@@ -142,7 +143,7 @@ def test_wrong_strategies_are_refused(prefix, labels, message, data):
 
 def test_a_difference_has_no_forces_to_learn(data):
     with pytest.raises(UserError, match=r"found CC/EF. Ask for CC/E"):
-        _ = Experiment(row=0, labels={"DZ": "EF", "CC": "EF"}, prefix="DELTA").phases
+        _ = Experiment(labels={"DZ": "EF", "CC": "EF"}, prefix="DELTA").phases
 
 
 def test_what_a_strategy_stands_for_is_not_overridden(data):
@@ -274,7 +275,7 @@ def test_the_second_network_learns_the_difference_of_both_energies(data):
 def test_self_energies_of_a_difference_are_those_of_its_levels():
     low = Level("a", "A", "", "", 1, ("a.energy",), self_energies={1: -0.5, 6: -37.0})
     high = Level("b", "B", "", "", 2, ("b.energy",), self_energies={1: -0.6, 6: -38.0, 8: -75.0})
-    assert difference_level(high, low).self_energies == pytest.approx({1: -0.1, 6: -1.0})
+    assert Difference(high, low).level.self_energies == pytest.approx({1: -0.1, 6: -1.0})
 
 
 def test_the_sum_of_both_networks_is_the_high_level_and_is_differentiated(runs, data):
@@ -284,7 +285,7 @@ def test_the_sum_of_both_networks_is_the_high_level_and_is_differentiated(runs, 
     load_best(whole, folder)
     low = build_model(settings.hyperparameters, parse_labels({"DZ": "EF"}))
     load_best(low, folder.phase("low-level"))
-    level = difference_level(CC, DZ)
+    level = Difference(CC, DZ).level
     own = build_model(settings.hyperparameters, {level: Properties.EF})
     state = read_state(folder)
     names = {f"corrections.{CC.id}.": "network.", f"heads.{CC.id}.": f"heads.{level.id}."}
@@ -438,7 +439,7 @@ def test_learning_curves_go_through_all_phases(prefix, panels, runs):
     _, folder = runs[prefix]
     results = read_results(folder.path.parents[2]).only([0])
     figure, data = make_learning_curves(results.members(runs[prefix][0].name))
-    label = {level.id: level.label for level in (DZ, CC, difference_level(CC, DZ))}
+    label = {level.id: level.label for level in (DZ, CC, Difference(CC, DZ).level)}
     found = {(label[c.level], c.kind): c.epochs[0] for c in data.curves}
     assert found == panels
     lengths = {(label[c.level], c.kind): len(c.median) for c in data.curves}

@@ -11,8 +11,8 @@ from hippynn_mf import UserError
 from hippynn_mf.cli.options import parse_experiments
 from hippynn_mf.paper.documents import write_documents
 from hippynn_mf.paper.strategies import strategy_tables
+from hippynn_mf.paper.table1 import BASELINES, beyond_table1, strategies
 from hippynn_mf.report.results import Selection, read_results
-from hippynn_mf.runs.experiment import BASELINES, beyond_table1, strategies
 
 CC, DZ = "ccsd(t)_cbs", "wb97x_dz"
 COUPLED = make_settings("MF-DZ/EF-CC/E").hyperparameters.model_copy(update={"coupling": "delta"})
@@ -117,17 +117,17 @@ def test_a_folder_of_strategies_alone_is_about_them(folder, capsys):
 
 
 def test_groups_of_experiments_have_names(folder, capsys):
-    assert [e.name for e in parse_experiments("strategies")] == [
+    assert [e.name for e in parse_experiments(["strategies"])] == [
         *BASELINES,
         *(e.name for e in beyond_table1()),
     ]
-    assert len(parse_experiments("table1")) == 17
-    both = parse_experiments("SF-TZ/E, strategies")
+    assert len(parse_experiments(["table1"])) == 17
+    both = parse_experiments(["SF-TZ/E", "strategies"])
     assert both[0].name == "SF-TZ/E"
-    names = [e.name for e in parse_experiments("table1,strategies,SF-CC/E")]
+    names = [e.name for e in parse_experiments(["table1", "strategies", "SF-CC/E"])]
     assert len(names) == len(set(names)) == 22
     with pytest.raises(UserError, match="Unknown experiment 'strategy'"):
-        parse_experiments("strategy")
+        parse_experiments(["strategy"])
     names = "MF-DZ/EF-CC/E,TL-DZ/EF-CC/E"
     assert exit_code("tables", folder, "--experiments", names, "--partial") == 0
     assert "## Strategies at the high level" in capsys.readouterr().out

@@ -50,11 +50,11 @@ def test_one_system_of_another_kind_is_no_hindrance():
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"numbers": [8, 1, 9]}, r"structure 5 \(OHF\): Atomic numbers \[9\] are outside"),
-        ({"positions": np.full((3, 3), np.nan)}, r"structure 5 \(OH2\): positions hold NaN"),
-        ({"positions": np.zeros((3, 3))}, r"structure 5 .*overlap: they are 0\.00 Å apart"),
-        ({"positions": np.eye(3) * 1e6}, r"structure 5 .*1\.0e\+06 Å from the origin"),
-        ({"cell": [np.inf, 1, 1]}, r"structure 5 .*cell hold NaN or infinite"),
+        ({"numbers": [8, 1, 9]}, r"structure 6 \(OHF\): Atomic numbers \[9\] are outside"),
+        ({"positions": np.full((3, 3), np.nan)}, r"structure 6 \(OH2\): positions hold NaN"),
+        ({"positions": np.zeros((3, 3))}, r"structure 6 .*overlap: they are 0\.00 Å apart"),
+        ({"positions": np.eye(3) * 1e6}, r"structure 6 .*1\.0e\+06 Å from the origin"),
+        ({"cell": [np.inf, 1, 1]}, r"structure 6 .*cell hold NaN or infinite"),
     ],
 )
 def test_a_wrong_system_is_named(monkeypatch, small, change, expected):
@@ -69,5 +69,5 @@ def test_a_wrong_system_is_named(monkeypatch, small, change, expected):
 @pytest.mark.parametrize("small", [0, 40])
 def test_no_atoms_are_no_system(monkeypatch, small):
     monkeypatch.setattr(systems, "SMALL", small)
-    with pytest.raises(UserError, match=r"structure 0 \(\): there are no atoms"):
+    with pytest.raises(UserError, match=r"structure 1 \(\): there are no atoms"):
         Systems.of([Atoms()], 4.0, SPECIES)

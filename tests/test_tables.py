@@ -18,12 +18,12 @@ from scipy import stats
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
 from hippynn_mf.paper.documents import write_documents
+from hippynn_mf.paper.table1 import PaperExperiment, Published, get_experiment, table1
 from hippynn_mf.paper.tables import paper_table
 from hippynn_mf.report.completeness import missing_runs
 from hippynn_mf.report.results import Selection, read_results
 from hippynn_mf.report.tables import TableData, build_table
 from hippynn_mf.report.text import format_document, main_table
-from hippynn_mf.runs.experiment import Experiment, Published, get_experiment, table1
 
 DOCUMENTS = ["table2.md", "table3.md", "table4.md", "low-level-forces.md"]
 TABLE2 = ("SF-TZ/E", "SF-TZ/EF", "MF-DZ/E-TZ/E", "MF-DZ/EF-TZ/E", "MF-DZ/EF-TZ/EF")
@@ -300,7 +300,7 @@ def test_tables_of_maes_have_no_published_column_and_files_of_their_own(pair):
 
 
 def test_a_users_own_experiments_can_have_a_table(tmp_path):
-    own = Experiment(
+    own = PaperExperiment(
         row=1,
         labels={"TZ": "E", "MP2": "EF"},
         published=Published(table=2, energy=(1, 0.1), other=(2, 0.2)),
@@ -465,6 +465,13 @@ def test_own_levels_that_lack_a_seed_are_refused_or_named(own):
     assert "Partial" not in path.read_text()
 
 
+def test_experiments_of_own_levels_are_chosen_by_name_as_the_runs_know_them(own, capsys):
+    assert exit_code("tables", own, "--experiments", "SF-HI/E") == 0
+    said = capsys.readouterr().out
+    assert "## Models of HI: held-out errors" in said
+    assert "MF-LO/E-HI/E" not in said
+
+
 def test_an_experiment_that_was_asked_for_and_has_no_run_is_missing(own):
     with pytest.raises(UserError, match=r"experiments\.md \(SF-LO/E, seeds 0, 1, 2\)"):
         tables(own, experiments=own_experiments("SF-HI/E", "SF-LO/E"))
@@ -527,7 +534,7 @@ def test_high_forces_are_compared_with_those_of_the_lower_head(own):
         for seed, high, of_low_head in [(0, 4.0, 5.0), (1, 6.0, 9.0), (2, 5.0, 10.0)]:
             heldout = {"high": heldout_errors(1.0, high), "low": heldout_errors(1.0, 2.0)}
             cross = {"low": {"high": heldout_errors(99.0, of_low_head)}}
-            metrics = run_metrics(heldout, others=cross)
+            metrics = run_metrics(heldout, cross=cross)
             make_run(own, f"{prefix}-LO/E-HI/E", seed, metrics, **OWN)
     tables(own)
     content = json.loads((own / "tables" / "experiments.json").read_text())["tables"]

@@ -6,7 +6,9 @@ import pytest
 import torch
 from conftest import assert_close
 from hippynn.experiment.controllers import PatienceController
+from made_runs import build_settings
 from planted import write_ani1x
+from tiny import train_model
 
 from hippynn_mf import UserError, get_level
 from hippynn_mf.data.database import build_database
@@ -14,11 +16,12 @@ from hippynn_mf.data.loading import load_splits
 from hippynn_mf.evaluation.errors import energy_metrics, force_metrics
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.model.model import build_model, predict
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.experiment import Experiment
-from hippynn_mf.runs.request import build_settings
-from hippynn_mf.runs.train import load_best, train_run
+from hippynn_mf.runs.models import load_best
+from hippynn_mf.runs.train import train_run
 from hippynn_mf.training import loop as training
-from hippynn_mf.training.loop import build_scheduler, choose_device, train_model
+from hippynn_mf.training.loop import build_scheduler
 
 # Training may move the first sensitivity beyond a distance, and hippynn warns about that.
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
@@ -35,7 +38,7 @@ TINY = {
     "max_epochs": 4,
     "fraction_train_eval": 1.0,
 }
-EXPERIMENT = Experiment(row=0, labels={"DZ": "EF", "CC": "E"})
+EXPERIMENT = Experiment(labels={"DZ": "EF", "CC": "E"})
 NO_CC = {"CH4": {"ccsd(t)_cbs.energy": slice(0, 30)}, "N2": {"ccsd(t)_cbs.energy": slice(5, None)}}
 
 TIMES = ("wall_s", "cpu_s")

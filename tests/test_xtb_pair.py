@@ -16,7 +16,8 @@ from made_runs import NO_COMPILER, TINY_OPTIONS, exit_code
 from hippynn_mf.data.formats.ani1x import labels_in_file
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.labels import Properties, parse_labels
-from hippynn_mf.level_records import LevelRecord, declare_levels
+from hippynn_mf.level_records import LevelRecord, read_levels
+from hippynn_mf.levels import Levels
 from hippynn_mf.report.tables import TableData
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
@@ -137,19 +138,22 @@ def test_no_conformer_is_above_the_stated_energy_or_torn(generator, pair_file):
             assert (distances[bonded] / bonds[bonded]).max() < 1.7
 
 
-def test_the_levels_beside_the_script_read_the_file(registry, pair_file):
-    low, high = declare_levels(SCRIPTS / "xtb_levels.json")
-    assert labels_in_file(pair_file) == {low: Properties.EF, high: Properties.EF}
-    labels = parse_labels({"GFN1": "EF", "GFN2": "E"})
-    parts = load_splits(pair_file, labels, common_levels=(low, high), rows="common", split_seed=0)
+def test_the_levels_beside_the_script_read_the_file(pair_file):
+    known = read_levels(SCRIPTS / "xtb_levels.json")
+    low, high = (known.get(name) for name in METHODS)
+    assert labels_in_file(pair_file, levels=known) == {low: Properties.EF, high: Properties.EF}
+    labels = parse_labels({"GFN1": "EF", "GFN2": "E"}, levels=known)
+    parts = load_splits(
+        pair_file, labels, common_levels=(low, high), rows="common", split_seed=0, levels=known
+    )
     assert [len(parts[name].species) for name in ("train", "valid", "test")] == [32, 4, 4]
     test = parts["test"]
     assert np.isfinite(test.energies["gfn1_xtb"]).all()
     assert {"gfn1_xtb", "gfn2_xtb"} <= test.forces.keys()
 
 
-def test_the_declared_self_energies_are_those_of_free_atoms(registry):
-    levels = declare_levels(SCRIPTS / "xtb_levels.json")
+def test_the_declared_self_energies_are_those_of_free_atoms():
+    levels = read_levels(SCRIPTS / "xtb_levels.json", Levels())
     assert [level.id for level in levels] == list(METHODS)
     for level in levels:
         assert level.self_energies.keys() == GROUND_STATES.keys()

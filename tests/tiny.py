@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from hippynn.experiment import assemble_for_training
+from hippynn.experiment.metric_tracker import MetricTracker
 from planted import MOLECULES, conformers, numbers_of
 
+from hippynn_mf.data.database import TrainingDatabase
+from hippynn_mf.data.splits import split_rows
+from hippynn_mf.data.structures import Structures
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.model.model import Model, build_model
+from hippynn_mf.training.loop import continue_training, prepare_training
 
 TINY = {"n_features": 4, "n_sensitivities": 4, "n_atom_layers": 1}
 
@@ -22,6 +27,23 @@ Arrays = dict[str, torch.Tensor]
 def tiny_model(labels: Mapping[str, str], *, seed: int = 0, **hyperparameters: Any) -> Model:
     torch.manual_seed(seed)
     return build_model(Hyperparameters(**(TINY | hyperparameters)), parse_labels(labels))
+
+
+def split_structures(
+    structures: Structures, is_common: np.ndarray, seed: int
+) -> dict[str, Structures]:
+    """The kept conformers of each split."""
+    members = split_rows(structures.rows, is_common, seed)
+    return {name: structures[indices] for name, indices in members.items()}
+
+
+def train_model(
+    model: Model, database: TrainingDatabase, hyperparameters: Hyperparameters
+) -> MetricTracker:
+    """Train a model with hippynn's loop; the best parameters are in the tracker's `best_model`."""
+    training = prepare_training(model, database, hyperparameters)
+    continue_training(training, [])
+    return training.tracker
 
 
 def structures(n: int = 2, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

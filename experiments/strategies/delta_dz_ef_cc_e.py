@@ -6,10 +6,11 @@ energy is their sum, which is differentiated for forces; both networks have to b
     python experiments/strategies/delta_dz_ef_cc_e.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.paper.table1 import PaperExperiment
 
-EXPERIMENT = Experiment(row=21, labels={"DZ": "EF", "CC": "E"}, prefix="DELTA")
+EXPERIMENT = PaperExperiment(row=21, labels={"DZ": "EF", "CC": "E"}, prefix="DELTA")
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

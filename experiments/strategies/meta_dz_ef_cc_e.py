@@ -6,10 +6,11 @@ fine-tuning is that of TL-DZ/EF-CC/E.
     python experiments/strategies/meta_dz_ef_cc_e.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.paper.table1 import PaperExperiment
 
-EXPERIMENT = Experiment(row=22, labels={"DZ": "EF", "CC": "E"}, prefix="META")
+EXPERIMENT = PaperExperiment(row=22, labels={"DZ": "EF", "CC": "E"}, prefix="META")
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

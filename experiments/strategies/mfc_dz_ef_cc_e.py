@@ -6,10 +6,11 @@ The CC energy is the DZ energy plus a learned linear correction with a hierarchi
     python experiments/strategies/mfc_dz_ef_cc_e.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.paper.table1 import PaperExperiment
 
-EXPERIMENT = Experiment(row=18, labels={"DZ": "EF", "CC": "E"}, prefix="MFC")
+EXPERIMENT = PaperExperiment(row=18, labels={"DZ": "EF", "CC": "E"}, prefix="MFC")
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

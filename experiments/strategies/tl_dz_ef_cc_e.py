@@ -7,10 +7,11 @@ trunk that fine-tuning leaves.
     python experiments/strategies/tl_dz_ef_cc_e.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.paper.table1 import PaperExperiment
 
-EXPERIMENT = Experiment(row=19, labels={"DZ": "EF", "CC": "E"}, prefix="TL")
+EXPERIMENT = PaperExperiment(row=19, labels={"DZ": "EF", "CC": "E"}, prefix="TL")
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

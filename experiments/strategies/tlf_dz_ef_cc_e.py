@@ -5,10 +5,11 @@ As TL-DZ/EF-CC/E, but fine-tuning keeps the interaction layers: atom layers and 
     python experiments/strategies/tlf_dz_ef_cc_e.py --seed 0
 """
 
-from hippynn_mf.cli.main import train_script
-from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.paper.table1 import PaperExperiment
 
-EXPERIMENT = Experiment(row=20, labels={"DZ": "EF", "CC": "E"}, prefix="TLF")
+EXPERIMENT = PaperExperiment(row=20, labels={"DZ": "EF", "CC": "E"}, prefix="TLF")
 
 if __name__ == "__main__":
+    from hippynn_mf.cli.main import train_script
+
     train_script(EXPERIMENT)

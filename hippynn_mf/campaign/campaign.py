@@ -3,53 +3,26 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
-import sys
 import textwrap
-import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
 
 from hippynn_mf.campaign.engines import Engine, available_cores
 from hippynn_mf.campaign.lease import Owner, end_with, owned, refuse_owned
-from hippynn_mf.campaign.progress import EpochBar
-from hippynn_mf.errors import UserError, describe_error
-from hippynn_mf.levels import Level, known_levels, register_level
-from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
+from hippynn_mf.errors import describe_error, ignore_import_warnings
+from hippynn_mf.runs.execute import Outcome, execute_run, run_name, select_unfinished
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.progress import Progress
 from hippynn_mf.runs.settings import RunKey, RunSettings
-
-log = logging.getLogger(__name__)
 
 # A run whose worker is lost is given to another; so often without a new epoch, it has failed.
 MAX_LOSSES = 3
 # A worker that its campaign has lost sight of may go on for so long on another machine.
 WORKER_WAIT_SECONDS = 300.0
 MAX_REASON = 300  # characters of what an engine says about it
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: `error` is None if it is finished, else what went wrong."""
-
-    settings: RunSettings
-    error: str | None
-
-
-def run_here(runs: Sequence[RunSettings], out: Path, *, progress: bool = True) -> list[Outcome]:
-    """Execute the runs that are not finished in `out`, one after another in this process.
-
-    The outcomes are in the order of `runs`; see `run_campaign` for what is refused.
-    """
-    to_do = select_unfinished(runs, out)
-    with EpochBar(to_do, out, disable=not progress or not to_do):
-        errors = {settings.key: execute_run(settings, out) for settings in to_do}
-    return [Outcome(settings, errors.get(settings.key)) for settings in runs]
 
 
 def run_campaign(
@@ -68,48 +41,17 @@ def run_campaign(
     to_do = select_unfinished(runs, out)
     errors: dict[RunKey, str | None] = {}
     if to_do:
-        with owned(out, runs) as owner, EpochBar(to_do, out, disable=not progress):
-            for outcome in _execute(to_do, out, engine, owner):
+        with owned(out, runs) as owner, Progress(to_do, out, disable=not progress) as shown:
+            for outcome in _execute(to_do, out, engine, owner, shown):
                 errors[outcome.settings.key] = outcome.error
+                shown.ended(outcome.settings.key, finished=outcome.error is None)
                 if outcome.error and len(to_do) > 1:
-                    _say(f"failed: {_name(outcome.settings)}: {outcome.error}")
+                    shown.say(f"failed: {run_name(outcome.settings)}: {outcome.error}")
     return [Outcome(settings, errors.get(settings.key)) for settings in runs]
 
 
-def select_unfinished(runs: Sequence[RunSettings], out: Path) -> list[RunSettings]:
-    """The runs that are not finished in `out`, after everything that would be refused."""
-    for (slug, seed), count in Counter(settings.key for settings in runs).items():
-        if count > 1:
-            raise UserError(f"Run {slug}, seed {seed} is asked for twice.")
-    for settings in runs:
-        RunFolder.of(out, settings).refuse_other(settings)
-    to_do = [settings for settings in runs if not RunFolder.of(out, settings).is_finished]
-    if len(to_do) < len(runs):
-        log.info("%d of %d runs are finished already", len(runs) - len(to_do), len(runs))
-    if to_do:
-        from hippynn_mf.runs.preflight import check_inputs
-
-        check_inputs(to_do)
-    return to_do
-
-
-def execute_run(
-    settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SECONDS
-) -> str | None:
-    """Train and evaluate one run in this process; what went wrong, None if nothing did."""
-    from hippynn_mf.runs.train import train_run
-
-    try:
-        train_run(settings, out, wait_s=wait_s)
-    except Exception as error:
-        if not isinstance(error, UserError):
-            log.exception("%s", _name(settings))
-        return describe_error(error)
-    return None
-
-
 def _execute(
-    runs: Sequence[RunSettings], out: Path, engine: Engine, owner: Owner
+    runs: Sequence[RunSettings], out: Path, engine: Engine, owner: Owner, shown: Progress
 ) -> Iterator[Outcome]:
     """Outcomes of the runs as they come; a broken executor is replaced by a new one."""
     waiting = deque(runs)
@@ -135,7 +77,7 @@ def _execute(
                     what = textwrap.shorten(describe_error(error), MAX_REASON)
                     reason = f"its worker was lost ({what})"
                     if losses.allow_another(settings):
-                        _say(f"{_name(settings)}: {reason}; it continues in another")
+                        shown.say(f"{run_name(settings)}: {reason}; it continues in another")
                         waiting.append(settings)
                     else:
                         yield Outcome(settings, f"{reason}, {MAX_LOSSES} times without a new epoch")
@@ -148,7 +90,6 @@ def _submit(
         execute_in_worker,
         settings.model_dump_json(),
         str(out.absolute()),
-        known_levels(),
         owner,
         n_threads,
     )
@@ -173,15 +114,12 @@ class _Losses:
 
 
 def execute_in_worker(
-    settings_json: str, out: str, levels: Sequence[Level], owner: Owner, n_threads: int | None
+    settings_json: str, out: str, owner: Owner, n_threads: int | None
 ) -> str | None:
     """`execute_run` in a process, on whatever machine, that works for a campaign."""
     if not owner.is_alive(Path(out)):
         os._exit(1)  # a queue that outlived its campaign
     _start_worker(owner, out, n_threads)
-    for level in levels:
-        if level not in known_levels():
-            register_level(level)
     settings = RunSettings.model_validate_json(settings_json)
     return execute_run(settings, Path(out), wait_s=WORKER_WAIT_SECONDS)
 
@@ -196,18 +134,3 @@ def _start_worker(owner: Owner, out: str, n_threads: int | None) -> None:
     import torch
 
     torch.set_num_threads(n_threads)
-
-
-def ignore_import_warnings() -> None:
-    """Silence what importing hippynn 0.1.3 makes torch say, which no user can act on."""
-    warnings.filterwarnings("ignore", message="Sparse invariant checks")
-    warnings.filterwarnings("ignore", message="`torch.jit.*is deprecated")
-
-
-def _name(settings: RunSettings) -> str:
-    return f"{settings.name}, seed {settings.seed}"
-
-
-def _say(message: str) -> None:
-    """One line for whoever watches the progress bar."""
-    tqdm.write(message, file=sys.stderr)

@@ -6,6 +6,7 @@ operating system frees however the process ends, refuses a second one.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -30,43 +31,77 @@ log = logging.getLogger(__name__)
 
 FILE = "campaign.json"
 LOCK = ".campaign.lock"
-POLL_SECONDS = 1.0
+PROCESS_SECONDS = 1.0  # between looks of a worker at the process of its campaign
+FILE_SECONDS = 10.0  # and at the file, which may be on a file system that many share
+FILE_SECONDS_PER_RUN = 0.2  # more for each run of the campaign, for so many workers there may be
 CLOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A campaign, by its random id, and the process that runs it."""
+    """A campaign, by its random id, and the process that runs it.
+
+    Its workers look at `campaign.json` every `file_seconds`.
+    """
 
     id: str
     host: str
     pid: int
     started: float  # of the process, seconds since the epoch: pids are used again
+    file_seconds: float = FILE_SECONDS
 
     @classmethod
-    def of_this_process(cls) -> Owner:
-        """A new campaign of this process."""
+    def of_this_process(cls, n_runs: int = 0) -> Owner:
+        """A new campaign of this process over so many runs."""
         process = psutil.Process()
-        return cls(uuid.uuid4().hex, platform.node(), process.pid, process.create_time())
+        seconds = FILE_SECONDS + FILE_SECONDS_PER_RUN * n_runs
+        started = process.create_time()
+        return cls(uuid.uuid4().hex, platform.node(), process.pid, started, seconds)
 
     def is_alive(self, out: Path) -> bool:
         """Whether the campaign still owns its results folder, as far as this machine can tell."""
-        try:
-            if json.loads((out / FILE).read_text(encoding="utf-8"))["id"] != self.id:
-                return False  # another campaign has taken over
-        except FileNotFoundError:
-            return False
-        except OSError:
-            log.warning("%s cannot be read at the moment", out / FILE)  # file systems do that
+        return self.process_has_ended() is None and self.has_lost(out) is None
+
+    def process_has_ended(self) -> str | None:
+        """Why the campaign is over, if its process was on this machine and has ended."""
         if platform.node() != self.host:
-            return True
+            return None
         try:
             process = psutil.Process(self.pid)
             is_zombie = process.status() == psutil.STATUS_ZOMBIE
             # A clock that is set moves the start of every process.
-            return not is_zombie and abs(process.create_time() - self.started) < CLOCK_SECONDS
+            if not is_zombie and abs(process.create_time() - self.started) < CLOCK_SECONDS:
+                return None
         except psutil.NoSuchProcess:
-            return False
+            pass
+        return f"its process {self.pid} has ended"
+
+    def has_lost(self, out: Path) -> str | None:
+        """Why the campaign does not own its folder any more, None if it does.
+
+        A file that cannot be read, or is damaged, takes nothing away from a campaign: the next one
+        writes it anew, with another id.
+        """
+        path = out / FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return f"{path} is gone"
+        except OSError as error:  # file systems do that
+            _warn_once(f"{path} cannot be read at the moment ({error.strerror})")
+            return None
+        except ValueError as error:
+            _warn_once(f"{path} is damaged ({error}); the run goes on")
+            return None
+        if not isinstance(content, dict) or not isinstance(content.get("id"), str):
+            _warn_once(f"{path} is damaged (there is no id); the run goes on")
+            return None
+        return None if content["id"] == self.id else f"another campaign has taken over {out}"
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 @contextmanager
@@ -74,7 +109,7 @@ def owned(out: Path, runs: Sequence[RunSettings]) -> Iterator[Owner]:
     """Own a results folder for a campaign over these runs; a UserError if another campaign does."""
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
-        owner = Owner.of_this_process()
+        owner = Owner.of_this_process(len(runs))
         names = [[settings.name, settings.slug, settings.seed] for settings in runs]
         write_json(out / FILE, asdict(owner) | {"runs": names})
         yield owner
@@ -93,31 +128,48 @@ def _locked(out: Path) -> Iterator[None]:
         with FileLock(out / LOCK, timeout=0):
             yield
     except Timeout:
-        stored = read_campaign(out) or {"pid": "unknown", "host": "unknown"}
+        stored = read_campaign(out) or {}
         raise UserError(
-            f"Another campaign runs in {out} (process {stored['pid']} on {stored['host']}). Wait "
+            f"Another campaign runs in {out} (process {stored.get('pid', 'unknown')} on "
+            f"{stored.get('host', 'unknown')}). Wait "
             "for it or stop it, or choose another --out."
         ) from None
 
 
 def read_campaign(out: Path) -> dict[str, Any] | None:
-    """What `campaign.json` says, None without one that can be read."""
+    """What `campaign.json` says, None without one that can be read.
+
+    `runs` is a list of name, slug and seed.
+    """
     try:
-        content: dict[str, Any] = json.loads((out / FILE).read_text(encoding="utf-8"))
+        content = json.loads((out / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content
+    if not isinstance(content, dict):
+        return None
+    runs = content.get("runs")
+    is_whole = isinstance(runs, list) and all(
+        isinstance(run, list) and [type(part) for part in run] == [str, str, int] for run in runs
+    )
+    return content if is_whole else content | {"runs": []}
 
 
 def end_with(owner: Owner, out: Path) -> None:
     """End this process soon after the campaign has ended, or lost its folder to another.
 
-    A worker that outlived its campaign would go on and collide with a restarted one.
+    A worker that outlived its campaign would go on and collide with a restarted one. Why it ends is
+    the last line of the log of its run.
     """
 
     def watch() -> None:
-        while owner.is_alive(out):
-            time.sleep(POLL_SECONDS)
+        last_look = time.monotonic()
+        while (reason := owner.process_has_ended()) is None:
+            if time.monotonic() - last_look >= owner.file_seconds:
+                last_look = time.monotonic()
+                if reason := owner.has_lost(out):
+                    break
+            time.sleep(PROCESS_SECONDS)
+        log.warning("the campaign of this run is over: %s", reason)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="end_with_campaign").start()

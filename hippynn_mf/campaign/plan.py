@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hippynn_mf.campaign.status import format_duration
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.progress import format_duration
 from hippynn_mf.runs.settings import RunSettings
 
 N_STEPS = 20

@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from hippynn_mf.campaign.plan import N_STEPS, Probe
 from hippynn_mf.model.model import build_model
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.phases import phase_database
 from hippynn_mf.runs.preflight import load_inputs
 from hippynn_mf.runs.settings import RunSettings
-from hippynn_mf.training.loop import Training, choose_device, prepare_training
+from hippynn_mf.training.loop import Training, prepare_training
 
 N_WARM_UP = 3  # steps that are not counted: kernels are compiled, memory is claimed
 
@@ -33,7 +34,7 @@ def probe(settings: RunSettings, *, n_threads: int | None = None) -> Probe:
         torch.set_num_threads(n_threads)
     hyperparameters = settings.hyperparameters
     device = choose_device(settings.device)
-    parts = load_inputs(settings, settings.experiment.resolved_labels)
+    parts = load_inputs([settings])
     phases = settings.experiment.phases
     costliest = max(phases, key=lambda phase: sum(p.forces for p in phase.labels.values()))
     phase = replace(costliest, starts_from=None)
@@ -71,7 +72,9 @@ def _time_steps(training: Training, device: torch.device) -> float:
     batches = itertools.islice(_batches(training), N_WARM_UP + N_STEPS)
     n_structures, start = 0, time.perf_counter()
     for n, batch in enumerate(
-        tqdm(batches, desc="probe", total=N_WARM_UP + N_STEPS, unit="step", leave=False)
+        tqdm(
+            batches, desc="probe", total=N_WARM_UP + N_STEPS, unit="step", leave=False, disable=None
+        )
     ):
         if n == N_WARM_UP:
             _synchronize(device)

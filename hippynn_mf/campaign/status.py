@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from hippynn_mf.campaign.lease import read_campaign
 from hippynn_mf.errors import UserError
-from hippynn_mf.hyperparameters import ENERGY_RMSE_SUM
 from hippynn_mf.runs.folder import RunFolder, find_runs
+from hippynn_mf.runs.progress import format_duration
 
-State = Literal["finished", "running", "failed", "interrupted", "waiting", "broken"]
+RunState = Literal["finished", "running", "failed", "interrupted", "waiting", "broken"]
 
 N_LOG_LINES = 5
 
@@ -24,7 +24,7 @@ class RunStatus:
 
     name: str
     seed: int
-    state: State
+    state: RunState
     n_epochs: int = 0
     max_epochs: int | None = None
     best: float | None = None
@@ -70,10 +70,10 @@ def _status_of(folder: RunFolder) -> RunStatus:
         "n_epochs": len(epochs),
         "max_epochs": max_epochs,
     }
-    key = settings.hyperparameters.stopping_key
+    last_phase = settings.experiment.phases[-1]
+    key = last_phase.hyperparameters(settings.hyperparameters).stopping_key(last_phase.labels)
     if epochs:
-        last = [epoch["valid"] for epoch in by_phase[-1]]
-        known["best"] = min(valid[key if key in valid else ENERGY_RMSE_SUM] for valid in last)
+        known["best"] = min(epoch["valid"][key] for epoch in by_phase[-1])
     if folder.is_finished:
         return RunStatus(**known, state="finished")
     if folder.is_locked:
@@ -109,13 +109,6 @@ def format_status(statuses: Sequence[RunStatus]) -> str:
     lines += ["", f"{len(statuses)} runs: {summary}."]
     lines += ["best: stopping metric (RMSE of validation energies, kcal/mol); left: at most."]
     return "\n".join(lines)
-
-
-def format_duration(seconds: float) -> str:
-    """Hours and minutes, or minutes and seconds, as 3 h 05 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def plain_status(statuses: Sequence[RunStatus]) -> list[dict[str, Any]]:

@@ -8,11 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hippynn_mf.cli.options import LevelsOption, declare
-from hippynn_mf.data.convert import convert_data
-from hippynn_mf.data.formats.sources import DataPath, parse_level_files
-from hippynn_mf.data.info import describe_file, format_description
-from hippynn_mf.errors import UserError
+from hippynn_mf.cli.options import LevelsOption, known_levels_of
+from hippynn_mf.cli.texts import parse_source
 
 data_app = typer.Typer(help="Look into data files, and convert them.", no_args_is_help=True)
 
@@ -32,8 +29,9 @@ def info(
 
     Example: hippynn-mf data info ani1x-release.h5 --json
     """
-    declare(levels)
-    description = describe_file(_parse_source(files))
+    from hippynn_mf.data.info import describe_file, format_description
+
+    description = describe_file(parse_source(files), levels=known_levels_of(levels))
     typer.echo(json.dumps(description, indent=2) if as_json else format_description(description))
 
 
@@ -53,16 +51,10 @@ def convert(
 
     Example: hippynn-mf data convert my.xyz my.h5
     """
-    declare(levels)
-    for note in convert_data(_parse_source(files), out, force=force, drop_others=drop_others):
+    from hippynn_mf.data.convert import convert_data
+
+    known = known_levels_of(levels)
+    source = parse_source(files)
+    for note in convert_data(source, out, force=force, drop_others=drop_others, levels=known):
         typer.echo(note)
     typer.echo(out)
-
-
-def _parse_source(texts: list[str]) -> DataPath:
-    """One file, or LEVEL=FILE for every level."""
-    if len(texts) == 1 and ("=" not in texts[0] or Path(texts[0]).exists()):
-        return Path(texts[0])
-    if not all("=" in text for text in texts):
-        raise UserError(f"One file, or LEVEL=FILE for each level, was expected: {' '.join(texts)}.")
-    return parse_level_files(texts)

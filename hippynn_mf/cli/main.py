@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hippynn_mf.campaign.campaign import ignore_import_warnings
 from hippynn_mf.cli.data import data_app
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
 from hippynn_mf.cli.report import figures, graph, report, tables
-from hippynn_mf.cli.runs import campaign, evaluate, status, train
-from hippynn_mf.errors import UserError
-from hippynn_mf.labels import plain_labels
-from hippynn_mf.runs.experiment import Experiment, beyond_table1, table1
+from hippynn_mf.cli.runs import campaign, evaluate, new, status, train
+from hippynn_mf.errors import UserError, ignore_import_warnings
+
+if TYPE_CHECKING:
+    from hippynn_mf.runs.experiment import Experiment
 
 app = typer.Typer(
     help="Multi-fidelity learning for interatomic potentials.",
@@ -28,7 +29,7 @@ app.add_typer(data_app, name="data")
 app.command()(campaign)
 app.command("reproduce", help="The same as campaign.")(campaign)
 for command in (
-    *(status, train, evaluate),
+    *(new, train, status, evaluate),
     *(tables, figures, report, graph),
     *(export, card, predict, torsion, extract, mliap),
 ):
@@ -43,6 +44,9 @@ def experiments(
 
     Example: hippynn-mf experiments --json
     """
+    from hippynn_mf.labels import plain_labels
+    from hippynn_mf.paper.table1 import beyond_table1, table1
+
     rows = [
         {
             "name": e.name,
@@ -59,12 +63,44 @@ def experiments(
             typer.echo(f"{row['name']:<22}{row['script']:<44}{row['strategy']}")
 
 
+@app.command()
+def settings(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List what --set takes: every hyperparameter with its presets, its unit and its meaning.
+
+    Example: hippynn-mf settings
+    """
+    from hippynn_mf.runs.setting_texts import format_hyperparameters, hyperparameter_rows
+
+    rows = hyperparameter_rows()
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        typer.echo(format_hyperparameters(rows))
+
+
+class _Once(logging.Filter):
+    """Lets a message through once: what is read twice is warned of twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_new = message not in self.shown
+        self.shown.add(message)
+        return is_new
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; wrong input prints one message and exits with code 2."""
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.WARNING)  # of what runs log for their own file, only this
     # Parsl has a log of its own, and reports the same through the outcomes of runs.
     terminal.addFilter(lambda record: not record.name.startswith("parsl"))
+    terminal.addFilter(_Once())
     logging.basicConfig(format="%(name)s: %(message)s", handlers=[terminal])
     ignore_import_warnings()
     try:

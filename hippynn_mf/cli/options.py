@@ -1,24 +1,29 @@
-"""Options that commands share, and what is made of their texts."""
+"""Options of commands: those of a request are made of its fields, others are written here."""
 
 from __future__ import annotations
 
-import json
+import functools
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hippynn_mf.campaign.engines import Engine, LocalPool, ParslSite, available_cores, read_site
-from hippynn_mf.data.embedded import MINI_ANI1X
-from hippynn_mf.data.formats.ani1x import labels_in_file
-from hippynn_mf.data.formats.sources import DataPath, parse_level_files
-from hippynn_mf.errors import UserError
-from hippynn_mf.level_records import declare_levels
-from hippynn_mf.levels import Level
-from hippynn_mf.runs.experiment import GROUPS, Experiment, get_experiment, table1
+from hippynn_mf.cli.texts import parameter_name, read_values, split_words
+from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.runs.request import Request
+from hippynn_mf.runs.request_fields import Flag
+
+if TYPE_CHECKING:
+    from hippynn_mf.campaign.engines import Engine
+    from hippynn_mf.levels import Levels
+    from hippynn_mf.runs.experiment import Experiment
+    from hippynn_mf.runs.settings import RunSettings
 
 
 class MetricChoice(StrEnum):
@@ -35,26 +40,6 @@ class EngineChoice(StrEnum):
     pool = "pool"
 
 
-OutOption = Annotated[
-    Path, typer.Option(help="Folder of runs, tables and figures.", file_okay=False)
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="File in the ANI-1x layout, or extended XYZ (.xyz). (default: the embedded data)"
-    ),
-]
-TrainOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--train",
-        metavar="LEVEL=FILE...",
-        help="Instead of --data: extended XYZ files of one level each, DZ=a.xyz CC=b.xyz.",
-    ),
-]
-MoreFiles = Annotated[  # an option has one value: the others arrive as arguments
-    list[str] | None, typer.Argument(metavar="[LEVEL=FILE]...", help="More files for --train.")
-]
 LevelsOption = Annotated[
     Path | None,
     typer.Option(
@@ -62,37 +47,8 @@ LevelsOption = Annotated[
         dir_okay=False,
     ),
 ]
-Comp6Option = Annotated[
-    Path | None,
-    typer.Option(help="File or folder in the COMP6 layout. (default: embedded, with its data)"),
-]
-Comp6KeysOption = Annotated[
-    Path | None,
-    typer.Option(help="JSON key map of --comp6. (default: the public layout)", dir_okay=False),
-]
-TestFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="File in the ANI-1x layout that is never trained on, for further errors. "
-        "(default: with the embedded data, mini-cc-forces.h5)"
-    ),
-]
-CutOption = Annotated[
-    float, typer.Option(help="COMP6 conformers up to so far above their minimum, kcal/mol.", min=0)
-]
-PresetOption = Annotated[str, typer.Option(help="Hyperparameters: quick or paper.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override one, NAME=VALUE; repeatable.")
-]
-RowsOption = Annotated[
-    str,
-    typer.Option(
-        help="common: structures with the energies of all four levels, with --levels of all in the "
-        "data; all: with any label."
-    ),
-]
-SplitSeedOption = Annotated[
-    int, typer.Option(help="Chooses test and validation structures.", min=0)
 ]
 OnlySeedsOption = Annotated[
     str | None,
@@ -105,103 +61,143 @@ OnlyExperimentsOption = Annotated[
     str | None,
     typer.Option(
         "--experiments",
-        help=f"Names, or {' or '.join(GROUPS)}, comma-separated. (default: all)",
-    ),
-]
-FractionOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--label-fraction",
-        metavar="LEVEL=FRACTION",
-        help="Train and validate on a fraction of a level's labels, as CC=0.3; repeatable.",
+        help="Names, or table1 or strategies, comma-separated. (default: all)",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+WordsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="EXPERIMENT|FILE.toml|LEVEL=FILE",
+        help="Experiments, as MF-DZ/EF-CC/E; or a run file, which options override; after --train "
+        "more of its files.",
+        show_default=False,
+    ),
+]
 
 
-def declare(levels: Path | None) -> None:
-    """Make the levels of --levels known, before anything names them."""
-    if levels is not None:
-        declare_levels(levels)
+@dataclass(frozen=True)
+class Asked:
+    """A request, with its experiments looked up and the settings of its runs."""
+
+    request: Request
+    experiments: list[Experiment]
+    settings: list[RunSettings]
 
 
-def common_levels_of(levels: Path | None, data: DataPath | None) -> list[Level] | None:
-    """Whose energies common structures have: with --levels, all known levels of the data.
+def asking(defaults: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command that takes an `Asked`, with an option for every field of a request.
 
-    So all experiments on the same data have the same structures, whichever levels they train on.
-    None without --levels, for those of each experiment, which are the paper's.
+    `defaults` stand where neither a run file nor an option says anything.
     """
-    return None if levels is None else list(labels_in_file(MINI_ANI1X if data is None else data))
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+        @functools.wraps(command)
+        def with_options(**values: Any) -> None:
+            others = {parameter.name: values.pop(parameter.name) for parameter in own}
+            words = values.pop("words") or []
+            command(_ask(words, values, defaults), **others)
+
+        words = inspect.Parameter(
+            "words", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=WordsArgument
+        )
+        _give_signature(with_options, [words, *field_parameters(), *own])
+        return with_options
+
+    return decorate
 
 
-def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
-    """Hyperparameters from NAME=VALUE, values as JSON or else as text."""
-    overrides: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, separator, text = pair.partition("=")
-        if not separator:
-            raise UserError(f"--set expects NAME=VALUE, found {pair!r}.")
-        try:
-            overrides[name] = json.loads(text)
-        except ValueError:
-            overrides[name] = text
-    return overrides
+def with_fields(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command that takes some of the options of a request, as `fields`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter
+            for parameter in inspect.signature(command, eval_str=True).parameters.values()
+            if parameter.name != "fields"
+        ]
+
+        @functools.wraps(command)
+        def with_options(**values: Any) -> None:
+            others = {parameter.name: values.pop(parameter.name) for parameter in own}
+            command(**others, fields=values)
+
+        _give_signature(with_options, [*own, *field_parameters(flags)])
+        return with_options
+
+    return decorate
 
 
-def parse_fractions(pairs: list[str] | None) -> dict[str, float]:
-    """Fractions of labels from LEVEL=FRACTION."""
-    fractions: dict[str, float] = {}
-    for pair in pairs or []:
-        name, _, text = pair.rpartition("=")
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not name or value != value:
-            raise UserError(f"--label-fraction expects LEVEL=FRACTION, as CC=0.3; found {pair!r}.")
-        if name in fractions:
-            raise UserError(f"--label-fraction names {name} twice.")
-        fractions[name] = value
-    return fractions
+def field_parameters(only: Collection[str] = ()) -> Iterator[inspect.Parameter]:
+    """A parameter for each flag of the fields of a request, with its help."""
+    for field in Request.model_fields.values():
+        for flag in (item for item in field.metadata if isinstance(item, Flag)):
+            if only and flag.names[0] not in only:
+                continue
+            help_text = flag.help or str(field.description)
+            if field.default and "(default:" not in help_text:
+                help_text += f" (default: {field.default})"
+            option = typer.Option(
+                *flag.names,
+                help=help_text,
+                metavar=flag.metavar,
+                min=flag.least,
+                file_okay=flag.folder is not True,
+                dir_okay=flag.folder is not False,
+                show_default=False,
+            )
+            kind: Any = list[flag.kind] if flag.many else flag.kind  # type: ignore[name-defined]
+            yield inspect.Parameter(
+                parameter_name(flag),
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[kind | None, option],
+            )
 
 
-def split_files(texts: Sequence[object]) -> tuple[list[str], list[str]]:
-    """What stands among arguments as LEVEL=FILE belongs to --train; the others, and those."""
-    names = [str(text) for text in texts]
-    files = [name for name in names if "=" in name and not Path(name).exists()]
-    return [name for name in names if name not in files], files
+def _give_signature(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> None:
+    """Let typer see these parameters, all by name."""
+    named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    function.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in named}
 
 
-def parse_data(data: Path | None, train: list[str] | None, more: list[str]) -> DataPath | None:
-    """The training data from --data, or from --train and the files that follow it."""
-    if train is None:
-        if more:
-            raise UserError(f"Unexpected: {' '.join(more)}. Files of levels follow --train.")
-        return data
-    if data is not None:
-        raise UserError("--data and --train both name the training data. Leave one out.")
-    return parse_level_files([*train, *more])
+def _ask(words: Sequence[str], flags: Mapping[str, Any], defaults: Mapping[str, Any]) -> Asked:
+    """The request of a command line, and of its run file if it names one."""
+    from hippynn_mf.runs.build import build_settings
+    from hippynn_mf.runs.run_file import merged, read_run_file
+
+    run_file, names, files = split_words(words)
+    changes = read_values(flags, names, files)
+    before = Request() if run_file is None else read_run_file(run_file, replaced=set(changes))
+    request = merged(before, changes)
+    said = request.model_fields_set | ({"experiments"} if request.labels else set())
+    request = request.model_copy(
+        update={name: value for name, value in defaults.items() if name not in said}
+    )
+    with errors_about(run_file) if run_file else nullcontext():
+        known = request.known
+        request.check_levels(known)
+        experiments = parse_experiments(request.experiment_names, known)
+        return Asked(request, experiments, build_settings(request, experiments))
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Seeds from numbers with commas between."""
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds expects whole numbers as 0,1,2; found {text!r}.") from None
-    if any(seed < 0 for seed in seeds):
-        raise UserError(f"Seeds are not negative; found {text!r}.")
-    return seeds
+def known_levels_of(path: Path | None) -> Levels:
+    """The levels that are known with those of --levels."""
+    return Request(levels=path).known
 
 
-def parse_experiments(names: str | None) -> list[Experiment]:
-    """Experiments from names, or names of groups, with commas between; Table 1 for None."""
-    if names is None:
-        return table1()
-    chosen = [name.strip() for name in names.split(",")]
-    named = [get_experiment(name) for name in chosen if name not in GROUPS]
+def parse_experiments(names: Sequence[str], levels: Levels | None = None) -> list[Experiment]:
+    """Experiments from names, or names of groups."""
+    from hippynn_mf.levels import KNOWN_LEVELS
+    from hippynn_mf.paper.table1 import GROUPS, get_experiment
+
+    of_levels = KNOWN_LEVELS if levels is None else levels
+    named = [get_experiment(name, levels=of_levels) for name in names if name not in GROUPS]
     known = {experiment.name for experiment in named}
-    for name in chosen:  # groups share experiments, which are meant once
+    for name in names:  # groups share experiments, which are meant once
         for experiment in GROUPS[name]() if name in GROUPS else ():
             if experiment.name not in known:
                 named.append(experiment)
@@ -211,12 +207,14 @@ def parse_experiments(names: str | None) -> list[Experiment]:
 
 def make_engine(kind: EngineChoice, site: Path | None, workers: int | None, device: str) -> Engine:
     """The engine that was asked for; what does not go together is a UserError."""
+    from hippynn_mf.campaign.engines import LocalPool, ParslSite, available_cores, read_site
+
     if site is not None:
         if kind is not EngineChoice.parsl or workers is not None:
             raise UserError("--site says where and how to run; leave --engine and --workers out.")
         read_site(site)
         return ParslSite(site)
-    from hippynn_mf.training.loop import choose_device
+    from hippynn_mf.network.device import choose_device
 
     target = choose_device(device)
     gpus = _gpus() if target.type == "cuda" and target.index is None else ()

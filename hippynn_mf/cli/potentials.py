@@ -10,7 +10,6 @@ import typer
 
 from hippynn_mf.cli.options import DeviceOption
 from hippynn_mf.errors import UserError, errors_about
-from hippynn_mf.potentials.card import format_card
 
 ModelArgument = Annotated[
     str, typer.Argument(help="Model file, or the name of one that ships: mini-ani1x.")
@@ -61,10 +60,11 @@ def card(
 
     Example: hippynn-mf card mini-ani1x
     """
+    from hippynn_mf.potentials.card import format_card
     from hippynn_mf.potentials.potential import Potential
 
-    found = Potential.load(model).card
-    typer.echo(found.model_dump_json(indent=2) if as_json else format_card(found))
+    content = Potential.load(model).card
+    typer.echo(content.model_dump_json(indent=2) if as_json else format_card(content))
 
 
 def predict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,16 +15,14 @@ from hippynn_mf.cli.options import (
     OnlySeedsOption,
     PartialOption,
     SetOption,
-    declare,
+    known_levels_of,
     parse_experiments,
-    parse_overrides,
-    parse_seeds,
 )
+from hippynn_mf.cli.texts import parse_names, parse_overrides, parse_seeds
 from hippynn_mf.errors import UserError
-from hippynn_mf.paper import FIGURES
 
 if TYPE_CHECKING:  # pandas and matplotlib take a second, which --help need not wait for
-    from hippynn_mf.report.results import Selection
+    from hippynn_mf.report.results import Results, Selection
 
 OnlySplitOption = Annotated[
     int | None,
@@ -49,15 +48,18 @@ def tables(
 
     Example: hippynn-mf tables results --metric mae
     """
-    selection = make_selection(experiments, seeds, split_seed, partial=partial, metric=metric)
-    refuse_if(print_tables(directory, selection))
+    from hippynn_mf.report.results import read_results
+
+    results = read_results(directory)
+    selection = make_selection(results, experiments, seeds, split_seed, partial, metric)
+    refuse_if(print_tables(results, selection))
 
 
 def figures(
     directory: Annotated[Path, typer.Argument(help="Folder of runs, or of kept results.")],
     only: Annotated[
         str | None,
-        typer.Option(help=f"Of {', '.join(FIGURES)}, comma-separated. (default: all)"),
+        typer.Option(help="Kinds, as figure3,parity,spread; a wrong one lists all. (default: all)"),
     ] = None,
     experiments: OnlyExperimentsOption = None,
     seeds: OnlySeedsOption = None,
@@ -71,9 +73,12 @@ def figures(
 
     Example: hippynn-mf figures results --only parity,spread
     """
-    kinds = None if only is None else [name.strip() for name in only.split(",")]
-    selection = make_selection(experiments, seeds, split_seed, partial=partial)
-    refuse_if(print_figures(directory, selection, only=kinds))
+    kinds = None if only is None else parse_names(only)
+    from hippynn_mf.report.results import read_results
+
+    results = read_results(directory)
+    selection = make_selection(results, experiments, seeds, split_seed, partial)
+    refuse_if(print_figures(results, selection, only=kinds))
 
 
 def report(
@@ -109,50 +114,51 @@ def graph(
     """
     from hippynn_mf.report.model_graph import write_model_graph
 
-    declare(levels)
+    known_levels_of(levels)
     typer.echo(write_model_graph(name, out, preset=preset, overrides=parse_overrides(set_)))
 
 
 def make_selection(
-    experiments: str | None = None,
-    seeds: str | None = None,
-    split_seed: int | None = None,
-    *,
-    partial: bool = False,
+    results: Results,
+    experiments: str | None,
+    seeds: str | None,
+    split_seed: int | None,
+    partial: bool,
     metric: MetricChoice = MetricChoice.rmse,
 ) -> Selection:
-    """What was chosen by options."""
+    """What was chosen by options; experiments are of levels that the runs know."""
     from hippynn_mf.report.results import Selection
 
+    names = None if experiments is None else parse_names(experiments)
     return Selection(
-        experiments=None if experiments is None else parse_experiments(experiments),
-        seeds=None if seeds is None else parse_seeds(seeds),
+        experiments=None if names is None else parse_experiments(names, results.known),
+        seeds=None if seeds is None else list(parse_seeds(seeds)),
         split_seed=split_seed,
         metric=metric.value,
         partial=partial,
     )
 
 
-def print_tables(out: Path, selection: Selection) -> str | None:
+def print_tables(results: Results, selection: Selection) -> str | None:
     """Write the complete tables and print them; why others were not written, or None."""
     from hippynn_mf.paper.documents import write_documents
-    from hippynn_mf.report.results import read_results
 
-    written = write_documents(out, read_results(out), selection)
+    written = write_documents(results.out, results, selection)
     for path in written.paths:
         typer.echo(path.read_text(encoding="utf-8"))
     return written.refusal
 
 
-def print_figures(out: Path, selection: Selection, *, only: list[str] | None = None) -> str | None:
+def print_figures(
+    results: Results, selection: Selection, *, only: Sequence[str] | None = None
+) -> str | None:
     """Draw the figures and say where; why some were not drawn, or None."""
     from hippynn_mf.paper.figures import write_figures
-    from hippynn_mf.report.results import read_results
 
-    written = write_figures(out, read_results(out), selection, only=only)
+    written = write_figures(results.out, results, selection, only=only)
     names = ", ".join(path.name for path in written.paths[:3]) or "none"
     more = ", …" if len(written.paths) > 3 else ""
-    typer.echo(f"{len(written.paths)} figures in {out / 'figures'}: {names}{more}")
+    typer.echo(f"{len(written.paths)} figures in {results.out / 'figures'}: {names}{more}")
     return written.refusal
 
 

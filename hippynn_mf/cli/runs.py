@@ -1,52 +1,30 @@
-"""Commands that make runs: `hippynn-mf campaign`, `status`, `train`, `evaluate`."""
+"""Commands that make runs: `hippynn-mf new`, `train`, `campaign`, `status`, `evaluate`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hippynn_mf.campaign.campaign import run_campaign, run_here
-from hippynn_mf.campaign.engines import Engine
-from hippynn_mf.campaign.plan import format_plan, plan_runs
-from hippynn_mf.campaign.status import format_status, plain_status, read_status
 from hippynn_mf.cli.options import (
-    Comp6KeysOption,
-    Comp6Option,
-    CutOption,
-    DataOption,
-    DeviceOption,
+    Asked,
     EngineChoice,
-    FractionOption,
     LevelsOption,
-    MoreFiles,
-    OutOption,
-    PresetOption,
-    RowsOption,
-    SetOption,
-    SplitSeedOption,
-    TestFileOption,
-    TrainOption,
-    common_levels_of,
-    declare,
+    asking,
     make_engine,
-    parse_data,
-    parse_experiments,
-    parse_fractions,
-    parse_overrides,
-    parse_seeds,
-    split_files,
+    with_fields,
 )
 from hippynn_mf.cli.report import print_figures, print_tables, refuse_if
+from hippynn_mf.cli.texts import parse_source, read_values, split_words
 from hippynn_mf.errors import UserError
-from hippynn_mf.runs.experiment import get_experiment
-from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.request import ENERGY_CUT_KCAL_PER_MOL, build_settings
-from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.request import CAMPAIGN_DEFAULTS, Request
+
+if TYPE_CHECKING:
+    from hippynn_mf.campaign.engines import Engine
 
 
 @contextmanager
@@ -58,23 +36,30 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def campaign(
-    more: MoreFiles = None,
-    out: OutOption = Path("results"),
-    data: DataOption = None,
-    train_files: TrainOption = None,
+def new(
+    run_file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="Run file to write.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA...",
+            help="Data file in the ANI-1x layout or extended XYZ, or LEVEL=FILE several times.",
+        ),
+    ],
     levels: LevelsOption = None,
-    comp6: Comp6Option = None,
-    comp6_keys: Comp6KeysOption = None,
-    energy_cut: CutOption = ENERGY_CUT_KCAL_PER_MOL,
-    test_file: TestFileOption = None,
-    preset: PresetOption = "quick",
-    set_: SetOption = None,
-    experiments: Annotated[
-        str | None,
-        typer.Option(help="Names, or strategies, comma-separated. (default: table1, all 17)"),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1",
+) -> None:
+    """Write a run file for data files, with a comment on every line, to look through and train.
+
+    Example: hippynn-mf new my.toml DZ=dz.xyz CC=cc.xyz
+    """
+    from hippynn_mf.runs.new_run_file import write_run_file
+
+    write_run_file(run_file, parse_source(data), levels)
+    typer.echo(f"{run_file}\nLook through it, then: hippynn-mf train {run_file}")
+
+
+@asking(CAMPAIGN_DEFAULTS)
+def campaign(
+    asked: Asked,
     engine: Annotated[
         EngineChoice, typer.Option(help="parsl; or pool, Python's own, where Parsl does not run.")
     ] = EngineChoice.parsl,
@@ -86,10 +71,6 @@ def campaign(
         int | None,
         typer.Option(help="Runs at a time. (default: one per GPU, or per core)", min=1),
     ] = None,
-    rows: RowsOption = "common",
-    split_seed: SplitSeedOption = 0,
-    label_fraction: FractionOption = None,
-    device: DeviceOption = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and what it costs here.")
     ] = False,
@@ -101,31 +82,15 @@ def campaign(
 
     Example: hippynn-mf campaign --out results --experiments SF-CC/E,MF-DZ/EF-CC/E --seeds 0,1
     """
-    declare(levels)
-    chosen = parse_experiments(experiments)
-    source = parse_data(data, train_files, more or [])
-    settings = build_settings(
-        chosen,
-        parse_seeds(seeds),
-        data=source,
-        comp6=comp6,
-        comp6_keys=comp6_keys,
-        energy_cut_kcal_per_mol=energy_cut,
-        test_file=test_file,
-        preset=preset,
-        overrides=parse_overrides(set_),
-        rows=rows,
-        common_levels=common_levels_of(levels, source),
-        split_seed=split_seed,
-        label_fractions=parse_fractions(label_fraction),
-        device=device,
-    )
-    chosen_engine = make_engine(engine, site, workers, device)
+    from hippynn_mf.campaign.campaign import run_campaign
+
+    out = asked.request.out
+    chosen_engine = make_engine(engine, site, workers, asked.request.device)
     if dry_run:
-        _print_plan(settings, out, chosen_engine, with_probe=site is None)
+        _print_plan(asked, chosen_engine, with_probe=site is None)
         return
     with _interruptible():
-        outcomes = run_campaign(settings, out, engine=chosen_engine)
+        outcomes = run_campaign(asked.settings, out, engine=chosen_engine)
     failed = [outcome for outcome in outcomes if outcome.error]
     problems: list[str | None] = []
     if failed:
@@ -134,20 +99,21 @@ def campaign(
             f"{failed[0].settings.name}, seed {failed[0].settings.seed}: {failed[0].error}"
         )
     if len(failed) < len(outcomes):
-        from hippynn_mf.report.results import Selection
+        from hippynn_mf.report.results import Selection, read_results
 
-        selection = Selection(experiments=chosen, seeds=parse_seeds(seeds))
+        selection = Selection(experiments=asked.experiments, seeds=list(asked.request.seeds))
         try:
-            problems += [print_tables(out, selection), print_figures(out, selection)]
+            results = read_results(out)
+            problems += [print_tables(results, selection), print_figures(results, selection)]
         except UserError as error:  # must not hide which runs failed
             problems.append(str(error))
     refuse_if(" ".join(filter(None, problems)))
 
 
-def _print_plan(
-    settings: list[RunSettings], out: Path, engine: Engine, *, with_probe: bool
-) -> None:
-    planned = plan_runs(settings, out)
+def _print_plan(asked: Asked, engine: Engine, *, with_probe: bool) -> None:
+    from hippynn_mf.campaign.plan import format_plan, plan_runs
+
+    planned = plan_runs(asked.settings, asked.request.out)
     unfinished = [run.settings for run in planned if run.state in ("to do", "to continue")]
     probed = None
     if unfinished and with_probe:  # of a site this machine tells nothing
@@ -166,84 +132,66 @@ def status(
 
     Example: hippynn-mf status results
     """
+    from hippynn_mf.campaign.status import format_status, plain_status, read_status
+
     statuses = read_status(directory)
     typer.echo(json.dumps(plain_status(statuses), indent=2) if as_json else format_status(statuses))
 
 
-def train(
-    names: Annotated[list[str], typer.Argument(help="Experiments, as MF-DZ/EF-CC/E.")],
-    out: OutOption = Path("results"),
-    data: DataOption = None,
-    train_files: TrainOption = None,
-    levels: LevelsOption = None,
-    comp6: Comp6Option = None,
-    comp6_keys: Comp6KeysOption = None,
-    energy_cut: CutOption = ENERGY_CUT_KCAL_PER_MOL,
-    test_file: TestFileOption = None,
-    preset: PresetOption = "quick",
-    set_: SetOption = None,
-    seed: Annotated[int, typer.Option(help="Changes weights and batch order.", min=0)] = 0,
-    rows: RowsOption = "common",
-    split_seed: SplitSeedOption = 0,
-    label_fraction: FractionOption = None,
-    device: DeviceOption = "auto",
-) -> None:
-    """Train and evaluate experiments, one after another, with one seed.
+@asking({})
+def train(asked: Asked) -> None:
+    """Train and evaluate experiments, or what a run file asks for, one run after another.
 
     Example: hippynn-mf train MF-DZ/EF-CC/E --seed 3 --set n_features=32
     """
-    declare(levels)
-    names, more = split_files(names)
-    source = parse_data(data, train_files, more)
-    settings = build_settings(
-        [get_experiment(name) for name in names],
-        [seed],
-        data=source,
-        comp6=comp6,
-        comp6_keys=comp6_keys,
-        energy_cut_kcal_per_mol=energy_cut,
-        test_file=test_file,
-        preset=preset,
-        overrides=parse_overrides(set_),
-        rows=rows,
-        common_levels=common_levels_of(levels, source),
-        split_seed=split_seed,
-        label_fractions=parse_fractions(label_fraction),
-        device=device,
-    )
-    from hippynn_mf.training.loop import choose_device
+    from hippynn_mf.network.device import choose_device
+    from hippynn_mf.runs.execute import run_here
+    from hippynn_mf.runs.folder import RunFolder
+    from hippynn_mf.runs.summary import next_commands, summarize
 
-    choose_device(device)
+    choose_device(asked.request.device)
+    out = asked.request.out
     with _interruptible():
-        outcomes = run_here(settings, out)
+        outcomes = run_here(asked.settings, out)
+    finished = []
     for outcome in outcomes:
         if outcome.error:
             raise UserError(f"{outcome.settings.name}: {outcome.error}")
-        typer.echo(RunFolder.of(out, outcome.settings).path)
+        finished.append(RunFolder.of(out, outcome.settings))
+        typer.echo(finished[-1].path)
+        typer.echo(summarize(finished[-1]))
+    typer.echo(next_commands(finished, out))
 
 
+@with_fields("--data", "--train", "--test", "--comp6", "--device")
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, OUT/runs/NAME/seed-K.")],
-    data: DataOption = None,
-    train_files: TrainOption = None,
-    comp6: Comp6Option = None,
-    test_file: TestFileOption = None,
-    device: DeviceOption = "auto",
+    runs: Annotated[list[str], typer.Argument(help="Run folders, OUT/runs/NAME/seed-K.")],
+    fields: Mapping[str, Any],
 ) -> None:
     """Evaluate trained runs again and rewrite their metrics and predictions.
 
-    The data may have moved (--data, --comp6, --test-file), but must be the same by its hash. Runs
-    that were not tested on a --test-file are now.
+    The files may have moved (--data, --comp6, --test), but must be the same by their hashes. Runs
+    that were not tested on a --test are now.
 
     Example: hippynn-mf evaluate results/runs/mf_dz_ef_cc_e/seed-0
     """
+    from hippynn_mf.runs.build import test_source
+    from hippynn_mf.runs.folder import RunFolder
     from hippynn_mf.runs.train import evaluate_run
 
-    texts, more = split_files(runs)
-    folders = [RunFolder(Path(text)) for text in texts]
-    for folder in folders:
-        folder.read_settings()  # whose levels --train may name
-    source = parse_data(data, train_files, more)
-    for folder in folders:
-        evaluate_run(folder, data=source, comp6=comp6, test_file=test_file, device=device)
+    _, names, files = split_words(runs)
+    request = Request.of(read_values(fields, (), files))
+    folders = [RunFolder(Path(name)) for name in names]
+    settings = [folder.read_settings() for folder in folders]
+    for of_run in settings:
+        request.check_levels(of_run.known)
+    for folder, of_run in zip(folders, settings, strict=True):
+        moved = {} if request.data is None else {"data": request.data}
+        tests = []
+        for name, test in request.tests.items():
+            if of_run.test(name) is None or test.path is None:
+                tests.append(test_source(name, test, of_run.known))
+            else:
+                moved[name] = test.path
+        evaluate_run(folder, tests=tests, moved=moved, device=request.device)
         typer.echo(folder.file("metrics.json"))

@@ -26,7 +26,7 @@ from hippynn_mf.data.formats.sources import DataPath, is_extxyz, read_frames, sh
 from hippynn_mf.data.formats.xyz_file import SUFFIXES, is_xyz, write_molecule
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import replace_when_complete
-from hippynn_mf.levels import known_levels
+from hippynn_mf.levels import DZ, KNOWN_LEVELS, Levels
 from hippynn_mf.units import EV_PER_HARTREE
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -34,7 +34,12 @@ ATOMS = ("atomic_numbers", "coordinates")
 
 
 def convert_data(
-    source: DataPath, out: Path, *, force: bool = False, drop_others: bool = False
+    source: DataPath,
+    out: Path,
+    *,
+    force: bool = False,
+    drop_others: bool = False,
+    levels: Levels = KNOWN_LEVELS,
 ) -> list[str]:
     """Convert a file, or one extended XYZ file for each level, to what the suffix of `out` says.
 
@@ -43,6 +48,7 @@ def convert_data(
         out: written complete or not at all.
         force: replace an `out` that exists.
         drop_others: leave out what the other format has no place for, instead of refusing it.
+        levels: those that files may name.
 
     Returns:
         What is to be said: how many structures, what was left out.
@@ -51,7 +57,7 @@ def convert_data(
         UserError: for a suffix that says nothing, an `out` that exists, input that cannot be read,
             and what cannot be converted.
     """
-    shown = shown_path(source)
+    shown = shown_path(source, levels=levels)
     for path in (out, *([source] if isinstance(source, Path) else [])):
         if path.suffix.lower() not in (*SUFFIXES, *HDF5_SUFFIXES):
             raise UserError(
@@ -66,27 +72,27 @@ def convert_data(
         raise UserError(f"No folder {out.absolute().parent}. Create it first.")
     with replace_when_complete(out) as partial:
         if is_xyz(out):
-            return _to_extxyz(shown, partial, drop_others)
-        return _to_hdf5(source, partial, drop_others)
+            return _to_extxyz(shown, partial, drop_others, levels)
+        return _to_hdf5(source, partial, drop_others, levels)
 
 
-def _to_hdf5(source: DataPath, out: Path, drop_others: bool) -> list[str]:
-    frames, notes, others = read_frames(source)
-    shown = shown_path(source)
+def _to_hdf5(source: DataPath, out: Path, drop_others: bool, levels: Levels) -> list[str]:
+    frames, notes, others = read_frames(source, levels=levels)
+    shown = shown_path(source, levels=levels)
     if others and not drop_others:
         raise UserError(
             f"{shown}: the ANI-1x layout has no place for {_list_counts(others)}. Labels are named "
-            f"{energy_key(known_levels()[0])} and so on. Leave the others out with --drop-others."
+            f"{energy_key(DZ)} and so on. Leave the others out with --drop-others."
         )
     with h5py.File(out, "w") as file, errors_about(shown):
-        write_ani1x(file, frames)
+        write_ani1x(file, frames, levels=levels)
     return notes
 
 
-def _to_extxyz(path: Path, out: Path, drop_others: bool) -> list[str]:
+def _to_extxyz(path: Path, out: Path, drop_others: bool, levels: Levels) -> list[str]:
     with open_hdf5(path) as file, out.open("w", encoding="utf-8") as stream:
         groups = list_groups(file, path)
-        names = {key: extxyz_key(key) for group in groups for key in group.member}
+        names = {key: extxyz_key(key, levels) for group in groups for key in group.member}
         others = sorted(key for key, name in names.items() if name is None and key not in ATOMS)
         if others and not drop_others:
             raise UserError(
@@ -96,12 +102,17 @@ def _to_extxyz(path: Path, out: Path, drop_others: bool) -> list[str]:
         labels = {key: name for key, name in names.items() if name is not None}
         total = sum(group.size for group in groups)
         progress = tqdm(
-            total=total, desc=f"{path.name}: structures", unit="structure", unit_scale=True, delay=2
+            total=total,
+            desc=f"{path.name}: structures",
+            unit="structure",
+            unit_scale=True,
+            delay=2,
+            disable=None,
         )
         n_partial = 0
         with progress:
             for group in groups:
-                n_partial += _write_group(stream, group, labels, path)
+                n_partial += _write_group(stream, group, labels, path, levels)
                 progress.update(group.size)
     notes = [f"{path}: {total} structures in {len(groups)} groups"]
     if n_partial and not drop_others:
@@ -116,7 +127,9 @@ def _to_extxyz(path: Path, out: Path, drop_others: bool) -> list[str]:
     return notes
 
 
-def _write_group(stream: TextIO, group: Group, labels: Mapping[str, str], path: Path) -> int:
+def _write_group(
+    stream: TextIO, group: Group, labels: Mapping[str, str], path: Path, levels: Levels
+) -> int:
     """Append the conformers of a group; the number of forces with holes, which are left out."""
     positions = read_array(group.member, "coordinates", path, group.shape).astype(np.float64)
     if not np.isfinite(positions).all():
@@ -133,7 +146,7 @@ def _write_group(stream: TextIO, group: Group, labels: Mapping[str, str], path: 
             n_partial += int((holes.any(axis=1) & ~holes.all(axis=1)).sum())
         else:
             energies[labels[key]] = values
-    for level in known_levels():
+    for level in levels:
         if energy_key(level) not in energies and has_level(set(group.member), level):
             energies[energy_key(level)] = read_energies(group, level, path) * EV_PER_HARTREE
     names = {} if group.name == formula(group.numbers) else {GROUP: group.name}

@@ -21,15 +21,12 @@ from hippynn_mf.data.structures import (
     atomic_energy_sum,
     blocks_of,
 )
+from hippynn_mf.keys import PAIRS, POSITIONS, SPECIES, is_per_atom
 from hippynn_mf.labels import Labels, parse_labels
-from hippynn_mf.levels import PAPER_LEVELS, Level
+from hippynn_mf.levels import KNOWN_LEVELS, PAPER_LEVELS, Level, Levels
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 log = logging.getLogger(__name__)
-
-SPECIES = "species"
-POSITIONS = "positions"
-PAIRS = "pairs"  # of a batch, where they have been stored; see `NeighbourLists.of_batch`
 
 
 def training_arrays(
@@ -122,11 +119,6 @@ class Batches(Dataset[list[torch.Tensor]]):
         if name == SPECIES:
             array = array.to(torch.int64)  # hippynn's type; one byte is enough to keep
         return array[:, :width] if is_per_atom(name) else array
-
-
-def is_per_atom(name: str) -> bool:
-    """Whether the second axis of the array of this name counts atoms."""
-    return name in (SPECIES, POSITIONS) or name.endswith(".forces")
 
 
 class TrainingDatabase(Database):
@@ -251,15 +243,22 @@ def load_database(
     rows: Rows = "common",
     split_seed: int = 0,
     seed: int = 0,
+    levels: Levels = KNOWN_LEVELS,
 ) -> TrainingDatabase:
     """A split hippynn database of data (see `sources`), in kcal/mol and Å, NaN = no label.
 
     `load_database(path, {"DZ": "EF", "CC": "E"}, **db_info)` with hippynn's `db_info`; arrays are
     named as in `training_arrays`, and `seed` fixes the order of batches. Species are kept in one
-    byte, and are int64 in batches. Raises UserError as `load_splits` does.
+    byte, and are int64 in batches. `levels` are those that labels and data may name.
+    Raises UserError as `load_splits` does.
     """
-    resolved = parse_labels(labels)
+    resolved = parse_labels(labels, levels=levels)
     parts = load_splits(
-        path, resolved, common_levels=common_levels, rows=rows, split_seed=split_seed
+        path,
+        resolved,
+        common_levels=common_levels,
+        rows=rows,
+        split_seed=split_seed,
+        levels=levels,
     )
     return build_database(parts, resolved, seed=seed, inputs=inputs, targets=targets, consume=parts)

@@ -5,16 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hippynn_mf.data.structures import Structures
-from hippynn_mf.labels import Labels
-from hippynn_mf.levels import Level
+from hippynn_mf.levels import Difference
 
 
-def with_difference(structures: Structures, labels: Labels, lower: Level) -> Structures:
-    """The structures with the one level of `labels` alone: a level's energies minus `lower`'s.
-
-    `labels` are of `difference_level(level, lower)`. NaN where one of both is missing.
-    """
-    (difference,) = labels
-    level_id = difference.id.removesuffix(f"-{lower.id}")
-    energies = structures.energies[level_id] - structures.energies[lower.id]
-    return replace(structures, energies={difference.id: energies}, forces={})
+def with_difference(structures: Structures, difference: Difference) -> Structures:
+    """The structures with the energies of a difference alone, NaN where one of both is missing."""
+    higher, lower = (structures.energies[each.id] for each in (difference.higher, difference.lower))
+    return replace(structures, energies={difference.level.id: higher - lower}, forces={})

@@ -10,16 +10,18 @@ import numpy as np
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels
-from hippynn_mf.levels import Level, get_level
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 STREAM = 2  # of the split seed; `assign_splits` draws from 0 and 1
 
 
-def resolve_fractions(fractions: Mapping[str, float], labels: Labels) -> dict[Level, float]:
+def resolve_fractions(
+    fractions: Mapping[str, float], labels: Labels, *, levels: Levels = KNOWN_LEVELS
+) -> dict[Level, float]:
     """Fractions by level; a UserError for a level without labels, or no fraction in (0, 1]."""
     resolved = {}
     for name, fraction in fractions.items():
-        level = get_level(name)
+        level = levels.get(name)
         if level not in labels:
             raise UserError(
                 f"A fraction of the labels of {level.label} is asked for, which the experiment "

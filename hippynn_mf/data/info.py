@@ -19,7 +19,7 @@ from hippynn_mf.data.formats.sources import DataPath, data_notes, open_data, sho
 from hippynn_mf.data.structures import Structures, atomic_energy_sum
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels
-from hippynn_mf.levels import Level, known_levels
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 # Beyond these a value is counted as absurd: it exists, but hardly near equilibrium.
@@ -27,26 +27,26 @@ LARGEST_FORCE = 1.0  # hartree/Å, of one atom
 SHORTEST_DISTANCE = 0.5  # Å
 
 
-def describe_file(source: DataPath) -> dict[str, Any]:
+def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[str, Any]:
     """Describe a data file, for `hippynn-mf data info`; the result is JSON.
 
     Extended XYZ is described as the file in the ANI-1x layout that it becomes. Raises UserError if
-    the file cannot be read or holds no registered level.
+    the file cannot be read or holds none of `levels`.
     """
-    path = shown_path(source)
-    labels = labels_in_file(source)
+    path = shown_path(source, levels=levels)
+    labels = labels_in_file(source, levels=levels)
     if not labels:
-        names = ", ".join(key for level in known_levels() for key in level.energy_keys)
+        names = ", ".join(key for level in levels for key in level.energy_keys)
         raise UserError(f"{path} has the keys of no known level of theory. Looked for: {names}.")
     common_levels = list(labels)
     structures, is_common = read_ani1x(
-        source, labels, common_levels=common_levels, drop_damaged=True
+        source, labels, common_levels=common_levels, drop_damaged=True, levels=levels
     )
     n_atoms = structures.atom_mask.sum(axis=1)
     numbers = np.unique(structures.species[structures.atom_mask])
     return {
         "file": str(path),
-        "notes": list(data_notes(source)),
+        "notes": list(data_notes(source, levels=levels)),
         "n_structures": len(is_common),
         "n_unlabelled": len(is_common) - len(structures),
         "n_groups": len(structures.group_names),
@@ -57,19 +57,21 @@ def describe_file(source: DataPath) -> dict[str, Any]:
         "n_common": int(is_common.sum()),
         "overlap": _overlap(structures, list(labels)),
         "problems": {
-            **count_non_finite(source, labels),
+            **count_non_finite(source, labels, levels=levels),
             "duplicates": count_duplicates(structures),
             f"shorter_than_{SHORTEST_DISTANCE}_angstrom": count_close_atoms(structures),
         },
     }
 
 
-def count_non_finite(source: DataPath, labels: Labels) -> dict[str, int]:
+def count_non_finite(
+    source: DataPath, labels: Labels, *, levels: Levels = KNOWN_LEVELS
+) -> dict[str, int]:
     """Conformers with non-finite coordinates, infinite labels, or forces for some atoms only."""
     counts = Counter(dict.fromkeys(("bad_coordinates", "infinite_labels", "partial_forces"), 0))
-    path = shown_path(source)
+    path = shown_path(source, levels=levels)
     force_keys = {level.force_key for level, props in labels.items() if props.forces} - {None}
-    with open_data(source) as file:
+    with open_data(source, levels=levels) as file:
         for group in (item for item in file.values() if isinstance(item, h5py.Group)):
             positions = require_dataset(group, "coordinates", path)[()]
             counts["bad_coordinates"] += _n_rows(~np.isfinite(positions))

@@ -20,7 +20,7 @@ from hippynn_mf.data.splits import split_rows
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, Properties, join_labels
-from hippynn_mf.levels import Level
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +33,23 @@ def load_splits(
     rows: Rows,
     split_seed: int,
     label_fractions: Mapping[Level, float] | None = None,
+    levels: Levels = KNOWN_LEVELS,
 ) -> Mapping[str, Structures]:
     """Read a file in the ANI-1x layout, or extended XYZ, and split it.
 
     The test structures keep the labels of every level in the file, as references; the others keep
     those of the experiment, or of a level in `label_fractions` this fraction, see `keep_labels`.
+    What is looked for in the file are `levels`.
 
     Raises UserError for wrong input, an empty split, a level without any label in training or
     validation, or forces whose sign is proved wrong.
     """
-    path = shown_path(source)
-    references = labels_in_file(source)
+    path = shown_path(source, levels=levels)
+    references = labels_in_file(source, levels=levels)
     if is_extxyz(source):
         _refuse_absent_labels(labels, references, path)
     else:
-        _refuse_absent_forces(labels, references, source)
+        _refuse_absent_forces(labels, references, source, levels)
     if rows == "common":
         _refuse_absent_levels(labels, references, common_levels, path)
     everything = join_labels(labels, references)
@@ -57,7 +59,7 @@ def load_splits(
         for level, properties in everything.items()
         if properties.forces and not labels.get(level, Properties.E).forces
     }
-    with open_data(source) as file:
+    with open_data(source, levels=levels) as file:
         index = index_ani1x(
             file, path, labels, references=references, common_levels=common_levels, rows=rows
         )
@@ -130,16 +132,17 @@ def _refuse_absent_labels(labels: Labels, found: Labels, path: Path) -> None:
             )
 
 
-def _refuse_absent_forces(labels: Labels, found: Labels, source: DataPath) -> None:
+def _refuse_absent_forces(labels: Labels, found: Labels, source: DataPath, levels: Levels) -> None:
     """Raise UserError for a level of which a file in the ANI-1x layout has energies alone."""
     for level, properties in labels.items():
         absent = properties.forces and level in found and not found[level].forces
         if absent and level.force_key is not None:
-            with open_data(source) as file:
+            with open_data(source, levels=levels) as file:
                 groups = [item for item in file.values() if isinstance(item, h5py.Group)]
                 keys = {key for group in groups for key in group}
+            path = shown_path(source, levels=levels)
             raise UserError(
-                f"{shown_path(source)}: the experiment needs forces of level {level.label}, and "
+                f"{path}: the experiment needs forces of level {level.label}, and "
                 f"there are none. {_list_labels(found)} "
                 f"{unknown_name_message('key', level.force_key, sorted(keys))}"
             )
@@ -164,12 +167,12 @@ def _list_labels(found: Labels) -> str:
     return f"Found: {', '.join(texts) or 'no known level'}."
 
 
-def file_hash(source: DataPath) -> str:
+def file_hash(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> str:
     """SHA-256 of a file, or of those of a folder's `*.h5` files in alphabetical order.
 
     That of one file for each level is of their hashes and levels.
     """
-    source = as_data_path(source)
+    source = as_data_path(source, levels=levels)
     if not isinstance(source, Path):
         text = " ".join(f"{level}={file_hash(path)}" for level, path in source.items())
         return hashlib.sha256(text.encode()).hexdigest()

@@ -35,7 +35,9 @@ class NeighbourLists:
         atoms, counts = [torch.empty(0, 2, dtype=dtype)], [torch.zeros(1, dtype=torch.int64)]
         at_once = max(1, DISTANCES_AT_ONCE // max(1, n_atoms**2))
         first_rows = range(0, n_structures, at_once)
-        for first_row in tqdm(first_rows, desc="Neighbour lists", unit="block", delay=1):
+        for first_row in tqdm(
+            first_rows, desc="Neighbour lists", unit="block", delay=1, disable=None
+        ):
             rows = slice(first_row, first_row + at_once)
             padded = torch.arange(species[rows].numel())  # every place counts as an atom
             _, receivers, senders, _ = finder(positions[rows], species[rows] > 0, padded, padded)

@@ -7,11 +7,8 @@ on a conformer that another one tests on, and the common test set is the same fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
 
 SPLITS = ("train", "valid", "test")
@@ -54,11 +51,3 @@ def split_rows(rows: np.ndarray, is_common: np.ndarray, seed: int) -> dict[str, 
                 "10 of them must carry the labels of the experiment (see hippynn-mf data info)."
             )
     return members
-
-
-def split_structures(
-    structures: Structures, is_common: np.ndarray, seed: int
-) -> Mapping[str, Structures]:
-    """The kept conformers of each split; an empty split is a UserError."""
-    members = split_rows(structures.rows, is_common, seed)
-    return {name: structures[indices] for name, indices in members.items()}

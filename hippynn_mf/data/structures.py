@@ -156,7 +156,7 @@ def atomic_energy_sum(species: np.ndarray, level: Level) -> np.ndarray:
     if unknown:
         raise UserError(
             f"Atomic numbers {sorted(unknown)} have no self energy at level {level.id}, "
-            f"which knows {sorted(level.self_energies)}. Remove these structures, or register a "
+            f"which knows {sorted(level.self_energies)}. Remove these structures, or declare a "
             "level with their self energies."
         )
     total = np.empty(len(species))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
 Metrics = dict[str, float | int | str | None]
@@ -55,13 +53,12 @@ def conformer_metrics(predicted: np.ndarray, true: np.ndarray, groups: np.ndarra
 
 def pair_differences(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Differences of the values (n,) of all pairs within a group, all groups in one array."""
-    return np.array(
-        [
-            first - second
-            for group in np.unique(groups)
-            for first, second in itertools.combinations(values[groups == group], 2)
-        ]
-    )
+    differences = [values[:0]]
+    for group in np.unique(groups):
+        members = values[groups == group]
+        first, second = np.triu_indices(len(members), 1)
+        differences.append(members[first] - members[second])
+    return np.concatenate(differences)
 
 
 def near_minimum(energies: np.ndarray, groups: np.ndarray, cut: float) -> np.ndarray:

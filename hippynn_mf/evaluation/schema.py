@@ -7,27 +7,38 @@ finite or negative, and an error without what it was computed from are refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.schema import Strict, validate_json
 
 Error = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
-N_SHOWN = 3  # wrong fields that a message names
-Model = TypeVar("Model", bound=BaseModel)
+HELDOUT = "heldout"  # the set of the structures of the data that are kept apart
+CONVERT = "'python scripts/convert_runs.py DIR' converts all runs of a folder, in place."
 
 
-class Strict(BaseModel):
-    """Base of what is stored as JSON: no unknown fields, no conversions, no NaN."""
+class SetErrors(Strict):
+    """Errors of one head against one level on a set: kcal/mol, forces in kcal/mol/Å.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    A set without an energy cut has errors of energies; one with a cut has those of energy
+    differences of conformers (`delta_e`), and `cut_by`, the level by whose energies conformers are
+    cut (null: by none). `label_rms` is the size of the labels: the error of predicting zero.
+    """
 
-
-class ForceErrors(Strict):
-    """Errors of forces over all components (kcal/mol/Å), and the size of the labels themselves."""
-
+    n_structures: Count  # that count, with or without a label
+    cut_by: str | None = None
+    energy_rmse_kcal_per_mol: Error | None = None
+    energy_mae_kcal_per_mol: Error | None = None
+    n_energies: Count = 0
+    energy_reason: str | None = None
+    delta_e_rmse_kcal_per_mol: Error | None = None
+    delta_e_mae_kcal_per_mol: Error | None = None
+    delta_e_label_rms_kcal_per_mol: Error | None = None
+    n_pairs: Count = 0
+    delta_e_reason: str | None = None
     force_rmse_kcal_per_mol_per_angstrom: Error | None
     force_mae_kcal_per_mol_per_angstrom: Error | None
     force_label_rms_kcal_per_mol_per_angstrom: Error | None = None
@@ -35,7 +46,36 @@ class ForceErrors(Strict):
     force_reason: str | None = None
 
     @model_validator(mode="after")
-    def _forces_are_whole(self) -> Self:
+    def _is_of_one_kind(self) -> Self:
+        kinds = {"energy": set(OF_ENERGIES), "delta_e": set(OF_DIFFERENCES)}
+        kind, other = ("delta_e", "energy") if self.has_cut else ("energy", "delta_e")
+        if strange := kinds[other] & self.model_fields_set:
+            raise ValueError(
+                f"{', '.join(sorted(strange))}: a set has cut_by and delta_e, or energy"
+            )
+        wanted = {f"{kind}_rmse_kcal_per_mol", f"{kind}_mae_kcal_per_mol"}
+        if missing := wanted - self.model_fields_set:
+            raise ValueError(f"{', '.join(sorted(missing))}: required")
+        return self
+
+    @model_validator(mode="after")
+    def _errors_are_whole(self) -> Self:
+        if self.has_cut:
+            _require_whole(
+                "delta_e",
+                self.delta_e_rmse_kcal_per_mol,
+                self.delta_e_mae_kcal_per_mol,
+                self.n_pairs,
+                self.delta_e_reason,
+            )
+        else:
+            _require_whole(
+                "energy",
+                self.energy_rmse_kcal_per_mol,
+                self.energy_mae_kcal_per_mol,
+                self.n_energies,
+                self.energy_reason,
+            )
         _require_whole(
             "force",
             self.force_rmse_kcal_per_mol_per_angstrom,
@@ -45,49 +85,25 @@ class ForceErrors(Strict):
         )
         return self
 
-
-class HeldoutErrors(ForceErrors):
-    """Errors on the held-out structures, or on those of the test file, against one level."""
-
-    energy_rmse_kcal_per_mol: Error | None
-    energy_mae_kcal_per_mol: Error | None
-    n_energies: Count = 0
-    energy_reason: str | None = None
-
-    @model_validator(mode="after")
-    def _energies_are_whole(self) -> Self:
-        _require_whole(
-            "energy",
-            self.energy_rmse_kcal_per_mol,
-            self.energy_mae_kcal_per_mol,
-            self.n_energies,
-            self.energy_reason,
-        )
-        return self
+    @property
+    def has_cut(self) -> bool:
+        """Whether conformers are cut by energy, and energies are differences."""
+        return "cut_by" in self.model_fields_set
 
 
-class Comp6Errors(ForceErrors):
-    """Errors on COMP6 against one level: which head predicts, and which conformers count."""
-
-    predicted_by: str
-    cut_by: str | None
-    n_conformers: Count
-    delta_e_rmse_kcal_per_mol: Error | None
-    delta_e_mae_kcal_per_mol: Error | None
-    delta_e_label_rms_kcal_per_mol: Error | None = None
-    n_pairs: Count = 0
-    delta_e_reason: str | None = None
-
-    @model_validator(mode="after")
-    def _differences_are_whole(self) -> Self:
-        _require_whole(
-            "delta_e",
-            self.delta_e_rmse_kcal_per_mol,
-            self.delta_e_mae_kcal_per_mol,
-            self.n_pairs,
-            self.delta_e_reason,
-        )
-        return self
+OF_ENERGIES = (
+    "energy_rmse_kcal_per_mol",
+    "energy_mae_kcal_per_mol",
+    "n_energies",
+    "energy_reason",
+)
+OF_DIFFERENCES = (
+    "delta_e_rmse_kcal_per_mol",
+    "delta_e_mae_kcal_per_mol",
+    "delta_e_label_rms_kcal_per_mol",
+    "n_pairs",
+    "delta_e_reason",
+)
 
 
 class Training(Strict):
@@ -106,20 +122,18 @@ class Inference(Strict):
 
 
 class RunMetrics(Strict):
-    """The content of `metrics.json`: errors by level id.
+    """The content of `metrics.json`: `sets.<set>.<head>.<reference>`, heads and levels by id.
 
-    `heldout.<level>` are errors of every head against its own level, `cross.<head>.<reference>`
-    against every level of the file, `comp6.<reference>` those on COMP6 (null without COMP6), and
-    `test_file.<head>.<reference>` those on another file that is never trained on (null or absent
-    without one).
+    The sets are `heldout`, then the test sets of the run in their order; in each, every head is
+    compared with every level of the set. `predictions_sha256` is that of the `predictions.npz`
+    that the errors were computed with.
     """
 
-    heldout: dict[str, HeldoutErrors]
-    cross: dict[str, dict[str, HeldoutErrors]]
-    comp6: dict[str, Comp6Errors] | None
-    test_file: dict[str, dict[str, HeldoutErrors]] | None = None
+    format: Literal[2]
+    sets: dict[str, dict[str, dict[str, SetErrors]]]
     training: Training | None = None
     inference: Inference | None = None
+    predictions_sha256: str | None = None
 
 
 def _require_whole(
@@ -143,30 +157,6 @@ def validate_metrics(content: Mapping[str, Any], source: object) -> RunMetrics:
 
     `source` is the file that the metrics are read from or written to.
     """
+    if "sets" not in content and "heldout" in content:
+        raise UserError(f"{source} has format 1. {CONVERT}")
     return validate_json(RunMetrics, content, source, "delete it and train the run again")
-
-
-def validate_json(
-    model: type[Model], content: Mapping[str, Any], source: object, remedy: str
-) -> Model:
-    """An object of `model` from JSON content; a UserError that names file and fields otherwise."""
-    try:
-        return model.model_validate(dict(content))
-    except ValidationError as error:
-        raise UserError(
-            f"{source} is not what hippynn_mf writes: {describe_errors(error)}. Restore it, or "
-            f"{remedy}."
-        ) from None
-
-
-def describe_errors(error: ValidationError) -> str:
-    """The first wrong fields of a validation error, each with what is wrong and what was found."""
-    details = error.errors(include_url=False)
-    texts = []
-    for detail in details[:N_SHOWN]:
-        field = ".".join(map(str, detail["loc"]))
-        found = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"
-        texts.append(f"{field}: {detail['msg']}{found}" if field else detail["msg"])
-    if len(details) > N_SHOWN:
-        texts.append(f"and {len(details) - N_SHOWN} more")
-    return "; ".join(texts)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hippynn.graphs import find_unique_relative
@@ -22,6 +23,8 @@ from hippynn.graphs.nodes.tags import Network
 from hippynn.graphs.nodes.targets import HEnergyNode
 from hippynn.layers.targets import HEnergy
 from torch import Tensor
+
+from hippynn_mf.model.parameters import Parts
 
 
 class CoupledHEnergy(HEnergy):
@@ -78,9 +81,10 @@ def fold(state: Mapping[str, Any], level_ids: list[str]) -> dict[str, Any]:
     `state` is that of `Model.parameters` with coupled heads of the levels `level_ids`, from the
     lowest to the highest: each correction is added to the head below it.
     """
-    folded = dict(state)
-    for lower, level in itertools.pairwise(level_ids):
-        prefix = f"heads.{level}."
-        for name in [name for name in state if name.startswith(prefix)]:
-            folded[name] = state[name] + folded[f"heads.{lower}." + name.removeprefix(prefix)]
-    return folded
+    parts = Parts.of(state)
+    heads = dict(parts.heads)
+    for lower, level_id in itertools.pairwise(level_ids):
+        heads[level_id] = {
+            name: value + heads[lower][name] for name, value in heads[level_id].items()
+        }
+    return replace(parts, heads=heads).state()

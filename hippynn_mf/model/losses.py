@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hippynn_mf import keys
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.hyperparameters import ENERGY_RMSE_SUM, Hyperparameters
 from hippynn_mf.model.heads import (
     Head,
     Heads,
@@ -15,8 +15,6 @@ from hippynn_mf.model.heads import (
     MaskedMAELoss,
     MaskedRMSELoss,
 )
-
-LOSS = "loss"  # a validation metric beside those of the levels
 
 
 @dataclass(frozen=True)
@@ -73,25 +71,13 @@ def build_metrics(heads: Heads, loss: Any) -> dict[str, Any]:
     """
     metrics: dict[str, Any] = {}
     for level_id, head in heads.items():
-        metrics[f"energy_rmse.{level_id}"] = MaskedRMSELoss.of_node(head.energy)
-        metrics[f"energy_mae.{level_id}"] = MaskedMAELoss.of_node(head.energy)
+        metrics[keys.energy_rmse(level_id)] = MaskedRMSELoss.of_node(head.energy)
+        metrics[keys.energy_mae(level_id)] = MaskedMAELoss.of_node(head.energy)
         if head.forces is not None:
-            metrics[f"force_rmse.{level_id}"] = MaskedRMSELoss.of_node(head.forces)
-            metrics[f"force_mae.{level_id}"] = MaskedMAELoss.of_node(head.forces)
-    energy_errors = [metrics[f"energy_rmse.{level_id}"] for level_id in heads]
+            metrics[keys.force_rmse(level_id)] = MaskedRMSELoss.of_node(head.forces)
+            metrics[keys.force_mae(level_id)] = MaskedMAELoss.of_node(head.forces)
+    energy_errors = [metrics[keys.energy_rmse(level_id)] for level_id in heads]
     # A sum of one node is that node, which may stand for two names.
-    metrics[ENERGY_RMSE_SUM] = sum(energy_errors[1:], start=energy_errors[0])
-    metrics[LOSS] = loss
+    metrics[keys.ENERGY_RMSE_SUM] = sum(energy_errors[1:], start=energy_errors[0])
+    metrics[keys.LOSS] = loss
     return metrics
-
-
-def stopping_metric_name(hyperparameters: Hyperparameters, heads: Heads) -> str:
-    """The validation metric that chooses the best model: of `sum`, or of one of the levels.
-
-    Raises UserError listing the choices if the stopping metric is anything else.
-    """
-    name = hyperparameters.stopping_metric
-    choices = ["sum", *(text for level in heads.levels for text in (level.label, level.id))]
-    if name not in choices:
-        raise UserError(unknown_name_message("stopping criterion", name, choices))
-    return hyperparameters.stopping_key

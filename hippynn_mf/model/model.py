@@ -12,9 +12,9 @@ import torch
 from hippynn.graphs import Predictor
 from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
 
-from hippynn_mf.data.database import POSITIONS, SPECIES
 from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.keys import POSITIONS, SPECIES
 from hippynn_mf.labels import Labels, Properties
 from hippynn_mf.levels import Level
 from hippynn_mf.model.heads import Heads, build_heads
@@ -125,11 +125,12 @@ def predict(
         },
         batch_size=batch_size,
     )
-    names = [head.level.energy_name for head in model.heads.values()]
-    names += [head.level.forces_name for head in model.heads.values() if head.forces is not None]
-    arrays: Mapping[str, Any] = {name: outputs[name].numpy() for name in names}
+    heads = model.heads.values()
+    energies = [head.level.energy_name for head in heads]
+    forces = [head.level.forces_name for head in heads if head.forces is not None]
     return {
-        name: array[:, 0] if name.endswith(".energy") else array for name, array in arrays.items()
+        **{name: outputs[name].numpy()[:, 0] for name in energies},
+        **{name: outputs[name].numpy() for name in forces},
     }
 
 

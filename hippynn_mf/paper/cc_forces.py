@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hippynn_mf.levels import CC, DZ, TZ
+from hippynn_mf.paper.table1 import BASELINES
 from hippynn_mf.report.columns import Column, RowSpec, TableSpec
 from hippynn_mf.report.low_forces import beside_head, beside_labels
 from hippynn_mf.report.results import Results
-from hippynn_mf.runs.experiment import BASELINES, Experiment
+from hippynn_mf.runs.experiment import Experiment
 
 DOCUMENT = "cc-forces"  # and the name of the set
 # Of these the question is asked; other models with a CC head follow by name.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.paper.cc_forces import DOCUMENT
+from hippynn_mf.paper.table1 import beyond_table1, strategies, table1
 from hippynn_mf.report.columns import COMP6
-from hippynn_mf.report.format2 import HELDOUT
 from hippynn_mf.report.results import Results, Selection
-from hippynn_mf.runs.experiment import Experiment, beyond_table1, strategies, table1
+from hippynn_mf.runs.experiment import Experiment
 
 # Sets that the paper's documents are about, and the one of CC forces.
 PAPER_SETS = (HELDOUT, COMP6, DOCUMENT)

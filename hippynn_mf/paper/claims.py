@@ -14,7 +14,6 @@ from typing import Literal
 
 import pandas as pd
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.files import replace_when_complete, write_json
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.paper.choice import chosen_experiments
@@ -38,6 +37,7 @@ from hippynn_mf.report.statistics import (
     percent_of_means,
 )
 from hippynn_mf.report.text import markdown
+from hippynn_mf.schema import Strict
 
 Verdict = Literal["confirmed", "contradicted", "open", "too few seeds", "no numbers"]
 DZ_LABELS = "the DZ labels themselves"

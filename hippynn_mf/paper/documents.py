@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.files import replace_when_complete, write_json
 from hippynn_mf.paper import cc_forces, strategies
 from hippynn_mf.paper.choice import PAPER_SETS, chosen_experiments, own_experiments
@@ -13,7 +14,6 @@ from hippynn_mf.paper.tables import TABLES, low_level_tables, paper_table
 from hippynn_mf.report.columns import TableSpec
 from hippynn_mf.report.completeness import Written, missing_runs
 from hippynn_mf.report.ensemble import EnsembleRecord, find_ensembles
-from hippynn_mf.report.format2 import HELDOUT
 from hippynn_mf.report.results import Results, Selection
 from hippynn_mf.report.set_tables import set_tables
 from hippynn_mf.report.tables import TableData, build_table

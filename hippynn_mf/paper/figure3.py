@@ -11,9 +11,9 @@ from typing import Literal
 
 from matplotlib.axes import Axes
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.levels import CC, MP2, TZ, Level
 from hippynn_mf.paper.published import TRANSFER_LEARNING_PERCENT
+from hippynn_mf.paper.table1 import get_experiment, published_result
 from hippynn_mf.report.columns import (
     Column,
     comp6_delta_e,
@@ -29,7 +29,7 @@ from hippynn_mf.report.statistics import (
     percent_improvement,
     percent_of_means,
 )
-from hippynn_mf.runs.experiment import get_experiment
+from hippynn_mf.schema import Strict
 
 LEVELS = (TZ, MP2, CC)
 
@@ -98,7 +98,7 @@ def _bar(results: Results, level: Level, metric: str, column: Column) -> Bar:
 
 def _published(level: Level, metric: str) -> float | None:
     """Improvement of the published means, where the paper's tables have them."""
-    single, multi = (get_experiment(name).published for name in pair_names(level))
+    single, multi = (published_result(get_experiment(name)) for name in pair_names(level))
     if single is None or multi is None:
         return None
     if metric == "energy":

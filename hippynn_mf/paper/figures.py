@@ -10,7 +10,6 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.levels import Level, highest_level
 from hippynn_mf.paper import FIGURES, cc_forces
 from hippynn_mf.paper.cc_forces import DOCUMENT as CC_FORCES
@@ -27,6 +26,7 @@ from hippynn_mf.report.forces_figure import (
 )
 from hippynn_mf.report.results import Results, Selection
 from hippynn_mf.report.saving import save_with_numbers
+from hippynn_mf.schema import Strict
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hippynn_mf.levels import CC, DZ
 from hippynn_mf.paper.cc_forces import FORCE as CC_FORCE
+from hippynn_mf.paper.table1 import BASELINES, beyond_table1, strategies
 from hippynn_mf.report.columns import (
     INFERENCE,
     TRAINING,
@@ -17,7 +18,7 @@ from hippynn_mf.report.columns import (
     heldout_force,
 )
 from hippynn_mf.report.results import Results
-from hippynn_mf.runs.experiment import BASELINES, Experiment, beyond_table1, strategies
+from hippynn_mf.runs.experiment import Experiment
 
 STRATEGIES_DOCUMENT = "strategies"
 REFERENCE = BASELINES[-1]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.paper.published import DZ_FORCE_MODEL, DZ_FORCES, DZ_TO_MP2_FORCES
+from hippynn_mf.paper.table1 import published_result, table1
 from hippynn_mf.report.columns import (
     Column,
     LowLevel,
@@ -17,7 +18,7 @@ from hippynn_mf.report.columns import (
     heldout_energy,
     heldout_force,
 )
-from hippynn_mf.runs.experiment import Experiment, table1
+from hippynn_mf.runs.experiment import Experiment
 
 # Number in the paper → its two columns, and the single-fidelity model that it compares with. The
 # rows are the experiments that published there.
@@ -81,8 +82,9 @@ def _published_rows(
     """The experiments published in a table, with the numbers of some of its two columns."""
     rows = []
     for experiment in experiments:
-        if experiment.published and experiment.published.table == number:
-            both = (experiment.published.energy, experiment.published.other)
+        result = published_result(experiment)
+        if result is not None and result.table == number:
+            both = (result.energy, result.other)
             numbers = [both[column] for column in columns]
             published = tuple(PublishedNumber(value=v, half_width=w) for v, w in numbers)
             rows.append(RowSpec(experiment.name, published))

@@ -8,10 +8,10 @@ from typing import Any, Literal, Self
 from ase.data import chemical_symbols
 from pydantic import Field, model_validator
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels, Properties, parse_labels
 from hippynn_mf.level_records import AtomicNumber, LevelRecord
+from hippynn_mf.schema import Strict
 
 
 class LevelCard(LevelRecord):
@@ -48,6 +48,32 @@ class MemberCard(Strict):
 
     def only(self, level_ids: Collection[str]) -> MemberCard:
         """The card without metrics of other levels' heads or against other levels."""
+        if "sets" not in self.metrics:
+            return self._only_of_format_1(level_ids)
+        sets = {
+            name: {
+                head: {reference: e for reference, e in errors.items() if reference in level_ids}
+                for head, errors in of_heads.items()
+                if head in level_ids
+            }
+            for name, of_heads in self.metrics["sets"].items()
+        }
+        metrics = self.metrics | {"sets": sets}
+        if (metrics.get("inference") or {}).get("level") not in level_ids:
+            metrics.pop("inference", None)
+        return self.model_copy(update={"metrics": metrics})
+
+    def heldout_energy_rmse(self, level_id: str) -> float | None:
+        """Error of a head against its own level on held-out structures, in kcal/mol, if known."""
+        if "sets" in self.metrics:
+            of_head = self.metrics["sets"].get("heldout", {}).get(level_id, {})
+        else:
+            of_head = self.metrics.get("heldout", {})
+        error: float | None = of_head.get(level_id, {}).get("energy_rmse_kcal_per_mol")
+        return error
+
+    def _only_of_format_1(self, level_ids: Collection[str]) -> MemberCard:
+        """As `only`, for a model file of 0.1.0."""
 
         def kept(by_level: Any) -> Any:
             return by_level and {k: found for k, found in by_level.items() if k in level_ids}
@@ -120,12 +146,16 @@ def format_card(card: Card) -> str:
         f"preset {training.preset}, rows {training.rows}",
         f"elements {symbols}; data {training.data_sha256[:12]}…, split seed {training.split_seed}",
     ]
-    for level in card.levels:
-        line = f"{level.label:<5}{level.id:<14}{level.method}/{level.basis}, trained on "
+    # A level whose id is its label in small letters is named once.
+    ids = ["" if c.id.casefold() == c.label.casefold() else c.id for c in card.levels]
+    width, id_width = max(len(c.label) for c in card.levels), max(map(len, ids))
+    for level, level_id in zip(card.levels, ids, strict=True):
+        name = f"{level.label:<{width}}  {level_id:<{id_width}}".strip()
+        line = f"{name:<{width + 2 + id_width}}  {level.method}/{level.basis}, trained on "
         line += " and ".join(level.trained) or "nothing since the trunk was fine-tuned"
-        errors = [m.metrics.get("heldout", {}).get(level.id, {}) for m in card.members]
-        found = [e.get("energy_rmse_kcal_per_mol") for e in errors]
-        if all(value is not None for value in found):
-            line += f"; held-out energy RMSE {sum(found) / len(found):.2f} kcal/mol"
+        found = [member.heldout_energy_rmse(level.id) for member in card.members]
+        known = [value for value in found if value is not None]
+        if len(known) == len(found):
+            line += f"; held-out energy RMSE {sum(known) / len(known):.2f} kcal/mol"
         lines.append(line)
     return "\n".join(lines)

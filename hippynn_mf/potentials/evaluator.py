@@ -17,10 +17,10 @@ from torch import nn
 from hippynn_mf.data.structures import atomic_energy_sum
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.potentials.members import Alone, Geometry, Stacked
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
-from hippynn_mf.training.loop import choose_device
 from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL
 
 # Members go together as long as their largest array, the weighted features, has so many numbers:

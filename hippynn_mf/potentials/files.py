@@ -22,6 +22,7 @@ from hippynn_mf import embedded
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.potentials.card import Card
+from hippynn_mf.schema import describe_errors
 
 State = Mapping[str, torch.Tensor]
 
@@ -105,7 +106,10 @@ def _read_card(path: Path, text: str) -> Card:
                 "hippynn_mf reads. Install a newer hippynn_mf."
             )
         return Card.model_validate_json(text)
-    except (ValueError, AttributeError, RecursionError, ValidationError) as error:
+    except ValidationError as error:
+        wrong = describe_errors(error)
+        raise UserError(f"{path} is damaged: its card is not valid ({wrong}).") from None
+    except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged: its card is not valid ({error}).") from None
 
 

@@ -69,7 +69,7 @@ def predict_file(
         replace_when_complete(target) as partial,
         errors_about(source),
         labelled_file(source, partial, chosen, batch_size) as (batches, take),
-        tqdm(desc=source.name, unit="structure", delay=1) as progress,
+        tqdm(desc=source.name, unit="structure", delay=1, disable=None) as progress,
     ):
         for batch in batches:
             take(_labels(evaluator, batch, n, chosen, ensemble_std))

@@ -105,10 +105,10 @@ def _pairs_of_small(batch: Batch, cutoff: float, species: Sequence[int]) -> Pair
 def _pairs_one_by_one(
     systems: Iterable[Atoms], cutoff: float, species: Sequence[int], first: int
 ) -> Pairs:
-    """Pairs of any systems; UserError names the first that is wrong, counted from `first` on."""
+    """Pairs of any systems; UserError names the first that is wrong; `first` come before these."""
     finder = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
     receivers, senders, vectors, start = [], [], [], 0
-    for number, atoms in enumerate(systems, first):
+    for number, atoms in enumerate(systems, first + 1):  # messages count from 1
         try:
             found = _pairs(atoms, finder, species)
         except UserError as error:

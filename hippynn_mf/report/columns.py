@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from hippynn_mf.evaluation.schema import Strict
+from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.levels import Level
-from hippynn_mf.report.format2 import HELDOUT
+from hippynn_mf.schema import Strict
 
 Metric = Literal["rmse", "mae"]
 Quantity = Literal["energy", "delta_e", "force"]

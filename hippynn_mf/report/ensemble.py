@@ -18,9 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.schema import Strict, validate_json
+from hippynn_mf.evaluation.schema import SetErrors
 from hippynn_mf.files import read_json, write_json
-from hippynn_mf.report.format2 import SetsErrors
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import ENSEMBLES, Run
 from hippynn_mf.report.stored_predictions import (
@@ -29,6 +28,7 @@ from hippynn_mf.report.stored_predictions import (
     score_arrays,
     unproved_forces,
 )
+from hippynn_mf.schema import Strict, validate_json
 
 FILE = "ensemble.json"
 RELATIVE_TOLERANCE = 1e-6  # between a member's metrics and those of its stored predictions
@@ -45,8 +45,8 @@ class EnsembleRecord(Strict):
     name: str
     split_seed: int
     members: dict[str, str]
-    sets: SetsErrors
-    level_differences: SetsErrors
+    sets: dict[str, dict[str, dict[str, SetErrors]]]
+    level_differences: dict[str, dict[str, dict[str, SetErrors]]]
 
     def errors(self) -> dict[str, Any]:
         """Errors by set, head and reference."""

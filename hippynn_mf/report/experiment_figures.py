@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.report.parity import make_parity
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import Run
 from hippynn_mf.report.spread import FEWEST_SEEDS, make_spread
+from hippynn_mf.schema import Strict
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any, Literal
 from matplotlib.figure import Figure
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.levels import Level, Levels
 from hippynn_mf.report.columns import Column, set_name
 from hippynn_mf.report.ensemble import find_ensembles
 from hippynn_mf.report.level_colors import level_color
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.statistics import CONFIDENCE, Estimate, estimate_mean
+from hippynn_mf.schema import Strict
 
 BAR_INCHES = 0.5
 DIAMOND: dict[str, Any] = {

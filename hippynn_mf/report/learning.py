@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.labels import join_labels
 from hippynn_mf.levels import Level
 from hippynn_mf.report.level_colors import level_color
@@ -22,6 +21,7 @@ from hippynn_mf.report.panels import (
 )
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import Run
+from hippynn_mf.schema import Strict
 
 # Kind → (metric of an epoch, unit).
 KINDS = {"energy": ("energy_rmse", "kcal/mol"), "forces": ("force_rmse", "kcal/mol/Å")}

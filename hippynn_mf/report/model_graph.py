@@ -21,12 +21,12 @@ from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.model.heads import Head, Heads
 from hippynn_mf.model.model import build_model
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.report.level_colors import level_color
-from hippynn_mf.report.runs import read_run
 from hippynn_mf.report.saving import save_figure
-from hippynn_mf.runs.experiment import Experiment, get_experiment
+from hippynn_mf.runs.build import of_strategy
+from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.request import of_strategy
 
 TRUNK_COLOR = "#d9ead3"
 TRUNK_EDGE = "#6aa84f"
@@ -81,9 +81,7 @@ def draw_model_graph(
     counts = [_count(network), *(_count(head.energy.torch_module) for head in heads.values())]
     if name is None:
         prefix = "MFC" if any(head.base is not None for head in heads.values()) else None
-        name = Experiment(
-            row=0, labels={v.label: p for v, p in resolved.items()}, prefix=prefix
-        ).name
+        name = Experiment(labels={v.label: p for v, p in resolved.items()}, prefix=prefix).name
     of_heads = "each head" if len(heads) > 1 else "the head"
     text = f"{sum(counts):,} parameters:\n{counts[0]:,} of the trunk,\n{counts[1]:,} of {of_heads}"
     x = _column(len(network.feature_sizes)) - 0.75
@@ -111,7 +109,7 @@ def write_model_graph(
     if folder.file("experiment.json").exists():
         if preset is not None or overrides:
             raise UserError(f"{name} has hyperparameters of its own; leave --preset and --set out.")
-        settings = read_run(folder).settings
+        settings = folder.read_settings()
         experiment, hyperparameters = settings.experiment, settings.hyperparameters
     else:
         experiment = get_experiment(name)

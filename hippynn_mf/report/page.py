@@ -17,9 +17,9 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
+from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.report.columns import field_name, set_name
-from hippynn_mf.report.format2 import HELDOUT
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import Run
 from hippynn_mf.report.tables import TableData
@@ -156,13 +156,13 @@ def settings_section(results: Results) -> PageSection:
     first = settings[0]
     files = [
         ["set", "file", "SHA-256", "energy cut (kcal/mol)"],
-        ["training, held-out", first.data.file_name, first.data.sha256, "—"],
+        ["training, held-out", first.data.filename, first.data.sha256, "—"],
     ]
     tests = {test.name: test for one in settings for test in one.tests}
     for test in tests.values():
         cut = test.energy_cut_kcal_per_mol
         text = "—" if cut is None else f"{cut:g}"
-        files.append([set_name(test.name), test.file_name, test.sha256, text])
+        files.append([set_name(test.name), test.filename, test.sha256, text])
     used = {level.id for e in results.experiments.values() for level in e.resolved_labels}
     levels = [
         [level.label, level.id, f"{level.method}/{level.basis}", f"{level.rank:g}"]

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hippynn_mf.evaluation.errors import mae, rmse
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.report.comparisons import Comparison, Kind, compare_predictions
 from hippynn_mf.report.level_colors import level_color
 from hippynn_mf.report.panels import draw_panels, seeds_text, write_in_corner
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import Run
+from hippynn_mf.schema import Strict
 
 MANY_POINTS = 500
 NOTE = (

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.errors import UserError, errors_about, unknown_name_message
 from hippynn_mf.levels import KNOWN_LEVELS, Levels
 from hippynn_mf.report.columns import (
     METRICS,
@@ -24,6 +24,7 @@ from hippynn_mf.report.columns import (
 )
 from hippynn_mf.report.runs import ENSEMBLES, Run, read_lines, read_runs
 from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.runs.folder import remedy_of_untested
 
 KEY = ["experiment", "seed", "split_seed"]
 ADDRESS = ["set", "head", "reference", "quantity", "metric"]
@@ -237,25 +238,9 @@ def _rows(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
 
 def _known_levels(runs: Sequence[Run]) -> Levels:
     known = KNOWN_LEVELS
-    where: dict[str, str] = {}  # name of a level → the run that brought it
     for run in runs:
-        try:
+        with errors_about(f"{run.where} cannot share a table with the other runs"):
             known = known.including(run.settings.known)
-        except UserError as error:
-            clash = [
-                where[name]
-                for level in run.settings.known
-                for name in (level.id, level.label)
-                if name in where and known.get(name) != level
-            ]
-            other = clash[0] if clash else "the levels of the paper"
-            raise UserError(
-                f"{run.where} and {other} cannot share a table: {error} Keep runs whose levels "
-                "differ in different folders."
-            ) from None
-        for level in run.settings.known:
-            for name in (level.id, level.label):
-                where.setdefault(name, run.where)
     return known
 
 
@@ -291,15 +276,9 @@ def _refuse_mixtures(runs: Sequence[Run]) -> None:
 
 
 def _remedy(first: Run, run: Run) -> str:
-    """How a run is tested on what only the other was tested on, without training."""
+    """How a run is tested on what only another was tested on, without training."""
     for one, other in ((first, run), (run, first)):
-        names = {test.name for test in one.settings.tests}
-        for test in other.settings.tests:
-            if test.name not in names and one.folder is not None:
-                runs = one.folder.path.parent.parent / "*" / "seed-*"
-                return (
-                    f"{one.where} was not tested on {test.name}. Without any training, 'hippynn-mf "
-                    f"evaluate {runs} --test {test.name}={test.file_name}' adds these errors to "
-                    "finished runs. "
-                )
+        missing = [t for t in other.settings.tests if one.settings.test(t.name) is None]
+        if missing and one.folder is not None:
+            return remedy_of_untested(one.folder, missing) + " "
     return ""

@@ -16,16 +16,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.schema import describe_errors, validate_json
+from hippynn_mf.evaluation.schema import validate_metrics
 from hippynn_mf.files import read_json, replace_when_complete, write_json
-from hippynn_mf.report.format2 import RunMetrics, RunSettings
-from hippynn_mf.runs.folder import RunFolder, find_runs
+from hippynn_mf.runs.folder import FORMAT, RunFolder, find_runs
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.schema import describe_errors
 
-FORMAT = 2
 CAMPAIGN, RUNS, ENSEMBLES = "campaign.json", "runs.jsonl", "ensembles.jsonl"
 # What every line says for itself, shared or not.
 OWN = ("name", "strategy", "slug", "labels", "seed", "split_seed")
-REMEDY = "restore it"
 
 
 class KeptEpoch(BaseModel):
@@ -80,10 +79,7 @@ class Run:
 
     def phase_folders(self) -> list[RunFolder]:
         """The folders of all phases in their order, the last one the run's own; empty if kept."""
-        if self.folder is None:
-            return []
-        *earlier, _ = self.settings.experiment.phases
-        return [*(self.folder.phase(phase.name) for phase in earlier), self.folder]
+        return [] if self.folder is None else self.folder.phases(self.settings)
 
     def require_folder(self) -> RunFolder:
         """The run folder; a UserError for a run that is kept as a line."""
@@ -114,15 +110,9 @@ def read_runs(out: Path) -> list[Run]:
 def read_run(folder: RunFolder) -> Run:
     """A run from its folder."""
     content = read_json(folder.file("experiment.json"))
-    settings = _settings(content, folder.file("experiment.json"))
-    metrics = None
-    if folder.is_finished:
-        path = folder.file("metrics.json")
-        metrics = read_json(path)
-        validate_json(RunMetrics, metrics, path, "delete it and train the run again")
     return Run(
-        settings=settings,
-        metrics=metrics,
+        settings=folder.read_settings(),
+        metrics=folder.read_metrics() if folder.is_finished else None,
         where=str(folder.path),
         folder=folder,
         facts={key: value for key, value in content.items() if key not in ("format", "settings")},
@@ -134,13 +124,11 @@ def read_run(folder: RunFolder) -> Run:
 def _settings(content: Mapping[str, Any], source: object) -> RunSettings:
     if content.get("format") != FORMAT:
         raise UserError(
-            f"{source} has run format {content.get('format')!r}; this version of hippynn_mf reads "
-            f"format {FORMAT}. 'python scripts/convert_runs.py DIR' converts run folders."
+            f"{source} has format {content.get('format')!r}; this version of hippynn_mf reads "
+            f"format {FORMAT}. Restore the file, or use the version that wrote it."
         )
     try:
-        return RunSettings.model_validate_json(json.dumps(content["settings"]))
-    except KeyError:
-        raise UserError(f"{source} is damaged: it has no settings.") from None
+        return RunSettings.model_validate_json(json.dumps(content.get("settings")))
     except ValidationError as error:
         raise UserError(f"{source} is damaged: {describe_errors(error)}.") from None
 
@@ -163,7 +151,7 @@ def _read_kept(out: Path) -> list[Run]:
         where = f"{out / RUNS}, line {number}"
         metrics = content.pop("metrics", None)
         if metrics is not None:
-            validate_json(RunMetrics, metrics, where, REMEDY)
+            validate_metrics(metrics, where)
         kept = content.pop("kept_epoch", None)
         settings = _settings(content, where)
         runs.append(
@@ -204,12 +192,15 @@ def _content(run: Run) -> dict[str, Any]:
             if isinstance(path, dict)
             else Path(path).name
         )
+    metrics = None if run.metrics is None else {**run.metrics}
+    if metrics is not None:
+        metrics.pop("predictions_sha256", None)  # they stay behind
     content: dict[str, Any] = {
         "format": FORMAT,
         "settings": settings,
         **run.facts,
         "kept_epoch": None if run.kept_epoch is None else run.kept_epoch.model_dump(mode="json"),
-        "metrics": run.metrics,
+        "metrics": metrics,
     }
     return content if run.failure is None else content | {"failure": run.failure}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.files import replace_when_complete, write_json
+from hippynn_mf.schema import Strict
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

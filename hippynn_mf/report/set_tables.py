@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
+from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.levels import Level
 from hippynn_mf.report.columns import Column, RowSpec, TableSpec, set_name
-from hippynn_mf.report.format2 import HELDOUT
 from hippynn_mf.report.low_forces import beside_head, beside_labels
 from hippynn_mf.report.results import Results
 from hippynn_mf.runs.experiment import Experiment

@@ -12,12 +12,12 @@ from scipy.stats import spearmanr
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.errors import rmse
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.report.comparisons import Comparison, Kind, compare_predictions
 from hippynn_mf.report.level_colors import level_color
 from hippynn_mf.report.panels import draw_panels, label_log_axis, seeds_text, write_in_corner
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import Run
+from hippynn_mf.schema import Strict
 
 FEWEST_SEEDS = 3
 FEWEST_IN_BIN = 20

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from hippynn_mf.evaluation.schema import HELDOUT
+from hippynn_mf.evaluation.scoring import LabelledSet, score_set
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level
-from hippynn_mf.report.format2 import HELDOUT, LabelledSet, RunSettings, score_set
+from hippynn_mf.runs.settings import RunSettings
 
 Arrays = Mapping[str, np.ndarray]
 Unproved = Mapping[str, Mapping[str, str]]  # set → level id → why its forces are not used
@@ -52,20 +54,24 @@ def unproved_forces(arrays: Arrays, sets: Mapping[str, Any]) -> dict[str, dict[s
     }
 
 
+def energy_cut(settings: RunSettings, part: str) -> float | None:
+    """Conformers of a set up to so far above their minimum count, kcal/mol; None without a cut."""
+    source = settings.test(part)
+    return None if source is None else source.energy_cut_kcal_per_mol
+
+
 def labelled_set(
     arrays: Arrays, part: str, settings: RunSettings, unproved: Unproved | None = None
 ) -> LabelledSet:
     """The structures and references of a set."""
     within = part_of(arrays, part)
     species = within["species"]
-    cuts = {test.name: test.energy_cut_kcal_per_mol for test in settings.tests}
     return LabelledSet(
         species=species,
         labels=part_of(within, "reference"),
         groups=within.get("groups", np.zeros(len(species), np.int64)),
-        known=settings.known,
-        cut=cuts.get(part),
         unproved=(unproved or {}).get(part, {}),
+        levels=settings.known,
     )
 
 
@@ -82,6 +88,7 @@ def score_arrays(arrays: Arrays, settings: RunSettings, unproved: Unproved) -> d
             part_of(arrays, part),
             labelled_set(arrays, part, settings, unproved),
             list(heads_of(settings)),
+            energy_cut(settings, part),
         )
         for part in set_names(settings)
     }
@@ -99,7 +106,9 @@ def level_differences(arrays: Arrays, settings: RunSettings, unproved: Unproved)
         complete = _complete_levels(test)
         differences[part] = {
             low: {high: entry for high, entry in entries.items() if high != low}
-            for low, entries in score_set(test.labels, test, complete).items()
+            for low, entries in score_set(
+                test.labels, test, complete, energy_cut(settings, part)
+            ).items()
         }
     return differences
 

@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hippynn_mf.evaluation.schema import Strict
 from hippynn_mf.files import replace_when_complete, write_json
 from hippynn_mf.levels import Level, highest_level
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.torsion import TorsionScan
 from hippynn_mf.report.level_colors import level_color
+from hippynn_mf.schema import Strict
 
 STEP_OF_TICKS = 60  # degrees
 

@@ -1,55 +1,38 @@
-"""An experiment: one row of the paper's Table 1, or a user's own."""
+"""An experiment: which labels of which levels are learned, and how."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hippynn_mf.errors import UserError, errors_about, unknown_name_message
 from hippynn_mf.labels import Labels, parse_labels
-from hippynn_mf.levels import NAME_PATTERN, PAPER_LEVELS, Level, get_level
+from hippynn_mf.levels import KNOWN_LEVELS, NAME_PATTERN, PAPER_LEVELS, Level, Levels
 from hippynn_mf.training.strategies import STRATEGIES, Phase, Strategy, get_strategy
 
-# What the strategies are seen beside: the low level alone, the high one alone, and both together.
-BASELINES = ("SF-DZ/EF", "SF-CC/E", "MF-DZ/E-CC/E", "MF-DZ/EF-CC/E")
 # A part of a name: a level, and the labels that it is trained on.
 PART = rf"-({NAME_PATTERN})/(EF?)"
+PLAIN_LABEL = r"[A-Z0-9]+"  # of levels whose experiments have slugs that tell them apart
+N_HEX = 6  # of the hash that tells other experiments apart
 
 
-@dataclass(frozen=True)
-class Published:
-    """What the paper reports: a table, and mean and 95 % half-width of its two RMSEs.
-
-    `energy` is in kcal/mol; `other` is the force RMSE in kcal/mol/Å (tables 2 and 3) or the
-    conformer energy RMSE in kcal/mol (table 4).
-    """
-
-    table: int
-    energy: tuple[float, float]
-    other: tuple[float, float]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Which labels are trained on, by level; everything else is a hyperparameter.
 
     Attributes:
-        row: position in Table 1; 0 for experiments that are not there.
-        labels: level → `"E"` or `"EF"`.
+        labels: level → `"E"` or `"EF"`; names are those of the paper's levels, other levels are
+            given as `Level`, as `parse_labels` resolves them.
         prefix: how the levels are learned, see `strategies.py`; by default `SF` for one level and
             `MF` for several.
-        published: the paper's result, where a table of its main text has one.
         common_levels: with `rows="common"`, structures must have the energies of all of these.
     """
 
-    row: int
-    labels: Mapping[str, str]
-    published: Published | None = None
-    common_levels: tuple[Level, ...] = PAPER_LEVELS
+    labels: Mapping[str, str] | Labels
     prefix: str | None = None
+    common_levels: tuple[Level, ...] = PAPER_LEVELS
 
     @property
     def resolved_labels(self) -> Labels:
@@ -86,14 +69,16 @@ class Experiment:
 
     @property
     def slug(self) -> str:
-        """The name as a file name, as `mf_dz_ef_cc_e`."""
-        return self.name.lower().replace("-", "_").replace("/", "_")
+        """The name as a file name, as `mf_dz_ef_cc_e`; no two experiments have the same.
 
-    @property
-    def script(self) -> str:
-        """The script of an experiment of this package, relative to the top of the repository."""
-        folder = "experiments" if self.strategy.prefix in ("SF", "MF") else "experiments/strategies"
-        return f"{folder}/{self.slug}.py"
+        Where a level's label has more than upper-case letters and digits, what the slug leaves out
+        is told by the first digits of the name's SHA-256: `SF-My-level/E` is
+        `sf_my_level_e-e48efd`.
+        """
+        slug = self.name.lower().replace("-", "_").replace("/", "_")
+        if all(re.fullmatch(PLAIN_LABEL, level.label) for level in self.resolved_labels):
+            return slug
+        return f"{slug}-{hashlib.sha256(self.name.encode()).hexdigest()[:N_HEX]}"
 
     @property
     def relative_cost(self) -> float:
@@ -104,61 +89,22 @@ class Experiment:
         )
 
 
-def table1() -> list[Experiment]:
-    """The 17 experiments of Table 1, in its order, from the scripts under `experiments/`."""
-    return _experiments_in("hippynn_mf.experiments")
-
-
-def beyond_table1() -> list[Experiment]:
-    """The strategies that Table 1 does not have, from the scripts `experiments/strategies/`."""
-    return _experiments_in("hippynn_mf.experiments.strategies")
-
-
-def strategies() -> list[Experiment]:
-    """Every strategy to learn CC energies with DZ labels, those of Table 1 first."""
-    return [*(get_experiment(name) for name in BASELINES), *beyond_table1()]
-
-
-# Names that stand for several experiments.
-GROUPS: Mapping[str, Callable[[], list[Experiment]]] = {
-    "table1": table1,
-    "strategies": strategies,
-}
-
-
-def _experiments_in(name: str) -> list[Experiment]:
-    package = importlib.import_module(name)
-    modules = [
-        importlib.import_module(f"{name}.{module.name}")
-        for module in pkgutil.iter_modules(package.__path__)
-        if not module.ispkg
-    ]
-    return sorted((module.EXPERIMENT for module in modules), key=lambda e: e.row)
-
-
-def get_experiment(name: str) -> Experiment:
-    """The experiment of the package with this name or slug, or that of other levels it spells.
-
-    Raises UserError as `parse_experiment`.
-    """
-    experiments = [*table1(), *beyond_table1()]
-    for experiment in experiments:
-        if name in (experiment.name, experiment.slug):
-            return experiment
-    parsed = parse_experiment(name)
-    # Levels may be named by their ids, and in any order.
-    return next((e for e in experiments if e.name == parsed.name), parsed)
-
-
-def parse_experiment(name: str) -> Experiment:
+def parse_experiment(
+    name: str, *, levels: Levels = KNOWN_LEVELS, known: Iterable[str] = ()
+) -> Experiment:
     """The experiment that a name spells, as `SF-TZ/EF` or `TL-GFN1/EF-GFN2/E`.
 
-    Raises UserError for a name of another form, which lists those of the package, for an unknown
-    level, which lists the known ones, and for a number of levels that the strategy cannot learn.
+    Args:
+        name: strategy, levels and their labels; a level is spelt by its label or its id.
+        levels: what a level may be.
+        known: names of experiments, for the message about a name of another form.
+
+    Raises:
+        UserError: for a name of another form, an unknown level, which lists the known ones, a level
+            named twice, and labels that the strategy cannot learn.
     """
     spelt = re.fullmatch(rf"({'|'.join(STRATEGIES)})((?:{PART})+)", name)
     if spelt is None:
-        known = [experiment.name for experiment in (*table1(), *beyond_table1())]
         raise UserError(
             unknown_name_message("experiment", name, known)
             + " Those of other levels are spelt alike: SF-LEVEL/E or EF for one level, "
@@ -166,9 +112,11 @@ def parse_experiment(name: str) -> Experiment:
         )
     parts = re.findall(PART, spelt[2])
     with errors_about(f"Experiment {name!r}"):
-        levels = [get_level(level) for level, _ in parts]
-        if len(set(levels)) < len(levels):
+        resolved = [levels.get(level) for level, _ in parts]
+        if len(set(resolved)) < len(resolved):
             raise UserError("a level is named twice. Name every level once.")
-        experiment = Experiment(row=0, labels=dict(parts), prefix=spelt[1])
+        values = [value for _, value in parts]
+        labels = parse_labels(dict(zip(resolved, values, strict=True)))
+        experiment = Experiment(labels=labels, prefix=spelt[1])
         _ = experiment.phases  # refuses what the strategy cannot learn
     return experiment

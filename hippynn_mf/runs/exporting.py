@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import read_json
-from hippynn_mf.labels import Labels
+from hippynn_mf.labels import Labels, plain_labels
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Level
 from hippynn_mf.model.coupling import fold
@@ -20,8 +20,8 @@ from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, Training
 from hippynn_mf.potentials.potential import Potential, atomic_energies, split_constants
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.models import load_best
 from hippynn_mf.runs.settings import RunSettings
-from hippynn_mf.runs.train import load_best
 
 # What members may differ in; where the data lie is no difference (see `RunSettings.differences`).
 OF_A_MEMBER = ("seed",)
@@ -44,7 +44,7 @@ def export_runs(paths: Sequence[Path]) -> Potential:
         raise UserError(
             f"{folders[0].path} has two networks ({first.experiment.strategy.title}), and a model "
             "file has one. Export another strategy, or predict with the run's model in Python "
-            "(hippynn_mf.evaluation.test_sets.model_of, hippynn_mf.runs.train.load_best)."
+            "(hippynn_mf.runs.models.model_of and load_best)."
         )
     facts = [_read_facts(folder) for folder in folders]
     labels = first.experiment.resolved_labels
@@ -56,7 +56,10 @@ def export_runs(paths: Sequence[Path]) -> Potential:
         members.append(_with_independent_heads(trained_model, first, labels))
     _, constants = split_constants(members[0].parameters.state_dict())
     maintained = {level.id for level in first.experiment.maintained_levels}
-    trained = {k: v if k in maintained else () for k, v in facts[0].trained_labels.items()}
+    trained = {
+        level_id: kinds if level_id in maintained else ()
+        for level_id, kinds in plain_labels(labels).items()
+    }
     card = Card(
         levels=tuple(
             level_card(members[0], level, trained[level.id]) for level in members[0].heads.levels
@@ -83,7 +86,6 @@ def export_runs(paths: Sequence[Path]) -> Potential:
 class RunFacts(BaseModel):
     """What `experiment.json` says beside the settings, as far as a model file repeats it."""
 
-    trained_labels: dict[str, tuple[Literal["energy", "forces"], ...]]
     n_structures: dict[str, int]
     versions: dict[str, str]
 

@@ -2,13 +2,13 @@
 
 `OUT/runs/<slug>/seed-<k>/`:
 
-- `experiment.json`: every setting, the data's hashes, levels, versions; written first
+- `experiment.json`: every setting, with levels and the data's hashes, and versions; written first
 - `split.npz`: positions in the file of the train, valid and test conformers
 - `epochs.jsonl`: validation metrics after every epoch
 - `checkpoint.pt`, `checkpoint-previous.pt`: the training after its last two epochs, see
   `checkpoints.py`; removed when the run is finished
 - `model.pt`: parameters of the best epoch (a state dict, loadable without running code)
-- `predictions.npz`: predictions on the test and COMP6 structures, and on those of the test file
+- `predictions.npz`: predictions and references on the held-out structures and every test set
 - `metrics.json`: errors with their units; written last, so its presence means finished
 - `failure.txt`: why the last attempt ended early, if it did
 - `log.txt`: everything that was logged or printed
@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from hippynn_mf.data.formats.sources import shown_path
+from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.schema import validate_metrics
-from hippynn_mf.files import read_json, replace_when_complete, write_json
-from hippynn_mf.level_records import register_records
-from hippynn_mf.runs.settings import SOURCES, DataSource, RunSettings
+from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, validate_metrics
+from hippynn_mf.files import json_text, read_json, replace_when_complete, write_json
+from hippynn_mf.runs.settings import RunSettings, TestSource
+from hippynn_mf.schema import describe_errors
 
-FORMAT = 1
+FORMAT = 2
 FAILURE = "failure.txt"
 LOCK_WAIT_SECONDS = 10.0
 
@@ -82,23 +82,25 @@ class RunFolder:
         return [*(self.phase(phase.name) for phase in earlier), self]
 
     def read_settings(self) -> RunSettings:
-        """Settings from `experiment.json`; the levels that it records are registered.
-
-        Raises UserError if this is no run folder of this version, and for a level that is another
-        than the one known by its name.
-        """
+        """Settings from `experiment.json`. Raises UserError if this is no run of this version."""
         stored = self._read_json("experiment.json")
-        if stored.get("format") != FORMAT:
-            raise UserError(
-                f"{self.path} has run format {stored.get('format')!r}; this version of hippynn_mf "
-                f"reads format {FORMAT}. Choose another folder, or the version that wrote it."
+        found = stored.get("format")
+        if found != FORMAT:
+            remedy = (
+                CONVERT if found == 1 else "Choose another folder, or the version that wrote it."
             )
-        # Runs of before levels were recorded have those of the paper, or registered ones.
-        register_records(stored.get("levels", []), self.file("experiment.json"))
+            raise UserError(
+                f"{self.path} has run format {found!r}; this version of hippynn_mf reads format "
+                f"{FORMAT}. {remedy}"
+            )
+        path = self.file("experiment.json")
+        settings = stored.get("settings")
+        if not isinstance(settings, dict):
+            raise UserError(f"{path} is damaged: settings: expected a JSON object.")
         try:
-            return RunSettings.model_validate_json(json.dumps(stored["settings"]))
-        except (KeyError, ValidationError) as error:
-            raise UserError(f"{self.file('experiment.json')} is damaged: {error}") from None
+            return RunSettings.model_validate_json(json.dumps(settings))
+        except ValidationError as error:
+            raise UserError(f"{path} is damaged: {describe_errors(error)}") from None
 
     @contextmanager
     def locked(self, *, wait_s: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
@@ -160,29 +162,60 @@ class RunFolder:
         if not self.file("experiment.json").exists():
             return
         stored = self.read_settings()
-        if not self.is_finished and stored.test_file is None:
-            # Nothing is trained on it, so a run that goes on may get one.
-            stored = stored.model_copy(update={"test_file": settings.test_file})
-        for name in SOURCES:
-            before, now = getattr(stored, name), getattr(settings, name)
-            if before and now and before.path == now.path and before.sha256 != now.sha256:
+        missing = [source for source in settings.tests if stored.test(source.name) is None]
+        if not self.is_finished:
+            # Nothing is trained on them, so a run that goes on may get more.
+            stored, missing = stored.with_tests(missing), []
+        for name, now in settings.sources.items():
+            before = stored.sources.get(name, now)
+            if before.path == now.path and before.sha256 != now.sha256:
                 raise UserError(
-                    f"{shown_path(now.path)} has changed since {self.path} began: its SHA-256 was "
+                    f"{now.shown} has changed since {self.path} began: its SHA-256 was "
                     f"{before.sha256[:12]}… and is {now.sha256[:12]}…. Restore the file, or choose "
                     "another --out."
                 )
-        differences = settings.differences(stored)
-        if differences:
+        if differences := settings.differences(stored):
             remedy = "Choose another --out, or delete that folder."
-            if stored.test_file is None and settings.test_file is not None:
-                remedy = f"{test_file_remedy(self, settings.test_file)} {remedy}"
+            if missing:
+                remedy = f"{remedy_of_untested(self, missing)} {remedy}"
             raise UserError(f"{self.path} holds another run: {'; '.join(differences)}. {remedy}")
 
-    def add_test_file(self, source: DataSource) -> None:
-        """Record in `experiment.json` a test file that the run is evaluated on since."""
-        content = read_json(self.file("experiment.json"))
-        content["settings"]["test_file"] = source.model_dump(mode="json")
-        write_json(self.file("experiment.json"), content)
+    def write_results(
+        self,
+        errors: Mapping[str, Any],
+        predictions: Mapping[str, np.ndarray],
+        *,
+        training: Mapping[str, Any] | None,
+        inference: Mapping[str, Any] | None,
+        settings: RunSettings | None = None,
+    ) -> None:
+        """Write predictions, settings that have changed, and last the metrics, all or nothing.
+
+        Each file is complete before the first takes its place, and that of the metrics is the last:
+        they name the SHA-256 of their predictions, so what a killed process has left half done is
+        noticed by `read_metrics` and `read_predictions`.
+        """
+        with (
+            replace_when_complete(self.file("metrics.json")) as metrics_file,
+            ExitStack() as settings_stack,
+            replace_when_complete(self.file("predictions.npz")) as predictions_file,
+        ):
+            with predictions_file.open("wb") as stream:
+                np.savez(stream, allow_pickle=False, **predictions)
+            if settings is not None:
+                path = self.file("experiment.json")
+                content = read_json(path) | {"settings": settings.model_dump(mode="json")}
+                partial = settings_stack.enter_context(replace_when_complete(path))
+                partial.write_text(json_text(content), encoding="utf-8")
+            metrics = {
+                "format": FORMAT,
+                "sets": errors,
+                "training": training,
+                "inference": inference,
+                "predictions_sha256": file_hash(predictions_file),
+            }
+            validate_metrics(metrics, self.file("metrics.json"))
+            metrics_file.write_text(json_text(metrics), encoding="utf-8")
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`, which marks the run as finished.
@@ -193,10 +226,38 @@ class RunFolder:
         write_json(self.file("metrics.json"), metrics)
 
     def read_metrics(self) -> dict[str, Any]:
-        """The run's metrics, checked by `metrics_schema`; a UserError naming file and field."""
+        """The run's metrics, checked by `RunMetrics`; a UserError naming file and field.
+
+        Also for errors on other sets than `experiment.json` names, which an interrupted evaluation
+        leaves.
+        """
+        content = self._read_metrics()
+        if content.get("predictions_sha256") is not None:
+            named = [HELDOUT, *(source.name for source in self.read_settings().tests)]
+            found = list(content["sets"])
+            if found != named:
+                raise UserError(
+                    f"{self.file('metrics.json')} has errors on {', '.join(found)}, and "
+                    f"experiment.json names {', '.join(named)}: {self._interrupted}"
+                )
+        return content
+
+    def read_costs(self) -> dict[str, Any]:
+        """What training and inference took, as in the metrics, whatever their errors are of."""
+        content = self._read_metrics()
+        return {name: content.get(name) for name in ("training", "inference")}
+
+    def _read_metrics(self) -> dict[str, Any]:
         content = self._read_json("metrics.json")
         validate_metrics(content, self.file("metrics.json"))
         return content
+
+    @property
+    def _interrupted(self) -> str:
+        return (
+            f"an evaluation was interrupted. 'hippynn-mf evaluate {self.path}' makes both again, "
+            "without training."
+        )
 
     def _read_json(self, name: str) -> dict[str, Any]:
         if not self.file(name).exists():
@@ -240,6 +301,10 @@ class RunFolder:
         path = self.file("predictions.npz")
         if not path.exists():
             raise UserError(f"No {path.name} in {self.path}; run 'hippynn-mf evaluate' on it.")
+        if self.is_finished:
+            expected = self._read_metrics().get("predictions_sha256")
+            if expected is not None and file_hash(path) != expected:
+                raise UserError(f"{path} is not what metrics.json is of: {self._interrupted}")
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
 
@@ -249,10 +314,12 @@ def find_runs(out: Path) -> list[RunFolder]:
     return [RunFolder(path.parent) for path in sorted(out.glob("runs/*/seed-*/experiment.json"))]
 
 
-def test_file_remedy(folder: RunFolder, source: DataSource) -> str:
-    """What adds a test file to the finished runs beside one that has none, without training."""
+def remedy_of_untested(folder: RunFolder, sources: Sequence[TestSource]) -> str:
+    """What adds test sets to the finished runs beside one that has none, without training."""
     runs = folder.path.parent.parent / "*" / "seed-*"
+    names = ", ".join(source.name for source in sources)
+    options = " ".join(source.option for source in sources)
     return (
-        f"{folder.path} was not tested on {source.shown}. Without any training, 'hippynn-mf "
-        f"evaluate {runs} --test-file {source.shown}' adds these errors to finished runs."
+        f"{folder.path} was not tested on {names}. Without any training, 'hippynn-mf evaluate "
+        f"{runs} {options}' adds these errors to finished runs."
     )

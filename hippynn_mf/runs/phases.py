@@ -11,13 +11,14 @@ from hippynn_mf.data.differences import with_difference
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
 from hippynn_mf.model.model import Model, build_model
+from hippynn_mf.model.parameters import Parts, State
 from hippynn_mf.runs.checkpoints import Checkpoints
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.log import EpochRecord
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.loop import continue_training, prepare_training
 from hippynn_mf.training.reptile import TaskDatabase
-from hippynn_mf.training.strategies import Phase, State
+from hippynn_mf.training.strategies import Phase
 
 PHASE_STRIDE = 10**6  # between the seeds of the phases of a run, whose weights are drawn apart
 
@@ -52,15 +53,9 @@ def train_phase(
 
 def start_from(model: Model, state: State, level: Level) -> None:
     """Load the trunk of another model, and the head of its `level` into every head."""
-    own = model.parameters.state_dict()
-    for name in own:
-        part, _, rest = name.partition(".")
-        if part == "heads":
-            layer = rest.rpartition(".layers.")[2]
-            own[name] = state[f"heads.{level.id}.layers.{layer}"]
-        else:
-            own[name] = state[name]
-    model.parameters.load_state_dict(own)
+    given = Parts.of(state)
+    heads = dict.fromkeys(model.heads, given.heads[level.id])
+    model.parameters.load_state_dict(Parts(given.network, heads).state())
 
 
 def phase_database(
@@ -81,6 +76,6 @@ def phase_database(
 
 
 def _of_phase(phase: Phase, part: Structures) -> Structures:
-    if phase.minus is not None:
-        part = with_difference(part, phase.labels, phase.minus)
+    if phase.difference is not None:
+        part = with_difference(part, phase.difference)
     return part.labelled(phase.labels)

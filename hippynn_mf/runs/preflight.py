@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-from hippynn_mf.data.formats.ani1x import labels_in_file
-from hippynn_mf.data.formats.sources import shown_path
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation.test_sets import (
-    load_comp6,
-    load_test_file,
-    model_of,
-    reference_labels,
+    TestSet,
+    heldout_set,
+    read_test_set,
     refuse_trained_on,
 )
 from hippynn_mf.labels import Labels, join_labels
-from hippynn_mf.levels import Level, get_level
-from hippynn_mf.model.losses import stopping_metric_name
-from hippynn_mf.runs.settings import SOURCES, RunSettings
+from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.strategies import Phase
+
+# What runs have in common that are checked together, on files that are read once.
+SHARED = ("data", "tests", "levels", "common_levels", "rows", "split_seed", "label_fractions")
 
 
 def refuse_changed_files(settings: RunSettings) -> None:
     """Raise UserError if a file is not any more what it was when the settings were made."""
-    for name in SOURCES:
-        source = getattr(settings, name)
-        if source is not None and (found := file_hash(source.path)) != source.sha256:
+    for source in settings.sources.values():
+        if (found := file_hash(source.path, levels=settings.known)) != source.sha256:
             raise UserError(
-                f"{shown_path(source.path)} has changed since the campaign began: its SHA-256 was "
+                f"{source.shown} has changed since the campaign began: its SHA-256 was "
                 f"{source.sha256[:12]}… and is {found[:12]}…. Restore the file; what is trained "
                 "so far is kept."
             )
@@ -38,71 +36,96 @@ def refuse_changed_files(settings: RunSettings) -> None:
 def check_inputs(runs: Sequence[RunSettings]) -> None:
     """Raise UserError for input that one of the runs would refuse, before the first one starts.
 
-    Files are read once, with all the labels that runs on the same files train on.
+    Files are read once, with all the labels that runs on the same files train on. No network is
+    built.
     """
-    by_source: dict[str, list[RunSettings]] = {}
+    by_input: dict[str, list[RunSettings]] = {}
     for settings in runs:
-        source = settings.model_dump_json(exclude={"name", "slug", "labels", "seed"})
-        by_source.setdefault(source, []).append(settings)
-    for group in by_source.values():
-        hyperparameters = group[0].hyperparameters
-        for settings in group:
-            stopping_metric_name(hyperparameters, model_of(settings).heads)
-            settings.experiment.phases  # noqa: B018 - refuses labels that the strategy cannot use
-        labels = join_labels(*(settings.experiment.resolved_labels for settings in group))
-        load_inputs(group[0], labels)
+        settings.hyperparameters.stopping_key(settings.experiment.resolved_labels)
+        settings.experiment.phases  # noqa: B018 - refuses labels that the strategy cannot use
+        species = sorted(settings.hyperparameters.species)
+        shared = f"{species} {settings.model_dump_json(include=set(SHARED))}"
+        by_input.setdefault(shared, []).append(settings)
+    for group in by_input.values():
+        load_inputs(group)
 
 
 def load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structures]:
-    """Train, valid and test structures of a run."""
+    """Train, valid and test structures of a run, with these labels."""
+    known = settings.known
     return load_splits(
         settings.data.path,
         labels,
         common_levels=settings.experiment.common_levels,
         rows=settings.rows,
         split_seed=settings.split_seed,
-        label_fractions={get_level(k): v for k, v in settings.label_fractions.items()},
+        label_fractions={known.get(k): v for k, v in settings.label_fractions.items()},
+        levels=known,
     )
 
 
-def load_inputs(settings: RunSettings, labels: Labels) -> Mapping[str, Structures]:
-    """Structures of every split; refuses all wrong data, COMP6 and the test file included."""
-    parts = load_parts(settings, labels)
-    known = settings.hyperparameters.species
-    if settings.test_file is not None:
-        refuse_trained_on(load_test_file(settings.test_file, known), parts, settings)
-    with errors_about(settings.data.shown):
+def read_tests(settings: RunSettings) -> Iterator[TestSet]:
+    """The test sets of a run, one after another; UserError as `read_test_set`."""
+    for source in settings.tests:
+        yield read_test_set(
+            source.name,
+            source.path,
+            species=settings.hyperparameters.species,
+            keys=source.keys,
+            energy_cut_kcal_per_mol=source.energy_cut_kcal_per_mol,
+            levels=settings.known,
+        )
+
+
+def load_inputs(runs: Sequence[RunSettings]) -> Mapping[str, Structures]:
+    """Structures of every split, with the labels of all the runs, which share their input.
+
+    Raises UserError for whatever is wrong with it for one of the runs: data and test sets.
+    """
+    first, labels_of_runs = runs[0], [run.experiment.resolved_labels for run in runs]
+    labels = join_labels(*labels_of_runs)
+    parts = load_parts(first, labels)
+    with errors_about(first.data.shown):
         for part in parts.values():
-            refuse_unknown_species(part.species, known)
+            refuse_unknown_species(part.species, first.hyperparameters.species)
             for level in labels:
                 atomic_energy_sum(part.species, level)
-        reference_labels(parts["test"])
-        for phase in settings.experiment.phases:
-            _refuse_without_pairs(phase, parts)
-    if settings.comp6 is not None:
-        load_comp6(settings.comp6, known)
+    heldout_set(parts["test"], first.data.shown, levels=first.known)
+    for run, labels_of_run in zip(runs, labels_of_runs, strict=True):
+        _refuse_empty_split(parts, labels_of_run, run.data.shown)
+        with errors_about(run.data.shown):
+            for phase in run.experiment.phases:
+                _refuse_without_pairs(phase, parts)
+    for test in read_tests(first):
+        refuse_trained_on(test, parts, first.data.shown)
     return parts
+
+
+def _refuse_empty_split(parts: Mapping[str, Structures], labels: Labels, path: Path) -> None:
+    """Raise UserError if a split has structures for other runs only."""
+    for name, part in parts.items():
+        has_any = any(
+            part.has_energy(level).any() or (value.forces and part.has_forces(level).any())
+            for level, value in labels.items()
+        )
+        if not has_any:
+            names = ", ".join(f"{level.label}/{value}" for level, value in labels.items())
+            raise UserError(
+                f"{path}: the {name} split has no structure with any of the labels {names}. See "
+                f"'hippynn-mf data info {path}'; leave the experiment out, or choose another "
+                "split seed."
+            )
 
 
 def _refuse_without_pairs(phase: Phase, parts: Mapping[str, Structures]) -> None:
     """Raise UserError if a phase of differences has nothing to train or to validate on."""
-    if phase.minus is None:
+    if phase.difference is None:
         return
-    (difference,) = phase.labels
-    level = get_level(difference.id.removesuffix(f"-{phase.minus.id}"))
+    level, lower = phase.difference.higher, phase.difference.lower
     for split in ("train", "valid"):
-        both = parts[split].has_energy(level) & parts[split].has_energy(phase.minus)
+        both = parts[split].has_energy(level) & parts[split].has_energy(lower)
         if not both.any():
             raise UserError(
                 f"Δ-learning needs structures with energies of both {level.label} and "
-                f"{phase.minus.label}; the {split} split has none. Choose another strategy, as MF."
+                f"{lower.label}; the {split} split has none. Choose another strategy, as MF."
             )
-
-
-def levels_of_run(settings: RunSettings, test: Structures, labels: Labels) -> list[Level]:
-    """All levels that whoever reads the run has to know: trained, common, and of references."""
-    of_comp6 = {} if settings.comp6 is None else settings.comp6.keys
-    names = [*settings.common_levels, *test.energies, *test.forces, *of_comp6]
-    if settings.test_file is not None:
-        names += [level.id for level in labels_in_file(settings.test_file.path)]
-    return sorted({*labels, *map(get_level, names)}, key=lambda level: level.rank)

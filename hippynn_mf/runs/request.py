@@ -1,128 +1,209 @@
-"""From what a user asks for to the settings of every run."""
+"""What a user asks for: one model, from which everything that asks or tells is made.
+
+The options of `train` and `campaign`, the keys of a run file and its JSON schema, and the settings
+page of the documentation are the fields below with their descriptions; `build.py` makes the
+settings of runs of a request.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal
 
-from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
-from hippynn_mf.data.formats.ani1x import Rows
-from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, read_key_map
-from hippynn_mf.data.formats.sources import DataPath
-from hippynn_mf.data.fractions import resolve_fractions
-from hippynn_mf.data.loading import file_hash
-from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
-from hippynn_mf.labels import join_labels
-from hippynn_mf.levels import Level
-from hippynn_mf.runs.experiment import Experiment
-from hippynn_mf.runs.settings import Comp6Source, DataSource, RunSettings
+from pydantic import Field, ValidationError, model_validator
 
-ENERGY_CUT_KCAL_PER_MOL = 100.0  # the paper's, above a molecule's minimum
+from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.level_records import levels_of_records, read_levels
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
+from hippynn_mf.runs.request_fields import (
+    ENERGY_CUT_KCAL_PER_MOL,
+    DeclaredLevels,
+    FileName,
+    Files,
+    Flag,
+    Fraction,
+    LevelName,
+    Overrides,
+    Seed,
+    StrictKeys,
+    Tests,
+)
+from hippynn_mf.runs.wrong_keys import describe_problems
+
+HELDOUT = "heldout"  # the test set that every run has
+# What a campaign is asked for where nothing is said.
+CAMPAIGN_DEFAULTS: Mapping[str, Any] = {"experiments": ("table1",), "seeds": (0, 1)}
 
 
-def build_settings(
-    experiments: Sequence[Experiment],
-    seeds: Sequence[int],
-    *,
-    data: DataPath | None = None,
-    comp6: Path | None = None,
-    comp6_keys: Path | None = None,
-    energy_cut_kcal_per_mol: float = ENERGY_CUT_KCAL_PER_MOL,
-    test_file: DataPath | None = None,
-    preset: str = "quick",
-    overrides: Mapping[str, Any] | None = None,
-    rows: str = "common",
-    common_levels: Sequence[Level] | None = None,
-    split_seed: int = 0,
-    label_fractions: Mapping[str, float] | None = None,
-    device: str = "auto",
-) -> list[RunSettings]:
-    """Settings of every experiment with every seed, seeds outermost.
+class Request(StrictKeys):
+    """Everything that can be asked of `train` and `campaign`, with its defaults."""
 
-    Args:
-        experiments: what to train.
-        seeds: each changes weights and batch order only.
-        data: a file in the ANI-1x layout or extended XYZ, or one extended XYZ file for each level;
-            None for the embedded data with its COMP6 and test files.
-        comp6: a file or folder in the COMP6 layout.
-        comp6_keys: a key map for `comp6`; None for the public layout.
-        energy_cut_kcal_per_mol: COMP6 conformers above their minimum that count.
-        test_file: further data as `data`, that are evaluated on and never trained on.
-        preset, overrides: hyperparameters.
-        rows, split_seed, device: as the command line's.
-        label_fractions: level → fraction of its labels to train and validate on.
-        common_levels: those of all experiments; None for each experiment's own.
-
-    Raises:
-        UserError: for anything unknown, missing or asked for twice.
-    """
-    if rows not in get_args(Rows):
-        raise UserError(unknown_name_message("choice of rows", rows, get_args(Rows)))
-    if comp6_keys is not None and comp6 is None:
-        raise UserError("A COMP6 key map was given without a COMP6 file; add --comp6.")
-    names = {"seed": [str(seed) for seed in seeds], "experiment": [e.name for e in experiments]}
-    for what, items in names.items():
-        repeated = sorted({item for item in items if items.count(item) > 1})
-        if repeated:
-            raise UserError(f"Asked for twice: {what} {', '.join(repeated)}.")
-    if data is None and comp6 is None:
-        comp6, comp6_keys = MINI_COMP6, MINI_COMP6_KEYS
-    if data is None and test_file is None:
-        test_file = MINI_CC_FORCES
-    labels = join_labels(*(experiment.resolved_labels for experiment in experiments))
-    fractions = resolve_fractions(label_fractions or {}, labels)
-    hyperparameters = get_hyperparameters(preset, overrides)
-    data_source = DataSource.of(MINI_ANI1X if data is None else data)
-    comp6_source = None
-    if comp6 is not None:
-        keys = PUBLIC_KEYS if comp6_keys is None else read_key_map(comp6_keys)
-        if not any(keys.values()):
-            raise UserError(f"The key map {comp6_keys} names no key of {comp6}; name at least one.")
-        comp6_source = Comp6Source(
-            path=comp6.absolute(),
-            sha256=file_hash(comp6),
-            keys={level: dict(names) for level, names in keys.items()},
-            energy_cut_kcal_per_mol=energy_cut_kcal_per_mol,
+    experiments: Annotated[tuple[str, ...], Flag(("--experiments",), metavar="NAME,...")] = Field(
+        (),
+        description="What to train, as MF-DZ/EF-CC/E: a strategy, and levels with their labels, E "
+        "for energies and EF for energies and forces. Also the groups table1 and strategies. "
+        "(default: of a campaign table1, all 17)",
+    )
+    labels: Annotated[
+        dict[LevelName, Literal["E", "EF"]], Flag(("--label",), metavar="LEVEL=E|EF", many=True)
+    ] = Field(
+        {},
+        description="Instead of experiments: the labels to train on, by level: E, or EF for "
+        "energies and forces.",
+    )
+    strategy: Annotated[str | None, Flag(("--strategy",), metavar="NAME")] = Field(
+        None,
+        description="With labels: how several levels are learned, as MF, MFC, DELTA, TL or META. "
+        "(default: SF for one level, MF for several)",
+    )
+    data: Annotated[
+        Files | None,
+        Flag(
+            ("--data",),
+            metavar="FILE",
+            help="File in the ANI-1x layout, or extended XYZ (.xyz). (default: the embedded data)",
+        ),
+        Flag(
+            ("--train",),
+            metavar="LEVEL=FILE...",
+            many=True,
+            help="Instead of --data: extended XYZ files of one level each, DZ=a.xyz CC=b.xyz.",
+        ),
+    ] = Field(
+        None,
+        description="Training data: a file in the ANI-1x layout or extended XYZ, or a table LEVEL "
+        "= FILE of extended XYZ files. (default: the embedded data, with its tests)",
+    )
+    levels: Annotated[
+        DeclaredLevels
+        | None,
+        Flag(("--levels",), metavar="FILE", kind=Path, folder=False, help="JSON "
+             "file that declares levels of your own, as scripts/xtb_levels.json."),
+    ] = Field(
+        None,
+        description="Levels of theory of your own: a JSON file as scripts/xtb_levels.json, or the "
+        "same records. Self energies are in hartree. (default: those of the paper)",
+    )  # fmt: skip
+    tests: Annotated[
+        Tests,
+        Flag(("--test",), metavar="NAME=FILE", many=True, help="Structures that are never trained "
+             "on, for further errors; NAME=LEVEL:FILE for a file of one level; repeatable."),
+        Flag(("--comp6",), metavar="FILE", kind=Path, help="File or folder in the COMP6 layout, "
+             "the test comp6. (default: embedded, with its data)"),
+        Flag(("--comp6-keys",), metavar="FILE", help="JSON key map of --comp6. (default: the "
+             "public layout)", kind=Path, folder=False),
+        Flag(("--energy-cut",), kind=float, least=0, help="Conformers of --comp6 up to so far "
+             f"above their minimum, kcal/mol. (default: {ENERGY_CUT_KCAL_PER_MOL:g})"),
+    ] = Field(
+        {},
+        description="Structures that are evaluated on and never trained on, by names of your own; "
+        "comp6 is in the COMP6 layout. (default: with the embedded data comp6 and cc-forces)",
+    )  # fmt: skip
+    preset: Annotated[Literal["quick", "paper"], Flag(("--preset",), metavar="quick|paper")] = (
+        Field("quick", description="Hyperparameters to start from: quick, or paper for large data.")
+    )
+    hyperparameters: Annotated[Overrides, Flag(("--set",), metavar="NAME=VALUE", many=True)] = (
+        Field(
+            {},
+            description="Changes to the preset, as n_features=32, or species=[0,1,6,8] for other "
+            "elements than H, C, N, O. 'hippynn-mf settings' lists all; repeatable.",
         )
-    return [
-        RunSettings(
-            name=experiment.name,
-            slug=experiment.slug,
-            labels=dict(experiment.labels),
-            common_levels=[
-                level.id
-                for level in (experiment.common_levels if common_levels is None else common_levels)
-            ],
-            seed=seed,
-            split_seed=split_seed,
-            label_fractions={level.id: fraction for level, fraction in fractions.items()},
-            rows=rows,
-            preset=preset,
-            hyperparameters=of_strategy(experiment, hyperparameters, overrides or {}),
-            data=data_source,
-            comp6=comp6_source,
-            test_file=None if test_file is None else DataSource.of(test_file),
-            device=device,
-        )
-        for seed in seeds
-        for experiment in experiments
-    ]
+    )
+    rows: Annotated[Literal["common", "all"], Flag(("--rows",), metavar="common|all")] = Field(
+        "common",
+        description="common: structures with the energies of all four levels, with levels of your "
+        "own of all in the data; all: with any label.",
+    )
+    split_seed: Annotated[Seed, Flag(("--split-seed",), kind=int, least=0)] = Field(
+        0, description="Chooses test and validation structures."
+    )
+    label_fractions: Annotated[
+        dict[LevelName, Fraction], Flag(("--label-fraction",), metavar="LEVEL=FRACTION", many=True)
+    ] = Field(
+        {},
+        description="Train and validate on a fraction of a level's labels, as CC=0.3; repeatable. "
+        "(default: all labels)",
+    )
+    seeds: Annotated[tuple[Seed, ...], Flag(("--seeds", "--seed"), metavar="K,...")] = Field(
+        (0,),
+        description="A run for each: they change weights and batch order. (default: 0; of "
+        "a campaign 0, 1)",
+    )
+    device: Annotated[str, Flag(("--device",), metavar="DEVICE")] = Field(
+        "auto", description="auto, cpu, cuda or cuda:N."
+    )
+    out: Annotated[FileName, Flag(("--out",), kind=Path, folder=True)] = Field(
+        Path("results"), description="Folder of runs, tables and figures."
+    )
 
+    @model_validator(mode="after")
+    def _check_together(self) -> Request:
+        for what, names in (("seed", list(map(str, self.seeds))), ("experiment", self.experiments)):
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise ValueError(f"Asked for twice: {what} {', '.join(repeated)}.")
+        if not self.seeds:
+            raise ValueError("seeds is empty; name at least one, as [0].")
+        if self.experiments and self.labels:
+            raise ValueError("experiments and labels both say what to train. Leave one out.")
+        if self.strategy is not None and not self.labels:
+            raise ValueError("strategy goes with labels; a name of an experiment has its own.")
+        if HELDOUT in self.tests:
+            raise ValueError(f"{HELDOUT} is the test set of every run; choose another name.")
+        return self
 
-def of_strategy(
-    experiment: Experiment, hyperparameters: Hyperparameters, asked: Mapping[str, Any]
-) -> Hyperparameters:
-    """The hyperparameters with those that the experiment's strategy stands for.
+    @classmethod
+    def of(cls, values: Mapping[str, Any], *, folder: Path | None = None) -> Request:
+        """A request from values as a run file has them; its paths start at `folder`.
 
-    Raises UserError if another value of one was `asked` for.
-    """
-    strategy = experiment.strategy
-    for name, value in strategy.overrides.items():
-        if name in asked and asked[name] != value:
-            raise UserError(
-                f"{experiment.name} stands for {name}={value}; found --set {name}={asked[name]}. "
-                "Leave it out, or choose another experiment."
-            )
-    return hyperparameters.model_copy(update=dict(strategy.overrides))
+        Raises UserError naming table and key, and the nearest known ones.
+        """
+        try:
+            return cls.model_validate(dict(values), context={"folder": folder})
+        except ValidationError as error:
+            raise UserError(describe_problems(error, cls)) from None
+
+    @property
+    def known(self) -> Levels:
+        """The levels of the paper, and those that this request declares."""
+        if self.levels is None:
+            return KNOWN_LEVELS
+        if isinstance(self.levels, Path):
+            return read_levels(self.levels)
+        content = [record.model_dump(mode="json") for record in self.levels]
+        with errors_about("[[levels]]"):
+            return KNOWN_LEVELS.including(levels_of_records(content, "[[levels]]"))
+
+    @property
+    def experiment_names(self) -> tuple[str, ...]:
+        """The names of what is asked for; one made of `labels`, if that is how it was said."""
+        if not self.labels:
+            return self.experiments
+        prefix = self.strategy or ("SF" if len(self.labels) == 1 else "MF")
+        return ("-".join([prefix, *(f"{name}/{value}" for name, value in self.labels.items())]),)
+
+    def level_names(self) -> Iterator[tuple[str, str]]:
+        """Every name of a level that is a key, and the table where it stands."""
+        tables: dict[str, object] = {
+            "labels": self.labels,
+            "data": self.data,
+            "label_fractions": self.label_fractions,
+        }
+        for name, test in self.tests.items():
+            tables[f"tests.{name}.path"] = test.path
+            tables[f"tests.{name}.keys"] = test.keys
+        for place, table in tables.items():
+            for level in table if isinstance(table, Mapping) else ():
+                yield place, level
+
+    def check_levels(self, levels: Levels) -> None:
+        """Raise UserError for a key that is no level, or the same as another of its table."""
+        seen: dict[tuple[str, Level], str] = {}
+        for place, name in self.level_names():
+            with errors_about(f"[{place}]"):
+                level = levels.get(name)
+                if (place, level) in seen:
+                    raise UserError(f"level {level.id} is there twice, as {seen[place, level]} and "
+                                    f"as {name}. Every level has one entry.")  # fmt: skip
+            seen[place, level] = name

@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from hippynn_mf.data.formats.sources import DataPath, data_notes, shown_path
+from hippynn_mf.data.formats.sources import DataPath, data_notes
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, describe_error
+from hippynn_mf.evaluation.scoring import ErrorsOfSet
 from hippynn_mf.evaluation.test_sets import (
+    TestSet,
     evaluate_model,
-    load_test_file,
+    heldout_set,
     measure_inference,
-    model_of,
     refuse_trained_on,
 )
 from hippynn_mf.files import write_npz
-from hippynn_mf.labels import Labels, plain_labels
-from hippynn_mf.level_records import records_of
-from hippynn_mf.model.losses import stopping_metric_name
 from hippynn_mf.model.model import Model
+from hippynn_mf.model.parameters import State
+from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.checkpoints import remove_checkpoints, write_model
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.log import logged_to
+from hippynn_mf.runs.models import read_state, trained_model
 from hippynn_mf.runs.phases import train_phase
-from hippynn_mf.runs.preflight import levels_of_run, load_inputs, load_parts, refuse_changed_files
-from hippynn_mf.runs.settings import SOURCES, DataSource, RunSettings
-from hippynn_mf.training.loop import choose_device
-from hippynn_mf.training.strategies import State
+from hippynn_mf.runs.preflight import (
+    load_inputs,
+    load_parts,
+    read_tests,
+    refuse_changed_files,
+)
+from hippynn_mf.runs.settings import DATA, RunSettings, TestSource
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +58,14 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
     if folder.is_finished:
         return folder
     device = choose_device(settings.device)
-    labels = settings.experiment.resolved_labels
     refuse_changed_files(settings)
-    stopping_metric_name(settings.hyperparameters, model_of(settings).heads)
-    parts = load_inputs(settings, labels)
+    settings.hyperparameters.stopping_key(settings.experiment.resolved_labels)
+    parts = load_inputs([settings])
 
     with folder.locked(wait_s=wait_s):
         if folder.is_finished:  # by a process that this one has waited for
             return folder
-        folder.prepare(settings, facts=_facts(settings, parts, labels, device))
+        folder.prepare(settings, facts=_facts(parts, device))
         folder.remove_leftovers()
         write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
         with logged_to(folder.file("log.txt")), _failures_noted(folder):
@@ -97,7 +101,7 @@ def _train_in(
     log.info(
         "%s, seed %d, on %s, %s interaction", settings.name, settings.seed, device, interaction
     )
-    for note in data_notes(settings.data.path):
+    for note in data_notes(settings.data.path, levels=settings.known):
         log.info("%s", note)
     *earlier, last = settings.experiment.phases
     states: list[State] = []
@@ -116,124 +120,131 @@ def _train_in(
     labels = settings.experiment.resolved_labels
     states.append(checkpoints.best)
     write_model(folder, settings.experiment.strategy.assemble(labels, states))
-    model = model_of(settings)
-    load_best(model, folder)
-    metrics, predictions = evaluate_model(model, settings, parts["test"], device=device)
+    model = trained_model(settings, folder)
+    tests = read_tests(settings)
+    errors, predictions = _evaluate(model, settings, parts["test"], tests, device)
+    cost = _cost(folder, settings, device)
+    folder.write_results(
+        errors, predictions, training=cost, inference=_inference(model, settings, parts["test"])
+    )
+    remove_checkpoints(folder)
+
+
+def _evaluate(
+    model: Model,
+    settings: RunSettings,
+    heldout: Structures,
+    tests: Iterable[TestSet],
+    device: torch.device,
+) -> tuple[dict[str, ErrorsOfSet], dict[str, np.ndarray]]:
+    """Errors and predictions of a run's model on its held-out structures and test sets."""
+    first = heldout_set(heldout, settings.data.shown, levels=settings.known)
+    batch_size = settings.hyperparameters.eval_batch_size
+    return evaluate_model(model, chain([first], tests), batch_size=batch_size, device=device)
+
+
+def _inference(model: Model, settings: RunSettings, heldout: Structures) -> dict[str, Any]:
+    return measure_inference(model, heldout, batch_size=settings.hyperparameters.eval_batch_size)
+
+
+def _cost(folder: RunFolder, settings: RunSettings, device: torch.device) -> dict[str, Any]:
+    """How long the run trained, all phases together, as in `metrics.json`."""
     epochs = [epoch for phase in folder.phases(settings) for epoch in phase.read_epochs()]
     cpu_s = [epoch.get("cpu_s") for epoch in epochs]
     # Not of epochs from before it was measured, nor where another device does the work.
     is_known = None not in cpu_s and device.type == "cpu"
-    metrics["training"] = {
+    return {
         "wall_s": sum(epoch["wall_s"] for epoch in epochs),
         "n_epochs": len(epochs),
         "cpu_s": sum(c for c in cpu_s if c is not None) if is_known else None,
     }
-    metrics["inference"] = measure_inference(model, settings, parts["test"])
-    write_results(folder, metrics, predictions)
-    remove_checkpoints(folder)
 
 
 def evaluate_run(
     folder: RunFolder,
     *,
-    data: DataPath | None = None,
-    comp6: Path | None = None,
-    test_file: DataPath | None = None,
+    tests: Sequence[TestSource] = (),
+    moved: Mapping[str, DataPath] | None = None,
     device: str = "auto",
 ) -> None:
     """Evaluate the trained model of a run folder again; rewrite its metrics and predictions.
 
-    `data`, `comp6` and `test_file` say where the run's files are now. A run without a test file
-    gets this one, and `experiment.json` says so. Raises UserError if a file has changed, if
-    conformers of the test file are in the training data, or if the run is not finished: metrics
-    of half a training would pass for its result.
+    Args:
+        folder: of a finished run.
+        tests: sets to test on from now on, which `experiment.json` then names. One whose name the
+            run has already says where its file is now, as in `moved`.
+        moved: where files of the run are now: the training data as `data`, or a test set by name.
+        device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        UserError: if a file is not the run's, if conformers of a test set are in the training data,
+            or if the run is not finished: metrics of half a training would pass for its result.
+            Nothing is written then.
     """
-    settings = folder.read_settings()
-    before = folder.read_metrics()
+    stored = folder.read_settings()
+    costs = folder.read_costs()
     target = choose_device(device)
-    if comp6 is not None and settings.comp6 is None:
-        raise UserError(
-            f"{folder.path} was trained without COMP6 data, so there is nothing that {comp6} could "
-            "replace. Leave --comp6 out, or train in another folder with it."
-        )
-    added = None
-    if test_file is not None and settings.test_file is None:
-        added = DataSource.of(test_file)
-        settings = settings.model_copy(update={"test_file": added})
-    named = {"data": data, "comp6": comp6, "test_file": test_file}
-    for name in SOURCES:
-        source = getattr(settings, name)
-        if source is None:
-            continue
-        path: DataPath = named[name] or source.path
-        found = file_hash(path)
-        if found != source.sha256:
-            of_levels = name == "data" and isinstance(source.path, dict)
-            option = "train" if of_levels else name.replace("_", "-")
+    added = [source for source in tests if stored.test(source.name) is None]
+    whole = stored.with_tests(added)
+    paths = {s.name: s.path for s in tests if stored.test(s.name) is not None} | dict(moved or {})
+    settings = whole.with_sources(paths)
+    for source in tests:
+        _refuse_other_use(source, settings)
+    for name, now in settings.sources.items():
+        if (found := file_hash(now.path, levels=settings.known)) != now.sha256:
             raise UserError(
-                f"{shown_path(path)} is not the file of this run: its SHA-256 is {found[:12]}…, "
-                f"the run's is {source.sha256[:12]}…. Name the right one with --{option}."
+                f"{now.shown} is not the file of this run: its SHA-256 is "
+                f"{found[:12]}…, the run's is {now.sha256[:12]}…. Name the right one with "
+                f"{_option(name, settings)}."
             )
-        settings = settings.with_source(name, path)
-    labels = settings.experiment.resolved_labels
-    parts = load_parts(settings, labels)
-    model = model_of(settings)
-    load_best(model, folder)
-    if settings.test_file is not None:
-        refuse_trained_on(load_test_file(settings.test_file, model.species_set), parts, settings)
-    metrics, predictions = evaluate_model(model, settings, parts["test"], device=target)
-    metrics["training"] = before.get("training")
-    metrics["inference"] = before.get("inference") or measure_inference(
-        model, settings, parts["test"]
-    )
-    if added is not None:
-        folder.add_test_file(added)
-    write_results(folder, metrics, predictions)
+    parts = load_parts(settings, settings.experiment.resolved_labels)
+    model = trained_model(settings, folder)
+    tests_of_run = _not_trained_on(settings, parts)
+    errors, predictions = _evaluate(model, settings, parts["test"], tests_of_run, target)
+    inference = costs["inference"] or _inference(model, settings, parts["test"])
+    with folder.locked():
+        if folder.read_settings() != stored:
+            raise UserError(f"{folder.path} has changed while it was evaluated. Evaluate it again.")
+        folder.write_results(
+            errors,
+            predictions,
+            training=costs["training"],
+            inference=inference,
+            settings=whole if added else None,
+        )
 
 
-def load_best(model: Model, folder: RunFolder) -> None:
-    """Load the parameters of the best epoch from a run folder, without running code."""
-    state = read_state(folder)
-    try:
-        model.parameters.load_state_dict(state)
-    except Exception as error:
-        raise _damaged(folder, error) from None
+def _not_trained_on(settings: RunSettings, parts: Mapping[str, Structures]) -> Iterator[TestSet]:
+    """The test sets of a run, of which none may share conformers with its data."""
+    for test in read_tests(settings):
+        refuse_trained_on(test, parts, settings.data.shown)
+        yield test
 
 
-def read_state(folder: RunFolder) -> State:
-    """The parameters in `model.pt` of a run or a phase, read without running code."""
-    path = folder.file("model.pt")
-    if not path.exists():
-        raise UserError(f"No model in {folder.path}; the run was not trained.")
-    try:
-        state: State = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise _damaged(folder, error) from None
-    return state
+def _refuse_other_use(source: TestSource, settings: RunSettings) -> None:
+    """Raise UserError for a test set that the run has under this name in another way."""
+    own = settings.test(source.name)
+    if own is None:
+        return
+    for field in ("keys", "energy_cut_kcal_per_mol"):
+        before, now = getattr(own, field), getattr(source, field)
+        if before != now:
+            raise UserError(
+                f"Test set {source.name} of this run has {field} {before!r}, not {now!r}. Choose "
+                "another name for another set."
+            )
 
 
-def _damaged(folder: RunFolder, error: Exception) -> UserError:
-    return UserError(
-        f"{folder.file('model.pt')} is not a model of this run ({type(error).__name__}): it is "
-        f"damaged, or of another network. Delete {folder.path} and train again."
-    )
+def _option(name: str, settings: RunSettings) -> str:
+    """The option that says where a file of a run is."""
+    if name == DATA:
+        return "--train" if isinstance(settings.data.path, dict) else "--data"
+    return f"--test {name}=FILE"
 
 
-def write_results(
-    folder: RunFolder, metrics: dict[str, Any], predictions: Mapping[str, np.ndarray]
-) -> None:
-    """Write the predictions, then the metrics, which mark the run as finished."""
-    write_npz(folder.file("predictions.npz"), predictions)
-    folder.write_metrics(metrics)
-
-
-def _facts(
-    settings: RunSettings, parts: Mapping[str, Structures], labels: Labels, device: torch.device
-) -> dict[str, Any]:
+def _facts(parts: Mapping[str, Structures], device: torch.device) -> dict[str, Any]:
     """What `experiment.json` says beside the settings."""
     return {
-        "trained_labels": plain_labels(labels),
-        "levels": records_of(levels_of_run(settings, parts["test"], labels)),
         "n_structures": {name: len(part) for name, part in parts.items()},
         "device_used": str(device),
         "versions": {name: version(name) for name in PACKAGES},

@@ -20,10 +20,11 @@ import torch
 from hippynn.experiment.controllers import PatienceController
 from hippynn.experiment.metric_tracker import MetricTracker
 
-from hippynn_mf.data.database import POSITIONS, SPECIES, TrainingDatabase
+from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.keys import POSITIONS, SPECIES
 from hippynn_mf.model.model import Model
 from hippynn_mf.training.loop import EpochCallback, prepare_training
 

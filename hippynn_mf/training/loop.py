@@ -15,9 +15,8 @@ from hippynn.experiment.metric_tracker import MetricTracker
 from hippynn.experiment.routines import SetupParams, setup_training, training_loop
 
 from hippynn_mf.data.database import TrainingDatabase
-from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
-from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics, stopping_metric_name
+from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics
 from hippynn_mf.model.model import Model
 from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.training.initial_heads import DECAY_FACTOR, initialize_heads
@@ -25,24 +24,6 @@ from hippynn_mf.training.reptile import reptile_of, share_head
 from hippynn_mf.training.strategies import Phase
 
 EpochCallback = Callable[[int, bool], None]
-
-
-def choose_device(name: str) -> torch.device:
-    """Resolve `auto`, `cpu`, `cuda` or `cuda:n`; a device that is not there is a UserError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"Unknown device {name!r}. Known: auto, cpu, cuda, cuda:0, cuda:1, ….")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"Device {name} is not here: torch sees {torch.cuda.device_count()} CUDA devices. "
-            "Use --device cpu, or install a CUDA build of torch."
-        )
-    return device
 
 
 @dataclass(frozen=True)
@@ -54,22 +35,6 @@ class Training:
     database: TrainingDatabase
     controller: PatienceController
     tracker: MetricTracker
-
-
-def train_model(
-    model: Model,
-    database: TrainingDatabase,
-    hyperparameters: Hyperparameters,
-    *,
-    device: torch.device | str = "cpu",
-) -> MetricTracker:
-    """Train a model with hippynn's training loop; returns hippynn's metric tracker.
-
-    The best parameters by the stopping metric are in the tracker's `best_model`.
-    """
-    training = prepare_training(model, database, hyperparameters, device=device)
-    continue_training(training, [])
-    return training.tracker
 
 
 def prepare_training(
@@ -117,7 +82,7 @@ def prepare_training(
         batch_size=hyperparameters.batch_size,
         eval_batch_size=hyperparameters.eval_batch_size,
         max_epochs=hyperparameters.max_epochs,
-        stopping_key=stopping_metric_name(hyperparameters, heads),
+        stopping_key=hyperparameters.stopping_key(heads.levels),
         fraction_train_eval=hyperparameters.fraction_train_eval,
         termination_patience=hyperparameters.termination_patience,
     )

@@ -20,6 +20,7 @@ from torch import Tensor
 from hippynn_mf.data.database import Batches, TrainingDatabase
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.keys import split_label
 from hippynn_mf.labels import Labels
 from hippynn_mf.model.heads import Heads
 
@@ -134,8 +135,8 @@ class _TaskBatches(Batches):
 
     @staticmethod
     def _is_of_another(name: str, level_id: str) -> bool:
-        level, _, kind = name.rpartition(".")
-        return kind in ("energy", "forces") and level != level_id
+        label = split_label(name)
+        return label is not None and label[0] != level_id
 
 
 def reptile_of(parameters: Sequence[Tensor], hyperparameters: Hyperparameters) -> Reptile:

@@ -13,11 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.hyperparameters import ENERGY_RMSE_SUM, Hyperparameters
+from hippynn_mf.hyperparameters import SUM, Hyperparameters
 from hippynn_mf.labels import Labels, Properties
-from hippynn_mf.levels import Level
-
-State = dict[str, Any]
+from hippynn_mf.levels import Difference, Level
+from hippynn_mf.model.parameters import Parts, State
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Phase:
     Attributes:
         name: its sub-folder in the run's folder; the last phase is in that folder itself.
         labels: what it trains on, a head for each level.
-        minus: the labels are those of a level minus those of this one.
+        difference: the labels are energies of a level minus those of a lower one.
         starts_from: level of the phase before whose head, with the trunk, gives the weights to
             start from; None for fresh ones. Atomic energies are always fitted anew.
         frozen_interactions: the interaction layers keep their weights.
@@ -36,7 +35,7 @@ class Phase:
 
     name: str
     labels: Labels
-    minus: Level | None = None
+    difference: Difference | None = None
     starts_from: Level | None = None
     frozen_interactions: bool = False
     as_tasks: bool = False
@@ -50,9 +49,9 @@ class Phase:
         changes: dict[str, Any] = {}
         if self.starts_from is not None:
             changes["learning_rate"] = of_run.learning_rate * of_run.fine_tuning_factor
-        known = {name for level in self.labels for name in (level.id, level.label)}
-        if of_run.stopping_key != ENERGY_RMSE_SUM and of_run.stopping_metric not in known:
-            changes["stopping_metric"] = "sum"
+        trained = {name for level in self.labels for name in (level.id, level.label)}
+        if of_run.stopping_metric not in trained:
+            changes["stopping_metric"] = SUM
         return of_run.model_copy(update=changes)
 
 
@@ -95,42 +94,14 @@ class Strategy:
         """
         *_, lower, highest = (None, *labels)
         if self.has_second_network and lower is not None:
-            base, correction = states
-            return {**base, **_as_correction(correction, highest)}
+            base, correction = (Parts.of(state) for state in states)
+            (head,) = correction.heads.values()
+            heads = {**base.heads, highest.id: head}
+            return Parts(base.network, heads, {highest.id: correction.network}).state()
         merged: State = {}
         for state in states:
             merged |= state
         return merged
-
-
-def difference_level(level: Level, lower: Level) -> Level:
-    """The difference of two levels as a level; its labels are `level`'s minus `lower`'s."""
-    return Level(
-        f"{level.id}-{lower.id}",
-        label=f"{level.label}-{lower.label}",
-        method=f"{level.method} − {lower.method}",
-        basis="",
-        rank=level.rank,
-        energy_keys=(),
-        self_energies={
-            z: energy - lower.self_energies[z]
-            for z, energy in level.self_energies.items()
-            if z in lower.self_energies
-        },
-    )
-
-
-def _as_correction(state: State, level: Level) -> State:
-    """Parameters of a model with one head, under the names of a second network's."""
-    renamed = {}
-    for name, value in state.items():
-        part, _, rest = name.partition(".")
-        if part == "heads":
-            rest = rest.rpartition(".layers.")[2]
-            renamed[f"heads.{level.id}.layers.{rest}"] = value
-        else:
-            renamed[f"corrections.{level.id}.{rest}"] = value
-    return renamed
 
 
 def _together(labels: Labels) -> Sequence[Phase]:
@@ -159,10 +130,10 @@ def _difference(labels: Labels) -> Sequence[Phase]:
             f"Δ-learning trains on energies of the higher level; found {higher.label}/EF. Ask for "
             f"{higher.label}/E."
         )
-    difference = {difference_level(higher, lower): Properties.E}
+    difference = Difference(higher, lower)
     return (
         Phase("low-level", {lower: labels[lower]}),
-        Phase("difference", difference, minus=lower),
+        Phase("difference", {difference.level: Properties.E}, difference=difference),
     )
 
 

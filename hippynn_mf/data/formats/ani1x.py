@@ -24,7 +24,7 @@ from hippynn_mf.data.formats.sources import DataPath, open_data, shown_path
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, Properties, join_labels
-from hippynn_mf.levels import Level, known_levels
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def read_ani1x(
     common_levels: Collection[Level] = (),
     rows: Rows = "all",
     drop_damaged: bool = False,
+    levels: Levels = KNOWN_LEVELS,
 ) -> tuple[Structures, np.ndarray]:
     """Read the labelled conformers of a file.
 
@@ -81,6 +82,7 @@ def read_ani1x(
         rows: `common` keeps the common conformers, `all` those with any label of the experiment.
         drop_damaged: leave out infinite labels, and conformers whose coordinates are not finite,
             instead of refusing the file; for looking at what is wrong with it.
+        levels: those that extended XYZ may name.
 
     Returns:
         The kept conformers, and for every conformer of the file whether it is common, (n_file,).
@@ -90,8 +92,8 @@ def read_ani1x(
             forces are looked at in groups of which a conformer is kept.
     """
     wanted = join_labels(labels, references or {})
-    name = shown_path(path)
-    with open_data(path) as file:
+    name = shown_path(path, levels=levels)
+    with open_data(path, levels=levels) as file:
         index = index_ani1x(
             file,
             name,
@@ -137,7 +139,12 @@ def index_ani1x(
     groups = list_groups(file, path)
     total = sum(group.size for group in groups)
     progress = tqdm(
-        total=total, desc=f"{path.name}: labels", unit="conformer", unit_scale=True, delay=2
+        total=total,
+        desc=f"{path.name}: labels",
+        unit="conformer",
+        unit_scale=True,
+        delay=2,
+        disable=None,
     )
     with progress:
         for group in groups:
@@ -196,16 +203,16 @@ def _read_labels(
     return energies, kept, common
 
 
-def labels_in_file(path: DataPath) -> Labels:
-    """The registered levels whose keys the file has, with forces where it has them.
+def labels_in_file(path: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Labels:
+    """Those of `levels` whose keys the file has, with forces where it has them.
 
     Only the first group is looked at: every group of a file has every key.
     """
-    with open_data(path) as file:
+    with open_data(path, levels=levels) as file:
         first = next((item for item in file.values() if isinstance(item, h5py.Group)), ())
         keys = set(first)
     return {
         level: Properties.EF if level.force_key in keys else Properties.E
-        for level in known_levels()
+        for level in levels
         if has_level(keys, level)
     }

@@ -13,7 +13,7 @@ from ase import Atoms
 
 from hippynn_mf.data.formats.extxyz import Frame
 from hippynn_mf.errors import UserError
-from hippynn_mf.levels import Level, known_levels
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 from hippynn_mf.units import EV_PER_HARTREE
 
 SAME_SUM = 1e-6 / EV_PER_HARTREE  # a level and the sum of its parts, in one structure
@@ -21,15 +21,15 @@ SAME_SUM = 1e-6 / EV_PER_HARTREE  # a level and the sum of its parts, in one str
 LARGEST_SHIFT = 1.0  # hartree per atom
 
 
-def write_ani1x(file: h5py.File, frames: Sequence[Frame]) -> None:
+def write_ani1x(file: h5py.File, frames: Sequence[Frame], *, levels: Levels = KNOWN_LEVELS) -> None:
     """Write conformers into an empty file, in groups by formula, in their order.
 
     Atoms of the same formula in another order are a group of their own. Numbers that fit are
-    float32, as in the public file. Raises UserError for labels that contradict each other, or that
-    are no total energies in eV.
+    float32, as in the public file. Raises UserError for labels of `levels` that contradict each
+    other, or that are no total energies in eV.
     """
-    frames = [_without_sums(frame) for frame in frames]
-    for level in known_levels():
+    frames = [_without_sums(frame, levels) for frame in frames]
+    for level in levels:
         _refuse_no_total(frames, level)
     energies = sorted({dataset for frame in frames for dataset in frame.energies})
     forces = sorted({dataset for frame in frames for dataset in frame.forces})
@@ -82,9 +82,9 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return narrow if np.allclose(narrow, values, rtol=1e-14, atol=0, equal_nan=True) else values
 
 
-def _without_sums(frame: Frame) -> Frame:
+def _without_sums(frame: Frame, levels: Levels) -> Frame:
     """The frame without energies that are the sum of others, which the layout does not have."""
-    for level in known_levels():
+    for level in levels:
         parts = [frame.energies.get(key) for key in level.energy_keys]
         whole = frame.energies.get(level.energy_name)
         if level.energy_keys == (level.energy_name,) or whole is None or None in parts:
@@ -119,6 +119,6 @@ def _refuse_no_total(frames: Sequence[Frame], level: Level) -> None:
         raise UserError(
             f"The energies of level {level.id} ({level.label}) are no total energies in eV: they "
             f"are {np.median(known) * EV_PER_HARTREE:.4g} eV per atom (median) above the self "
-            "energies of the atoms. Give total energies in eV, or register a level with self "
+            "energies of the atoms. Give total energies in eV, or declare a level with self "
             "energies of its own."
         )

@@ -86,7 +86,12 @@ def read_parts(
     }
     total = sum(groups[number].size for number in used)
     progress = tqdm(
-        total=total, desc=f"{path.name}: atoms", unit="conformer", unit_scale=True, delay=2
+        total=total,
+        desc=f"{path.name}: atoms",
+        unit="conformer",
+        unit_scale=True,
+        delay=2,
+        disable=None,
     )
     with progress:
         for number in used:

@@ -18,6 +18,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,7 +27,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from hippynn_mf.data.formats.hdf5 import open_hdf5, read_array, refuse_infinite, require_dataset
 from hippynn_mf.data.structures import Block, Structures, pad_blocks
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.levels import Level, get_level
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 log = logging.getLogger(__name__)
 
@@ -38,28 +39,33 @@ PUBLIC_KEYS: KeyMap = {"wb97x_dz": {"energy": "energies", "gradient": "forces"}}
 KEYS_OF_LOT = ("energies", "forces")
 
 
-def read_key_map(path: Path) -> KeyMap:
-    """Read a key map and check its levels and properties; anything unknown is a UserError."""
+def read_key_map(path: Path, *, levels: Levels = KNOWN_LEVELS) -> KeyMap:
+    """Read a key map, whose levels are among `levels`; anything unknown is a UserError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"No key map {path}.") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}).") from None
+    return check_key_map(content, path, levels=levels)
+
+
+def check_key_map(content: Any, source: object, *, levels: Levels = KNOWN_LEVELS) -> KeyMap:
+    """A key map from plain values, checked; `source` is where it is from, for messages."""
     if not _is_key_map(content):
         raise UserError(
-            f'{path}: expected {{"<level>": {{"energy": "<key>"}}}}, found {content!r}.'
+            f'{source}: expected {{"<level>": {{"energy": "<key>"}}}}, found {content!r}.'
         )
     named: set[Level] = set()
     for level, keys in content.items():
-        if (found := get_level(level)) in named:
-            raise UserError(f"{path}: level {found.id} ({found.label}) is named twice.")
+        if (found := levels.get(level)) in named:
+            raise UserError(f"{source}: level {found.id} ({found.label}) is named twice.")
         named.add(found)
         for name in keys:
             if name not in PROPERTIES:
-                raise UserError(f"{path}: {unknown_name_message('property', name, PROPERTIES)}")
+                raise UserError(f"{source}: {unknown_name_message('property', name, PROPERTIES)}")
         if {"gradient", "forces"} <= set(keys):
-            raise UserError(f"{path}: level {level} has both a gradient and forces; keep one.")
+            raise UserError(f"{source}: level {level} has both a gradient and forces; keep one.")
     return content
 
 
@@ -71,17 +77,20 @@ def _is_key_map(content: object) -> bool:
     )
 
 
-def read_comp6(path: Path, keys: KeyMap = PUBLIC_KEYS) -> Structures:
+def read_comp6(
+    path: Path, keys: KeyMap = PUBLIC_KEYS, *, levels: Levels = KNOWN_LEVELS
+) -> Structures:
     """Read a file in the COMP6 layout, or every `*.h5` file of a folder.
 
-    Energies and forces of the levels in `keys`; forces are true forces, −dE/dR. Each molecule is
-    a group. Raises UserError for a file, key or value that cannot be right, naming it.
+    Energies and forces of the levels in `keys`, which are among `levels`; forces are true forces,
+    −dE/dR. Each molecule is a group. Raises UserError for a file, key or value that
+    cannot be right, naming it.
     """
     path = Path(path)
     files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"The folder {path} holds no .h5 files.")
-    mapped = [(get_level(name), properties) for name, properties in keys.items()]
+    mapped = [(levels.get(name), properties) for name, properties in keys.items()]
     blocks: list[Block] = []
     for file_path in files:
         with open_hdf5(file_path) as file:

@@ -19,11 +19,11 @@ from hippynn_mf.data.formats.extxyz_keys import (
     energy_dataset,
     energy_key,
     forces_dataset,
-    forces_key,
+    level_datasets,
 )
 from hippynn_mf.data.formats.xyz_file import read_molecules
 from hippynn_mf.errors import UserError
-from hippynn_mf.levels import DZ, Level
+from hippynn_mf.levels import DZ, KNOWN_LEVELS, Level, Levels
 from hippynn_mf.units import EV_PER_HARTREE
 
 GROUP = "ani1x_group"  # the group of a converted structure, where its formula does not tell
@@ -81,11 +81,14 @@ class _Names:
     forces: Mapping[str, str]
 
 
-def read_extxyz(path: Path, level: Level | None = None) -> Content:
+def read_extxyz(
+    path: Path, level: Level | None = None, *, levels: Levels = KNOWN_LEVELS
+) -> Content:
     """Read a file with the labels of one level, or (None) with labels that name their levels.
 
     Of one level, they are `REF_energy` and `REF_forces`, else `energy` and `forces`, else those
-    with the name of the level: the first of these pairs that the file has anywhere.
+    with the name of the level: the first of these pairs that the file has anywhere. Names of levels
+    are looked up among `levels`.
 
     Raises:
         UserError: for a file that cannot be read, is periodic or has no label, and for labels that
@@ -99,7 +102,9 @@ def read_extxyz(path: Path, level: Level | None = None) -> Content:
         else:
             read.append((number, atoms, _values(atoms)))
     found = Counter(name for _, _, values in read for name in values)
-    names = _find_names(path, found) if level is None else _find_names_of(level, path, found)
+    names = (
+        _find_names(path, found, levels) if level is None else _find_names_of(level, path, found)
+    )
     frames = [_frame(path, number, atoms, values, names) for number, atoms, values in read]
     known = {*names.energies, *names.forces, GROUP}
     others = {name: count for name, count in found.items() if name not in known}
@@ -112,11 +117,11 @@ def _values(atoms: Atoms) -> dict[str, Any]:
     return {**atoms.info, **arrays, **(atoms.calc.results if atoms.calc is not None else {})}
 
 
-def _find_names(path: Path, found: Mapping[str, int]) -> _Names:
+def _find_names(path: Path, found: Mapping[str, int], levels: Levels) -> _Names:
     """Labels that name their level; none at all is a UserError."""
     names = _Names(
-        energies={name: dataset for name in found if (dataset := energy_dataset(name))},
-        forces={name: dataset for name in found if (dataset := forces_dataset(name))},
+        energies={name: dataset for name in found if (dataset := energy_dataset(name, levels))},
+        forces={name: dataset for name in found if (dataset := forces_dataset(name, levels))},
     )
     if not names.energies and not names.forces:
         raise UserError(
@@ -129,11 +134,11 @@ def _find_names(path: Path, found: Mapping[str, int]) -> _Names:
 
 def _find_names_of(level: Level, path: Path, found: Mapping[str, int]) -> _Names:
     """Labels of one level; none at all is a UserError."""
-    energies, forces = energy_dataset(energy_key(level)), forces_dataset(forces_key(level))
+    energies, forces = level_datasets(level)
     own = [(f"energy_{name}", f"forces_{name}") for name in (level.id, level.label)]
     for energy, force in (*UNNAMED, *own):
         if energy in found or force in found:
-            return _Names({energy: str(energies)}, {force: str(forces)})
+            return _Names({energy: energies}, {force: forces})
     looked_for = ", ".join(name for pair in (*UNNAMED, *own) for name in pair)
     raise UserError(
         f"{path} has no labels of level {level.id} ({level.label}). Looked for {looked_for}. "

@@ -8,11 +8,12 @@ are in eV, forces in eV/Å.
 
 from __future__ import annotations
 
-from hippynn_mf.levels import Level, known_levels
+from hippynn_mf import keys
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
-ENERGY_QUANTITIES = ("energy", "corr_energy")  # of a structure
+ENERGY_QUANTITIES = (keys.ENERGY, "corr_energy")  # of a structure
 STD, REFERENCE = "std_", "REF_"  # before a key: of members, and what a prediction is compared with
-FORCES = "forces"  # of every atom
+FORCES = keys.FORCES  # of every atom
 
 
 def energy_key(level: Level) -> str:
@@ -25,41 +26,39 @@ def forces_key(level: Level) -> str:
     return f"forces_{level.id}"
 
 
-def energy_dataset(key: str) -> str | None:
+def level_datasets(level: Level) -> tuple[str, str]:
+    """The datasets of the ANI-1x layout that a level's energies and forces are read into."""
+    sole = level.energy_keys[0] if len(level.energy_keys) == 1 else None
+    return sole or level.energy_name, level.force_key or level.forces_name
+
+
+def energy_dataset(key: str, levels: Levels = KNOWN_LEVELS) -> str | None:
     """The dataset of the ANI-1x layout for an extended XYZ key; None if it names no energy."""
     for quantity in ENERGY_QUANTITIES:
         name = key.removeprefix(f"{quantity}_")
         if name not in ("", key):
-            return _dataset(name, quantity)
+            level = levels.find(name)
+            if level is None:
+                return f"{name}.{quantity}"
+            is_energy = quantity == keys.ENERGY
+            return level_datasets(level)[0] if is_energy else f"{level.id}.{quantity}"
     return None
 
 
-def forces_dataset(key: str) -> str | None:
+def forces_dataset(key: str, levels: Levels = KNOWN_LEVELS) -> str | None:
     """The dataset of the ANI-1x layout for extended XYZ columns; None if they are no forces."""
     name = key.removeprefix(f"{FORCES}_")
-    return None if name in ("", key) else _dataset(name, FORCES)
+    if name in ("", key):
+        return None
+    level = levels.find(name)
+    return f"{name}.{FORCES}" if level is None else level_datasets(level)[1]
 
 
-def extxyz_key(dataset: str) -> str | None:
+def extxyz_key(dataset: str, levels: Levels = KNOWN_LEVELS) -> str | None:
     """The extended XYZ key of energies or forces in the ANI-1x layout; None if it has none."""
-    for level in known_levels():
-        for key, own in (
-            (energy_key(level), energy_dataset(energy_key(level))),
-            (forces_key(level), forces_dataset(forces_key(level))),
-        ):
-            if dataset == own:
-                return key
+    for level in levels:
+        energies, forces = level_datasets(level)
+        if dataset in (energies, forces):
+            return energy_key(level) if dataset == energies else forces_key(level)
     name, _, quantity = dataset.rpartition(".")
     return f"{quantity}_{name}" if name and quantity in (*ENERGY_QUANTITIES, FORCES) else None
-
-
-def _dataset(name: str, quantity: str) -> str:
-    """Name of a dataset; a level of one's own may have declared another than `<id>.<quantity>`."""
-    for level in known_levels():
-        if name in (level.id, level.label):
-            name = level.id
-            if quantity == "energy" and len(level.energy_keys) == 1:
-                return level.energy_keys[0]
-            if quantity == FORCES and level.force_key is not None:
-                return level.force_key
-    return f"{name}.{quantity}"

@@ -38,7 +38,9 @@ def read_molecules(path: Path) -> Iterator[Atoms]:
         total = _count_structures(path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file ({error}).") from None
-    progress = tqdm(total=total, desc=f"{path.name}: structures", unit="structure", delay=2)
+    progress = tqdm(
+        total=total, desc=f"{path.name}: structures", unit="structure", delay=2, disable=None
+    )
     with path.open(encoding="utf-8") as stream, progress:
         structures = iter(iread(stream, index=":", format="extxyz"))
         for number in range(1, total + 1):

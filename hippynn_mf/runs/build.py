@@ -1,0 +1,135 @@
+"""From what a user asks for to the settings of every run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
+from hippynn_mf.data.formats.ani1x import labels_in_file
+from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, KeyMap, check_key_map, read_key_map
+from hippynn_mf.data.formats.sources import DataPath
+from hippynn_mf.data.fractions import resolve_fractions
+from hippynn_mf.errors import UserError
+from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
+from hippynn_mf.labels import join_labels, labels_by_id
+from hippynn_mf.level_records import LevelRecord
+from hippynn_mf.levels import Levels
+from hippynn_mf.runs.experiment import Experiment, parse_experiment
+from hippynn_mf.runs.request import Request
+from hippynn_mf.runs.request_fields import COMP6, ENERGY_CUT_KCAL_PER_MOL, RequestedTest
+from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
+
+# The tests that the embedded data have.
+EMBEDDED_TESTS: Mapping[str, RequestedTest] = {
+    "comp6": RequestedTest(
+        path=MINI_COMP6, keys=MINI_COMP6_KEYS, energy_cut_kcal_per_mol=ENERGY_CUT_KCAL_PER_MOL
+    ),
+    "cc-forces": RequestedTest(path=MINI_CC_FORCES),
+}
+
+
+def build_settings(
+    request: Request, experiments: Sequence[Experiment] | None = None
+) -> list[RunSettings]:
+    """Settings of every experiment with every seed, seeds outermost.
+
+    `experiments` are those of the request, where its names were looked up among known ones; without
+    them every name must spell its experiment. Raises UserError for anything unknown, missing or
+    asked for twice.
+    """
+    levels = request.known
+    request.check_levels(levels)
+    if experiments is None:
+        experiments = [parse_experiment(name, levels=levels) for name in request.experiment_names]
+    names = [experiment.name for experiment in experiments]
+    if not names:
+        raise UserError("Nothing is asked for: name experiments, or labels.")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"Asked for twice: experiment {', '.join(repeated)}.")
+    labels = join_labels(*(experiment.resolved_labels for experiment in experiments))
+    fractions = resolve_fractions(request.label_fractions, labels, levels=levels)
+    hyperparameters = get_hyperparameters(request.preset, request.hyperparameters)
+    data: DataPath = MINI_ANI1X if request.data is None else request.data
+    source = DataSource.of(data, levels=levels)
+    tests = requested_sources(request, levels)
+    # With levels of one's own, all experiments on the same data have the same common structures.
+    common = None if request.levels is None else tuple(labels_in_file(data, levels=levels))
+    return [
+        RunSettings(
+            name=experiment.name,
+            strategy=experiment.strategy.prefix,
+            slug=experiment.slug,
+            labels=labels_by_id(experiment.resolved_labels),
+            levels=tuple(LevelRecord.of(level) for level in levels),
+            common_levels=tuple(level.id for level in common or experiment.common_levels),
+            seed=seed,
+            split_seed=request.split_seed,
+            label_fractions={level.id: fraction for level, fraction in fractions.items()},
+            rows=request.rows,
+            preset=request.preset,
+            hyperparameters=of_strategy(experiment, hyperparameters, request.hyperparameters),
+            data=source,
+            tests=tests,
+            device=request.device,
+        )
+        for seed in request.seeds
+        for experiment in experiments
+    ]
+
+
+def of_strategy(
+    experiment: Experiment, hyperparameters: Hyperparameters, asked: Mapping[str, Any]
+) -> Hyperparameters:
+    """The hyperparameters with those that the experiment's strategy stands for.
+
+    Raises UserError if another value of one was `asked` for.
+    """
+    strategy = experiment.strategy
+    for name, value in strategy.overrides.items():
+        if name in asked and asked[name] != value:
+            raise UserError(
+                f"{experiment.name} stands for {name}={value}; found --set {name}={asked[name]}. "
+                "Leave it out, or choose another experiment."
+            )
+    return hyperparameters.model_copy(update=dict(strategy.overrides))
+
+
+def requested_tests(request: Request) -> dict[str, RequestedTest]:
+    """The tests of a request with those of the embedded data, from which its own take what is left.
+
+    Raises UserError for a test without a file.
+    """
+    tests = dict(EMBEDDED_TESTS) if request.data is None else {}
+    for name, test in request.tests.items():
+        before = tests.get(name)
+        tests[name] = before.model_copy(update=_said(test)) if before and not test.path else test
+        if tests[name].path is None:
+            remedy = "add --comp6 FILE" if name == "comp6" else f"add --test {name}=FILE"
+            raise UserError(f"The test {name} has no file; {remedy}, or path in [tests.{name}].")
+    return tests
+
+
+def _said(test: RequestedTest) -> dict[str, Any]:
+    return {name: getattr(test, name) for name in test.model_fields_set}
+
+
+def requested_sources(request: Request, levels: Levels) -> tuple[TestSource, ...]:
+    """The source of every test of a request."""
+    return tuple(test_source(name, test, levels) for name, test in requested_tests(request).items())
+
+
+def test_source(name: str, test: RequestedTest, levels: Levels) -> TestSource:
+    """The source of a test with its file; a UserError for what cannot be a test."""
+    if test.path is None:
+        raise UserError(f"The test {name} has no file.")
+    keys: KeyMap | None = PUBLIC_KEYS if name == COMP6 else None
+    if isinstance(test.keys, Path):
+        keys = read_key_map(test.keys, levels=levels)
+    elif test.keys is not None:
+        keys = check_key_map(test.keys, f"[tests.{name}.keys]", levels=levels)
+    if keys is not None and not any(keys.values()):
+        raise UserError(f"The key map {test.keys} names no key of {test.path}; name at least one.")
+    cut = test.energy_cut_kcal_per_mol
+    return TestSource.of(name, test.path, keys=keys, energy_cut=cut, levels=levels)

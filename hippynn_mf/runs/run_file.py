@@ -1,0 +1,120 @@
+"""Run files: what a user asks for, as TOML with the fields of `Request`."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
+from hippynn_mf.runs.request import Request
+from hippynn_mf.runs.wrong_keys import known_keys, unknown_key
+
+SUFFIX = ".toml"
+SCHEMA = Path(__file__).with_name("run-file.schema.json")
+
+
+def read_run_file(path: Path, *, replaced: Collection[str] = ()) -> Request:
+    """The request of a run file; paths in it start at its folder.
+
+    Of the fields in `replaced` files need not exist. Raises UserError for anything that is not
+    right, naming file, table and key.
+    """
+    values = _read_toml(path)
+    with errors_about(path):
+        request = Request.of(values, folder=path.parent)
+        _check_hyperparameters(request)
+        for key, file in _files(request):
+            if key.split(".")[0] not in replaced and not file.exists():
+                raise UserError(
+                    f"{key}: there is no file {file}. Paths in a run file start at its folder, "
+                    f"{path.absolute().parent}."
+                )
+    return request
+
+
+def merged(request: Request, changes: Mapping[str, Any]) -> Request:
+    """A request with other values, of tables those that are named.
+
+    `experiments` take the place of `labels`, and the other way round.
+    """
+    values = {name: getattr(request, name) for name in request.model_fields_set}
+    if "experiments" in changes:
+        values = {n: v for n, v in values.items() if n not in ("labels", "strategy")}
+    elif "labels" in changes:
+        values.pop("experiments", None)
+    for name, value in changes.items():
+        if name in ("hyperparameters", "label_fractions"):
+            values[name] = {**values.get(name, {}), **value}
+        elif name == "tests":
+            values[name] = _merged_tests(values.get(name, {}), value)
+        else:
+            values[name] = value
+    return Request.of(values)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of run files, with which editors complete and check them."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    schema = Request.model_json_schema()
+    schema["title"], schema["description"] = "hippynn-mf run file", str(Request.__doc__)
+    return head | schema
+
+
+def schema_text() -> str:
+    """The schema as it is committed beside this module."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; a run file (TOML) was expected.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"No run file {path}. 'hippynn-mf new {path} DATA' writes one from data files."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a text file in UTF-8, as TOML is.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not TOML: {error}.") from None
+    if not values:
+        raise UserError(
+            f"{path} asks for nothing. It should name experiments, as "
+            'experiments = ["MF-DZ/EF-CC/E"], or [labels].'
+        )
+    return values
+
+
+def _check_hyperparameters(request: Request) -> None:
+    known = list(Hyperparameters.model_fields)
+    for name in request.hyperparameters:
+        if name not in known:
+            raise UserError(unknown_key("hyperparameters", name, known, dict(known_keys(Request))))
+    with errors_about("[hyperparameters]"):
+        get_hyperparameters(request.preset, request.hyperparameters)
+
+
+def _files(request: Request) -> Iterator[tuple[str, Path]]:
+    """Every file that is read, with the key that names it."""
+    named: dict[str, Any] = {"data": request.data, "levels": request.levels}
+    for name, test in request.tests.items():
+        named |= {f"tests.{name}.path": test.path, f"tests.{name}.keys": test.keys}
+    for key, value in named.items():
+        items = value.items() if isinstance(value, Mapping) else [("", value)]
+        for level, file in items:
+            if isinstance(file, Path):
+                yield f"{key}.{level}".rstrip("."), file
+
+
+def _merged_tests(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    tests = {name: test.model_dump(exclude_unset=True) for name, test in before.items()}
+    for name, change in changes.items():
+        tests[name] = {**tests.get(name, {}), **change}
+    return tests
