@@ -214,7 +214,7 @@ def test_a_run_that_fails_in_the_pool_makes_reproduce_end_with_code_2(
 ):
     monkeypatch.setattr("hippynn_mf.campaign.campaign.run_campaign", campaign_that_fails)
     monkeypatch.setattr(
-        "hippynn_mf.paper.figures.write_complete_figures", lambda out, results, **kw: Written(out)
+        "hippynn_mf.paper.figures.write_figures", lambda out, *args, **kw: Written(out)
     )
     options = ["--data", ani1x_file, "--out", tmp_path / "out", "--workers", 3]
     names = ["--experiments", "SF-CC/E, MF-DZ/EF-CC/E", "--seeds", "0"]
