@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -30,6 +30,16 @@ def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."
+
+
+def refuse_unknown_elements(numbers: Iterable[int], known: Sequence[int]) -> None:
+    """Raise UserError for atomic numbers that a model of the `known` ones has no input for."""
+    unknown = sorted(set(numbers) - set(known))
+    if unknown:
+        raise UserError(
+            f"Atomic numbers {unknown} are outside the species of the model, {list(known)} (0 is "
+            "padding). Remove these structures, or train with them in 'species'."
+        )
 
 
 def describe_error(error: BaseException) -> str:

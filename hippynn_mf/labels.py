@@ -54,6 +54,11 @@ def labels_by_id(labels: Labels) -> dict[str, str]:
     return {level.id: str(properties) for level, properties in labels.items()}
 
 
+def with_all_forces(labels: Labels) -> Labels:
+    """The same levels with forces, for evaluation: a head predicts forces it was not trained on."""
+    return dict.fromkeys(labels, Properties.EF)
+
+
 def plain_labels(labels: Labels) -> dict[str, list[str]]:
     """Labels as JSON: level id → `["energy"]` or `["energy", "forces"]`."""
     return {

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
+import numpy as np
+
 from hippynn_mf import keys
 from hippynn_mf.errors import UserError, unknown_name_message
 
@@ -71,6 +73,23 @@ class Level:
         """Let worker processes have levels of the user's own: a mapping proxy is not pickled."""
         *values, self_energies = (getattr(self, item.name) for item in fields(self))
         return Level, (*values, dict(self_energies))
+
+    def self_energies_of(self, numbers: np.ndarray) -> np.ndarray:
+        """Self energies of atoms, hartree, in the shape of their atomic `numbers`; 0 for padding.
+
+        Raises UserError naming the elements for which the level has no self energy.
+        """
+        unknown = set(np.unique(numbers).tolist()) - {0, *self.self_energies}
+        if unknown:
+            raise UserError(
+                f"Atomic numbers {sorted(unknown)} have no self energy at level {self.id}, "
+                f"which knows {sorted(self.self_energies)}. Remove these structures, or declare a "
+                "level with their self energies."
+            )
+        table = np.zeros(max(self.self_energies, default=0) + 1)
+        for number, energy in self.self_energies.items():
+            table[number] = energy
+        return table[numbers]
 
     def differences(self, other: Level) -> list[str]:
         """What differs, field by field: this level's value, then the other's."""

@@ -33,6 +33,7 @@ from hippynn_mf.data.structures import atomic_energy_sum
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.model.model import build_model
+from hippynn_mf.model.predicting import build_predictor
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.potential import Potential
@@ -77,7 +78,7 @@ def measure(
         source, target = folder / "in.extxyz", folder / "out.extxyz"
         evaluator = Evaluator(model, dtype=torch.float32)
         member = model.members[0]
-        predictor = member.predictor("cpu")
+        predictor = build_predictor(member, "cpu")
         arrays = {
             member.species: torch.as_tensor(species),
             member.positions: torch.as_tensor(positions).float(),

@@ -21,12 +21,14 @@ import typer
 from benchmarking import RESULTS, start, write
 from tqdm import tqdm
 
-from hippynn_mf.evaluation.test_sets import measure_inference, model_of
+from hippynn_mf.evaluation.test_sets import measure_inference
+from hippynn_mf.labels import with_all_forces
 from hippynn_mf.levels import CC
 from hippynn_mf.model.model import build_model
 from hippynn_mf.paper.table1 import strategies
 from hippynn_mf.runs.build import build_settings
 from hippynn_mf.runs.log import logged_to
+from hippynn_mf.runs.models import model_of
 from hippynn_mf.runs.phases import phase_database
 from hippynn_mf.runs.preflight import load_inputs
 from hippynn_mf.runs.request import Request
@@ -41,7 +43,7 @@ N_EPOCHS = 2  # of which the first one also finds neighbours and compiles
 def seconds_of_epoch(settings: RunSettings, phase: Phase) -> float:
     """Processor time of the last of `N_EPOCHS` epochs of a phase, from fresh weights."""
     hyperparameters = phase.hyperparameters(settings.hyperparameters)
-    parts = load_inputs(settings, settings.experiment.resolved_labels)
+    parts = load_inputs([settings])
     torch.manual_seed(0)
     model = build_model(hyperparameters, phase.labels)
     training = prepare_training(
@@ -57,8 +59,10 @@ def seconds_of_epoch(settings: RunSettings, phase: Phase) -> float:
 
 def measure(settings: RunSettings) -> dict[str, float]:
     """Seconds of a training, and ms of a structure's energies and forces."""
-    test = load_inputs(settings, settings.experiment.resolved_labels)["test"]
-    inference = measure_inference(model_of(settings), settings, test)
+    test = load_inputs([settings])["test"]
+    model = model_of(settings, with_all_forces(settings.experiment.resolved_labels))
+    batch_size = settings.hyperparameters.eval_batch_size
+    inference = measure_inference(model, test, batch_size=batch_size)
     epochs = settings.hyperparameters.max_epochs
     phases = settings.experiment.phases
     return {

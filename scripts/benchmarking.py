@@ -34,6 +34,7 @@ from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.model.heads import Heads, build_heads
 from hippynn_mf.model.model import Model
+from hippynn_mf.model.predicting import build_predictor
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.network.final_gradients import FastCalculator
 from hippynn_mf.network.hipnn import NETWORKS
@@ -167,7 +168,7 @@ class Network:
     def predictor(self, device: torch.device) -> Predictor:
         """Predictor of energies and forces of every head with forces."""
         if not self.is_stock:
-            return Model(*self.inputs, self.heads).predictor(device)
+            return build_predictor(Model(*self.inputs, self.heads), device)
         heads = [head for head in self.heads.values() if head.forces is not None]
         nodes = [node for head in heads for node in (head.energy.main_output, head.forces)]
         return Predictor(self.inputs, nodes, model_device=device)

@@ -34,7 +34,7 @@ from hippynn.graphs.nodes.base import SingleNode
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hippynn_mf.evaluation.test_sets import evaluate_model
+from hippynn_mf.evaluation.test_sets import evaluate_model, heldout_set
 from hippynn_mf.files import read_json, replace_when_complete, write_json
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ
@@ -48,7 +48,7 @@ from hippynn_mf.report.statistics import estimate_mean, format_mean, paired_diff
 from hippynn_mf.runs.build import build_settings
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.phases import phase_database
-from hippynn_mf.runs.preflight import load_inputs
+from hippynn_mf.runs.preflight import load_inputs, read_tests
 from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.initial_heads import initialize_heads
@@ -183,7 +183,7 @@ def train(variant: str, seed: int, fraction: float | None, folder: Path) -> None
     torch.set_num_threads(1)
     settings = settings_of(seed, fraction)
     hyperparameters, labels = settings.hyperparameters, settings.experiment.resolved_labels
-    parts = load_inputs(settings, labels)
+    parts = load_inputs([settings])
     torch.manual_seed(seed)
     model = model_of(variant, settings)
     trained = {  # forces that are not trained on are there for the evaluation
@@ -239,9 +239,14 @@ def evaluate(variant: str, seed: int, fraction: float | None, folder: Path) -> d
     settings = settings_of(seed, fraction)
     model = model_of(variant, settings)
     model.parameters.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
-    test = load_inputs(settings, settings.experiment.resolved_labels)["test"]
-    metrics, _ = evaluate_model(model, settings, test)
-    return metrics
+    test = load_inputs([settings])["test"]
+    heldout = heldout_set(test, settings.data.shown, levels=settings.known)
+    errors, _ = evaluate_model(
+        model,
+        [heldout, *read_tests(settings)],
+        batch_size=settings.hyperparameters.eval_batch_size,
+    )
+    return {"format": 2, "sets": errors}
 
 
 def main(

@@ -105,7 +105,7 @@ def batch_with(pattern: str, model: Any) -> dict[str, torch.Tensor]:
 def losses_of(heads: Any) -> dict[str, Any]:
     """Loss nodes by name: the whole loss, and every kind of error on its own."""
     from hippynn_mf import build_loss
-    from hippynn_mf.model import heads as nodes
+    from hippynn_mf.model import losses as nodes
 
     dz, cc = heads["DZ"], heads["CC"]
     return {
@@ -127,7 +127,7 @@ def reverse_errors(graph: Any) -> None:
 
 
 def nodes_of_errors() -> tuple[type, ...]:
-    from hippynn_mf.model import heads as nodes
+    from hippynn_mf.model import losses as nodes
 
     return (
         nodes.MaskedMSELoss,

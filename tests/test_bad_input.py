@@ -8,7 +8,7 @@ import numpy as np
 import planted
 import pytest
 import torch
-from made_runs import TINY_OPTIONS, build_settings, exit_code, files_below
+from made_runs import TINY_OPTIONS, build_settings, exit_code, files_below, run_metrics
 
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
@@ -385,7 +385,7 @@ def prepared_run(where, **options):
     folder.prepare(settings, facts={})
     model = build_model(settings.hyperparameters, experiment.resolved_labels)
     torch.save(model.parameters.state_dict(), folder.file("model.pt"))
-    folder.write_metrics({"heldout": {}, "cross": {}, "comp6": None})
+    folder.write_metrics(run_metrics())
     return folder
 
 
@@ -452,7 +452,7 @@ def unfinished(where, folder):
 
 def newer(where, folder):
     stored = json.loads(folder.file("experiment.json").read_text())
-    folder.file("experiment.json").write_text(json.dumps(stored | {"format": 2}))
+    folder.file("experiment.json").write_text(json.dumps(stored | {"format": 3}))
 
 
 def no_run(where, folder):
@@ -462,12 +462,12 @@ def no_run(where, folder):
 EVALUATIONS = {
     "data changed": (changed_data, [], ["data.h5 is not the file of this run", "--data"]),
     "data missing": (missing_data, [], ["No file", "data.h5"]),
-    "COMP6 changed": (changed_comp6, [], ["comp6.h5 is not the file of this run", "--comp6"]),
+    "COMP6 changed": (changed_comp6, [], ["comp6.h5 is not the file of this run", "--test comp6="]),
     "no model": (no_model, [], ["No model in"]),
     "damaged model": (damaged_model, [], ["model.pt is not a model of this run"]),
     "another model": (other_model, [], ["model.pt is not a model of this run"]),
     "unfinished run": (unfinished, [], ["No metrics.json", "not a finished run"]),
-    "newer format": (newer, [], ["run format 2", "reads format 1"]),
+    "newer format": (newer, [], ["run format 3", "reads format 2"]),
     "no run": (no_run, [], ["No experiment.json"]),
     "unknown device": (lambda *_: None, ["--device", "tpu"], ["device 'tpu'"]),
     "other data": (lambda *_: None, ["--data", MINI_COMP6_KEYS], ["not the file of this run"]),
@@ -484,11 +484,12 @@ def test_what_cannot_be_evaluated_again_keeps_its_results(where, capsys, damage,
     assert files_below(where / "out") == before
 
 
-def test_a_run_without_comp6_is_not_evaluated_on_any(where, capsys):
+def test_a_run_is_not_evaluated_on_comp6_that_it_cannot_be(where, capsys):
     folder = prepared_run(where)
     before = files_below(where / "out")
-    message = refusal(capsys, "evaluate", folder.path, "--comp6", where / "comp6.h5")
-    assert "was trained without COMP6 data" in message
+    truncated(where / "comp6.h5")
+    assert exit_code("evaluate", folder.path, "--comp6", where / "comp6.h5") == 2
+    assert "comp6.h5 is truncated" in capsys.readouterr().err
     assert files_below(where / "out") == before
 
 

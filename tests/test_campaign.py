@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from made_runs import NO_COMPILER, TINY, build_settings, files_below, make_settings, run_metrics
+from made_runs import NO_COMPILER, TINY, build_settings, files_below, run_metrics
 from planted import write_ani1x
 
-from hippynn_mf import levels
 from hippynn_mf.campaign.campaign import execute_in_worker, run_campaign
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
-from hippynn_mf.campaign.lease import Owner
+from hippynn_mf.campaign.lease import owned
 from hippynn_mf.errors import UserError
 from hippynn_mf.paper.table1 import get_experiment
+from hippynn_mf.runs import build
 from hippynn_mf.runs.execute import Outcome, run_here
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.runs.train import train_run
 
@@ -49,7 +50,7 @@ class FakeEngine:
         self.is_broken = False
         yield self
 
-    def submit(self, function, settings_json, out, levels, owner, n_threads):
+    def submit(self, function, settings_json, out, owner, n_threads):
         assert function is execute_in_worker
         assert n_threads == 1
         assert owner.is_alive(Path(out))
@@ -87,9 +88,8 @@ def test_settings_of_many_runs_have_the_seeds_outermost(ani1x_file):
         ("SF-CC/E", 1),
         ("MF-DZ/EF-CC/E", 1),
     ]
-    assert (
-        len({run.model_dump_json(exclude={"name", "slug", "labels", "seed"}) for run in runs}) == 1
-    )
+    of_experiment = {"name", "strategy", "slug", "labels", "seed"}
+    assert len({run.model_dump_json(exclude=of_experiment) for run in runs}) == 1
 
 
 def test_outcomes_are_in_the_order_of_the_runs_whatever_finishes_first(ani1x_file, tmp_path):
@@ -302,25 +302,32 @@ def test_an_engine_trains_runs_and_reports_those_that_fail(
     assert second.error is None
     assert not RunFolder.of(tmp_path, runs[0]).is_finished
     metrics = RunFolder.of(tmp_path, runs[1]).read_metrics()
-    assert metrics["heldout"]["ccsd(t)_cbs"]["energy_rmse_kcal_per_mol"] > 0
+    assert metrics["sets"]["heldout"]["ccsd(t)_cbs"]["ccsd(t)_cbs"]["energy_rmse_kcal_per_mol"] > 0
 
 
-def test_workers_know_the_levels_of_their_parent(tmp_path, monkeypatch):
-    known = dict(levels._REGISTRY)
-    monkeypatch.setattr("hippynn_mf.levels._REGISTRY", dict(known))
-    own = levels.Level(
-        "hf_tz", "HF", "HF", "cc-pVTZ", 15.0, ("hf_tz.energy",), self_energies={1: -0.5}
+def test_workers_get_levels_of_ones_own_with_the_settings(ani1x_file, tmp_path, monkeypatch):
+    record = {
+        "id": "hf_tz",
+        "label": "HF",
+        "method": "HF",
+        "basis": "cc-pVTZ",
+        "rank": 15.0,
+        "energy_keys": ["hf_tz.energy"],
+        "self_energies_hartree": {"1": -0.5, "6": -37, "7": -54, "8": -74},
+    }
+    request = Request(
+        experiments=["SF-HF/E"], data=ani1x_file, levels=[record], hyperparameters=TINY
     )
-    levels.register_level(own)
+    (settings,) = build.build_settings(request)
+    executed = []
+    monkeypatch.setattr("hippynn_mf.campaign.campaign._start_worker", lambda *_: None)
     monkeypatch.setattr(
-        "hippynn_mf.campaign.campaign._start_worker", lambda owner, out, n_threads: None
+        "hippynn_mf.campaign.campaign.execute_run", lambda run, *_, **options: executed.append(run)
     )
-    monkeypatch.setattr(Owner, "is_alive", lambda owner, out: True)
-    sent = pickle.dumps(levels.known_levels())
-    monkeypatch.setattr("hippynn_mf.levels._REGISTRY", known)  # as in a new process
-    monkeypatch.setattr("hippynn_mf.campaign.campaign.execute_run", lambda *_, **options: None)
-    owner = Owner.of_this_process()
-    settings = make_settings("SF-CC/E").model_dump_json()
-    execute_in_worker(settings, str(tmp_path), pickle.loads(sent), owner, 1)
-    assert levels.get_level("HF") == own
-    assert levels.get_level("HF").self_energies == own.self_energies
+    with owned(tmp_path, [settings]) as owner:
+        sent = pickle.loads(pickle.dumps((settings.model_dump_json(), owner)))
+        execute_in_worker(sent[0], str(tmp_path), sent[1], 1)
+    (run,) = executed
+    assert run == settings
+    assert run.known.get("HF").self_energies[1] == -0.5
+    assert list(run.experiment.resolved_labels) == [run.known.get("HF")]

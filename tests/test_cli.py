@@ -74,10 +74,7 @@ def test_the_run_folder_says_what_was_done(run, trained):
     assert stored["settings"]["rows"] == "common"
     assert stored["settings"]["hyperparameters"]["max_epochs"] == 2
     assert stored["settings"]["data"]["path"] == str(trained / "data.h5")
-    assert stored["trained_labels"] == {
-        "wb97x_dz": ["energy", "forces"],
-        "ccsd(t)_cbs": ["energy"],
-    }
+    assert stored["settings"]["labels"] == {"wb97x_dz": "EF", "ccsd(t)_cbs": "E"}
     assert stored["n_structures"] == {"train": 160, "valid": 20, "test": 20}
     assert stored["versions"]["hippynn"].startswith("0.1.")
     assert stored["settings"]["hyperparameters"]["interaction"] == "fast"
@@ -105,21 +102,17 @@ def test_every_epoch_is_recorded(run):
 
 
 def test_metrics_have_the_documented_keys(metrics):
-    assert set(metrics) == {"heldout", "cross", "comp6", "training", "inference", "test_file"}
-    assert set(metrics["heldout"]) == {"wb97x_dz", "ccsd(t)_cbs"}
-    for entry in metrics["heldout"].values():
-        assert set(entry) >= ENERGY | FORCE
+    assert set(metrics) == {"format", "sets", "training", "inference", "predictions_sha256"}
+    heldout, comp6 = metrics["sets"]["heldout"], metrics["sets"]["comp6"]
     references = {"wb97x_dz", "wb97x_tz", "mp2_tz", "ccsd(t)_cbs"}
     for head in ("wb97x_dz", "ccsd(t)_cbs"):
-        assert set(metrics["cross"][head]) == references
-        assert all(set(entry) >= ENERGY | FORCE for entry in metrics["cross"][head].values())
-        assert metrics["cross"][head][head] == metrics["heldout"][head]
-    assert set(metrics["comp6"]) == {"wb97x_dz", "mp2_tz", "ccsd(t)_cbs"}
-    for entry in metrics["comp6"].values():
-        assert set(entry) >= FORCE | DELTA_E | {"predicted_by", "cut_by", "n_conformers"}
-    assert metrics["comp6"]["mp2_tz"]["predicted_by"] == "ccsd(t)_cbs"
-    assert metrics["comp6"]["mp2_tz"]["force_rmse_kcal_per_mol_per_angstrom"] > 0
-    assert metrics["comp6"]["ccsd(t)_cbs"]["delta_e_rmse_kcal_per_mol"] > 0
+        assert set(heldout[head]) == references
+        assert all(set(entry) >= ENERGY | FORCE for entry in heldout[head].values())
+        assert set(comp6[head]) == references - {"wb97x_tz"}
+        for entry in comp6[head].values():
+            assert set(entry) >= FORCE | DELTA_E | {"cut_by", "n_structures"}
+        assert comp6[head]["mp2_tz"]["force_rmse_kcal_per_mol_per_angstrom"] > 0
+        assert comp6[head]["ccsd(t)_cbs"]["delta_e_rmse_kcal_per_mol"] > 0
     assert metrics["training"]["n_epochs"] == 2
 
 
@@ -128,7 +121,7 @@ def test_heldout_errors_follow_from_the_predictions(metrics, predictions, level)
     errors = (
         predictions[f"heldout.{level}.energy"] - predictions[f"heldout.reference.{level}.energy"]
     )
-    entry = metrics["heldout"][level]
+    entry = metrics["sets"]["heldout"][level][level]
     assert entry["energy_rmse_kcal_per_mol"] == pytest.approx(np.sqrt(np.mean(errors**2)))
     assert entry["energy_mae_kcal_per_mol"] == pytest.approx(np.mean(np.abs(errors)))
 
@@ -138,7 +131,7 @@ def test_force_errors_follow_from_the_predictions_of_real_atoms(metrics, predict
     errors = (
         predictions["heldout.wb97x_dz.forces"] - predictions["heldout.reference.wb97x_dz.forces"]
     )
-    entry = metrics["heldout"]["wb97x_dz"]
+    entry = metrics["sets"]["heldout"]["wb97x_dz"]["wb97x_dz"]
     rmse = np.sqrt(np.mean(errors[atoms] ** 2))
     assert entry["force_rmse_kcal_per_mol_per_angstrom"] == pytest.approx(rmse)
     assert entry["n_force_components"] == 3 * atoms.sum()
@@ -186,8 +179,8 @@ def test_training_again_is_refused_nothing_and_repeats_nothing(trained, run, cap
 
 def test_tables_and_figures_are_made_of_the_trained_run(trained, capsys, metrics):
     assert exit_code("tables", trained / "out", "--partial") == 0
-    energy = metrics["heldout"]["ccsd(t)_cbs"]["energy_rmse_kcal_per_mol"]
-    delta_e = metrics["comp6"]["ccsd(t)_cbs"]["delta_e_rmse_kcal_per_mol"]
+    energy = metrics["sets"]["heldout"]["ccsd(t)_cbs"]["ccsd(t)_cbs"]["energy_rmse_kcal_per_mol"]
+    delta_e = metrics["sets"]["comp6"]["ccsd(t)_cbs"]["ccsd(t)_cbs"]["delta_e_rmse_kcal_per_mol"]
     energy, delta_e = (f"| {value:.2f} (one seed) | — |" for value in (energy, delta_e))
     row = f"{energy} 1.52 ± 0.03 {delta_e} 1.60 ± 0.03 |"
     assert f"| MF-DZ/EF-CC/E | 1 {row}" in capsys.readouterr().out

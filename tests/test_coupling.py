@@ -12,8 +12,8 @@ from tiny import evaluate, labelled_batch, outputs, structures, tiny_model
 
 from hippynn_mf import FastCalculator, UserError, build_heads, build_loss, initialize_heads
 from hippynn_mf.levels import CC, DZ, TZ
-from hippynn_mf.model.coupling import fold
 from hippynn_mf.model.losses import LossWeights
+from hippynn_mf.model.parameters import fold
 
 pytestmark = pytest.mark.usefixtures("float64")
 

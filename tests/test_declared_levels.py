@@ -15,7 +15,7 @@ from made_runs import (
     exit_code,
     files_below,
     heldout_errors,
-    make_settings,
+    make_run,
     run_metrics,
 )
 
@@ -24,7 +24,6 @@ from hippynn_mf.campaign.status import read_status
 from hippynn_mf.errors import UserError
 from hippynn_mf.level_records import (
     LevelRecord,
-    declare_levels,
     levels_of_records,
     read_levels,
     records_of,
@@ -38,7 +37,6 @@ from hippynn_mf.levels import (
     Level,
     Levels,
     get_level,
-    known_levels,
     register_level,
 )
 from hippynn_mf.paper.table1 import get_experiment
@@ -166,14 +164,15 @@ def test_a_wrong_declaration_is_refused(tmp_path, content, message):
 
 def test_common_structures_have_every_known_level_of_the_data(forget, levels_file, ani1x_file):
     (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file)
-    assert run.common_levels == [level.id for level in PAPER_LEVELS]
+    assert run.common_levels == tuple(level.id for level in PAPER_LEVELS)
     with h5py.File(ani1x_file) as file:
         keys = set(file["CH4"])
-    low, high = declare_levels(levels_file)
+    low, high = (read_levels(levels_file).get(name) for name in ("LO", "HI"))
     assert high.energy_keys[0] in keys
     assert low.energy_keys[0] not in keys
     (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file, levels=levels_file)
-    assert run.common_levels == [high.id, *(level.id for level in PAPER_LEVELS)]
+    assert run.common_levels == (high.id, *(level.id for level in PAPER_LEVELS))
+    assert run.known.get("LO") == low
 
 
 def test_a_file_that_is_not_there_is_refused_by_every_command(tmp_path, capsys, monkeypatch):
@@ -262,22 +261,24 @@ def test_runs_are_read_without_the_file_that_declared_their_levels(
     before = folders[0].read_metrics()
     assert exit_code("evaluate", folders[0].path) == 0
     again = folders[0].read_metrics()
-    assert again["cross"]["high"].keys() == {"low", "high"}  # also levels that it did not train on
+    assert again["sets"]["heldout"]["high"].keys() == {
+        "low",
+        "high",
+    }  # also levels that it did not train on
     for level in ("low", "high"):
-        assert again["cross"]["high"][level] == pytest.approx(before["cross"]["high"][level])
+        assert again["sets"]["heldout"]["high"][level] == pytest.approx(
+            before["sets"]["heldout"]["high"][level]
+        )
 
 
-def recorded(out, level, seed=0, name="SF-LO/E"):
-    """A finished run that records a level, which is registered only meanwhile."""
-    known = dict(levels._REGISTRY)
-    register_level(level)
-    settings = make_settings(name, seed, common_levels=[level.id])
-    folder = RunFolder.of(out, settings)
-    folder.prepare(settings, facts={"levels": records_of([level])})
-    folder.write_metrics(run_metrics({"low": heldout_errors(1.0, 2.0)}))
-    levels._REGISTRY.clear()
-    levels._REGISTRY.update(known)
-    return folder
+def recorded(out, level, seed=0):
+    """A finished run that records a level of its own."""
+    changes = {
+        "levels": (LevelRecord.of(level),),
+        "labels": {level.id: "E"},
+        "common_levels": (level.id,),
+    }
+    return make_run(out, "SF-DZ/E", seed, run_metrics({"low": heldout_errors(1.0, 2.0)}), **changes)
 
 
 def own_level(**changes):
@@ -285,59 +286,41 @@ def own_level(**changes):
     return Level(**(values | {"energy_keys": ("e",)} | changes))
 
 
-def test_reading_a_run_makes_its_levels_known(forget, tmp_path):
+def test_reading_a_run_tells_its_levels_to_nobody_else(forget, tmp_path):
     level = own_level(self_energies={1: -0.25})
-    recorded(tmp_path, level)
+    settings = recorded(tmp_path, level).read_settings()
+    assert settings.known.get("LO") == level
+    assert settings.known.get("LO").self_energies == {1: -0.25}
     with pytest.raises(UserError, match="Unknown level"):
         get_level("LO")
-    read_results(tmp_path)
-    assert get_level("LO") == level
-    assert get_level("LO").self_energies == level.self_energies
 
 
 @pytest.mark.parametrize(
-    ("known", "message"),
-    [
-        (own_level(rank=2.0), r"seed-0/experiment\.json: Another .* low: rank is 1\.0, not 2\.0"),
-        (own_level(self_energies={1: -0.5}), "known as low: self_energies_hartree is"),
-        (own_level(id="other"), r"experiment\.json: A level of theory named 'LO' exists already"),
-    ],
-    ids=["rank", "self energies", "label"],
+    "known", [own_level(rank=2.0), own_level(self_energies={1: -0.5})], ids=["rank", "energies"]
 )
-def test_a_run_of_another_level_of_that_name_is_refused(forget, tmp_path, capsys, known, message):
-    recorded(tmp_path, own_level())
+def test_a_run_has_its_own_level_whatever_else_is_known_by_that_name(forget, tmp_path, known):
+    folder = recorded(tmp_path, own_level())
     register_level(known)
-    with pytest.raises(UserError, match=message):
-        read_results(tmp_path)
+    assert folder.read_settings().known.get("LO") == own_level()
     (status,) = read_status(tmp_path)
-    assert status.state == "broken"
+    assert status.state == "finished"
     assert get_level("LO") is known
-    assert exit_code("tables", tmp_path) == 2
-    assert "experiment.json: " in capsys.readouterr().err
 
 
-def test_runs_of_two_levels_of_one_name_are_not_read_together(forget, tmp_path):
+def test_runs_of_two_levels_of_one_name_are_not_read_together(tmp_path):
     recorded(tmp_path, own_level(), seed=0)
     recorded(tmp_path, own_level(rank=2.0), seed=1)
-    with pytest.raises(UserError, match=r"seed-1.*rank is 2\.0, not 1\.0"):
+    with pytest.raises(UserError, match=r"seed-1.*levels\.low: rank is 2\.0, not 1\.0"):
         read_results(tmp_path)
 
 
 def test_damaged_records_of_a_run_are_named(forget, tmp_path):
     folder = recorded(tmp_path, own_level())
     content = json.loads(folder.file("experiment.json").read_text())
-    content["levels"][0]["rank"] = "high"
+    content["settings"]["levels"][0]["rank"] = "high"
     write(folder.file("experiment.json"), content)
-    with pytest.raises(UserError, match=r"experiment\.json is not a list of levels: 0\.rank: "):
+    with pytest.raises(UserError, match=r"experiment\.json is damaged: levels\.0\.rank: "):
         folder.read_settings()
-
-
-def test_runs_of_before_levels_were_recorded_are_read(tmp_path):
-    settings = make_settings("SF-CC/E")
-    folder = RunFolder.of(tmp_path, settings)
-    folder.prepare(settings, facts={})
-    assert folder.read_settings().experiment.common_levels == PAPER_LEVELS
-    assert CC in known_levels()
 
 
 def test_a_level_recorded_before_it_had_forces_is_the_known_one(registry):

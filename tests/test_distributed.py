@@ -34,7 +34,7 @@ from planted import MOLECULES, write_ani1x
 from tiny import labelled_batch, tiny_model
 
 from hippynn_mf import UserError
-from hippynn_mf.model.heads import MaskedMSELoss
+from hippynn_mf.model.losses import MaskedMSELoss
 from hippynn_mf.training.global_loss import GlobalLoss
 from hippynn_mf.training.loop import prepare_training
 

@@ -82,7 +82,7 @@ MISSING = {"H2O": {"wb97x_tz.energy": slice(0, 3), "wb97x_tz.forces": slice(2, 7
 
 def score(predicted, test, heads):
     """Errors of a set, which are whole."""
-    errors = score_set(predicted, test.labels, heads, test.energy_cut_kcal_per_mol)
+    errors = score_set(predicted, test.labels, heads)
     for of_head in errors.values():
         for entry in of_head.values():
             SetErrors.model_validate(entry)

@@ -11,6 +11,7 @@ from hippynn.interfaces.ase_interface import HippynnCalculator
 from tiny import structures, tiny_model
 
 from hippynn_mf import FastCalculator
+from hippynn_mf.model.predicting import build_predictor
 from hippynn_mf.network.hipnn import NETWORKS
 
 LABELS = {"DZ": "EF", "CC": "EF"}
@@ -35,7 +36,7 @@ def test_predicted_forces_are_those_of_training(float64, interaction):
     heads = model.heads.values()
     nodes = [node for head in heads for node in (head.energy.main_output, head.forces)]
     expected = Predictor([model.species, model.positions], nodes)(**values)
-    found = model.predictor()(**values)
+    found = build_predictor(model)(**values)
     for head in model.heads.values():
         assert expected[head.forces].abs().max() > 1e-6
         torch.testing.assert_close(found[head.level.forces_name], expected[head.forces])
@@ -45,7 +46,7 @@ def test_predicted_forces_are_those_of_training(float64, interaction):
 def test_predicted_forces_cannot_be_trained_on():
     """They raise, rather than leave a loss without its gradient."""
     model = tiny_model({"DZ": "EF"})
-    predictor = model.predictor()
+    predictor = build_predictor(model)
     predictor.requires_grad = True
     species, positions = structures(1)
     forces = predictor(species=species, positions=positions)[model.heads["DZ"].level.forces_name]
@@ -55,7 +56,7 @@ def test_predicted_forces_cannot_be_trained_on():
 
 def test_a_prediction_leaves_the_training_graph_as_it_was():
     model = tiny_model({"DZ": "EF"})
-    model.predictor()
+    build_predictor(model)
     forces = model.heads["DZ"].forces
     predictor = Predictor([model.species, model.positions], [forces], requires_grad=True)
     species, positions = structures(1)
@@ -152,10 +153,10 @@ def test_other_derivatives_of_the_same_energy_are_properties(float64):
 
 def test_predictions_do_not_let_the_graph_grow():
     model = tiny_model({"DZ": "EF"})
-    model.predictor()
+    build_predictor(model)
     before = len(model.positions.children)
     for _ in range(3):
-        model.predictor()
+        build_predictor(model)
     assert len(model.positions.children) == before
 
 

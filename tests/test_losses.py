@@ -10,6 +10,7 @@ from tiny import evaluate, labelled_batch, tiny_model
 from hippynn_mf import LossWeights, UserError, build_loss, build_metrics
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.levels import CC, DZ, TZ
+from hippynn_mf.model.predicting import build_predictor
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -203,7 +204,7 @@ def test_metrics_are_named_by_level_and_computed_over_its_labels():
             strict=True)
     )  # fmt: skip
 
-    predicted = model.predictor()(species=batch["species"], positions=batch["positions"])
+    predicted = build_predictor(model)(species=batch["species"], positions=batch["positions"])
     atoms = batch["species"] > 0
     errors = {
         "energy": (predicted[DZ.energy_name] - batch[DZ.energy_name]),

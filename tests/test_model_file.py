@@ -23,9 +23,10 @@ from hippynn_mf.data.formats.ani1x import labels_in_file
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import atomic_energy_sum
 from hippynn_mf.errors import UserError
-from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, Level
-from hippynn_mf.model.model import build_model, predict, with_all_forces
+from hippynn_mf.labels import with_all_forces
+from hippynn_mf.levels import DZ, PAPER_LEVELS, Level
+from hippynn_mf.model.model import build_model
+from hippynn_mf.model.predicting import predict
 from hippynn_mf.potentials import files
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.files import SHIPPED
@@ -341,23 +342,20 @@ def test_loading_leaves_torchs_random_numbers_alone(tmp_path):
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
-def test_a_run_whose_level_is_not_the_known_one_is_refused(tmp_path):
+def test_a_model_file_has_the_levels_that_its_run_records(tmp_path):
     folder = trained_run(tmp_path)
     stored = json.loads(folder.file("experiment.json").read_text())
-    levels = [LevelRecord.of(level).model_dump(mode="json") for level in (DZ, CC)]
-    levels[0]["self_energies_hartree"]["1"] = -0.6
-    folder.file("experiment.json").write_text(json.dumps(stored | {"levels": levels}))
-    message = (
-        r"experiment\.json: Another level is known as wb97x_dz: self_energies_hartree is \{1: -0"
-    )
-    with pytest.raises(UserError, match=message):
-        export_runs([folder.path])
+    low = stored["settings"]["levels"][0]
+    assert low["id"] == DZ.id
+    low["self_energies_hartree"]["1"] = -0.6
+    folder.file("experiment.json").write_text(json.dumps(stored))
+    assert export_runs([folder.path]).levels[0].self_energies[1] == -0.6
 
 
 def test_damaged_facts_of_a_run_are_named(tmp_path):
     folder = trained_run(tmp_path)
     stored = json.loads(folder.file("experiment.json").read_text())
-    del stored["trained_labels"]
+    del stored["n_structures"]
     folder.file("experiment.json").write_text(json.dumps(stored))
     with pytest.raises(UserError, match=r"experiment\.json is damaged"):
         export_runs([folder.path])

@@ -10,7 +10,8 @@ from tiny import tiny_model
 import hippynn_mf
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.model.model import build_model, with_all_forces
+from hippynn_mf.labels import with_all_forces
+from hippynn_mf.model.model import build_model
 from hippynn_mf.report import draw_model_graph
 
 SMALL = {"n_features": 6, "n_sensitivities": 5, "n_atom_layers": 1}

@@ -15,9 +15,10 @@ from hippynn_mf.hyperparameters import (
     get_hyperparameters,
     validate_hyperparameters,
 )
-from hippynn_mf.labels import Properties
+from hippynn_mf.labels import Properties, with_all_forces
 from hippynn_mf.levels import CC, DZ
-from hippynn_mf.model.model import build_model, predict, with_all_forces
+from hippynn_mf.model.model import build_model
+from hippynn_mf.model.predicting import build_predictor, predict
 
 # The predictions of a saved model in a process that builds another model before it, with kernels
 # of hippynn that need no compilation.
@@ -28,7 +29,8 @@ import torch
 torch.set_default_dtype(torch.float64)
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.model.model import build_model, predict
+from hippynn_mf.model.model import build_model
+from hippynn_mf.model.predicting import predict
 build_model(Hyperparameters(n_features=3), parse_labels({"TZ": "E"}))
 torch.manual_seed(99)
 hyperparameters = Hyperparameters.model_validate_json(sys.argv[1])
@@ -48,7 +50,7 @@ def test_parameters_have_names_of_the_trunk_and_of_levels():
 
 def test_names_of_parameters_do_not_depend_on_the_graph():
     with_forces = tiny_model({"DZ": "EF", "CC": "EF"})
-    with_forces.predictor()
+    build_predictor(with_forces)
     without = tiny_model({"CC": "E", "DZ": "E"})
     assert list(with_forces.parameters.state_dict()) == list(without.parameters.state_dict())
     three = tiny_model({"DZ": "E", "TZ": "E", "CC": "E"})

@@ -13,6 +13,7 @@ from tiny import outputs, structures, tiny_model
 
 from hippynn_mf import UserError, build_heads
 from hippynn_mf.levels import CC, DZ, MP2, TZ
+from hippynn_mf.model.predicting import build_predictor
 from hippynn_mf.network.hipnn import NETWORKS
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -217,7 +218,9 @@ def test_an_ensemble_averages_every_level():
     models = [tiny_model({"DZ": "EF", "CC": "E"}, seed=seed) for seed in (1, 2)]
     species, positions = structures()
     members = [outputs(model, species, positions) for model in models]
-    graph, (_, counts) = make_ensemble([model.predictor().graph for model in models], quiet=True)
+    graph, (_, counts) = make_ensemble(
+        [build_predictor(model).graph for model in models], quiet=True
+    )
     names = {DZ.energy_name, DZ.forces_name, CC.energy_name}
     assert counts == dict.fromkeys(names, 2)
     ensemble = Predictor.from_graph(graph)(species=species, positions=positions.clone())

@@ -381,7 +381,7 @@ def test_settings_have_absolute_paths(level_files, monkeypatch, tmp_path):
     (settings,) = build_settings([get_experiment(NAME)], [0], data=relative)
     assert settings.data.path == level_files
     assert settings.tests == ()
-    assert settings.data.filename == "wb97x_dz=dz.xyz ccsd(t)_cbs=cc.xyz"
+    assert settings.data.file_name == "wb97x_dz=dz.xyz ccsd(t)_cbs=cc.xyz"
 
 
 def test_forces_that_a_level_is_read_without_are_noted(tmp_path):

@@ -21,6 +21,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.potentials import batch, evaluator, predicting, structure_files
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.potential import Potential
+from hippynn_mf.potentials.predicted_labels import PredictedLabels
 from hippynn_mf.potentials.predicting import predict, predict_file
 
 LABELS = {"DZ": "EF", "CC": "E"}
@@ -235,7 +236,7 @@ def test_a_file_is_read_one_batch_ahead(tmp_path, endless, monkeypatch):
 
     def receive():
         waited.append(len(taken))
-        return batch.Labels({}, {})
+        return PredictedLabels({}, {})
 
     out = tmp_path / "out.xyz"
     found = structure_files.write_labelled(tmp_path / "in.xyz", out, [], 4, receive)

@@ -110,7 +110,7 @@ WRONG = {
     "text for a table": ('hyperparameters = "a"', ["hyperparameters = 'a': a table was expected"]),
     "wrong hyperparameter": (
         '[hyperparameters]\nbatch_size = "many"',
-        ["[hyperparameters]: Wrong hyperparameter: batch_size = 'many'"],
+        ["[hyperparameters]: Wrong hyperparameter: batch_size: Input", "found 'many'"],
     ),
     "unknown choice": ('rows = "comon"', ["value of rows 'comon'. Did you mean common?"]),
     "unknown preset": ('preset = "quik"', ["value of preset 'quik'. Did you mean quick?"]),

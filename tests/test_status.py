@@ -9,16 +9,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from made_runs import TINY_OPTIONS, exit_code, files_below, make_run, make_settings
+from made_runs import TINY_OPTIONS, exit_code, files_below, make_run, make_settings, run_metrics
 
 from hippynn_mf.campaign.lease import Owner, owned, read_campaign, refuse_owned
 from hippynn_mf.campaign.plan import Probe, format_plan, plan_runs
 from hippynn_mf.campaign.status import format_status, plain_status, read_status
 from hippynn_mf.errors import UserError
+from hippynn_mf.files import replace_when_complete
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.progress import Progress, RunWatch, format_duration, look_seconds
 
-METRICS = {"heldout": {}, "cross": {}, "comp6": None, "training": {"wall_s": 1.0, "n_epochs": 3}}
+METRICS = run_metrics() | {"training": {"wall_s": 1.0, "n_epochs": 3}}
 
 
 def add_epochs(folder, errors, wall_s=2.0, key="energy_rmse_sum"):
@@ -217,9 +218,9 @@ from pathlib import Path
 from hippynn_mf.campaign import lease
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 lease.PROCESS_SECONDS = 0.05
+print("works", flush=True)
 lease.end_with(lease.Owner(sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]), 0.05),
                Path(sys.argv[1]))
-print("works", flush=True)
 time.sleep(60)
 """
 
@@ -232,16 +233,21 @@ def worker_of(owner, out):
     return worker
 
 
+def write_at_once(path, text):
+    with replace_when_complete(path) as partial:
+        partial.write_text(text)
+
+
 def test_a_worker_goes_on_where_the_file_is_damaged_and_ends_with_the_reason(tmp_path):
     with owned(tmp_path, []) as owner:
         path = tmp_path / "campaign.json"
         whole = path.read_text()
         worker = worker_of(owner, tmp_path)
-        path.write_text(whole[:20])
+        write_at_once(path, whole[:20])
         assert "campaign.json is damaged" in worker.stdout.readline()
         with pytest.raises(subprocess.TimeoutExpired):
             worker.wait(0.5)
-        path.write_text(whole.replace(owner.id, "another"))
+        write_at_once(path, whole.replace(owner.id, "another"))
         said, _ = worker.communicate(timeout=30)
         assert worker.returncode == 1
         assert said == (

@@ -20,6 +20,7 @@ from hippynn_mf.data.loading import load_splits
 from hippynn_mf.labels import Properties, parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, TZ, Difference, Level
 from hippynn_mf.model.model import build_model
+from hippynn_mf.model.predicting import build_predictor
 from hippynn_mf.paper.table1 import beyond_table1, get_experiment, table1
 from hippynn_mf.potentials.card import format_card
 from hippynn_mf.report.learning import make_learning_curves
@@ -244,7 +245,7 @@ def test_the_assembled_high_level_is_that_of_the_last_phase(prefix, runs, data):
     state = read_state(folder)
     alone.parameters.load_state_dict({k: v for k, v in state.items() if DZ.id not in k})
     values = inputs_of(parts_of(data)["test"])
-    found, expected = (m.predictor()(**values)[CC.energy_name] for m in (model, alone))
+    found, expected = (build_predictor(m)(**values)[CC.energy_name] for m in (model, alone))
     torch.testing.assert_close(found, expected)
 
 
@@ -297,7 +298,7 @@ def test_the_sum_of_both_networks_is_the_high_level_and_is_differentiated(runs, 
         }
     )
     values = inputs_of(test)
-    found, below, above = (m.predictor()(**values) for m in (whole, low, own))
+    found, below, above = (build_predictor(m)(**values) for m in (whole, low, own))
     for kind in ("energy", "forces"):
         torch.testing.assert_close(found[f"{DZ.id}.{kind}"], below[f"{DZ.id}.{kind}"])
         total = below[f"{DZ.id}.{kind}"] + above[f"{level.id}.{kind}"]
@@ -326,7 +327,7 @@ def test_predictions_are_those_of_the_assembled_model(runs, data):
         model = model_of(settings)
         load_best(model, folder)
         values = inputs_of(test)
-        found = model.predictor()(**values)
+        found = build_predictor(model)(**values)
         stored = folder.read_predictions()
         for level in (DZ, CC):
             np.testing.assert_allclose(

@@ -243,7 +243,7 @@ def test_a_file_may_move_but_is_not_another_one(trained, tmp_path, name):
     before = files_below(folder.path)
     with open(moved, "ab") as stream:
         stream.write(b"\n")
-    option = "--data" if name == "data" else f"--test {name}=FILE"
+    option = {"data": "--data", "comp6": "--comp6"}.get(name, f"--test {name}=FILE")
     with pytest.raises(UserError, match=rf"is not the file of this run.*Name .* with {option}"):
         evaluate_run(folder, moved={name: source}, device="cpu")
     assert files_below(folder.path) == before

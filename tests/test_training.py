@@ -10,12 +10,13 @@ from made_runs import build_settings
 from planted import write_ani1x
 from tiny import train_model
 
-from hippynn_mf import UserError, get_level
+from hippynn_mf import KNOWN_LEVELS, UserError
 from hippynn_mf.data.database import build_database
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.evaluation.errors import energy_metrics, force_metrics
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.model.model import build_model, predict
+from hippynn_mf.model.model import build_model
+from hippynn_mf.model.predicting import predict
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.models import load_best
@@ -318,7 +319,7 @@ def test_cuda_trains_as_the_cpu_does(partly_labelled_file, tmp_path):
         assert on_cuda == pytest.approx(on_cpu, rel=1e-2)
         for count in ("n_energies", "n_force_components"):
             assert on_cuda.get(count) == on_cpu.get(count)
-        energy = f"heldout.{get_level(level).energy_name}"
+        energy = f"heldout.{KNOWN_LEVELS.get(level).energy_name}"
         np.testing.assert_allclose(
             predictions[1][energy], predictions[0][energy], rtol=1e-2, atol=1
         )

@@ -17,6 +17,7 @@ from hippynn_mf.data.structures import Structures
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.model.model import Model, build_model
+from hippynn_mf.model.predicting import build_predictor
 from hippynn_mf.training.loop import continue_training, prepare_training
 
 TINY = {"n_features": 4, "n_sensitivities": 4, "n_atom_layers": 1}
@@ -60,7 +61,7 @@ def structures(n: int = 2, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor
 
 def outputs(model: Model, species: torch.Tensor, positions: torch.Tensor) -> Arrays:
     """Every energy and force of a model by its name in a database."""
-    predictor = model.predictor()
+    predictor = build_predictor(model)
     values = predictor(species=species, positions=positions.clone())
     return {name: values[name] for name in predictor.out_dbnames}
 

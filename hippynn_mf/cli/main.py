@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -103,6 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
     terminal.addFilter(_Once())
     logging.basicConfig(format="%(name)s: %(message)s", handlers=[terminal])
     ignore_import_warnings()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HIPPYNN_PROGRESS", "none")  # hippynn's bars are for terminals
     try:
         app(arguments)
     except UserError as error:

@@ -112,10 +112,11 @@ def graph(
 
     Example: hippynn-mf graph MF-DZ/EF-CC/E --preset paper --out graph.png
     """
-    from hippynn_mf.report.model_graph import write_model_graph
+    from hippynn_mf.paper.graph import write_model_graph
 
-    known_levels_of(levels)
-    typer.echo(write_model_graph(name, out, preset=preset, overrides=parse_overrides(set_)))
+    known = known_levels_of(levels)
+    overrides = parse_overrides(set_)
+    typer.echo(write_model_graph(name, out, preset=preset, overrides=overrides, levels=known))
 
 
 def make_selection(

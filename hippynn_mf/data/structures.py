@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import refuse_unknown_elements
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level
 
@@ -149,19 +149,9 @@ def atomic_energy_sum(species: np.ndarray, level: Level) -> np.ndarray:
 
     Raises UserError naming the elements for which the level has no self energy.
     """
-    table = np.zeros(max(int(species.max(initial=0)), *level.self_energies) + 1)
-    for number, energy in level.self_energies.items():
-        table[number] = energy
-    unknown = set(elements_of(species)) - {0, *level.self_energies}
-    if unknown:
-        raise UserError(
-            f"Atomic numbers {sorted(unknown)} have no self energy at level {level.id}, "
-            f"which knows {sorted(level.self_energies)}. Remove these structures, or declare a "
-            "level with their self energies."
-        )
     total = np.empty(len(species))
     for rows in blocks_of(len(species)):
-        total[rows] = table[species[rows]].sum(axis=1)
+        total[rows] = level.self_energies_of(species[rows]).sum(axis=1)
     return total
 
 
@@ -180,9 +170,4 @@ def blocks_of(n: int) -> Iterator[slice]:
 
 def refuse_unknown_species(species: np.ndarray, known: Sequence[int]) -> None:
     """Raise UserError if there are elements that a model of the `known` ones has no input for."""
-    unknown = sorted(set(elements_of(species)) - set(known))
-    if unknown:
-        raise UserError(
-            f"Atomic numbers {unknown} are outside the species of the model, {list(known)} (0 is "
-            "padding). Remove these structures, or train with them in 'species'."
-        )
+    refuse_unknown_elements(elements_of(species), known)

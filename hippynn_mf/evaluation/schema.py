@@ -121,6 +121,9 @@ class Inference(Strict):
     cpu_ms_per_structure: Annotated[float, Field(gt=0)]
 
 
+SetsErrors = dict[str, dict[str, dict[str, SetErrors]]]
+
+
 class RunMetrics(Strict):
     """The content of `metrics.json`: `sets.<set>.<head>.<reference>`, heads and levels by id.
 
@@ -130,7 +133,7 @@ class RunMetrics(Strict):
     """
 
     format: Literal[2]
-    sets: dict[str, dict[str, dict[str, SetErrors]]]
+    sets: SetsErrors
     training: Training | None = None
     inference: Inference | None = None
     predictions_sha256: str | None = None

@@ -18,7 +18,7 @@ from hippynn_mf.evaluation.errors import (
     force_metrics,
     near_minimum,
 )
-from hippynn_mf.levels import CC, KNOWN_LEVELS, Level, Levels
+from hippynn_mf.levels import CC, Level, Levels
 
 NO_ENERGIES = "the file has no energies of this level"
 NO_FORCES = "the file has no forces of this level"
@@ -35,15 +35,18 @@ class LabelledSet:
         labels: `<level>.energy` (n,) in kcal/mol without self energies and `<level>.forces`
             (n, n_atoms_max, 3) in kcal/mol/Å; NaN where a label is missing.
         groups: (n,) which molecule a conformer belongs to.
+        known: what the names of `labels` stand for.
+        cut: conformers up to so far (kcal/mol) above the minimum of their molecule count, and
+            energies are differences of conformers; None for energies of all structures.
         unproved: level id → why its forces are not used although they are there.
-        levels: what the names of `labels` stand for.
     """
 
     species: np.ndarray
     labels: Mapping[str, np.ndarray]
     groups: np.ndarray
+    known: Levels
+    cut: float | None = None
     unproved: Mapping[str, str] = field(default_factory=dict)
-    levels: Levels = KNOWN_LEVELS
 
     @property
     def atom_mask(self) -> np.ndarray:
@@ -54,20 +57,33 @@ class LabelledSet:
     def references(self) -> list[Level]:
         """The levels that have any label, from the lowest to the highest."""
         names = {name.rpartition(".")[0] for name in self.labels}
-        return sorted(map(self.levels.get, names), key=lambda level: level.rank)
+        return sorted(map(self.known.get, names), key=lambda level: level.rank)
 
     def levels_with(self, kind: str) -> list[Level]:
         """The levels that have `energy` or `forces`, from the lowest to the highest."""
         return [level for level in self.references if f"{level.id}.{kind}" in self.labels]
 
+    def kept(self, reference: Level) -> tuple[Level | None, np.ndarray]:
+        """The level by whose energies conformers are cut, and which of them (n,) count.
+
+        Those within the cut of their molecule's minimum do: by the CC energies of molecules that
+        have any, else by the reference's own. The level is None, and all count, where there is no
+        cut, or the set has neither.
+        """
+        with_energies = self.levels_with("energy")
+        cut_levels = [level for level in (CC, reference) if level in with_energies]
+        if self.cut is None or not cut_levels:
+            return None, np.ones(len(self.species), bool)
+        choices = [self.labels[level.energy_name] for level in cut_levels]
+        return cut_levels[0], near_minimum(
+            cutting_energies(choices, self.groups), self.groups, self.cut
+        )
+
 
 def score_set(
-    predicted: Mapping[str, np.ndarray],
-    test: LabelledSet,
-    heads: Sequence[Level],
-    energy_cut_kcal_per_mol: float | None = None,
+    predicted: Mapping[str, np.ndarray], test: LabelledSet, heads: Sequence[Level]
 ) -> ErrorsOfSet:
-    """Errors of every head against every level of the set, `<head>.<reference>`.
+    """Errors of every head against every level of a set, `<head>.<reference>`.
 
     Args:
         predicted: `<level>.energy` (n,) in kcal/mol without self energies and `<level>.forces`
@@ -75,48 +91,21 @@ def score_set(
             the difference of their atomic energies.
         test: what they are compared with.
         heads: the levels that predict.
-        energy_cut_kcal_per_mol: with it, energies are those of pairs of conformers of a molecule,
-            and only conformers within the cut of their molecule's minimum count, as
-            `kept_conformers`. None: energies of all structures.
     """
     errors: ErrorsOfSet = {head.id: {} for head in heads}
     for reference in test.references:
-        kept = np.ones(len(test.species), bool)
-        about: Metrics = {}
-        if energy_cut_kcal_per_mol is not None:
-            cutting, kept = kept_conformers(test, reference, energy_cut_kcal_per_mol)
-            about = {"cut_by": None if cutting is None else cutting.id}
-        about = {"n_structures": int(kept.sum()), **about}
+        cutting, kept = test.kept(reference)
+        about: Metrics = {"n_structures": int(kept.sum())}
+        if test.cut is not None:
+            about["cut_by"] = None if cutting is None else cutting.id
+        score_energies = _energies if test.cut is None else _differences
         for head in heads:
-            energies = predicted[head.energy_name]
-            forces = predicted[head.forces_name]
-            score_energies = _energies if energy_cut_kcal_per_mol is None else _differences
             errors[head.id][reference.id] = {
                 **about,
-                **score_energies(energies, test, reference, kept),
-                **_forces(
-                    forces, test, reference, kept, is_cut=energy_cut_kcal_per_mol is not None
-                ),
+                **score_energies(predicted[head.energy_name], test, reference, kept),
+                **_forces(predicted[head.forces_name], test, reference, kept),
             }
     return errors
-
-
-def kept_conformers(
-    test: LabelledSet, reference: Level, energy_cut_kcal_per_mol: float
-) -> tuple[Level | None, np.ndarray]:
-    """The level by whose energies conformers are cut, and which of them (n,) are kept.
-
-    Those within the cut of their molecule's minimum are: by the CC energies of molecules that have
-    any, else by the reference's own. The level is None, and all are kept, where the set has
-    neither.
-    """
-    with_energies = test.levels_with("energy")
-    cut_levels = [level for level in (CC, reference) if level in with_energies]
-    if not cut_levels:
-        return None, np.ones(len(test.species), bool)
-    choices = [test.labels[level.energy_name] for level in cut_levels]
-    cutting = cutting_energies(choices, test.groups)
-    return cut_levels[0], near_minimum(cutting, test.groups, energy_cut_kcal_per_mol)
 
 
 def cutting_energies(choices: Sequence[np.ndarray], groups: np.ndarray) -> np.ndarray:
@@ -152,7 +141,7 @@ def _differences(
 
 
 def _forces(
-    predicted: np.ndarray, test: LabelledSet, reference: Level, kept: np.ndarray, *, is_cut: bool
+    predicted: np.ndarray, test: LabelledSet, reference: Level, kept: np.ndarray
 ) -> Metrics:
     if reference.forces_name not in test.labels:
         return _none("force", NO_FORCES)
@@ -161,12 +150,8 @@ def _forces(
     true = test.labels[reference.forces_name][kept]
     metrics = force_metrics(predicted[kept], true, test.atom_mask[kept])
     if not metrics["n_force_components"]:
-        metrics |= _none(
-            "force",
-            "no conformer with forces of this level is within the cut"
-            if is_cut
-            else "none of these structures has forces of this level",
-        )
+        of_these = "none of these structures" if test.cut is None else "no structure that counts"
+        metrics |= _none("force", f"{of_these} has forces of this level")
     return metrics
 
 

@@ -26,7 +26,8 @@ from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.evaluation.scoring import ErrorsOfSet, LabelledSet, score_set
 from hippynn_mf.levels import KNOWN_LEVELS, Levels, highest_level
-from hippynn_mf.model.model import Model, predict
+from hippynn_mf.model.model import Model
+from hippynn_mf.model.predicting import build_predictor, predict
 
 N_TIMINGS = 3
 N_SHOWN = 3  # groups that a message names
@@ -40,9 +41,7 @@ class TestSet:
         name: of the set in `metrics.json` and `predictions.npz`.
         path: where it is from, for messages.
         structures: the structures.
-        labels: what predictions are compared with.
-        energy_cut_kcal_per_mol: conformers up to so far above their molecule's minimum count, and
-            energies are differences of conformers; None for energies of all structures.
+        labels: what predictions are compared with, and the cut by energy.
     """
 
     __test__ = False  # no test of pytest's
@@ -51,14 +50,13 @@ class TestSet:
     path: Path
     structures: Structures
     labels: LabelledSet
-    energy_cut_kcal_per_mol: float | None = None
 
 
 def heldout_set(structures: Structures, path: Path, *, levels: Levels = KNOWN_LEVELS) -> TestSet:
     """The held-out structures of the data in `path`, whose signs are proved with the others."""
     with errors_about(path):
         labels = reference_labels(structures, levels)
-    labelled = LabelledSet(structures.species, labels, structures.groups, levels=levels)
+    labelled = LabelledSet(structures.species, labels, structures.groups, levels)
     return TestSet(HELDOUT, path, structures, labelled)
 
 
@@ -79,7 +77,7 @@ def read_test_set(
             `keys`) a file or folder in the COMP6 layout.
         species: atomic numbers that the model knows.
         keys: the key map of a file in the COMP6 layout.
-        energy_cut_kcal_per_mol: see `TestSet`.
+        energy_cut_kcal_per_mol: see `LabelledSet`.
         levels: what names of levels stand for.
 
     Raises:
@@ -101,8 +99,15 @@ def read_test_set(
         refuse_unknown_species(structures.species, species)
         labels = reference_labels(structures, levels)
     unproved = _refuse_wrong_signs(structures, path, levels)
-    labelled = LabelledSet(structures.species, labels, structures.groups, unproved, levels)
-    return TestSet(name, path, structures, labelled, energy_cut_kcal_per_mol)
+    labelled = LabelledSet(
+        structures.species,
+        labels,
+        structures.groups,
+        known=levels,
+        cut=energy_cut_kcal_per_mol,
+        unproved=unproved,
+    )
+    return TestSet(name, path, structures, labelled)
 
 
 def refuse_trained_on(test: TestSet, parts: Mapping[str, Structures], data: Path) -> None:
@@ -146,9 +151,7 @@ def evaluate_model(
         predicted = predict(
             model, structures.species, structures.positions, batch_size=batch_size, device=device
         )
-        errors[name] = score_set(
-            predicted, test.labels, model.heads.levels, test.energy_cut_kcal_per_mol
-        )
+        errors[name] = score_set(predicted, test.labels, model.heads.levels)
         arrays |= {f"{name}.{key}": values for key, values in predicted.items()}
         arrays |= {f"{name}.reference.{key}": v for key, v in test.labels.labels.items()}
         for key in ("species", "rows", "groups"):
@@ -163,7 +166,7 @@ def measure_inference(model: Model, structures: Structures, *, batch_size: int) 
     model has forces of every head.
     """
     level = highest_level(model.heads.levels)
-    predictor = model.predictor("cpu", level=level)
+    predictor = build_predictor(model, "cpu", level=level)
     species, positions = predictor.inputs
     values = {
         species: torch.as_tensor(structures.species, dtype=torch.int64),

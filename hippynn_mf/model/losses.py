@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hippynn.graphs.nodes.base import SingleNode
+from hippynn.graphs.nodes.loss import _BaseCompareLoss
+from hippynn.graphs.nodes.targets import HEnergyNode
+
 from hippynn_mf import keys
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.model.heads import (
-    Head,
-    Heads,
-    MaskedHierarchicalityLoss,
-    MaskedMAELoss,
-    MaskedRMSELoss,
-)
+from hippynn_mf.model import masked_errors as layers
+from hippynn_mf.model.heads import Head, Heads
 
 
 @dataclass(frozen=True)
@@ -81,3 +80,36 @@ def build_metrics(heads: Heads, loss: Any) -> dict[str, Any]:
     metrics[keys.ENERGY_RMSE_SUM] = sum(energy_errors[1:], start=energy_errors[0])
     metrics[keys.LOSS] = loss
     return metrics
+
+
+class MaskedMSELoss(_BaseCompareLoss):
+    """Mean squared error over valid labels; `MaskedMSELoss.of_node(energy)`."""
+
+    _classname = "MaskedMSE"
+    torch_module = layers.MaskedMSE()
+
+
+class MaskedRMSELoss(_BaseCompareLoss):
+    """Root mean squared error over valid labels; `MaskedRMSELoss.of_node(energy)`."""
+
+    _classname = "MaskedRMSE"
+    torch_module = layers.MaskedRMSE()
+
+
+class MaskedMAELoss(_BaseCompareLoss):
+    """Mean absolute error over valid labels; `MaskedMAELoss.of_node(energy)`."""
+
+    _classname = "MaskedMAE"
+    torch_module = layers.MaskedMAE()
+
+
+class MaskedHierarchicalityLoss(_BaseCompareLoss):
+    """Mean hierarchicality of an energy over the structures that have its label."""
+
+    _classname = "MaskedHierarchicality"
+    torch_module = layers.MaskedMean()
+
+    @classmethod
+    def of_node(cls, node: HEnergyNode) -> SingleNode:
+        """Loss of an energy node."""
+        return cls(node.hierarchicality.pred, node.main_output.true)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from hippynn.graphs import Predictor
 from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
 
-from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.keys import POSITIONS, SPECIES
-from hippynn_mf.labels import Labels, Properties
-from hippynn_mf.levels import Level
+from hippynn_mf.labels import Labels
 from hippynn_mf.model.heads import Heads, build_heads
-from hippynn_mf.network.final_gradients import FinalGradientNode
 from hippynn_mf.network.hipnn import NETWORKS
 
 
@@ -52,33 +46,6 @@ class Model:
             parts["corrections"] = torch.nn.ModuleDict(networks)
         return torch.nn.ModuleDict(parts)
 
-    def predictor(
-        self, device: torch.device | str | None = "cpu", *, level: Level | None = None
-    ) -> Predictor:
-        """Predictor (hippynn's) of every head's energy, and of its forces where it has them.
-
-        With `level`, of that head alone. Its forces cannot be differentiated again. The model moves
-        to the device, unless it is None.
-        """
-        heads = [head for head in self.heads.values() if level in (None, head.level)]
-        nodes = [head.energy.main_output for head in heads]
-        nodes += [self._final_forces[h.level] for h in heads if h.level in self._final_forces]
-        return Predictor([self.species, self.positions], nodes, model_device=device)
-
-    @cached_property
-    def _final_forces(self) -> dict[Level, FinalGradientNode]:
-        """Made once: a node stays among the children of its parents."""
-        return {
-            head.level: FinalGradientNode(
-                head.level.forces_name,
-                (head.energy, self.positions),
-                sign=-1,
-                db_name=head.level.forces_name,
-            )
-            for head in self.heads.values()
-            if head.forces is not None
-        }
-
 
 def build_model(
     hyperparameters: Hyperparameters, labels: Labels, *, has_second_network: bool = False
@@ -101,39 +68,3 @@ def build_model(
     *_, highest = labels
     heads = build_heads(network, labels, coupling=coupling, own_networks={highest: own})
     return Model(species, positions, heads, {highest.id: own})
-
-
-def predict(
-    model: Model,
-    species: np.ndarray,
-    positions: np.ndarray,
-    *,
-    batch_size: int,
-    device: torch.device | str = "cpu",
-) -> dict[str, np.ndarray]:
-    """Labels of every head, by name: energies (n,) in kcal/mol, forces (n, n_atoms_max, 3).
-
-    Energies exclude the self energies; forces, in kcal/mol/Å, are 0 for padding. Atoms outside
-    the species of the model are a UserError: the network would take them for another element.
-    """
-    refuse_unknown_species(species, model.species_set)
-    predictor = model.predictor(device)
-    outputs = predictor(
-        node_values={
-            model.species: torch.as_tensor(species, dtype=torch.int64),
-            model.positions: torch.as_tensor(positions, dtype=torch.get_default_dtype()),
-        },
-        batch_size=batch_size,
-    )
-    heads = model.heads.values()
-    energies = [head.level.energy_name for head in heads]
-    forces = [head.level.forces_name for head in heads if head.forces is not None]
-    return {
-        **{name: outputs[name].numpy()[:, 0] for name in energies},
-        **{name: outputs[name].numpy() for name in forces},
-    }
-
-
-def with_all_forces(labels: Labels) -> Labels:
-    """The same levels with forces, for evaluation: a head predicts forces it was not trained on."""
-    return dict.fromkeys(labels, Properties.EF)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 State = dict[str, Any]
@@ -46,3 +47,18 @@ class Parts:
             for level_id, values in by_level.items():
                 whole |= {f"{part}.{level_id}.{name}": value for name, value in values.items()}
         return whole
+
+
+def fold(state: Mapping[str, Any], level_ids: list[str]) -> dict[str, Any]:
+    """State dict of the model with independent heads that computes the same energies.
+
+    `state` is that of `Model.parameters` with coupled heads of the levels `level_ids`, from the
+    lowest to the highest: each correction is added to the head below it.
+    """
+    parts = Parts.of(state)
+    heads = dict(parts.heads)
+    for lower, level_id in itertools.pairwise(level_ids):
+        heads[level_id] = {
+            name: value + heads[lower][name] for name, value in heads[level_id].items()
+        }
+    return replace(parts, heads=heads).state()

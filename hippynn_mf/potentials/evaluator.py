@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from hippynn_mf.data.structures import atomic_energy_sum
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
 from hippynn_mf.network.device import choose_device
@@ -148,4 +147,4 @@ class Evaluator:
 
     def _self_energies(self, systems: Systems, level: Level) -> np.ndarray:
         """Self energies (n_atoms,) in eV."""
-        return atomic_energy_sum(systems.numbers.numpy()[:, None], level) * EV_PER_HARTREE
+        return level.self_energies_of(systems.numbers.numpy()) * EV_PER_HARTREE

@@ -18,7 +18,6 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from hippynn_mf import embedded
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.potentials.card import Card
@@ -33,7 +32,7 @@ FORMAT: int = Card.model_fields["format"].default
 
 # Models that ship with the package, by name.
 SHIPPED = MappingProxyType(
-    {"mini-ani1x": Path(embedded.__file__).with_name("mini-ani1x.safetensors")}
+    {"mini-ani1x": Path(__file__).parent.parent / "embedded" / "mini-ani1x.safetensors"}
 )
 
 

@@ -12,8 +12,9 @@ from hippynn_mf.data.formats.extxyz_keys import STD, energy_key, forces_key
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import Level
-from hippynn_mf.potentials.batch import Batch, Labels, add_labels, in_batches
+from hippynn_mf.potentials.batch import Batch, in_batches
 from hippynn_mf.potentials.evaluator import Evaluator
+from hippynn_mf.potentials.predicted_labels import PredictedLabels, add_labels
 from hippynn_mf.potentials.structure_files import labelled_file
 from hippynn_mf.potentials.systems import Systems
 
@@ -101,11 +102,11 @@ def _labels(
     first: int,
     levels: Sequence[Level],
     ensemble_std: bool,
-) -> Labels:
+) -> PredictedLabels:
     """Labels of a batch; messages number its structures from `first` on."""
     systems = Systems.of_batch(batch, evaluator.cutoff, evaluator.species, first=first)
     surfaces = evaluator(systems, levels)
-    labels = Labels({}, {})
+    labels = PredictedLabels({}, {})
     for level in levels:
         for key, values, found in (
             (energy_key(level), surfaces.energies[level.id], labels.of_structures),

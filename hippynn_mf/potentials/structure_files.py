@@ -26,7 +26,8 @@ from ase.io import iread
 from hippynn_mf.data.formats.xyz_file import write_structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
-from hippynn_mf.potentials.batch import Batch, Labels, add_labels, in_batches
+from hippynn_mf.potentials.batch import Batch, in_batches
+from hippynn_mf.potentials.predicted_labels import PredictedLabels, add_labels
 
 LARGE_FILE = 2**22  # bytes, some thousand small molecules: twice what pays for a process
 
@@ -75,7 +76,7 @@ def write_labelled(
     target: Path,
     levels: Sequence[Level],
     batch_size: int,
-    receive: Callable[[], Labels],
+    receive: Callable[[], PredictedLabels],
 ) -> Generator[Batch, None, None]:
     """Yield the structures of `source` in batches, and write them to `target` with their labels.
 
@@ -107,7 +108,7 @@ def write_labelled(
 @contextmanager
 def labelled_file(
     source: Path, target: Path, levels: Sequence[Level], batch_size: int
-) -> Iterator[tuple[Iterator[Batch], Callable[[Labels], None]]]:
+) -> Iterator[tuple[Iterator[Batch], Callable[[PredictedLabels], None]]]:
     """The batches of `source`, and a function that takes the labels of each before the next.
 
     The labelled structures are in `target` when the batches are at an end. Errors as of
@@ -115,7 +116,7 @@ def labelled_file(
     """
     arguments = source, target, levels, batch_size
     if _on_disk(source).stat().st_size < LARGE_FILE:
-        labels: deque[Labels] = deque()
+        labels: deque[PredictedLabels] = deque()
         with closing(write_labelled(*arguments, labels.popleft)) as batches:
             yield batches, labels.append
     else:

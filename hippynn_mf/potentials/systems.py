@@ -11,8 +11,7 @@ from ase import Atoms
 from torch import Tensor
 from vesin import NeighborList
 
-from hippynn_mf.data.structures import refuse_unknown_species
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, refuse_unknown_elements
 from hippynn_mf.potentials.batch import Batch
 
 OVERLAP = 0.4  # Å; the shortest bond, that of H2, is 0.74 Å
@@ -141,7 +140,7 @@ def _pairs(atoms: Atoms, finder: NeighborList, species: Sequence[int]) -> Pairs:
     """Pairs of one system, which is checked first."""
     if not len(atoms):
         raise UserError("there are no atoms.")
-    refuse_unknown_species(atoms.numbers, species)
+    refuse_unknown_elements(atoms.numbers.tolist(), species)
     for name, values in (("positions", atoms.positions), ("cell", atoms.cell.array)):
         if not np.isfinite(values).all():
             raise UserError(f"{name} hold NaN or infinite numbers.")

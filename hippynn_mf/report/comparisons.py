@@ -14,13 +14,12 @@ from typing import Literal
 import numpy as np
 
 from hippynn_mf.evaluation.errors import pair_differences
-from hippynn_mf.evaluation.scoring import NO_ENERGIES, NO_FORCES, LabelledSet, kept_conformers
+from hippynn_mf.evaluation.scoring import NO_ENERGIES, NO_FORCES, LabelledSet
 from hippynn_mf.levels import Level
 from hippynn_mf.report.columns import set_name
 from hippynn_mf.report.ensemble import require_same_tests
 from hippynn_mf.report.runs import Run
 from hippynn_mf.report.stored_predictions import (
-    energy_cut,
     heads_of,
     labelled_set,
     prediction_names,
@@ -121,10 +120,10 @@ def compare_predictions(members: Sequence[Run]) -> list[Comparison]:
         False: ("delta_e", "forces"),
     }
     return [
-        _compare(level, Quantity(part, kind), test, predictions, energy_cut(settings, part))
+        _compare(level, Quantity(part, kind), test, predictions)
         for level in heads_of(settings)
         for part, test in tests.items()
-        for kind in kinds[energy_cut(settings, part) is None]
+        for kind in kinds[test.cut is None]
     ]
 
 
@@ -133,16 +132,13 @@ def _compare(
     quantity: Quantity,
     test: LabelledSet,
     predictions: Mapping[str, np.ndarray],
-    cut: float | None,
 ) -> Comparison:
     name = level.forces_name if quantity.kind == "forces" else level.energy_name
     if name not in test.labels:
         return _nothing(level, quantity, NO_FORCES if quantity.kind == "forces" else NO_ENERGIES)
     if quantity.kind == "forces" and level.id in test.unproved:
         return _nothing(level, quantity, test.unproved[level.id])
-    kept = np.ones(len(test.species), bool)
-    if cut is not None:
-        _, kept = kept_conformers(test, level, cut)
+    _, kept = test.kept(level)
     true, predicted = test.labels[name], predictions[f"{quantity.part}.{name}"]
     if quantity.kind == "forces":
         atoms = kept[:, None] & test.atom_mask & np.isfinite(true).all(axis=2)

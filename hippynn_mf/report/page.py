@@ -156,13 +156,13 @@ def settings_section(results: Results) -> PageSection:
     first = settings[0]
     files = [
         ["set", "file", "SHA-256", "energy cut (kcal/mol)"],
-        ["training, held-out", first.data.filename, first.data.sha256, "—"],
+        ["training, held-out", first.data.file_name, first.data.sha256, "—"],
     ]
     tests = {test.name: test for one in settings for test in one.tests}
     for test in tests.values():
         cut = test.energy_cut_kcal_per_mol
         text = "—" if cut is None else f"{cut:g}"
-        files.append([set_name(test.name), test.filename, test.sha256, text])
+        files.append([set_name(test.name), test.file_name, test.sha256, text])
     used = {level.id for e in results.experiments.values() for level in e.resolved_labels}
     levels = [
         [level.label, level.id, f"{level.method}/{level.basis}", f"{level.rank:g}"]

@@ -54,24 +54,20 @@ def unproved_forces(arrays: Arrays, sets: Mapping[str, Any]) -> dict[str, dict[s
     }
 
 
-def energy_cut(settings: RunSettings, part: str) -> float | None:
-    """Conformers of a set up to so far above their minimum count, kcal/mol; None without a cut."""
-    source = settings.test(part)
-    return None if source is None else source.energy_cut_kcal_per_mol
-
-
 def labelled_set(
     arrays: Arrays, part: str, settings: RunSettings, unproved: Unproved | None = None
 ) -> LabelledSet:
     """The structures and references of a set."""
     within = part_of(arrays, part)
     species = within["species"]
+    source = settings.test(part)
     return LabelledSet(
         species=species,
         labels=part_of(within, "reference"),
         groups=within.get("groups", np.zeros(len(species), np.int64)),
+        known=settings.known,
+        cut=None if source is None else source.energy_cut_kcal_per_mol,
         unproved=(unproved or {}).get(part, {}),
-        levels=settings.known,
     )
 
 
@@ -88,7 +84,6 @@ def score_arrays(arrays: Arrays, settings: RunSettings, unproved: Unproved) -> d
             part_of(arrays, part),
             labelled_set(arrays, part, settings, unproved),
             list(heads_of(settings)),
-            energy_cut(settings, part),
         )
         for part in set_names(settings)
     }
@@ -106,9 +101,7 @@ def level_differences(arrays: Arrays, settings: RunSettings, unproved: Unproved)
         complete = _complete_levels(test)
         differences[part] = {
             low: {high: entry for high, entry in entries.items() if high != low}
-            for low, entries in score_set(
-                test.labels, test, complete, energy_cut(settings, part)
-            ).items()
+            for low, entries in score_set(test.labels, test, complete).items()
         }
     return differences
 

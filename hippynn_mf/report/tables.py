@@ -253,11 +253,11 @@ def _source(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Sourc
     return Source(
         rows=settings.rows,
         preset=settings.preset,
-        data_file=settings.data.filename,
+        data_file=settings.data.file_name,
         data_sha256=settings.data.sha256,
         split_seed=settings.split_seed,
         tests=[
-            TestSet(name=test.name, file=test.filename, sha256=test.sha256)
+            TestSet(name=test.name, file=test.file_name, sha256=test.sha256)
             for test in settings.tests
             if test.name in shown
         ],

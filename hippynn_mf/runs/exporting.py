@@ -15,8 +15,8 @@ from hippynn_mf.files import read_json
 from hippynn_mf.labels import Labels, plain_labels
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Level
-from hippynn_mf.model.coupling import fold
 from hippynn_mf.model.model import Model, build_model
+from hippynn_mf.model.parameters import fold
 from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, Training
 from hippynn_mf.potentials.potential import Potential, atomic_energies, split_constants
 from hippynn_mf.runs.folder import RunFolder

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.labels import Labels
-from hippynn_mf.model.model import Model, build_model, with_all_forces
+from hippynn_mf.labels import Labels, with_all_forces
+from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.parameters import State
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.settings import RunSettings

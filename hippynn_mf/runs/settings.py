@@ -53,7 +53,7 @@ class DataSource(BaseModel):
         return _shown(self.path)
 
     @property
-    def filename(self) -> str:
+    def file_name(self) -> str:
         """The name of the file, or of all files with the ids of their levels."""
         if isinstance(self.path, Path):
             return self.path.name
@@ -251,7 +251,7 @@ class RunSettings(BaseModel):
                 for key in [key for key in values if key.startswith(f"tests.{name}.")]:
                     del values[key]
                 source = settings.test(name)
-                values[f"tests.{name}"] = None if source is None else source.filename
+                values[f"tests.{name}"] = None if source is None else source.file_name
         found = [
             f"{key}: {theirs.get(key)!r} → {mine.get(key)!r}"
             for key in dict.fromkeys([*mine, *theirs])

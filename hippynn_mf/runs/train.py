@@ -239,7 +239,9 @@ def _option(name: str, settings: RunSettings) -> str:
     """The option that says where a file of a run is."""
     if name == DATA:
         return "--train" if isinstance(settings.data.path, dict) else "--data"
-    return f"--test {name}=FILE"
+    source = settings.test(name)
+    is_comp6 = source is not None and source.option.startswith("--comp6")
+    return "--comp6" if is_comp6 else f"--test {name}=FILE"
 
 
 def _facts(parts: Mapping[str, Structures], device: torch.device) -> dict[str, Any]:

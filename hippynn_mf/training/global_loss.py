@@ -98,7 +98,7 @@ def _nodes_after(errors: list[Any], loss: GraphModule) -> list[Any]:
         if isinstance(node, InputNode):
             raise UserError(
                 f"This loss cannot be summed over devices: {node.name} enters other than through "
-                "a masked error. Build it of hippynn_mf.model.heads.MaskedRMSELoss and its like, "
+                "a masked error. Build it of hippynn_mf.model.losses.MaskedRMSELoss and its like, "
                 "or train on one device."
             )
         needed.add(node)
