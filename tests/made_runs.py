@@ -71,16 +71,16 @@ def spelt_experiment(name: str, levels: tuple[Level, ...] = ()) -> Experiment:
 
 
 def make_settings(
-    name: str, /, seed: int = 0, *, levels: tuple[Level, ...] = (), **changes: Any
+    name: str, /, seed: int = 0, *, more_levels: tuple[Level, ...] = (), **changes: Any
 ) -> RunSettings:
-    """Settings of a run on files that need not exist; `levels` are known beside the others."""
-    experiment = spelt_experiment(name, levels)
+    """Settings of a run on files that need not exist; `more_levels` are known beside the others."""
+    experiment = spelt_experiment(name, more_levels)
     values: dict[str, Any] = {
         "name": experiment.name,
         "strategy": experiment.strategy.prefix,
         "slug": experiment.slug,
         "labels": labels_by_id(experiment.resolved_labels),
-        "levels": tuple(LevelRecord.of(level) for level in (*known_levels(), *levels)),
+        "levels": tuple(LevelRecord.of(level) for level in (*known_levels(), *more_levels)),
         "common_levels": tuple(level.id for level in experiment.common_levels),
         "seed": seed,
         "split_seed": 0,

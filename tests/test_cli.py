@@ -268,6 +268,7 @@ COMMANDS = {
     "status": "hippynn-mf status results",
     "tables": "hippynn-mf tables results --metric mae",
     "figures": "hippynn-mf figures results --only parity,spread",
+    "report": "hippynn-mf report results",
     "graph": "hippynn-mf graph MF-DZ/EF-CC/E --preset paper --out graph.png",
     "experiments": "hippynn-mf experiments --json",
     "export": "hippynn-mf export results/runs/mf_dz_ef_cc_e/seed-* --out model.safetensors",

@@ -162,8 +162,8 @@ def test_costs_are_a_table_of_their_own(tmp_path):
 def test_levels_that_differ_under_one_name_cannot_share_a_table(tmp_path):
     mine = Level("mine", "ME", "m", "b", 1.0, ("mine.energy",))
     other = Level("mine", "ME", "m", "b", 1.0, ("mine.energy",), self_energies={1: -0.5})
-    make_run(tmp_path, "SF-ME/E", 0, run_metrics(), levels=(mine,))
-    make_run(tmp_path, "SF-ME/E", 1, run_metrics(), levels=(other,))
+    make_run(tmp_path, "SF-ME/E", 0, run_metrics(), more_levels=(mine,))
+    make_run(tmp_path, "SF-ME/E", 1, run_metrics(), more_levels=(other,))
     with pytest.raises(
         UserError, match=r"seed-1 and .*seed-0 cannot share a table: levels\.mine: self_energies"
     ):

@@ -31,7 +31,7 @@ WATER = CC_FORCES.model_copy(update={"name": "water"})
 DIMERS = TestSource(
     name="dimers", path=Path("/data/d.h5"), sha256="7" * 64, energy_cut_kcal_per_mol=50.0
 )
-OWN = {"levels": (LOW, HIGH), "tests": (WATER, DIMERS)}
+OWN = {"more_levels": (LOW, HIGH), "tests": (WATER, DIMERS)}
 
 
 @pytest.fixture

@@ -368,7 +368,7 @@ def test_models_that_are_worse_than_predicting_zero_are_named(tmp_path):
 
 LOW = Level("low", "LO", "m", "b", 1.0, ("low.energy",))
 HIGH = Level("high", "HI", "m", "b", 2.0, ("high.energy",), "high.forces")
-OWN = {"levels": (LOW, HIGH)}
+OWN = {"more_levels": (LOW, HIGH)}
 
 
 def own_experiments(*names):
