@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,8 +11,8 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from hippynn_mf.errors import UserError, errors_about, unknown_name_message
-from hippynn_mf.levels import KNOWN_LEVELS, Levels
+from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.levels import Levels
 from hippynn_mf.report.columns import (
     METRICS,
     AnyColumn,
@@ -22,9 +21,14 @@ from hippynn_mf.report.columns import (
     Quantity,
     field_name,
 )
+from hippynn_mf.report.compatible import (
+    common_levels,
+    refuse_duplicates,
+    refuse_mixtures,
+    run_key,
+)
 from hippynn_mf.report.runs import ENSEMBLES, Run, read_lines, read_runs
 from hippynn_mf.runs.experiment import Experiment
-from hippynn_mf.runs.folder import remedy_of_untested
 
 KEY = ["experiment", "seed", "split_seed"]
 ADDRESS = ["set", "head", "reference", "quantity", "metric"]
@@ -100,7 +104,7 @@ class Results:
     @cached_property
     def known(self) -> Levels:
         """The levels that any run knows; a UserError if two differ under one name."""
-        return _known_levels(self.runs)
+        return common_levels(self.runs)
 
     @property
     def split_seeds(self) -> list[int]:
@@ -145,7 +149,7 @@ class Results:
                 "inference": inference.get("cpu_ms_per_structure"),
             }
             rows += [
-                (*_key(run), name, value) for name, value in times.items() if value is not None
+                (*run_key(run), name, value) for name, value in times.items() if value is not None
             ]
         return pd.DataFrame(rows, columns=[*KEY, "quantity", "value"])
 
@@ -213,14 +217,10 @@ def read_results(out: Path) -> Results:
     runs = read_runs(out)
     path = out / ENSEMBLES
     results = Results(out, tuple(runs), tuple(read_lines(path)) if path.exists() else ())
-    _refuse_duplicates(results)
-    _refuse_mixtures(results.finished)
+    refuse_duplicates(results.finished)
+    refuse_mixtures(results.finished)
     _ = results.known  # refuses levels that differ under one name
     return results
-
-
-def _key(run: Run) -> tuple[str, int, int]:
-    return run.name, run.seed, run.settings.split_seed
 
 
 def _rows(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
@@ -233,52 +233,4 @@ def _rows(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
                 for reference, entry in references.items():
                     for quantity, metric, field in fields:
                         if (value := entry.get(field)) is not None:
-                            yield (*_key(run), name, head, reference, quantity, metric, value)
-
-
-def _known_levels(runs: Sequence[Run]) -> Levels:
-    known = KNOWN_LEVELS
-    for run in runs:
-        with errors_about(f"{run.where} cannot share a table with the other runs"):
-            known = known.including(run.settings.known)
-    return known
-
-
-def _refuse_duplicates(results: Results) -> None:
-    counts = Counter(_key(run) for run in results.finished)
-    for (name, seed, split), count in counts.items():
-        if count > 1:
-            where = [r.where for r in results.finished if _key(r) == (name, seed, split)]
-            raise UserError(
-                f"{name}, seed {seed} is there {count} times: {', '.join(where)}. Remove all "
-                "but one; an average would count it twice."
-            )
-
-
-def _refuse_mixtures(runs: Sequence[Run]) -> None:
-    """Numbers in one table must come from one data set and one recipe."""
-    own = {"name", "strategy", "slug", "labels", "seed", "split_seed"}
-    for run in runs[1:]:
-        first = runs[0]
-        # What strategies stand for is what their rows are compared in.
-        strategies = [each.settings.experiment.strategy for each in (run, first)]
-        theirs = {f"hyperparameters.{name}" for s in strategies for name in s.overrides}
-        differences = [
-            text
-            for text in run.settings.differences(first.settings)
-            if text.split(":")[0].split(".")[0] not in own and text.split(":")[0] not in theirs
-        ]
-        if differences:
-            raise UserError(
-                f"{run.where} and {first.where} cannot share a table: {'; '.join(differences)}. "
-                f"{_remedy(first, run)}Keep them in different folders."
-            )
-
-
-def _remedy(first: Run, run: Run) -> str:
-    """How a run is tested on what only another was tested on, without training."""
-    for one, other in ((first, run), (run, first)):
-        missing = [t for t in other.settings.tests if one.settings.test(t.name) is None]
-        if missing and one.folder is not None:
-            return remedy_of_untested(one.folder, missing) + " "
-    return ""
+                            yield (*run_key(run), name, head, reference, quantity, metric, value)
