@@ -1,8 +1,12 @@
-"""Copy what is worth keeping of a campaign: settings, metrics and documents, a few kilobytes a run.
-
-`validation.json` holds the validation metrics of every run's best epoch: what to choose models by.
+"""Keep what is worth keeping of a campaign, in a few files: settings, metrics, ensembles.
 
     python scripts/keep_results.py results experiments/results
+    python scripts/make_documents.py experiments/results
+
+The first command writes `campaign.json` (what all runs share), `runs.jsonl` (a line per run, with
+the validation errors of the epoch that it kept: what to choose models by) and `ensembles.jsonl`;
+the second makes tables and figures of them. Figures that need predictions or epochs are drawn here,
+for the experiments in `--figures`.
 
 Parameters, predictions and logs stay behind. Of the data files only the names are kept, not where
 they lie on this machine; runs are compared by the files' SHA-256.
@@ -15,63 +19,44 @@ from typing import Annotated
 
 import typer
 
-from hippynn_mf.files import read_json, replace_when_complete, write_json
-from hippynn_mf.runs.folder import RunFolder, find_runs
-from hippynn_mf.runs.settings import SOURCES
-
-KEPT = (
-    "runs/*/seed-*/metrics.json",
-    "runs/*/ensemble.json",
-    "tables/*",
-    "figures/figure3.*",
-    "figures/cc-forces.*",
-    "figures/spread-mf_dz_ef_cc_e.*",  # which the README shows
-)
+from hippynn_mf.report.ensemble import find_ensembles
+from hippynn_mf.report.experiment_figures import KINDS
+from hippynn_mf.report.results import Results, read_results
+from hippynn_mf.report.runs import write_kept
+from hippynn_mf.report.saving import save_with_numbers
 
 
-def best_validation_errors(runs: list[RunFolder]) -> dict[str, dict[str, dict[str, float]]]:
-    """Validation metrics of the epoch that was kept: experiment → seed → metric → value."""
-    errors: dict[str, dict[str, dict[str, float]]] = {}
-    for run in runs:
-        settings = run.read_settings()
-        best = [epoch for epoch in run.read_epochs() if epoch["best"]][-1]
-        errors.setdefault(settings.name, {})[str(settings.seed)] = best["valid"]
-    return errors
+def ensembles_of(results: Results) -> list[dict[str, object]]:
+    """Records of all experiments, of each split; a UserError where predictions are missing."""
+    return [
+        record.content()
+        for split_seed in results.split_seeds
+        for chosen in [results.only(split_seed=split_seed)]
+        for record in find_ensembles(chosen, list(chosen.by_name)).values()
+    ]
 
 
 def main(
     results: Annotated[Path, typer.Argument(help="Folder of a campaign.", exists=True)],
-    kept: Annotated[Path, typer.Argument(help="Folder to copy into.")],
+    kept: Annotated[Path, typer.Argument(help="Folder to write into.")],
+    figures: Annotated[
+        str, typer.Option(help="KIND:EXPERIMENT, comma-separated, as spread:MF-DZ/EF-CC/E.")
+    ] = "",
 ) -> None:
-    """Copy settings, metrics, tables and figure 3 of the finished runs."""
-    runs = find_runs(results)
-    unfinished = [str(run.path) for run in runs if not run.is_finished]
-    if not runs or unfinished:
-        missing = ", ".join(unfinished) or f"{results}/runs"
+    """Keep settings, metrics and ensembles of a campaign, of which every run must be finished."""
+    read = read_results(results)
+    unfinished = [run.where for run in read.runs if run.metrics is None]
+    if unfinished:
+        missing = ", ".join(unfinished)
         raise SystemExit(f"keep_results: not finished: {missing}. Continue the campaign first.")
-    for run in runs:
-        content = read_json(run.file("experiment.json"))
-        for name in SOURCES:
-            source = content["settings"].get(name)  # older runs have no test file
-            if source is None:
-                continue
-            path = source["path"]
-            source["path"] = (
-                {level: Path(each).name for level, each in path.items()}
-                if isinstance(path, dict)
-                else Path(path).name
-            )
-        target = kept / run.path.relative_to(results) / "experiment.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, content)
-    write_json(kept / "validation.json", best_validation_errors(runs))
-    paths = [path for pattern in KEPT for path in sorted(results.glob(pattern))]
-    for path in paths:
-        target = kept / path.relative_to(results)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replace_when_complete(target) as partial:
-            partial.write_bytes(path.read_bytes())
-    typer.echo(f"{len(runs)} runs and {len(paths)} files kept in {kept}")
+    ensembles = ensembles_of(read)
+    write_kept(kept, read.finished, ensembles)
+    for text in filter(None, figures.split(",")):
+        kind, _, name = text.strip().partition(":")
+        members = read.members(name)
+        path = kept / "figures" / f"{kind}-{members[0].settings.slug}.png"
+        save_with_numbers(*KINDS[kind].make(members), path)
+    typer.echo(f"{len(read.finished)} runs and {len(ensembles)} ensembles kept in {kept}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 from hippynn.experiment import assemble_for_training
@@ -43,7 +42,8 @@ from hippynn_mf.model.heads import Heads
 from hippynn_mf.model.losses import build_loss, build_metrics
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.network.stored_pairs import precompute_pairs
-from hippynn_mf.report.columns import pick
+from hippynn_mf.report.columns import Column, comp6_delta_e, heldout_energy, heldout_force
+from hippynn_mf.report.runs import write_lines
 from hippynn_mf.report.statistics import estimate_mean, format_mean, paired_difference
 from hippynn_mf.runs.build import build_settings
 from hippynn_mf.runs.log import logged_to
@@ -65,13 +65,13 @@ VARIANTS = {
     "ridge": "coupled",
 }
 COUPLING = {"coupled": "delta", "ridge": "delta"}  # of variants whose heads are not independent
-ENERGY, FORCE = "energy_rmse_kcal_per_mol", "force_rmse_kcal_per_mol_per_angstrom"
-COLUMNS = {
-    "CC energy, validation": ("valid", f"energy_rmse.{CC.id}"),
-    "CC energy, held-out": ("metrics", "sets", "heldout", CC.id, CC.id, ENERGY),
-    "ΔE, COMP6 CC": ("metrics", "sets", "comp6", CC.id, CC.id, "delta_e_rmse_kcal_per_mol"),
-    "DZ force, held-out": ("metrics", "sets", "heldout", DZ.id, DZ.id, FORCE),
-    "CC force, unseen conformers": ("metrics", "sets", "cc-forces", CC.id, CC.id, FORCE),
+# Titles, each with a validation metric or a column of errors.
+COLUMNS: dict[str, str | Column] = {
+    "CC energy, validation": f"energy_rmse.{CC.id}",
+    "CC energy, held-out": heldout_energy(CC),
+    "ΔE, COMP6 CC": comp6_delta_e(CC),
+    "DZ force, held-out": heldout_force(DZ),
+    "CC force, unseen conformers": Column.own("cc-forces", CC, "force"),
 }
 
 
@@ -256,7 +256,7 @@ def main(
     fraction: Annotated[float | None, typer.Option(help="Of the CC labels. (default: all)")] = None,
     workers: Annotated[int, typer.Option(help="Trainings at a time.", min=1)] = 2,
 ) -> None:
-    """Train what is not there, evaluate everything, write `variants.json`, print a table."""
+    """Train what is not there, evaluate everything, write `variants.jsonl`, print a table."""
     chosen, numbers = variants.split(","), [int(seed) for seed in seeds.split(",")]
     unknown = sorted(set(chosen) - set(VARIANTS))
     if unknown:
@@ -272,13 +272,12 @@ def main(
         for future in tqdm(as_completed(futures), total=len(futures), unit="run"):
             future.result()
     rows = [
-        {"variant": v, "seed": seed, "valid": read_json(folder / "valid.json")}
+        {"variant": v, "seed": seed, "fraction": fraction, "ridge": RIDGE}
+        | {"valid": read_json(folder / "valid.json")}
         | {"metrics": evaluate(v, seed, fraction, folder)}
         for (v, seed), folder in tqdm(folders.items(), unit="evaluation")
     ]
-    write_json(
-        out / f"cc-{labels}" / "variants.json", {"fraction": fraction, "ridge": RIDGE, "rows": rows}
-    )
+    write_lines(out / f"cc-{labels}" / "variants.jsonl", rows)
     typer.echo(table(rows))
 
 
@@ -289,11 +288,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     for name in names:
         other = VARIANTS[name]
         cells = []
-        for path in COLUMNS.values():
-            own = _by_seed(rows, name, path)
-            cell = format_mean(estimate_mean(np.array(list(own.values()))))
+        for column in COLUMNS.values():
+            own = _by_seed(rows, name, column)
+            cell = format_mean(estimate_mean(own))
             if other in names:
-                difference = paired_difference(own, _by_seed(rows, other, path))
+                difference = paired_difference(own, _by_seed(rows, other, column))
                 cell += f" ({format_mean(difference, signed=True)})"
             cells.append(cell)
         title = f"{name} (less {other})" if other in names else name
@@ -301,9 +300,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _by_seed(rows: list[dict[str, Any]], variant: str, path: tuple[str, ...]) -> dict[int, float]:
-    found = {row["seed"]: pick(row, *path) for row in rows if row["variant"] == variant}
-    return {seed: value for seed, value in found.items() if isinstance(value, float)}
+def _by_seed(rows: list[dict[str, Any]], variant: str, column: str | Column) -> dict[int, float]:
+    found = {}
+    for row in rows:
+        if isinstance(column, Column):
+            value = column.pick(row["metrics"].get("sets", {}), "rmse")
+        else:
+            value = row["valid"].get(column)
+        if row["variant"] == variant and value is not None:
+            found[row["seed"]] = value
+    return found
 
 
 if __name__ == "__main__":

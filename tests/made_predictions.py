@@ -9,8 +9,7 @@ import numpy as np
 from made_runs import COMP6, make_run, make_settings
 
 from hippynn_mf.files import write_npz
-from hippynn_mf.labels import parse_labels
-from hippynn_mf.report.stored_predictions import score_arrays
+from hippynn_mf.report.stored_predictions import heads_of, score_arrays
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.settings import TestSource
 
@@ -20,8 +19,8 @@ ENERGIES = {
 }
 FORCES = {"heldout": ("wb97x_dz", "wb97x_tz"), "comp6": ("wb97x_dz", "mp2_tz")}
 N_ATOMS = {"heldout": [3, 3, 2, 3, 2], "comp6": [4, 4, 4, 3, 3, 3, 3]}
-TEST_FILE = TestSource(name="cc-forces", path=Path("/data/cc-forces.h5"), sha256="5" * 64)
-TESTS = (COMP6, TEST_FILE)
+CC_FORCES = TestSource(name="cc-forces", path=Path("/data/cc-forces.h5"), sha256="5" * 64)
+TESTED = {"tests": (COMP6, CC_FORCES)}  # settings of runs that were tested on both
 GROUPS = np.array([0, 0, 0, 1, 1, 1, 1])
 LAST_IS_FAR = 500.0  # kcal/mol: the last COMP6 conformer is beyond the cut of 100
 
@@ -43,22 +42,24 @@ def references() -> dict[str, np.ndarray]:
     return arrays | {"heldout.rows": np.arange(5), "comp6.groups": GROUPS}
 
 
-def with_test_file(arrays: dict[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
-    """The arrays of a run, and those on a test file of the same structures as the held-out ones.
+def with_cc_forces(
+    arrays: dict[str, np.ndarray], seed: int = 0, name: str = "cc-forces"
+) -> dict[str, np.ndarray]:
+    """The arrays of a run, and those on a test set of the same structures as the held-out ones.
 
-    The file has CC forces besides the held-out references; the predictions are others.
+    The set has CC forces besides the held-out references; the predictions are others.
     """
     parts = {n: v for n, v in arrays.items() if n.startswith("heldout.")}
     rng = np.random.default_rng((11, seed))
     arrays = {**arrays}
-    for name, values in parts.items():
-        own = name.replace("heldout.", "cc-forces.")
-        is_predicted = "reference" not in name and name.endswith((".energy", ".forces"))
+    for key, values in parts.items():
+        own = key.replace("heldout.", f"{name}.")
+        is_predicted = "reference" not in key and key.endswith((".energy", ".forces"))
         shift = rng.normal(0, 5, values.shape) if is_predicted else 0
         arrays[own] = (values + shift).astype(values.dtype)
-    species = arrays["cc-forces.species"]
+    species = arrays[f"{name}.species"]
     forces = np.random.default_rng(8).normal(0, 20, (*species.shape, 3))
-    arrays["cc-forces.reference.ccsd(t)_cbs.forces"] = forces * (species > 0)[..., None]
+    arrays[f"{name}.reference.ccsd(t)_cbs.forces"] = forces * (species > 0)[..., None]
     return arrays
 
 
@@ -68,7 +69,7 @@ def predictions(name: str, seed: int) -> dict[str, np.ndarray]:
     arrays = references()
     for part, counts in N_ATOMS.items():
         shape = arrays[f"{part}.species"].shape
-        for head in parse_labels(make_settings(name).labels):
+        for head in heads_of(make_settings(name)):
             near = arrays.get(f"{part}.reference.{head.id}.energy", np.zeros(len(counts)))
             energies = near + rng.normal(0.3, 1, len(counts))
             arrays[f"{part}.{head.energy_name}"] = energies.astype(np.float32)
@@ -82,7 +83,8 @@ def predicted_run(
 ) -> RunFolder:
     """A finished run folder of these predictions, by default the planted ones."""
     arrays = predictions(name, seed) if arrays is None else arrays
-    metrics = score_arrays(arrays, make_settings(name, seed, **changes), {})
+    sets = score_arrays(arrays, make_settings(name, seed, **changes), {})
+    metrics = {"format": 2, "sets": sets, "training": None, "inference": None}
     folder = make_run(out, name, seed, metrics, **changes)
     write_npz(folder.file("predictions.npz"), arrays)
     return folder

@@ -12,7 +12,7 @@ from hippynn_mf.cli.main import main
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import labels_by_id
 from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import Levels, known_levels
+from hippynn_mf.levels import Level, Levels, known_levels
 from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs import build
 from hippynn_mf.runs.experiment import Experiment
@@ -65,15 +65,22 @@ COMP6 = TestSource(
 CC_FORCES = TestSource(name="cc-forces", path=Path("/data/cc-forces.h5"), sha256="7" * 64)
 
 
-def make_settings(name: str, /, seed: int = 0, **changes: Any) -> RunSettings:
-    """Settings of a run of Table 1 on files that need not exist."""
-    experiment = get_experiment(name, levels=Levels(known_levels()))
+def spelt_experiment(name: str, levels: tuple[Level, ...] = ()) -> Experiment:
+    """The experiment that a name spells with the known levels and these."""
+    return get_experiment(name, levels=Levels((*known_levels(), *levels)))
+
+
+def make_settings(
+    name: str, /, seed: int = 0, *, more_levels: tuple[Level, ...] = (), **changes: Any
+) -> RunSettings:
+    """Settings of a run on files that need not exist; `more_levels` are known beside the others."""
+    experiment = spelt_experiment(name, more_levels)
     values: dict[str, Any] = {
         "name": experiment.name,
         "strategy": experiment.strategy.prefix,
         "slug": experiment.slug,
         "labels": labels_by_id(experiment.resolved_labels),
-        "levels": tuple(LevelRecord.of(level) for level in known_levels()),
+        "levels": tuple(LevelRecord.of(level) for level in (*known_levels(), *more_levels)),
         "common_levels": tuple(level.id for level in experiment.common_levels),
         "seed": seed,
         "split_seed": 0,
@@ -152,15 +159,31 @@ def run_metrics(
 
 
 def make_run(
-    out: Path, name: str, /, seed: int, metrics: dict[str, Any] | None, **changes: Any
+    out: Path,
+    name: str,
+    /,
+    seed: int,
+    metrics: dict[str, Any] | None,
+    facts: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> RunFolder:
     """Write a run folder; unfinished if `metrics` is None."""
     settings = make_settings(name, seed, **changes)
     folder = RunFolder.of(out, settings)
-    folder.prepare(settings, facts={})
+    write_run(folder, settings, metrics, facts)
+    return folder
+
+
+def write_run(
+    folder: RunFolder,
+    settings: RunSettings,
+    metrics: dict[str, Any] | None,
+    facts: dict[str, Any] | None = None,
+) -> None:
+    """Write settings and metrics into a folder."""
+    folder.prepare(settings, facts=facts or {})
     if metrics is not None:
         folder.write_metrics(metrics)
-    return folder
 
 
 def exit_code(*arguments: object) -> int:

@@ -1,23 +1,20 @@
-"""Tables and figure of errors of CC forces on a test file, from planted predictions."""
+"""Tables and figure of errors of CC forces on a test set, from planted predictions."""
 
 import json
 
 import numpy as np
 import pytest
-from made_predictions import TEST_FILE, predicted_run, predictions, with_test_file
+from made_predictions import CC_FORCES, TESTED, predicted_run, predictions, with_cc_forces
 from made_runs import exit_code, files_below, heldout_errors, make_run, run_metrics
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.levels import CC, DZ
-from hippynn_mf.paper.cc_forces import cc_force_names, cc_force_tables
-from hippynn_mf.paper.cc_forces_figure import cc_forces_data, draw_cc_forces
-from hippynn_mf.paper.figures import write_complete_figures
+from hippynn_mf.paper.cc_forces import FORCE as CC_FORCE
+from hippynn_mf.paper.cc_forces import LOW_LEVELS, cc_force_names
+from hippynn_mf.paper.documents import write_documents
+from hippynn_mf.paper.figures import write_figures
 from hippynn_mf.paper.table1 import get_experiment
-from hippynn_mf.paper.tables import write_complete_tables
-from hippynn_mf.report import columns
-from hippynn_mf.report.columns import low_level_path, pick
-from hippynn_mf.report.ensemble import find_ensembles
-from hippynn_mf.report.results import read_results
+from hippynn_mf.report.forces_figure import draw_forces, forces_data, forces_figure
+from hippynn_mf.report.results import Selection, read_results
 from hippynn_mf.report.statistics import estimate_mean
 
 CC_ID = "ccsd(t)_cbs"
@@ -39,16 +36,16 @@ TITLES = [
     "Conformers never trained on",
 ]
 WITH_HEAD = {"DZ": list(PLANTED)[1:4], "TZ": list(PLANTED)[3:]}
-FORCE = f"test_file.reference.{CC_ID}.forces"
+FORCE = f"cc-forces.reference.{CC_ID}.forces"
 
 
 def arrays_of(name, seed):
     """Predictions of a run: CC forces with the planted error, more for later seeds."""
-    arrays = with_test_file(predictions(name, seed), seed)
-    true, atoms = arrays[FORCE], arrays["test_file.species"] > 0
+    arrays = with_cc_forces(predictions(name, seed), seed)
+    true, atoms = arrays[FORCE], arrays["cc-forces.species"] > 0
     errors = np.random.default_rng((seed, len(name))).normal(size=true.shape)
     errors *= PLANTED[name] * (1 + seed / 10) / np.sqrt(np.mean(errors[atoms] ** 2))
-    arrays[f"test_file.{CC_ID}.forces"] = (true + errors).astype(np.float32)
+    arrays[f"cc-forces.{CC_ID}.forces"] = (true + errors).astype(np.float32)
     return arrays
 
 
@@ -57,36 +54,23 @@ def tested(tmp_path):
     """Three seeds of five models with a CC head, and of one without, tested on CC forces."""
     for seed in range(3):
         for name in PLANTED:
-            predicted_run(tmp_path, name, seed, arrays_of(name, seed), test_file=TEST_FILE)
-        arrays = with_test_file(predictions("SF-TZ/E", seed), seed)
-        predicted_run(tmp_path, "SF-TZ/E", seed, arrays, test_file=TEST_FILE)
+            predicted_run(tmp_path, name, seed, arrays_of(name, seed), **TESTED)
+        arrays = with_cc_forces(predictions("SF-TZ/E", seed), seed)
+        predicted_run(tmp_path, "SF-TZ/E", seed, arrays, **TESTED)
     return tmp_path
 
 
 def own_error(level):
     """RMSE of a level's forces against those of CC on the planted test file."""
-    arrays = with_test_file(predictions("SF-CC/E", 0))
-    errors = arrays[f"test_file.reference.{level}.forces"] - arrays[FORCE]
-    return np.sqrt(np.mean(errors[arrays["test_file.species"] > 0] ** 2))
+    arrays = with_cc_forces(predictions("SF-CC/E", 0))
+    errors = arrays[f"cc-forces.reference.{level}.forces"] - arrays[FORCE]
+    return np.sqrt(np.mean(errors[arrays["cc-forces.species"] > 0] ** 2))
 
 
 def document(out, **options):
-    written = write_complete_tables(out, read_results(out), partial=True, **options)
+    written = write_documents(out, read_results(out), Selection(partial=True, **options))
     (path,) = [path for path in written.paths if path.name == "cc-forces.md"]
     return path.read_text(), json.loads(path.with_suffix(".json").read_text())["tables"]
-
-
-def test_columns_point_into_the_errors_on_the_test_file():
-    entry = heldout_errors(3.0, 4.0, label_rms=50.0)
-    metrics = {"test_file": {CC_ID: {CC_ID: entry}}}
-    energy, force = columns.test_file_energy(CC), columns.test_file_force(CC)
-    assert pick(metrics, *energy.metric_path("rmse")) == 3.0
-    assert pick(metrics, *energy.metric_path("mae")) == 1.5
-    assert pick(metrics, *force.metric_path("rmse")) == 4.0
-    assert pick(metrics, *force.label_rms_path) == 50.0
-    assert (energy.unit, force.unit) == ("kcal/mol", "kcal/mol/Å")
-    differences = {"test_file": {"wb97x_dz": {CC_ID: heldout_errors(3.0, 7.0)}}}
-    assert pick(differences, *low_level_path(force, DZ, "rmse")) == 7.0
 
 
 def test_the_rows_are_the_models_with_a_cc_head_in_a_fixed_order(tested):
@@ -97,12 +81,12 @@ def test_the_rows_are_the_models_with_a_cc_head_in_a_fixed_order(tested):
         assert [row["model"] for row in table["rows"]] == expected
     assert text.startswith(f"## {TITLES[0]} (RMSE)\n")
     heading = (
-        "| model | seeds | force, test file CC (kcal/mol/Å) | mean prediction "
-        "| energy, test file CC (kcal/mol) | mean prediction |"
+        "| model | seeds | force, cc-forces CC (kcal/mol/Å) | mean prediction "
+        "| energy, cc-forces CC (kcal/mol) | mean prediction |"
     )
     assert text.splitlines()[2] == heading
     assert "ublished" not in text
-    assert " Test file: cc-forces.h5 (SHA-256 555555555555).\n" in text
+    assert " cc-forces: cc-forces.h5 (SHA-256 555555555555).\n" in text
 
 
 def test_the_errors_are_those_that_were_planted(tested):
@@ -118,7 +102,7 @@ def test_the_errors_are_those_that_were_planted(tested):
     assert tables[0]["reference"] == "SF-CC/E"
     size = np.sqrt(np.mean(arrays_of("SF-CC/E", 0)[FORCE][:2] ** 2))
     assert 10 < size < 30
-    assert "- force, test file CC: predicting zero has an RMSE of " in text
+    assert "- force, cc-forces CC: predicting zero has an RMSE of " in text
 
 
 @pytest.mark.parametrize(
@@ -133,7 +117,8 @@ def test_the_forces_of_a_low_level_stand_beside_those_of_models(tested, place, l
         assert cell["difference"]["value"] == pytest.approx(1.1 * error - own, rel=1e-4)
     assert f"Beside the {label} forces themselves, seed by seed:" in text
     assert f"| SF-CC/E | 3 | {own:.2f} | " in text
-    assert tables[place]["source"]["test_file_sha256"] == TEST_FILE.sha256
+    (source,) = tables[place]["source"]["tests"]
+    assert (source["name"], source["sha256"]) == ("cc-forces", CC_FORCES.sha256)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +132,8 @@ def test_the_forces_of_a_lower_head_stand_beside_those_of_the_cc_head(tested, pl
         of_head = []
         for seed in range(3):
             arrays = arrays_of(row["model"], seed)
-            atoms = arrays["test_file.species"] > 0
-            errors = (arrays[f"test_file.{level}.forces"] - arrays[FORCE])[atoms]
+            atoms = arrays["cc-forces.species"] > 0
+            errors = (arrays[f"cc-forces.{level}.forces"] - arrays[FORCE])[atoms]
             of_head.append(np.sqrt(np.mean(errors**2)))
         assert cell["reference"] == pytest.approx(np.mean(of_head))
         values = PLANTED[row["model"]] * np.array([1.0, 1.1, 1.2])
@@ -159,70 +144,70 @@ def test_the_forces_of_a_lower_head_stand_beside_those_of_the_cc_head(tested, pl
         assert line in text
 
 
-def test_other_tables_do_not_speak_of_the_test_file(tested):
+def test_other_tables_do_not_speak_of_the_set(tested):
     document(tested)
     for name in ("table4", "low-level-forces"):
-        assert "Test file" not in (tested / "tables" / f"{name}.md").read_text()
-        assert "test_file" not in (tested / "tables" / f"{name}.json").read_text()
+        for suffix in ("md", "json"):
+            assert "cc-forces" not in (tested / "tables" / f"{name}.{suffix}").read_text()
 
 
 def test_experiments_and_maes_can_be_chosen(tested):
     chosen = [get_experiment("MF-DZ/EF-CC/E"), get_experiment("SF-TZ/E")]
     _, tables = document(tested, experiments=chosen)
     assert [row["model"] for row in tables[0]["rows"]] == ["MF-DZ/EF-CC/E"]
-    written = write_complete_tables(tested, read_results(tested), metric="mae", partial=True)
+    selection = Selection(metric="mae", partial=True)
+    written = write_documents(tested, read_results(tested), selection)
     assert "cc-forces-mae.md" in {path.name for path in written.paths}
 
 
 def test_missing_seeds_are_refused(tested):
-    make_run(tested, "MF-DZ/EF-CC/E", 3, None, test_file=TEST_FILE)
-    make_run(tested, "MF-TZ/E-CC/E", 0, None, test_file=TEST_FILE)  # none of its runs is finished
+    make_run(tested, "MF-DZ/EF-CC/E", 3, None, **TESTED)
+    make_run(tested, "MF-TZ/E-CC/E", 0, None, **TESTED)  # none of its runs is finished
     results = read_results(tested)
-    tables = write_complete_tables(tested, results)
-    figures = write_complete_figures(tested, results, only=["cc-forces"])
+    tables = write_documents(tested, results)
+    figures = write_figures(tested, results, only=["cc-forces"])
     for written, name in ((tables, "tables/cc-forces.md"), (figures, "figures/cc-forces.png")):
         missing = [str(run) for run in written.lacking[name]]
         assert "MF-DZ/EF-CC/E, seed 3 (begun: 3)" in missing
         assert "MF-TZ/E-CC/E, seeds 0, 1, 2, 3 (begun: 0)" in missing
         assert not (tested / name).exists()
         assert "cc-forces" in written.refusal
-    some = write_complete_tables(tested, results, seeds=[1, 2])
+    some = write_documents(tested, results, Selection(seeds=[1, 2]))
     assert "tables/cc-forces.md" not in some.lacking
 
 
-def no_test_file(out):
+def no_such_set(out):
     predicted_run(out, "MF-DZ/EF-CC/E", 0)
 
 
-def a_file_without_cc_forces(out):
-    arrays = with_test_file(predictions("MF-DZ/EF-CC/E", 0))
+def a_set_without_cc_forces(out):
+    arrays = with_cc_forces(predictions("MF-DZ/EF-CC/E", 0))
     del arrays[FORCE]
-    predicted_run(out, "MF-DZ/EF-CC/E", 0, arrays, test_file=TEST_FILE)
+    predicted_run(out, "MF-DZ/EF-CC/E", 0, arrays, **TESTED)
 
 
 def no_cc_head(out):
-    predicted_run(out, "SF-TZ/E", 0, with_test_file(predictions("SF-TZ/E", 0)), test_file=TEST_FILE)
+    predicted_run(out, "SF-TZ/E", 0, with_cc_forces(predictions("SF-TZ/E", 0)), **TESTED)
 
 
-@pytest.mark.parametrize("make", [no_test_file, a_file_without_cc_forces, no_cc_head])
+@pytest.mark.parametrize("make", [no_such_set, a_set_without_cc_forces, no_cc_head])
 def test_without_errors_of_cc_forces_there_is_no_document_and_no_figure(tmp_path, capsys, make):
     make(tmp_path)
     results = read_results(tmp_path)
     assert cc_force_names(results) == []
-    write_complete_tables(tmp_path, results, partial=True)
-    written = write_complete_figures(tmp_path, results, partial=True)
+    write_documents(tmp_path, results, Selection(partial=True))
+    written = write_figures(tmp_path, results, Selection(partial=True))
     assert "figures/cc-forces.png" not in written.lacking
     assert not [name for name in files_below(tmp_path) if "cc-forces" in name]
     assert exit_code("figures", tmp_path, "--only", "cc-forces") == 2
     said = capsys.readouterr().err
     assert "No cc-forces figure can be drawn. No finished run of a model with a CC head" in said
-    assert "--test NAME=" in said
+    assert "--test cc-forces=FILE" in said
 
 
 def data_of(out):
     results = read_results(out)
-    specs = cc_force_tables(results)
-    return cc_forces_data(specs, results, find_ensembles(results, list(PLANTED)))
+    return forces_data(results, CC_FORCE, cc_force_names(results), LOW_LEVELS)
 
 
 def test_the_figure_shows_what_the_tables_say(tested):
@@ -232,13 +217,17 @@ def test_the_figure_shows_what_the_tables_say(tested):
         values = error * np.array([1.0, 1.1, 1.2])
         assert list(bar.values.values()) == pytest.approx(list(values), rel=1e-5)
         assert bar.mean.value == pytest.approx(estimate_mean(values).value, rel=1e-5)
-    expected = {"DZ": own_error("wb97x_dz"), "TZ": own_error("wb97x_tz")}
+    expected = {level: own_error(level) for level in ("wb97x_dz", "wb97x_tz")}
     assert data.low_levels == pytest.approx(expected)
 
 
 def test_bars_dots_and_lines_are_at_the_numbers(tested):
     data = data_of(tested)
-    (axes,) = draw_cc_forces(data).axes
+    figure = draw_forces(read_results(tested), "cc-forces", "CC")  # rows in the order of the runs
+    (axes,) = figure.axes
+    assert {text.get_text() for text in axes.get_yticklabels()} == set(PLANTED)
+    (axes,) = forces_figure(data, read_results(tested).known).axes
+    assert axes.get_xlabel() == "RMSE of CC forces, cc-forces (kcal/mol/Å)"
     assert [bar.get_width() for bar in axes.patches[1:]] == [bar.mean.value for bar in data.bars]
     assert [text.get_text() for text in axes.get_yticklabels()] == list(PLANTED)
     dots = [x for line in axes.lines if line.get_marker() == "." for x in line.get_xdata()]
@@ -266,11 +255,11 @@ def test_the_commands_write_both(tested, capsys):
 
 
 def test_one_seed_without_predictions_has_neither_interval_nor_low_levels(tmp_path):
-    metrics = run_metrics() | {"test_file": {CC_ID: {CC_ID: heldout_errors(2.0, 8.0)}}}
-    make_run(tmp_path, "SF-CC/E", 0, metrics, test_file=TEST_FILE)
+    metrics = run_metrics(**{"cc-forces": {CC_ID: {CC_ID: heldout_errors(2.0, 8.0)}}})
+    make_run(tmp_path, "SF-CC/E", 0, metrics, **TESTED)
     data = data_of(tmp_path)
-    assert data.low_levels == {"DZ": None, "TZ": None}
-    (axes,) = draw_cc_forces(data).axes
+    assert data.low_levels == {"wb97x_dz": None, "wb97x_tz": None}
+    (axes,) = forces_figure(data, read_results(tmp_path).known).axes
     assert [bar.get_width() for bar in axes.patches[1:]] == [8.0]
     with pytest.raises(UserError, match="Unknown experiment with finished runs"):
         read_results(tmp_path).members("MF-DZ/EF-CC/E")

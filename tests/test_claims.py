@@ -6,6 +6,7 @@ from made_predictions import predicted_run
 from made_runs import heldout_errors, make_run, run_metrics
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.levels import MP2
 from hippynn_mf.paper.claims import (
     CLAIMS,
     DZ_LABELS,
@@ -17,7 +18,8 @@ from hippynn_mf.paper.claims import (
 )
 from hippynn_mf.paper.table1 import get_experiment, table1
 from hippynn_mf.paper.tables import published_value
-from hippynn_mf.report.results import read_results
+from hippynn_mf.report.columns import comp6_force
+from hippynn_mf.report.results import Selection, read_results
 from hippynn_mf.report.statistics import estimate_mean, percent_improvement
 
 
@@ -31,7 +33,8 @@ def tz_runs(out, name, energies):
 
 
 def findings(out, *names, **options):
-    written = write_claims(out, read_results(out), experiments=experiments(*names), **options)
+    selection = Selection(experiments=experiments(*names), **options)
+    written = write_claims(out, read_results(out), selection)
     (path,) = written.require()
     stored = Findings.model_validate(json.loads(path.with_suffix(".json").read_text()))
     assert format_claims(stored) == path.read_text()
@@ -115,8 +118,8 @@ def test_the_low_levels_own_forces_are_what_mp2_forces_have_to_beat(tmp_path):
     differences = json.loads(path.read_text())["level_differences"]
     name = "force_rmse_kcal_per_mol_per_angstrom"
     own = differences["comp6"]["wb97x_dz"]["mp2_tz"][name]
-    values = read_results(tmp_path).by_seed("MF-DZ/EF-MP2/E", "comp6", "mp2_tz", name)
-    expected = percent_improvement(values, dict.fromkeys(values, own))
+    values = read_results(tmp_path).values("MF-DZ/EF-MP2/E", comp6_force(MP2))
+    expected = percent_improvement(values, dict.fromkeys(values.index, own))
     assert claim.percent_improvement == expected
     assert claim.published_percent_improvement == pytest.approx(100 * (1 - 3.42 / 5.9))
 
@@ -136,7 +139,8 @@ def test_claims_that_lack_runs_are_refused_or_partial(tmp_path):
 
 def test_without_both_models_of_a_claim_nothing_is_written(tmp_path):
     tz_runs(tmp_path, "SF-TZ/E", [1.0])
-    written = write_claims(tmp_path, read_results(tmp_path), experiments=experiments("SF-TZ/E"))
+    selection = Selection(experiments=experiments("SF-TZ/E"))
+    written = write_claims(tmp_path, read_results(tmp_path), selection)
     assert written.require() == []
     assert not (tmp_path / "tables").exists()
 

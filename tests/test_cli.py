@@ -207,7 +207,7 @@ def test_a_run_that_fails_in_the_pool_makes_reproduce_end_with_code_2(
 ):
     monkeypatch.setattr("hippynn_mf.campaign.campaign.run_campaign", campaign_that_fails)
     monkeypatch.setattr(
-        "hippynn_mf.paper.figures.write_complete_figures", lambda out, results, **kw: Written(out)
+        "hippynn_mf.paper.figures.write_figures", lambda out, *args, **kw: Written(out)
     )
     options = ["--data", ani1x_file, "--out", tmp_path / "out", "--workers", 3]
     names = ["--experiments", "SF-CC/E, MF-DZ/EF-CC/E", "--seeds", "0"]
@@ -268,6 +268,7 @@ COMMANDS = {
     "status": "hippynn-mf status results",
     "tables": "hippynn-mf tables results --metric mae",
     "figures": "hippynn-mf figures results --only parity,spread",
+    "report": "hippynn-mf report results",
     "graph": "hippynn-mf graph MF-DZ/EF-CC/E --preset paper --out graph.png",
     "experiments": "hippynn-mf experiments --json",
     "export": "hippynn-mf export results/runs/mf_dz_ef_cc_e/seed-* --out model.safetensors",

@@ -1,26 +1,38 @@
-"""The committed campaign: its tables and the README follow from its metrics."""
+"""The committed campaigns: their tables and figures follow from their metrics, whole."""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import itertools
 import json
-import re
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from hippynn_mf.paper.documents import write_documents
-from hippynn_mf.paper.figure3 import LEVELS, figure3_data
-from hippynn_mf.paper.table1 import table1
+from hippynn_mf.paper.table1 import strategies, table1
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.report.results import read_results
+from hippynn_mf.report.runs import CAMPAIGN, ENSEMBLES, RUNS, read_lines
 from hippynn_mf.report.spread import SpreadData
-from hippynn_mf.report.tables import TableData
-from hippynn_mf.report.text import main_table
 
 TOP = Path(__file__).parent.parent
-RESULTS = TOP / "experiments" / "results"
+EXPERIMENTS = TOP / "experiments"
+TABLE1, STRATEGIES = EXPERIMENTS / "results", EXPERIMENTS / "strategies" / "results"
+DOCUMENTS = {
+    "results": {"table2", "table3", "table4", "low-level-forces", "claims"},
+    "strategies/results": {"table4", "low-level-forces", "claims", "cc-forces", "strategies"},
+    "strategies/results-30": {"table4", "low-level-forces", "cc-forces", "strategies"},
+    "strategies/results-xtb": {"experiments"},
+    "strategies/results-xtb-30": {"experiments"},
+}
+WITHOUT_METRICS = "spread-"  # figures of predictions, which are not committed
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(TOP / "scripts")
+    return importlib.import_module("make_documents")
 
 
 def assert_same_numbers(found, expected, where=""):
@@ -34,92 +46,72 @@ def assert_same_numbers(found, expected, where=""):
         for place, value in enumerate(expected):
             assert_same_numbers(found[place], value, f"{where}.{place}")
     elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12), where
+        assert found == pytest.approx(expected, rel=1e-12, abs=1e-12), where
     else:
         assert found == expected, where
 
 
-@pytest.fixture(scope="module")
-def again(tmp_path_factory):
-    """The tables, made again from the metrics alone."""
-    out = tmp_path_factory.mktemp("results")
-    for path in [*RESULTS.rglob("experiment.json"), *RESULTS.rglob("metrics.json")]:
-        target = out / path.relative_to(RESULTS)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    for path in RESULTS.glob("runs/*/ensemble.json"):
-        shutil.copy(path, out / path.relative_to(RESULTS))
-    write_documents(out, read_results(out)).require()
-    return out
+def test_the_script_makes_the_documents_of_every_committed_campaign(script):
+    found = {str(folder.relative_to(EXPERIMENTS)) for folder in script.campaigns()}
+    assert found == DOCUMENTS.keys()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_committed_tables_and_figures_are_those_of_the_metrics(script, tmp_path, name):
+    """Texts whole; of figures, their numbers."""
+    folder = EXPERIMENTS / name
+    script.make_documents(folder, tmp_path)
+    assert {path.stem for path in (tmp_path / "tables").iterdir()} == DOCUMENTS[name]
+    for kind in ("tables", "figures"):
+        made = {path.name: path for path in tmp_path.glob(f"{kind}/*")}
+        committed = {
+            path.name: path
+            for path in folder.glob(f"{kind}/*")
+            if not path.name.startswith(WITHOUT_METRICS)
+        }
+        assert made.keys() == committed.keys()
+        for file, path in made.items():
+            if path.suffix == ".md":
+                assert committed[file].read_text() == path.read_text(), file
+            elif path.suffix == ".json":
+                stored, found = (json.loads(p.read_text()) for p in (committed[file], path))
+                assert_same_numbers(found, stored, file)
 
 
 def test_the_shipped_model_has_the_lowest_validation_error_of_cc_energies():
-    stored = json.loads((RESULTS / "validation.json").read_text())
+    results = read_results(TABLE1)
     metric = "energy_rmse.ccsd(t)_cbs"
-    means = {
-        name: np.mean([of_seed[metric] for of_seed in seeds.values()])
-        for name, seeds in stored.items()
-        if metric in next(iter(seeds.values()))
-    }
-    assert len(stored) == 17
-    assert {len(seeds) for seeds in stored.values()} == {8}
+    sums: dict[str, float] = {}
+    for run in results.finished:
+        if metric in run.kept_epoch.valid:
+            sums[run.name] = sums.get(run.name, 0.0) + run.kept_epoch.valid[metric]
     shipped = Potential.load("mini-ani1x").card
-    assert min(means, key=lambda name: means[name]) == shipped.training.experiment
-    for member in shipped.members:
-        slug = shipped.training.experiment.lower().replace("-", "_").replace("/", "_")
-        run = RESULTS / "runs" / slug / f"seed-{member.seed}"
-        assert member.metrics == json.loads((run / "metrics.json").read_text())
+    name = shipped.training.experiment
+    assert min(sums, key=lambda name: sums[name]) == name
+    runs = {run.seed: run for run in results.members(name)}
+    assert {member.seed for member in shipped.members} <= runs.keys()
 
 
-def test_every_row_of_table_1_has_the_same_seeds():
-    results = read_results(RESULTS)
-    seeds = [results.seeds(experiment.name) for experiment in table1()]
-    assert len(seeds[0]) >= 3
-    assert all(found == seeds[0] for found in seeds)
-    assert results.unfinished == {}
-
-
-def test_the_committed_documents_are_those_of_the_metrics(again):
-    made = {path.name: path for path in (again / "tables").iterdir()}
-    committed = {path.name: path for path in (RESULTS / "tables").iterdir()}
-    assert made.keys() <= committed.keys()
-    for name, path in made.items():
-        if path.suffix == ".md":
-            assert committed[name].read_text() == path.read_text(), name
-        else:
-            stored = json.loads(committed[name].read_text())
-            assert_same_numbers(stored, json.loads(path.read_text()), name)
-
-
-def test_the_committed_figure_3_is_that_of_the_metrics():
-    stored = json.loads((RESULTS / "figures" / "figure3.json").read_text())
-    data = figure3_data(read_results(RESULTS), LEVELS)
-    assert_same_numbers(stored, data.model_dump(mode="json"))
-
-
-def test_the_readme_quotes_table_4_as_it_was_measured():
-    (content,) = json.loads((RESULTS / "tables" / "table4.json").read_text())["tables"]
-    assert main_table(TableData.model_validate(content)) in (TOP / "README.md").read_text()
-
-
-def test_every_number_that_the_readme_says_of_the_campaign_is_in_its_tables():
-    readme = (TOP / "README.md").read_text()
-    start = readme.index("RMSEs of the coupled-cluster head")
-    said = readme[start : readme.index("![Improvement by low-level forces")]
-    start = readme.index("- The embedded COMP6 file holds")
-    said += readme[start : readme.index("- The `quick` preset is")]
-    tables = "".join(path.read_text() for path in (RESULTS / "tables").glob("*.md"))
-    known = set(re.findall(r"\d+\.\d+", tables))
-    numbers = re.findall(r"\d+\.\d+", said)
-    assert len(numbers) > 12
-    assert set(numbers) <= known
+def test_every_campaign_has_the_same_eight_seeds_of_every_experiment():
+    names = {
+        "results": {e.name for e in table1()},
+        "strategies/results": {e.name for e in strategies()},
+        "strategies/results-30": {"MF-DZ/EF-CC/E", "MFC-DZ/EF-CC/E"},
+    }
+    for folder in DOCUMENTS:
+        results = read_results(EXPERIMENTS / folder)
+        xtb = {"SF-GFN2/E", "MF-GFN1/EF-GFN2/E", "MFC-GFN1/EF-GFN2/E"}
+        assert set(results.by_name) == names.get(folder, xtb)
+        assert {tuple(results.seeds(name)) for name in results.by_name} == {tuple(range(8))}
+        assert results.unfinished == {}
 
 
 def test_the_committed_spread_has_the_errors_of_the_mean_prediction():
     """The RMS over all bins of a panel is the RMSE that the tables call mean prediction."""
-    content = (RESULTS / "figures" / "spread-mf_dz_ef_cc_e.json").read_text()
+    content = (TABLE1 / "figures" / "spread-mf_dz_ef_cc_e.json").read_text()
     spread = SpreadData.model_validate_json(content)
-    record = json.loads((RESULTS / "runs" / "mf_dz_ef_cc_e" / "ensemble.json").read_text())
+    records = {record["name"]: record for record in read_lines(TABLE1 / ENSEMBLES)}
+    record = records[spread.name]
     assert [str(seed) for seed in spread.seeds] == list(record["members"])
     names = {
         ("heldout", "energy"): "energy_rmse_kcal_per_mol",
@@ -129,27 +121,40 @@ def test_the_committed_spread_has_the_errors_of_the_mean_prediction():
     assert len(panels) == 4
     for panel in panels:
         squares = sum(b.n * b.error**2 for b in panel.calibration.bins)
-        stored = record["metrics"][panel.part][panel.level][names[panel.part, panel.kind]]
+        entry = record["sets"][panel.part][panel.level][panel.level]
+        stored = entry[names[panel.part, panel.kind]]
         assert (squares / panel.calibration.n) ** 0.5 == pytest.approx(stored, rel=1e-6)
 
 
-def test_what_the_readme_says_of_the_spread_is_what_was_measured():
-    content = (RESULTS / "figures" / "spread-mf_dz_ef_cc_e.json").read_text()
-    panels = {
-        (p.part, p.level, p.kind): p.calibration
-        for p in SpreadData.model_validate_json(content).panels
-    }
-    cc = panels["heldout", "ccsd(t)_cbs", "energy"]
-    forces = panels["heldout", "wb97x_dz", "forces"]
-    far = panels["comp6", "ccsd(t)_cbs", "delta_e"]
-    readme = " ".join((TOP / "README.md").read_text().split())
-    assert f"(error/spread {cc.ratio:.2f})" in readme
-    assert f"(Spearman {cc.spearman:.2f}, of DZ forces {forces.spearman:.2f})" in readme
-    assert f"conformer energies are {far.ratio:.2f} times the spread" in readme
+def test_what_is_kept_of_kept_results_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(TOP / "scripts")
+    script = importlib.import_module("keep_results")
+    folder = EXPERIMENTS / "strategies" / "results-30"
+    script.main(folder, tmp_path)
+    for name in (CAMPAIGN, RUNS, ENSEMBLES):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
 def test_nothing_committed_names_the_machine_that_trained():
-    for path in RESULTS.rglob("experiment.json"):
-        settings = json.loads(path.read_text())["settings"]
-        sources = [settings["data"], settings["comp6"]]
-        assert not any(Path(source["path"]).is_absolute() for source in sources if source), path
+    for folder in DOCUMENTS:
+        for run in read_results(EXPERIMENTS / folder).finished:
+            for source in (run.settings.data, *run.settings.tests):
+                paths = source.path.values() if isinstance(source.path, dict) else [source.path]
+                assert not any(path.is_absolute() or len(path.parts) > 1 for path in paths)
+
+
+@functools.cache
+def variant_rows():
+    return read_lines(EXPERIMENTS / "strategies" / "variants" / "cc-all" / "variants.jsonl")
+
+
+def test_the_variants_of_heads_have_all_seeds_and_their_table(monkeypatch):
+    monkeypatch.syspath_prepend(TOP / "scripts")
+    script = importlib.import_module("try_head_variants")
+    runs = sorted((row["variant"], row["seed"]) for row in variant_rows())
+    assert runs == sorted(itertools.product(script.VARIANTS, range(8)))
+    lines = script.table(variant_rows()).splitlines()
+    assert len(lines) == 2 + len(script.VARIANTS)
+    hidden = [row["valid"] for row in variant_rows() if row["variant"] == "hidden"]
+    failed = [valid for valid in hidden if valid["energy_rmse.ccsd(t)_cbs"] > 10]
+    assert (len(failed), len(hidden)) == (5, 8)

@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 from made_predictions import (
     GROUPS,
-    TEST_FILE,
+    TESTED,
     predicted_run,
     predictions,
     references,
-    with_test_file,
+    with_cc_forces,
 )
 from made_runs import files_below, make_run, run_metrics
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import write_npz
+from hippynn_mf.levels import KNOWN_LEVELS
+from hippynn_mf.report.columns import heldout_energy
 from hippynn_mf.report.ensemble import find_ensembles
 from hippynn_mf.report.results import read_results
+from hippynn_mf.report.runs import write_kept
 
 NAME = "MF-DZ/EF-CC/E"
 DZ, TZ, MP2, CC = "wb97x_dz", "wb97x_tz", "mp2_tz", "ccsd(t)_cbs"
@@ -45,47 +48,45 @@ def members(tmp_path):
 
 
 def test_the_errors_are_those_of_the_mean_prediction(members):
-    metrics = ensemble(members).metrics
+    held = ensemble(members).sets["heldout"]
     truth = references()
     errors = mean_prediction(f"heldout.{CC}.energy") - truth[f"heldout.reference.{CC}.energy"]
-    assert metrics.heldout[CC].energy_rmse_kcal_per_mol == pytest.approx(rms(errors))
-    assert metrics.heldout[CC].energy_mae_kcal_per_mol == pytest.approx(np.abs(errors).mean())
+    assert held[CC][CC].energy_rmse_kcal_per_mol == pytest.approx(rms(errors))
+    assert held[CC][CC].energy_mae_kcal_per_mol == pytest.approx(np.abs(errors).mean())
     atoms = truth["heldout.species"] > 0
-    errors = mean_prediction(f"heldout.{DZ}.forces") - truth[f"heldout.reference.{DZ}.forces"]
-    found = metrics.heldout[DZ].force_rmse_kcal_per_mol_per_angstrom
-    assert found == pytest.approx(rms(errors[atoms]))
-    errors = mean_prediction(f"heldout.{CC}.forces") - truth[f"heldout.reference.{TZ}.forces"]
-    found = metrics.cross[CC][TZ].force_rmse_kcal_per_mol_per_angstrom
-    assert found == pytest.approx(rms(errors[atoms]))
+    for head, level in [(DZ, DZ), (CC, TZ)]:
+        errors = mean_prediction(f"heldout.{head}.forces")
+        errors = errors - truth[f"heldout.reference.{level}.forces"]
+        found = held[head][level].force_rmse_kcal_per_mol_per_angstrom
+        assert found == pytest.approx(rms(errors[atoms]))
 
 
 def test_comp6_errors_are_those_of_the_mean_prediction_within_the_cut(members):
-    metrics = ensemble(members).metrics.comp6
+    far = ensemble(members).sets["comp6"]
     truth = references()
     kept = np.arange(7) < 6  # the last is planted far above the minimum
     errors = mean_prediction(f"comp6.{CC}.energy") - truth[f"comp6.reference.{CC}.energy"]
     pairs = [errors[i] - errors[j] for i in range(6) for j in range(i) if GROUPS[i] == GROUPS[j]]
-    assert (metrics[CC].n_conformers, metrics[CC].n_pairs) == (6, len(pairs)) == (6, 6)
-    assert metrics[CC].delta_e_rmse_kcal_per_mol == pytest.approx(rms(pairs))
+    own = far[CC][CC]
+    assert (own.n_structures, own.n_pairs) == (6, len(pairs)) == (6, 6)
+    assert own.delta_e_rmse_kcal_per_mol == pytest.approx(rms(pairs))
     atoms = (truth["comp6.species"] > 0) & kept[:, None]
-    errors = mean_prediction(f"comp6.{CC}.forces") - truth[f"comp6.reference.{MP2}.forces"]
-    found = metrics[MP2].force_rmse_kcal_per_mol_per_angstrom
-    assert found == pytest.approx(rms(errors[atoms]))
-    assert metrics[MP2].predicted_by == CC
+    for head in (DZ, CC):
+        errors = mean_prediction(f"comp6.{head}.forces") - truth[f"comp6.reference.{MP2}.forces"]
+        found = far[head][MP2].force_rmse_kcal_per_mol_per_angstrom
+        assert found == pytest.approx(rms(errors[atoms]))
 
 
 def test_the_mean_of_the_members_errors_is_not_below_that_of_their_mean(members):
     """By the triangle inequality; the members' errors are independent, so far below here."""
-    found = ensemble(members).metrics.heldout[CC].energy_rmse_kcal_per_mol
-    path = ("heldout", CC, "energy_rmse_kcal_per_mol")
-    each = list(read_results(members).by_seed(NAME, *path).values())
-    assert found < np.mean(each)
+    found = ensemble(members).sets["heldout"][CC][CC].energy_rmse_kcal_per_mol
+    assert found < read_results(members).values(NAME, heldout_energy(KNOWN_LEVELS.get(CC))).mean()
 
 
 def test_an_ensemble_of_one_has_the_errors_of_its_member(tmp_path):
-    folder = predicted_run(tmp_path, NAME, 4)
-    found = ensemble(tmp_path).metrics.model_dump(exclude_unset=True)
-    assert found == folder.read_metrics()
+    predicted_run(tmp_path, NAME, 4)
+    (run,) = read_results(tmp_path).finished
+    assert ensemble(tmp_path).errors() == run.sets
 
 
 def test_levels_are_compared_on_the_same_structures_by_the_same_code(members):
@@ -93,15 +94,15 @@ def test_levels_are_compared_on_the_same_structures_by_the_same_code(members):
     truth = references()
     atoms = truth["heldout.species"] > 0
     errors = truth[f"heldout.reference.{DZ}.forces"] - truth[f"heldout.reference.{TZ}.forces"]
-    found = differences.heldout[DZ][TZ]
+    found = differences["heldout"][DZ][TZ]
     assert found.force_rmse_kcal_per_mol_per_angstrom == pytest.approx(rms(errors[atoms]))
     atoms = (truth["comp6.species"] > 0) & (np.arange(7) < 6)[:, None]
     errors = truth[f"comp6.reference.{DZ}.forces"] - truth[f"comp6.reference.{MP2}.forces"]
-    found = differences.comp6[DZ][MP2]
+    found = differences["comp6"][DZ][MP2]
     assert found.force_rmse_kcal_per_mol_per_angstrom == pytest.approx(rms(errors[atoms]))
-    assert found.n_conformers == 6
-    assert set(differences.heldout[DZ]) == {TZ, MP2, CC}  # not with itself
-    assert set(differences.heldout) == {DZ, TZ}  # levels without forces are no low levels
+    assert found.n_structures == 6
+    assert set(differences["heldout"][DZ]) == {TZ, MP2, CC}  # not with itself
+    assert set(differences["heldout"]) == {DZ, TZ}  # levels without forces are no low levels
 
 
 def test_a_level_with_a_missing_label_is_not_compared(tmp_path):
@@ -109,8 +110,8 @@ def test_a_level_with_a_missing_label_is_not_compared(tmp_path):
     arrays[f"heldout.reference.{DZ}.forces"][2] = np.nan
     predicted_run(tmp_path, NAME, 0, arrays)
     differences = ensemble(tmp_path).level_differences
-    assert set(differences.heldout) == {TZ}
-    assert set(differences.comp6) == {DZ, MP2}
+    assert set(differences["heldout"]) == {TZ}
+    assert set(differences["comp6"]) == {DZ, MP2}
 
 
 def test_the_file_is_read_where_predictions_are_gone(members):
@@ -148,12 +149,14 @@ def test_a_file_of_other_members_is_made_again_or_refused(members, change):
     before = ensemble(members)
     change(members)
     after = ensemble(members)
-    assert after.metrics != before.metrics
+    assert after.sets != before.sets
     assert json.loads(stored(members).read_text())["members"] == after.members
     stored(members).write_text(before.model_dump_json(exclude_unset=True))
     for path in members.rglob("predictions.npz"):
         path.unlink()
-    with pytest.raises(UserError, match=r"ensemble\.json is of seeds 0, 1, 2 as they were.*evalua"):
+    with pytest.raises(
+        UserError, match=r"ensemble\.json is of seeds 0, 1, 2 of MF.* as they were.*evalua"
+    ):
         ensemble(members)
     some = find_ensembles(read_results(members).only([0]), [NAME])
     assert some == {}  # a selection of seeds is not what the file is of
@@ -179,7 +182,7 @@ def test_a_selection_of_seeds_leaves_the_file_alone(members):
         mean_prediction(f"heldout.{CC}.energy", (0, 2))
         - references()[f"heldout.reference.{CC}.energy"]
     )
-    assert found.metrics.heldout[CC].energy_rmse_kcal_per_mol == pytest.approx(rms(errors))
+    assert found.sets["heldout"][CC][CC].energy_rmse_kcal_per_mol == pytest.approx(rms(errors))
     assert files_below(members) == before
 
 
@@ -219,7 +222,7 @@ def test_references_may_be_missing_in_the_same_places(tmp_path):
         arrays = predictions(NAME, seed)
         arrays[f"heldout.reference.{CC}.energy"][1] = np.nan
         predicted_run(tmp_path, NAME, seed, arrays)
-    assert ensemble(tmp_path).metrics.heldout[CC].n_energies == 4
+    assert ensemble(tmp_path).sets["heldout"][CC][CC].n_energies == 4
 
 
 def test_predictions_that_do_not_give_the_metrics_are_refused(members):
@@ -233,102 +236,82 @@ def test_predictions_that_do_not_give_the_metrics_are_refused(members):
 
 def test_a_damaged_file_is_refused_with_its_field(members):
     ensemble(members)
-    content = json.loads(stored(members).read_text()) | {"format": 2}
+    content = json.loads(stored(members).read_text()) | {"format": 1}
     stored(members).write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"ensemble\.json is not what.*format: Input should be 1"):
+    with pytest.raises(UserError, match=r"ensemble\.json is not what.*format: Input should be 2"):
         ensemble(members)
 
 
-def test_forces_whose_sign_was_not_proved_stay_unused(tmp_path):
-    for seed in range(2):
-        folder = predicted_run(tmp_path, NAME, seed)
-        metrics = folder.read_metrics()
-        entry = metrics["comp6"][MP2]
-        for name in [name for name in entry if "force" in name]:
-            del entry[name]
-        entry |= {
-            "force_rmse_kcal_per_mol_per_angstrom": None,
-            "force_mae_kcal_per_mol_per_angstrom": None,
-            "force_reason": "the sign is not proved",
-        }
-        folder.write_metrics(metrics)
-    found = ensemble(tmp_path)
-    assert found.metrics.comp6[MP2].force_reason == "the sign is not proved"
-    assert found.metrics.comp6[DZ].force_rmse_kcal_per_mol_per_angstrom > 0
-    assert set(found.level_differences.comp6) == {DZ}
-
-
-def test_an_ensemble_without_comp6_has_no_errors_there(tmp_path):
-    for seed in range(2):
-        arrays = {n: v for n, v in predictions(NAME, seed).items() if n.startswith("heldout")}
-        predicted_run(tmp_path, NAME, seed, arrays, comp6=None)
-    assert ensemble(tmp_path).metrics.comp6 is None
-    assert ensemble(tmp_path).level_differences.comp6 is None
-
-
-def make_tested(out):
-    """Three runs that were tested on a file with CC forces, and their predictions."""
-    stacks = [with_test_file(predictions(NAME, seed), seed) for seed in range(3)]
-    for seed, arrays in enumerate(stacks):
-        predicted_run(out, NAME, seed, arrays, test_file=TEST_FILE)
-    return stacks
-
-
-def test_errors_on_the_test_file_are_those_of_the_mean_prediction(tmp_path):
-    stacks = make_tested(tmp_path)
-    found = ensemble(tmp_path).metrics.test_file
-    atoms = stacks[0]["test_file.species"] > 0
-    for head, level in [(CC, CC), (CC, TZ), (DZ, CC)]:
-        mean = np.mean([a[f"test_file.{head}.forces"].astype(float) for a in stacks], axis=0)
-        errors = mean - stacks[0][f"test_file.reference.{level}.forces"]
-        rmse = found[head][level].force_rmse_kcal_per_mol_per_angstrom
-        assert rmse == pytest.approx(rms(errors[atoms]))
-    mean = np.mean([a[f"test_file.{CC}.energy"].astype(float) for a in stacks], axis=0)
-    errors = mean - stacks[0][f"test_file.reference.{CC}.energy"]
-    assert found[CC][CC].energy_rmse_kcal_per_mol == pytest.approx(rms(errors))
-
-
-def test_levels_are_compared_on_the_test_file(tmp_path):
-    arrays = make_tested(tmp_path)[0]
-    differences = ensemble(tmp_path).level_differences.test_file
-    assert set(differences) == {DZ, TZ, CC}
-    atoms = arrays["test_file.species"] > 0
-    for low in (DZ, TZ):
-        names = (f"test_file.reference.{level}.forces" for level in (low, CC))
-        errors = arrays[next(names)] - arrays[next(names)]
-        rmse = differences[low][CC].force_rmse_kcal_per_mol_per_angstrom
-        assert rmse == pytest.approx(rms(errors[atoms]))
-
-
-def test_forces_of_the_test_file_whose_sign_was_not_proved_stay_unused(tmp_path):
+@pytest.mark.parametrize("part", ["comp6", "cc-forces"])
+def test_forces_whose_sign_was_not_proved_stay_unused(tmp_path, part):
     make_tested(tmp_path)
-    for folder in tmp_path.glob("runs/*/seed-*"):
-        metrics = json.loads((folder / "metrics.json").read_text())
-        for entries in metrics["test_file"].values():
-            for name in [name for name in entries[CC] if "force" in name]:
-                del entries[CC][name]
-            entries[CC] |= {
+    for path in tmp_path.glob("runs/*/seed-*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        for references_of_head in metrics["sets"][part].values():
+            entry = references_of_head[DZ]
+            for name in [name for name in entry if "force" in name]:
+                del entry[name]
+            entry |= {
                 "force_rmse_kcal_per_mol_per_angstrom": None,
                 "force_mae_kcal_per_mol_per_angstrom": None,
                 "force_reason": "the sign is not proved",
             }
-        (folder / "metrics.json").write_text(json.dumps(metrics))
+        path.write_text(json.dumps(metrics))
     found = ensemble(tmp_path)
-    assert found.metrics.test_file[CC][CC].force_reason == "the sign is not proved"
-    assert found.metrics.test_file[CC][DZ].force_rmse_kcal_per_mol_per_angstrom > 0
-    assert set(found.level_differences.test_file) == {DZ, TZ}
-    assert found.level_differences.test_file[DZ][CC].force_reason == "the sign is not proved"
+    assert found.sets[part][CC][DZ].force_reason == "the sign is not proved"
+    assert found.sets[part][DZ][MP2 if part == "comp6" else CC].n_force_components > 0
+    assert DZ not in found.level_differences[part]
+    assert DZ in found.level_differences["heldout"]
 
 
-def test_an_ensemble_without_a_test_file_has_no_errors_there(members):
-    assert ensemble(members).metrics.test_file is None
-    assert ensemble(members).level_differences.test_file is None
+def test_without_tests_there_are_errors_on_the_heldout_set_alone(tmp_path):
+    for seed in range(2):
+        arrays = {n: v for n, v in predictions(NAME, seed).items() if n.startswith("heldout")}
+        predicted_run(tmp_path, NAME, seed, arrays, tests=())
+    assert set(ensemble(tmp_path).sets) == {"heldout"}
+    assert set(ensemble(tmp_path).level_differences) == {"heldout"}
+
+
+def make_tested(out):
+    """Three runs that were tested on a set with CC forces, and their predictions."""
+    stacks = [with_cc_forces(predictions(NAME, seed), seed) for seed in range(3)]
+    for seed, arrays in enumerate(stacks):
+        predicted_run(out, NAME, seed, arrays, **TESTED)
+    return stacks
+
+
+def test_errors_on_a_further_set_are_those_of_the_mean_prediction(tmp_path):
+    stacks = make_tested(tmp_path)
+    found = ensemble(tmp_path).sets["cc-forces"]
+    atoms = stacks[0]["cc-forces.species"] > 0
+    for head, level in [(CC, CC), (CC, TZ), (DZ, CC)]:
+        mean = np.mean([a[f"cc-forces.{head}.forces"].astype(float) for a in stacks], axis=0)
+        errors = mean - stacks[0][f"cc-forces.reference.{level}.forces"]
+        rmse = found[head][level].force_rmse_kcal_per_mol_per_angstrom
+        assert rmse == pytest.approx(rms(errors[atoms]))
+    differences = ensemble(tmp_path).level_differences["cc-forces"]
+    assert set(differences) == {DZ, TZ, CC}
+
+
+def test_kept_results_bring_their_ensembles_along(members):
+    results = read_results(members)
+    records = find_ensembles(results, [NAME])
+    write_kept(members / "kept", results.finished, [r.content() for r in records.values()])
+    kept = read_results(members / "kept")
+    assert find_ensembles(kept, [NAME]) == records
+    assert find_ensembles(kept.only([0, 1]), [NAME]) == {}  # it is of all three
+    lines = (members / "kept" / "runs.jsonl").read_text().splitlines()
+    (members / "kept" / "runs.jsonl").write_text("\n".join(lines[:2]))
+    with pytest.raises(
+        UserError, match=r"ensembles\.jsonl is of seeds 0, 1, 2 of MF.*as they were"
+    ):
+        find_ensembles(read_results(members / "kept"), [NAME])
 
 
 def test_members_of_which_one_was_tested_on_another_file_are_refused(tmp_path):
     stacks = make_tested(tmp_path)
     path = tmp_path / "runs" / "mf_dz_ef_cc_e" / "seed-1" / "predictions.npz"
-    name = f"test_file.reference.{CC}.forces"
+    name = f"cc-forces.reference.{CC}.forces"
     write_npz(path, stacks[1] | {name: stacks[1][name] + 1})
-    with pytest.raises(UserError, match=r"test_file\.reference\.ccsd\(t\)_cbs\.forces of pred"):
+    with pytest.raises(UserError, match=r"cc-forces\.reference\.ccsd\(t\)_cbs\.forces of pred"):
         ensemble(tmp_path)

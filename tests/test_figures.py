@@ -6,10 +6,11 @@ from made_predictions import predicted_run
 from made_runs import exit_code, files_below, heldout_errors, make_run, run_metrics
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.paper.figures import FIGURES, write_figures
+from hippynn_mf.paper import FIGURES
+from hippynn_mf.paper.figures import write_figures
 from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.report.parity import ParityData
-from hippynn_mf.report.results import read_results
+from hippynn_mf.report.results import Selection, read_results
 from hippynn_mf.report.spread import SpreadData
 
 SLUGS = ("mf_dz_ef_tz_e", "sf_tz_e")
@@ -22,7 +23,7 @@ def trained_run(out, name="MF-DZ/EF-TZ/E", seed=0):
         for epoch in range(3):
             names = ("energy_rmse.wb97x_dz", "energy_rmse.wb97x_tz", "force_rmse.wb97x_dz")
             valid = dict.fromkeys(names, 8.0 / 2**epoch)
-            stream.write(json.dumps({"epoch": epoch, "valid": valid}) + "\n")
+            stream.write(json.dumps({"epoch": epoch, "valid": valid, "best": True}) + "\n")
     return folder
 
 
@@ -69,11 +70,10 @@ def test_an_unknown_figure_is_refused_before_anything_is_drawn(tmp_path, capsys)
     assert exit_code("figures", tmp_path, "--only", "learning,partiy") == 2
     said = capsys.readouterr().err
     assert (
-        "Unknown figure 'partiy'. Did you mean parity? Known: figure3, cc-forces, parity, spread"
-        in said
+        "Unknown figure 'partiy'. Did you mean parity? Known: figure3, cc-forces, forces, " in said
     )
     assert files_below(tmp_path) == before
-    assert set(FIGURES) == {"figure3", "cc-forces", "parity", "spread", "learning"}
+    assert set(FIGURES) == {"figure3", "cc-forces", "forces", "parity", "spread", "learning"}
 
 
 def test_a_chosen_figure_that_cannot_be_drawn_at_all_is_an_error(tmp_path, capsys):
@@ -86,7 +86,8 @@ def test_a_chosen_figure_that_cannot_be_drawn_at_all_is_an_error(tmp_path, capsy
 def test_figures_of_chosen_seeds_are_of_these_alone(tmp_path):
     for seed in range(4):
         trained_run(tmp_path, seed=seed)
-    write_figures(tmp_path, read_results(tmp_path), only=["spread"], seeds=[0, 2, 3])
+    selection = Selection(seeds=[0, 2, 3])
+    write_figures(tmp_path, read_results(tmp_path), selection, only=["spread"])
     content = json.loads((tmp_path / "figures" / "spread-mf_dz_ef_tz_e.json").read_text())
     assert content["seeds"] == [0, 2, 3]
 
@@ -111,16 +112,15 @@ def test_figure3_of_chosen_experiments_needs_and_has_their_levels_only(tmp_path)
     trained_run(tmp_path, "SF-TZ/E")
     results = read_results(tmp_path)
     pair = [get_experiment(name) for name in ("SF-TZ/E", "MF-DZ/EF-TZ/E")]
-    assert (tmp_path / "figures" / "figure3.png") in write_figures(
-        tmp_path, results, experiments=pair
-    )
+    written = write_figures(tmp_path, results, Selection(experiments=pair))
+    assert (tmp_path / "figures" / "figure3.png") in written.require()
     data = json.loads((tmp_path / "figures" / "figure3.json").read_text())
     assert {bar["level"] for bar in data["bars"]} == {"TZ"}
     (tmp_path / "figures" / "figure3.png").unlink()
-    write_figures(tmp_path, results, experiments=pair[:1])
+    write_figures(tmp_path, results, Selection(experiments=pair[:1]))
     assert not (tmp_path / "figures" / "figure3.png").exists()
     with pytest.raises(UserError, match=r"figure3\.png \(SF-MP2/E, seed 0"):
-        write_figures(tmp_path, results)
+        write_figures(tmp_path, results).require()
 
 
 def test_figures_whose_files_are_gone_are_left_out_and_named(tmp_path, caplog):
@@ -128,7 +128,8 @@ def test_figures_whose_files_are_gone_are_left_out_and_named(tmp_path, caplog):
     other = trained_run(tmp_path, "SF-TZ/E")
     other.file("predictions.npz").unlink()
     kept.file("epochs.jsonl").unlink()
-    names = {path.name for path in write_figures(tmp_path, read_results(tmp_path), partial=True)}
+    written = write_figures(tmp_path, read_results(tmp_path), Selection(partial=True))
+    names = {path.name for path in written.paths}
     assert names == {"figure3.png", "parity-mf_dz_ef_tz_e.png", "learning-sf_tz_e.png"}
     parity, spread, learning = (record.message for record in caplog.records)
     lacks = "predictions.npz of every run, which is missing"
@@ -141,5 +142,6 @@ def test_with_json_alone_figure3_is_drawn_all_the_same(tmp_path):
     pair = [get_experiment(name) for name in ("SF-TZ/E", "MF-DZ/EF-TZ/E")]
     for experiment in pair:
         make_run(tmp_path, experiment.name, 0, run_metrics({"wb97x_tz": heldout_errors(2.0)}))
-    (path,) = write_figures(tmp_path, read_results(tmp_path), experiments=pair)
+    selection = Selection(experiments=pair)
+    (path,) = write_figures(tmp_path, read_results(tmp_path), selection).require()
     assert path == tmp_path / "figures" / "figure3.png"

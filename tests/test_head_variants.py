@@ -98,14 +98,11 @@ def test_every_variant_trains_and_is_evaluated_like_a_run(script, tmp_path, monk
     assert titles[:3] == ["linear", "coupled (less linear)", "hidden (less linear)"]
     assert titles[3:] == ["learned (less linear)", "ridge (less coupled)"]
     folder = train_run(small(0, 0.3), tmp_path / "package")  # the same training
-    metrics_of_first = rows[0]["metrics"]
-    expected, found = (
-        each["sets"]["heldout"] for each in (folder.read_metrics(), metrics_of_first)
-    )
-    for level_id, errors in expected.items():
-        own, of_variant = errors[level_id], found[level_id][level_id]
-        numbers = {name: error for name, error in own.items() if isinstance(error, float)}
-        assert {name: of_variant[name] for name in numbers} == pytest.approx(numbers, rel=1e-4)
+    expected, found = (m["sets"]["heldout"] for m in (folder.read_metrics(), rows[0]["metrics"]))
+    for level_id, references in expected.items():
+        errors, others = references[level_id], found[level_id][level_id]
+        numbers = {name: error for name, error in errors.items() if isinstance(error, float)}
+        assert {name: others[name] for name in numbers} == pytest.approx(numbers, rel=1e-4)
     energy = found[CC.id][CC.id]["energy_rmse_kcal_per_mol"]
     assert lines[2].split(" | ")[2] == f"{energy:.2f} (one seed)"
 

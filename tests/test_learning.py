@@ -5,7 +5,7 @@ import pytest
 from made_runs import make_run, run_metrics
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.paper.figures import write_complete_figures
+from hippynn_mf.paper.figures import write_figures
 from hippynn_mf.report import draw_learning_curves, read_results
 from hippynn_mf.report.learning import make_learning_curves
 from hippynn_mf.runs.folder import find_runs
@@ -66,14 +66,33 @@ def test_the_numbers_are_medians_and_last_values(results):
     assert data.curves[0].last == pytest.approx({"0": 1.0, "1": 20.0, "2": 1.0})
     (corner,) = [text.get_text() for text in figure.axes[0].texts]
     assert corner == "at the end 1.00"
+    assert data.curves[0].kept == {}  # these epochs do not say which was the best so far
 
 
-def test_levels_share_a_logarithmic_axis_in_which_all_values_are(results):
-    first, second, forces, _ = draw_learning_curves(results, NAME).axes
-    assert first.get_yscale() == "log"
-    assert first.get_ylim() == second.get_ylim() != forces.get_ylim()
-    low, high = first.get_ylim()
-    assert low < 2 * 9 / 3**4 < 90 < high
+def test_the_epoch_that_each_seed_kept_is_marked(tmp_path):
+    for seed, kept in [(0, 1), (1, 3)]:
+        write_epochs(tmp_path, seed, 4, 1.0)
+        path = tmp_path / "runs" / "mf_dz_ef_tz_e" / f"seed-{seed}" / "epochs.jsonl"
+        epochs = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [json.dumps(epoch | {"best": epoch["epoch"] <= kept}) for epoch in epochs]
+        path.write_text("\n".join(lines) + "\n")
+    figure, data = make_learning_curves(read_results(tmp_path).members(NAME))
+    assert {tuple(curve.kept.items()) for curve in data.curves} == {(("0", 2), ("1", 4))}
+    (axes,) = [axes for axes in figure.axes if axes.get_title() == "TZ energy"]
+    (rings,) = [line for line in axes.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(rings.get_xydata(), [(2, 3), (4, 1 / 3)])
+
+
+def test_the_kept_epoch_of_a_strategy_is_one_of_its_last_phase(tmp_path):
+    write_phases(tmp_path, 0, 3, 2)
+    path = tmp_path / "runs" / "tl_dz_ef_cc_e" / "seed-0" / "epochs.jsonl"
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    lines = [json.dumps(first | {"best": True}), json.dumps(second | {"best": False})]
+    path.write_text("\n".join(lines) + "\n")
+    _, data = make_learning_curves(read_results(tmp_path).members("TL-DZ/EF-CC/E"))
+    curves = {(curve.level, curve.kind): curve for curve in data.curves}
+    assert curves[CC, "energy"].kept == {"0": 4}
+    assert curves[DZ, "energy"].kept == {}  # not trained any more
 
 
 def test_a_model_of_energies_alone_has_no_row_of_forces(tmp_path):
@@ -136,7 +155,7 @@ def test_one_experiment_without_epochs_does_not_stop_the_figures_of_others(tmp_p
     (folder,) = find_runs(tmp_path)
     folder.phase("pretraining").file("epochs.jsonl").unlink()
     write_epochs(tmp_path, 0, 2, 1.0)
-    written = write_complete_figures(tmp_path, read_results(tmp_path), only=["learning"])
+    written = write_figures(tmp_path, read_results(tmp_path), only=["learning"])
     assert [path.name for path in written.paths] == ["learning-mf_dz_ef_tz_e.png"]
     assert "pretraining" in caplog.text
 

@@ -5,9 +5,10 @@ import pytest
 from made_predictions import predicted_run, references
 from made_runs import comp6_errors, heldout_errors, make_run, run_metrics
 
+from hippynn_mf.paper.documents import write_documents
 from hippynn_mf.paper.table1 import get_experiment, table1
-from hippynn_mf.paper.tables import low_level_tables, write_tables
-from hippynn_mf.report.results import read_results
+from hippynn_mf.paper.tables import low_level_tables
+from hippynn_mf.report.results import Selection, read_results
 
 TITLES = {
     "dz": "What a second level costs the forces of the first: DZ forces, held-out",
@@ -19,8 +20,8 @@ TITLES = {
 
 def documents(out, *names):
     chosen = [get_experiment(name) for name in names]
-    path = write_tables(out, read_results(out), experiments=chosen)[-1]
-    assert path.name == "low-level-forces.md"
+    written = write_documents(out, read_results(out), Selection(experiments=chosen))
+    (path,) = [path for path in written.require() if path.name == "low-level-forces.md"]
     tables = json.loads(path.with_suffix(".json").read_text())["tables"]
     return path.read_text(), {table["title"]: table for table in tables}
 

@@ -13,7 +13,6 @@ from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import with_all_forces
 from hippynn_mf.model.model import build_model
 from hippynn_mf.report import draw_model_graph
-from hippynn_mf.report.level_colors import PAPER_COLORS
 
 SMALL = {"n_features": 6, "n_sensitivities": 5, "n_atom_layers": 1}
 
@@ -76,31 +75,6 @@ def test_trained_forces_are_solid_and_others_dashed_whatever_the_model_predicts(
     assert boxes["DZ forces"].get_linestyle() == "-"
     assert boxes["CC forces\nnot trained"].get_linestyle() == "--"
     assert {boxes[f"{label} energy"].get_linestyle() for label in ("DZ", "CC")} == {"-"}
-
-
-def test_heads_stand_in_the_order_of_ranks_in_the_colours_of_their_levels():
-    labels = {"CC": "E", "DZ": "E", "MP2": "E"}
-    boxes = boxes_of(draw_model_graph(heads_of(labels), labels))
-    heights = {label: boxes[f"{label} energy"].get_bbox().y0 for label in labels}
-    assert sorted(heights, key=heights.get, reverse=True) == ["DZ", "MP2", "CC"]
-    for label in labels:
-        edge = matplotlib.colors.to_hex(boxes[f"{label} energy"].get_edgecolor())
-        assert edge == PAPER_COLORS[label]
-
-
-def test_everything_lies_within_the_picture_and_no_boxes_overlap():
-    labels = {"DZ": "EF", "TZ": "EF", "MP2": "E", "CC": "E"}
-    figure = draw_model_graph(heads_of(labels, n_interaction_layers=1), labels)
-    axes = figure.axes[0]
-    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
-    boxes = [patch.get_bbox() for patch in boxes_of(figure).values()]
-    assert len(boxes) > 15
-    for i, box in enumerate(boxes):
-        assert x0 < box.x0 < box.x1 < x1
-        assert y0 < box.y0 < box.y1 < y1
-        for other in boxes[:i]:
-            apart = box.x1 < other.x0 or other.x1 < box.x0 or box.y1 < other.y0 or other.y1 < box.y0
-            assert apart
 
 
 def test_a_network_of_stock_hippynn_in_a_plain_script_is_drawn():

@@ -1,13 +1,22 @@
+import json
+
 import numpy as np
 import pytest
-from made_predictions import GROUPS, predicted_run, predictions, references
-from made_runs import make_run, run_metrics
+from made_predictions import (
+    CC_FORCES,
+    GROUPS,
+    predicted_run,
+    predictions,
+    references,
+    with_cc_forces,
+)
+from made_runs import COMP6, make_run, run_metrics
 
-from hippynn_mf import levels
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import write_npz
-from hippynn_mf.levels import Level, get_level, register_level
+from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.report import draw_parity, read_results
+from hippynn_mf.report.columns import field_name
 from hippynn_mf.report.ensemble import score_ensemble
 from hippynn_mf.report.level_colors import OTHER_COLORS, PAPER_COLORS, level_color
 from hippynn_mf.report.parity import make_parity
@@ -94,28 +103,19 @@ def test_comp6_energies_are_pairs_of_conformers_within_the_cut(members):
 
 def test_the_numbers_are_the_tables_errors_of_the_mean_prediction(members):
     runs = read_results(members).members(NAME)
-    metrics = score_ensemble(runs).metrics
+    errors = score_ensemble(runs).errors()
     panels = {(p.part, p.level, p.kind): p for p in make_parity(runs)[1].panels}
-    held, far = metrics.heldout, metrics.comp6
-    for panel, errors, prefix, count in [
-        (("heldout", CC, "energy"), held[CC], "energy_{}_kcal_per_mol", "n_energies"),
-        (
-            ("heldout", DZ, "forces"),
-            held[DZ],
-            "force_{}_kcal_per_mol_per_angstrom",
-            "n_force_components",
-        ),
-        (("comp6", CC, "delta_e"), far[CC], "delta_e_{}_kcal_per_mol", "n_pairs"),
-        (
-            ("comp6", DZ, "forces"),
-            far[DZ],
-            "force_{}_kcal_per_mol_per_angstrom",
-            "n_force_components",
-        ),
+    for key, quantity, count in [
+        (("heldout", CC, "energy"), "energy", "n_energies"),
+        (("heldout", DZ, "forces"), "force", "n_force_components"),
+        (("comp6", CC, "delta_e"), "delta_e", "n_pairs"),
+        (("comp6", DZ, "forces"), "force", "n_force_components"),
     ]:
-        assert panels[panel].rmse == pytest.approx(getattr(errors, prefix.format("rmse")))
-        assert panels[panel].mae == pytest.approx(getattr(errors, prefix.format("mae")))
-        assert panels[panel].n == getattr(errors, count)
+        part, level, _ = key
+        entry = errors[part][level][level]
+        assert panels[key].rmse == pytest.approx(entry[field_name(quantity, "rmse")])
+        assert panels[key].mae == pytest.approx(entry[field_name(quantity, "mae")])
+        assert panels[key].n == entry[count]
     lacking = panels["comp6", CC, "forces"]
     assert (lacking.n, lacking.rmse, lacking.mae) == (0, None, None)
 
@@ -141,14 +141,15 @@ def test_references_that_are_missing_are_left_out(tmp_path):
 
 def test_forces_whose_sign_is_not_proved_are_not_drawn(tmp_path):
     arrays = predictions(NAME, 0)
-    folder = predicted_run(tmp_path, NAME, 0, arrays)
-    metrics = folder.read_metrics()
-    errors = metrics["comp6"][DZ]
-    for key in [key for key in errors if key.startswith(("force", "n_force"))]:
-        errors[key] = None
-    del errors["n_force_components"], errors["force_label_rms_kcal_per_mol_per_angstrom"]
-    errors["force_reason"] = "planted: the sign is not proved"
-    folder.write_metrics(metrics)
+    path = predicted_run(tmp_path, NAME, 0, arrays).file("metrics.json")
+    metrics = json.loads(path.read_text())
+    for heads in metrics["sets"]["comp6"].values():
+        errors = heads[DZ]
+        for key in [key for key in errors if "force" in key]:
+            del errors[key]
+        errors |= {field_name("force", "rmse"): None, field_name("force", "mae"): None}
+        errors["force_reason"] = "planted: the sign is not proved"
+    path.write_text(json.dumps(metrics))
     panels = make_parity(read_results(tmp_path).members(NAME))[1].panels
     (panel,) = [p for p in panels if (p.part, p.level, p.kind) == ("comp6", DZ, "forces")]
     assert (panel.rmse, panel.reason) == (None, "planted: the sign is not proved")
@@ -166,7 +167,7 @@ def test_nothing_to_compare_is_refused(tmp_path):
     arrays = predictions(NAME, 0)
     for name in [name for name in arrays if ".reference." in name]:
         arrays[name][:] = np.nan
-    make_run(tmp_path, NAME, 0, run_metrics(comp6={}))
+    make_run(tmp_path, NAME, 0, run_metrics())
     write_npz(tmp_path / "runs" / "mf_dz_ef_cc_e" / "seed-0" / "predictions.npz", arrays)
     with pytest.raises(UserError, match="no test structure has a label of a head's level"):
         draw_parity(read_results(tmp_path), NAME)
@@ -177,21 +178,24 @@ def test_an_experiment_without_finished_runs_is_refused_with_those_that_have_som
         draw_parity(read_results(members), "SF-CC/E")
 
 
-def test_points_have_the_colour_of_their_level(members):
-    for axes in draw_parity(read_results(members), NAME).axes:
-        if axes.get_title():
-            (points,) = [line for line in axes.lines if line.get_marker() == "."]
-            assert points.get_color() == PAPER_COLORS[axes.get_title().split()[0]]
+def test_every_set_has_panels_of_its_own(tmp_path):
+    arrays = with_cc_forces(predictions(NAME, 0), name="mine")
+    mine = CC_FORCES.model_copy(update={"name": "mine"})
+    predicted_run(tmp_path, NAME, 0, arrays, tests=(COMP6, mine))
+    figure = draw_parity(read_results(tmp_path), NAME)
+    true = arrays[f"mine.reference.{CC}.forces"][arrays["mine.species"] > 0].ravel()
+    x, _, _ = panels_of(figure)["CC forces, mine"]
+    np.testing.assert_allclose(x, true)
+    assert {"DZ energy, mine", "CC energy, mine", "CC ΔE, COMP6"} <= panels_of(figure).keys()
 
 
-def test_levels_of_the_users_own_have_colours_of_their_own(monkeypatch):
-    monkeypatch.setattr(levels, "_REGISTRY", dict(levels._REGISTRY))
+def test_levels_of_the_users_own_have_colours_of_their_own():
     mine = [
-        register_level(Level(f"mine_{i}", f"M{i}", "made up", "none", 100.0 - i, (f"m{i}",)))
+        Level(f"mine_{i}", f"M{i}", "made up", "none", 100.0 - i, (f"m{i}",))
         for i in range(len(OTHER_COLORS) + 1)
     ]
-    colors = [level_color(level) for level in mine]
+    colors = [level_color(level, mine) for level in mine]
     assert colors[1:] == list(OTHER_COLORS)[::-1]  # by rank: the last one has the lowest
     assert colors[0] == OTHER_COLORS[0]  # from the first again
-    assert [level_color(get_level(label)) for label in PAPER_COLORS] == list(PAPER_COLORS.values())
+    assert [level_color(level, mine) for level in PAPER_LEVELS] == list(PAPER_COLORS.values())
     assert not set(colors) & set(PAPER_COLORS.values())

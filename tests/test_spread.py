@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 from made_predictions import GROUPS, predicted_run, predictions, references
-from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from hippynn_mf.errors import UserError
@@ -134,17 +133,6 @@ def test_few_structures_have_one_bin_and_no_slope(results):
         else:
             assert len(panel.calibration.bins) == 1
             assert panel.calibration.slope is None
-
-
-def test_both_axes_are_logarithmic_and_alike_with_the_diagonal(results):
-    figure = draw_spread(results, NAME)
-    assert isinstance(figure, Figure)
-    for axes in (axes for axes in figure.axes if axes.get_title()):
-        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-        assert axes.get_xlim() == axes.get_ylim()
-        (diagonal,) = [line for line in axes.lines if line.get_linestyle() == "--"]
-        assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == list(axes.get_xlim())
-        assert max(points_of(figure, axes.get_title())[1]) < axes.get_ylim()[1]
 
 
 def test_two_seeds_are_too_few(results):

@@ -9,11 +9,10 @@ from made_runs import comp6_errors, exit_code, heldout_errors, make_run, make_se
 
 from hippynn_mf import UserError
 from hippynn_mf.cli.options import parse_experiments
-from hippynn_mf.cli.texts import parse_names
+from hippynn_mf.paper.documents import write_documents
 from hippynn_mf.paper.strategies import strategy_tables
 from hippynn_mf.paper.table1 import BASELINES, beyond_table1, strategies
-from hippynn_mf.paper.tables import write_complete_tables
-from hippynn_mf.report.results import read_results
+from hippynn_mf.report.results import Selection, read_results
 
 CC, DZ = "ccsd(t)_cbs", "wb97x_dz"
 COUPLED = make_settings("MF-DZ/EF-CC/E").hyperparameters.model_copy(update={"coupling": "delta"})
@@ -50,7 +49,7 @@ def rows_of(text, title):
 
 
 def write(folder):
-    write_complete_tables(folder, read_results(folder), experiments=strategies())
+    write_documents(folder, read_results(folder), Selection(experiments=strategies()))
     return (folder / "tables" / "strategies.md").read_text()
 
 
@@ -102,7 +101,8 @@ def test_there_is_no_document_without_such_runs(tmp_path):
 
 def test_seeds_that_a_strategy_lacks_are_named(folder):
     add_runs(folder, "META-DZ/EF-CC/E", energy=1.0, seeds=2)
-    written = write_complete_tables(folder, read_results(folder), experiments=strategies())
+    selection = Selection(experiments=strategies())
+    written = write_documents(folder, read_results(folder), selection)
     (missing,) = written.lacking["tables/strategies.md"]
     assert str(missing) == "META-DZ/EF-CC/E, seed 2"
 
@@ -117,17 +117,17 @@ def test_a_folder_of_strategies_alone_is_about_them(folder, capsys):
 
 
 def test_groups_of_experiments_have_names(folder, capsys):
-    assert [e.name for e in parse_experiments(parse_names("strategies"))] == [
+    assert [e.name for e in parse_experiments(["strategies"])] == [
         *BASELINES,
         *(e.name for e in beyond_table1()),
     ]
-    assert len(parse_experiments(parse_names("table1"))) == 17
-    both = parse_experiments(parse_names("SF-TZ/E, strategies"))
+    assert len(parse_experiments(["table1"])) == 17
+    both = parse_experiments(["SF-TZ/E", "strategies"])
     assert both[0].name == "SF-TZ/E"
-    names = [e.name for e in parse_experiments(parse_names("table1,strategies,SF-CC/E"))]
+    names = [e.name for e in parse_experiments(["table1", "strategies", "SF-CC/E"])]
     assert len(names) == len(set(names)) == 22
     with pytest.raises(UserError, match="Unknown experiment 'strategy'"):
-        parse_experiments(parse_names("strategy"))
+        parse_experiments(["strategy"])
     names = "MF-DZ/EF-CC/E,TL-DZ/EF-CC/E"
     assert exit_code("tables", folder, "--experiments", names, "--partial") == 0
     assert "## Strategies at the high level" in capsys.readouterr().out

@@ -10,20 +10,20 @@ from made_runs import (
     files_below,
     heldout_errors,
     make_run,
-    make_settings,
     run_metrics,
+    spelt_experiment,
 )
 from scipy import stats
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.labels import labels_by_id
-from hippynn_mf.levels import Level, Levels, known_levels, register_level
+from hippynn_mf.levels import Level
+from hippynn_mf.paper.documents import write_documents
 from hippynn_mf.paper.table1 import PaperExperiment, Published, get_experiment, table1
-from hippynn_mf.paper.tables import format_table, write_complete_tables, write_tables
-from hippynn_mf.report.results import read_results
-from hippynn_mf.report.tables import TableData
+from hippynn_mf.paper.tables import paper_table
+from hippynn_mf.report.completeness import missing_runs
+from hippynn_mf.report.results import Selection, read_results
+from hippynn_mf.report.tables import TableData, build_table
 from hippynn_mf.report.text import format_document, main_table
-from hippynn_mf.runs.folder import RunFolder
 
 DOCUMENTS = ["table2.md", "table3.md", "table4.md", "low-level-forces.md"]
 TABLE2 = ("SF-TZ/E", "SF-TZ/EF", "MF-DZ/E-TZ/E", "MF-DZ/EF-TZ/E", "MF-DZ/EF-TZ/EF")
@@ -46,9 +46,10 @@ FORMULAS = (
     "  means.\n"
 )
 SOURCE = (
-    "- rows: common; preset: quick; data: made.h5 (SHA-256 0123456789ab), split seed 0. Published"
-    " numbers: eight seeds on ANI-1x and COMP6.\n"
+    "- rows: common; preset: quick; data: made.h5 (SHA-256 0123456789ab), split seed 0.{tests}"
+    " Published numbers: eight seeds on ANI-1x and COMP6.\n"
 )
+PUBLISHED = " Published numbers: eight seeds on ANI-1x and COMP6."
 
 
 def tz(energy, force=None):
@@ -56,11 +57,19 @@ def tz(energy, force=None):
 
 
 def experiments(*names):
-    return [get_experiment(name, levels=Levels(known_levels())) for name in names]
+    return [get_experiment(name) for name in names]
+
+
+def written(out, **options):
+    """Tables without the paper's findings, which have tests of their own."""
+    found = write_documents(out, read_results(out), Selection(**options))
+    paths = [path for path in found.paths if not path.name.startswith("claims")]
+    lacking = {name: runs for name, runs in found.lacking.items() if "claims" not in name}
+    return type(found)(out, paths, lacking)
 
 
 def tables(out, **options):
-    return write_tables(out, read_results(out), **options)
+    return written(out, **options).require()
 
 
 @pytest.fixture
@@ -97,7 +106,7 @@ def test_table2_of_two_models_is_exactly_this(pair):
         "- force, held-out TZ: predicting zero has an RMSE of 31.25 kcal/mol/Å.\n"
         "- No mean prediction of SF-TZ/E, MF-DZ/EF-TZ/E: the runs' predictions.npz are missing"
         " ('hippynn-mf evaluate' makes them).\n"
-        "\n" + FORMULAS + SOURCE
+        "\n" + FORMULAS + SOURCE.format(tests="")
     )
 
 
@@ -135,10 +144,11 @@ def test_the_mean_prediction_stands_beside_the_mean_of_the_errors(tmp_path):
     (table,) = json.loads((tmp_path / "tables" / "table4.json").read_text())["tables"]
     for row, experiment in zip(table["rows"], chosen, strict=True):
         path = tmp_path / "runs" / experiment.slug / "ensemble.json"
-        errors = json.loads(path.read_text())["metrics"]
+        errors = json.loads(path.read_text())["sets"]
+        cc = "ccsd(t)_cbs"
         expected = (
-            errors["heldout"]["ccsd(t)_cbs"]["energy_rmse_kcal_per_mol"],
-            errors["comp6"]["ccsd(t)_cbs"]["delta_e_rmse_kcal_per_mol"],
+            errors["heldout"][cc][cc]["energy_rmse_kcal_per_mol"],
+            errors["comp6"][cc][cc]["delta_e_rmse_kcal_per_mol"],
         )
         assert tuple(cell["ensemble"] for cell in row["cells"]) == expected
         text = (tmp_path / "tables" / "table4.md").read_text()
@@ -187,7 +197,10 @@ def test_a_table_that_lacks_runs_is_refused_and_names_every_one(tmp_path):
     assert f"hippynn-mf reproduce --out {tmp_path} --experiments SF-TZ/E,SF-TZ/EF" in message
     assert "--seeds 0,1,2,4'" in message
     assert f"hippynn-mf tables {tmp_path} --partial" in message
-    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"table4.md", "table4.json"}
+    assert {path.name for path in (tmp_path / "tables").glob("table*")} == {
+        "table4.md",
+        "table4.json",
+    }
 
 
 def test_an_earlier_table_is_left_as_it_was_when_runs_are_missing(pair):
@@ -202,8 +215,7 @@ def test_an_earlier_table_is_left_as_it_was_when_runs_are_missing(pair):
 
 def test_training_what_is_named_as_missing_completes_the_tables(tmp_path):
     incomplete(tmp_path)
-    written = write_complete_tables(tmp_path, read_results(tmp_path))
-    for runs in written.lacking.values():
+    for runs in written(tmp_path).lacking.values():
         for run in runs:
             for seed in run.seeds or (0,):
                 make_run(tmp_path, run.name, seed, run_metrics())
@@ -270,6 +282,7 @@ def test_table4_shows_conformer_energies_and_names_the_rows_that_were_used(tmp_p
     assert row in text
     assert "Nothing here could be compared with SF-CC/E." in text
     assert "- rows: all; preset: paper; " in text
+    assert " COMP6: comp6.h5 (SHA-256 fedcba987654)." in text
 
 
 def test_tables_of_maes_have_no_published_column_and_files_of_their_own(pair):
@@ -292,13 +305,10 @@ def test_a_users_own_experiments_can_have_a_table(tmp_path):
         labels={"TZ": "E", "MP2": "EF"},
         published=Published(table=2, energy=(1, 0.1), other=(2, 0.2)),
     )
-    settings = make_settings("SF-TZ/E").model_copy(
-        update={"name": own.name, "slug": own.slug, "labels": labels_by_id(own.resolved_labels)}
-    )
-    folder = RunFolder.of(tmp_path, settings)
-    folder.prepare(settings, facts={})
-    folder.write_metrics(tz(1.0, 2.0))
-    text = format_table(2, read_results(tmp_path), "rmse", [own])
+    make_run(tmp_path, own.name, 0, tz(1.0, 2.0))
+    spec, results = paper_table(2, [own]), read_results(tmp_path)
+    missing = missing_runs(results, spec.names)
+    text = format_document([build_table(spec, results, {}, "rmse", missing)])
     row = "| MF-TZ/E-MP2/EF | 1 | 1.00 (one seed) | — | 1.00 ± 0.10 | 2.00 (one seed) | — | 2.00 ±"
     assert row in text
 
@@ -356,20 +366,27 @@ def test_models_that_are_worse_than_predicting_zero_are_named(tmp_path):
 # Experiments that are not in Table 1.
 
 
+LOW = Level("low", "LO", "m", "b", 1.0, ("low.energy",))
+HIGH = Level("high", "HI", "m", "b", 2.0, ("high.energy",), "high.forces")
+OWN = {"more_levels": (LOW, HIGH)}
+
+
+def own_experiments(*names):
+    return [spelt_experiment(name, (LOW, HIGH)) for name in names]
+
+
 @pytest.fixture
-def own(registry, tmp_path):
+def own(tmp_path):
     """Three seeds of two experiments of user's levels, the lower one without forces in the file."""
-    register_level(Level("low", "LO", "m", "b", 1.0, ("low.energy",)))
-    register_level(Level("high", "HI", "m", "b", 2.0, ("high.energy",), "high.forces"))
     for seed, energy, force in [(0, 1.0, 10.0), (1, 2.0, 11.0), (2, 3.0, 15.0)]:
         metrics = run_metrics({"high": heldout_errors(energy, force, label_rms=31.25)})
-        make_run(tmp_path, "SF-HI/E", seed, metrics)
+        make_run(tmp_path, "SF-HI/E", seed, metrics, **OWN)
     for seed, energy, force in [(0, 0.5, 4.0), (1, 0.5, 5.0), (2, 0.5, 6.0)]:
         heldout = {
             "high": heldout_errors(energy, force, label_rms=31.25),
             "low": heldout_errors(7.0 + seed),
         }
-        make_run(tmp_path, "MF-LO/E-HI/E", seed, run_metrics(heldout))
+        make_run(tmp_path, "MF-LO/E-HI/E", seed, run_metrics(heldout), **OWN)
     return tmp_path
 
 
@@ -413,7 +430,7 @@ def test_the_tables_of_own_levels_are_exactly_these(own):
         "- force, held-out HI: predicting zero has an RMSE of 31.25 kcal/mol/Å.\n"
         "- No mean prediction of SF-HI/E, MF-LO/E-HI/E: the runs' predictions.npz are missing"
         " ('hippynn-mf evaluate' makes them).\n"
-        "\n" + formulas + SOURCE.replace(" Published numbers: eight seeds on ANI-1x and COMP6.", "")
+        "\n" + formulas + SOURCE.format(tests="").replace(PUBLISHED, "")
     )
 
 
@@ -437,7 +454,7 @@ def test_a_folder_of_own_levels_needs_no_run_of_table_1(own, capsys):
 
 
 def test_own_levels_that_lack_a_seed_are_refused_or_named(own):
-    make_run(own, "SF-HI/E", 3, None)
+    make_run(own, "SF-HI/E", 3, None, **OWN)
     lacking = r"tables/experiments\.md \(MF-LO/E-HI/E, seed 3; SF-HI/E, seed 3 \(begun: 3\)\)"
     with pytest.raises(UserError, match=lacking):
         tables(own)
@@ -448,9 +465,16 @@ def test_own_levels_that_lack_a_seed_are_refused_or_named(own):
     assert "Partial" not in path.read_text()
 
 
+def test_experiments_of_own_levels_are_chosen_by_name_as_the_runs_know_them(own, capsys):
+    assert exit_code("tables", own, "--experiments", "SF-HI/E") == 0
+    said = capsys.readouterr().out
+    assert "## Models of HI: held-out errors" in said
+    assert "MF-LO/E-HI/E" not in said
+
+
 def test_an_experiment_that_was_asked_for_and_has_no_run_is_missing(own):
     with pytest.raises(UserError, match=r"experiments\.md \(SF-LO/E, seeds 0, 1, 2\)"):
-        tables(own, experiments=experiments("SF-HI/E", "SF-LO/E"))
+        tables(own, experiments=own_experiments("SF-HI/E", "SF-LO/E"))
 
 
 def test_own_levels_beside_table_1_have_their_document_beside_its(own):
@@ -466,7 +490,7 @@ def test_own_levels_beside_table_1_have_their_document_beside_its(own):
 def test_paper_levels_in_other_combinations_are_compared_with_table_1(tmp_path):
     make_run(tmp_path, "SF-TZ/E", 0, tz(2.0, 10.0))
     make_run(tmp_path, "MF-DZ/EF-TZ/E-CC/E", 0, tz(1.0, 5.0))
-    (path,) = tables(tmp_path, experiments=experiments("MF-DZ/EF-TZ/E-CC/E"))
+    (path,) = tables(tmp_path, experiments=[spelt_experiment("MF-DZ/EF-TZ/E-CC/E")])
     content = json.loads(path.with_suffix(".json").read_text())["tables"]
     assert [table["title"].split(":")[0] for table in content] == [
         "Models of DZ",
@@ -480,7 +504,7 @@ def test_paper_levels_in_other_combinations_are_compared_with_table_1(tmp_path):
 def test_strategies_of_own_labels_are_compared_with_multi_fidelity_learning(own):
     for seed, energy, force in [(0, 0.25, 2.0), (1, 0.25, 2.5), (2, 0.25, 3.0)]:
         heldout = {"high": heldout_errors(energy, force), "low": heldout_errors(7.0 + seed)}
-        make_run(own, "MFC-LO/E-HI/E", seed, run_metrics(heldout))
+        make_run(own, "MFC-LO/E-HI/E", seed, run_metrics(heldout), **OWN)
     tables(own)
     content = json.loads((own / "tables" / "experiments.json").read_text())["tables"]
     *_, table = content
@@ -497,7 +521,7 @@ def test_strategies_of_own_labels_are_compared_with_multi_fidelity_learning(own)
 def test_strategies_are_compared_with_a_row_of_table_1(tmp_path):
     make_run(tmp_path, "MF-DZ/EF-TZ/E", 0, tz(2.0, 10.0))
     make_run(tmp_path, "MFC-DZ/EF-TZ/E", 0, tz(1.0, 5.0))
-    tables(tmp_path, experiments=experiments("MFC-DZ/EF-TZ/E"))
+    tables(tmp_path, experiments=[spelt_experiment("MFC-DZ/EF-TZ/E")])
     content = json.loads((tmp_path / "tables" / "experiments.json").read_text())["tables"]
     table = content[-1]
     assert table["title"] == "Strategies of DZ/EF-TZ/E: held-out errors"
@@ -510,8 +534,8 @@ def test_high_forces_are_compared_with_those_of_the_lower_head(own):
         for seed, high, of_low_head in [(0, 4.0, 5.0), (1, 6.0, 9.0), (2, 5.0, 10.0)]:
             heldout = {"high": heldout_errors(1.0, high), "low": heldout_errors(1.0, 2.0)}
             cross = {"low": {"high": heldout_errors(99.0, of_low_head)}}
-            metrics = run_metrics(heldout) | {"cross": cross}
-            make_run(own, f"{prefix}-LO/E-HI/E", seed, metrics)
+            metrics = run_metrics(heldout, cross=cross)
+            make_run(own, f"{prefix}-LO/E-HI/E", seed, metrics, **OWN)
     tables(own)
     content = json.loads((own / "tables" / "experiments.json").read_text())["tables"]
     labels, heads = content[-2:]
@@ -531,7 +555,7 @@ def test_strategies_without_multi_fidelity_learning_beside_them_have_no_table(ow
     shutil.rmtree(own / "runs" / "mf_lo_e_hi_e")
     for prefix in ("MFC", "DELTA"):
         heldout = {"high": heldout_errors(1.0), "low": heldout_errors(1.0)}
-        make_run(own, f"{prefix}-LO/E-HI/E", 0, run_metrics(heldout))
+        make_run(own, f"{prefix}-LO/E-HI/E", 0, run_metrics(heldout), **OWN)
     tables(own, seeds=[0])
     titles = [
         t["title"] for t in json.loads((own / "tables" / "experiments.json").read_text())["tables"]

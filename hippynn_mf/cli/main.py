@@ -13,7 +13,7 @@ import typer
 
 from hippynn_mf.cli.data import data_app
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
-from hippynn_mf.cli.report import figures, graph, tables
+from hippynn_mf.cli.report import figures, graph, report, tables
 from hippynn_mf.cli.runs import campaign, evaluate, new, status, train
 from hippynn_mf.errors import UserError, ignore_import_warnings
 
@@ -31,7 +31,7 @@ app.command()(campaign)
 app.command("reproduce", help="The same as campaign.")(campaign)
 for command in (
     *(new, train, status, evaluate),
-    *(tables, figures, graph),
+    *(tables, figures, report, graph),
     *(export, card, predict, torsion, extract, mliap),
 ):
     app.command()(command)

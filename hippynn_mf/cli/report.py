@@ -1,7 +1,8 @@
-"""Commands that show what finished runs say: `hippynn-mf tables`, `figures`, `graph`."""
+"""Commands that show what finished runs say: `hippynn-mf tables`, `figures`, `report`, `graph`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,52 +21,82 @@ from hippynn_mf.cli.options import (
 from hippynn_mf.cli.texts import parse_names, parse_overrides, parse_seeds
 from hippynn_mf.errors import UserError
 
-if TYPE_CHECKING:
-    from hippynn_mf.runs.experiment import Experiment
+if TYPE_CHECKING:  # pandas and matplotlib take a second, which --help need not wait for
+    from hippynn_mf.report.results import Results, Selection
+
+OnlySplitOption = Annotated[
+    int | None,
+    typer.Option(
+        "--split-seed", help="Of runs with several: the one to show. (default: the only one)"
+    ),
+]
 
 
 def tables(
-    directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
+    directory: Annotated[Path, typer.Argument(help="Folder of runs, or of kept results.")],
     metric: Annotated[MetricChoice, typer.Option(help="rmse or mae.")] = MetricChoice.rmse,
     experiments: OnlyExperimentsOption = None,
     seeds: OnlySeedsOption = None,
+    split_seed: OnlySplitOption = None,
     partial: PartialOption = False,
 ) -> None:
     """Write the paper's tables 2 to 4 and what is said about them, and print them.
 
     Where runs were tested on CC forces, there is a table of their errors; experiments that are not
-    in Table 1 have tables of their own. A table that lacks runs is refused.
+    in Table 1, and test sets of one's own, have tables of their own. A table that lacks runs is
+    refused.
 
     Example: hippynn-mf tables results --metric mae
     """
-    only = None if seeds is None else list(parse_seeds(seeds))
-    chosen = None if experiments is None else parse_experiments(parse_names(experiments))
-    refuse_if(print_tables(directory, metric, experiments=chosen, seeds=only, partial=partial))
+    from hippynn_mf.report.results import read_results
+
+    results = read_results(directory)
+    selection = make_selection(results, experiments, seeds, split_seed, partial, metric)
+    refuse_if(print_tables(results, selection))
 
 
 def figures(
-    directory: Annotated[Path, typer.Argument(help="Folder that holds runs/.")],
+    directory: Annotated[Path, typer.Argument(help="Folder of runs, or of kept results.")],
     only: Annotated[
         str | None,
         typer.Option(help="Kinds, as figure3,parity,spread; a wrong one lists all. (default: all)"),
     ] = None,
     experiments: OnlyExperimentsOption = None,
     seeds: OnlySeedsOption = None,
+    split_seed: OnlySplitOption = None,
     partial: PartialOption = False,
 ) -> None:
     """Draw the paper's figure 3, parity plots, error against spread of seeds, and learning curves.
 
-    Where runs were tested on CC forces, there is a figure of their errors. A figure of several
-    experiments that lacks runs is refused.
+    Where runs were tested on forces of a level that nothing learns, there is a figure of their
+    errors. A figure of several experiments that lacks runs is refused.
 
     Example: hippynn-mf figures results --only parity,spread
     """
     kinds = None if only is None else parse_names(only)
-    numbers = None if seeds is None else list(parse_seeds(seeds))
-    chosen = None if experiments is None else parse_experiments(parse_names(experiments))
-    refuse_if(
-        print_figures(directory, only=kinds, experiments=chosen, seeds=numbers, partial=partial)
-    )
+    from hippynn_mf.report.results import read_results
+
+    results = read_results(directory)
+    selection = make_selection(results, experiments, seeds, split_seed, partial)
+    refuse_if(print_figures(results, selection, only=kinds))
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(help="Folder of runs, or of kept results.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Page to write. (default: report.html in the folder)", dir_okay=False),
+    ] = None,
+) -> None:
+    """Write one page that shows a campaign: tables that sort, figures, settings, what failed.
+
+    The page needs nothing beside itself: it can be mailed. Unfinished campaigns have one, too.
+
+    Example: hippynn-mf report results
+    """
+    from hippynn_mf.paper.page import write_page
+
+    typer.echo(write_page(out or directory / "report.html", directory))
 
 
 def graph(
@@ -81,60 +112,54 @@ def graph(
 
     Example: hippynn-mf graph MF-DZ/EF-CC/E --preset paper --out graph.png
     """
-    from hippynn_mf.report.model_graph import write_model_graph
+    from hippynn_mf.paper.graph import write_model_graph
 
-    known_levels_of(levels)
-    typer.echo(write_model_graph(name, out, preset=preset, overrides=parse_overrides(set_)))
+    known = known_levels_of(levels)
+    overrides = parse_overrides(set_)
+    typer.echo(write_model_graph(name, out, preset=preset, overrides=overrides, levels=known))
 
 
-def print_tables(
-    out: Path,
-    metric: MetricChoice,
-    *,
-    experiments: list[Experiment] | None = None,
-    seeds: list[int] | None = None,
-    partial: bool = False,
-) -> str | None:
-    """Write the complete tables and print them; why others were not written, or None."""
-    from hippynn_mf.paper.documents import write_documents
-    from hippynn_mf.report.results import read_results
+def make_selection(
+    results: Results,
+    experiments: str | None,
+    seeds: str | None,
+    split_seed: int | None,
+    partial: bool,
+    metric: MetricChoice = MetricChoice.rmse,
+) -> Selection:
+    """What was chosen by options; experiments are of levels that the runs know."""
+    from hippynn_mf.report.results import Selection
 
-    written = write_documents(
-        out,
-        read_results(out),
+    names = None if experiments is None else parse_names(experiments)
+    return Selection(
+        experiments=None if names is None else parse_experiments(names, results.known),
+        seeds=None if seeds is None else list(parse_seeds(seeds)),
+        split_seed=split_seed,
         metric=metric.value,
-        experiments=experiments,
-        seeds=seeds,
         partial=partial,
     )
+
+
+def print_tables(results: Results, selection: Selection) -> str | None:
+    """Write the complete tables and print them; why others were not written, or None."""
+    from hippynn_mf.paper.documents import write_documents
+
+    written = write_documents(results.out, results, selection)
     for path in written.paths:
         typer.echo(path.read_text(encoding="utf-8"))
     return written.refusal
 
 
 def print_figures(
-    out: Path,
-    *,
-    only: list[str] | None = None,
-    experiments: list[Experiment] | None = None,
-    seeds: list[int] | None = None,
-    partial: bool = False,
+    results: Results, selection: Selection, *, only: Sequence[str] | None = None
 ) -> str | None:
     """Draw the figures and say where; why some were not drawn, or None."""
-    from hippynn_mf.paper.figures import write_complete_figures
-    from hippynn_mf.report.results import read_results
+    from hippynn_mf.paper.figures import write_figures
 
-    written = write_complete_figures(
-        out,
-        read_results(out),
-        only=only,
-        experiments=experiments,
-        seeds=seeds,
-        partial=partial,
-    )
+    written = write_figures(results.out, results, selection, only=only)
     names = ", ".join(path.name for path in written.paths[:3]) or "none"
     more = ", …" if len(written.paths) > 3 else ""
-    typer.echo(f"{len(written.paths)} figures in {out / 'figures'}: {names}{more}")
+    typer.echo(f"{len(written.paths)} figures in {results.out / 'figures'}: {names}{more}")
     return written.refusal
 
 

@@ -14,7 +14,6 @@ from hippynn_mf.cli.options import (
     Asked,
     EngineChoice,
     LevelsOption,
-    MetricChoice,
     asking,
     make_engine,
     with_fields,
@@ -100,12 +99,12 @@ def campaign(
             f"{failed[0].settings.name}, seed {failed[0].settings.seed}: {failed[0].error}"
         )
     if len(failed) < len(outcomes):
-        only: dict[str, Any] = {
-            "experiments": asked.experiments,
-            "seeds": list(asked.request.seeds),
-        }
+        from hippynn_mf.report.results import Selection, read_results
+
+        selection = Selection(experiments=asked.experiments, seeds=list(asked.request.seeds))
         try:
-            problems += [print_tables(out, MetricChoice.rmse, **only), print_figures(out, **only)]
+            results = read_results(out)
+            problems += [print_tables(results, selection), print_figures(results, selection)]
         except UserError as error:  # must not hide which runs failed
             problems.append(str(error))
     refuse_if(" ".join(filter(None, problems)))

@@ -7,27 +7,28 @@ lies below, and open if it contains zero.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
+
 from hippynn_mf.files import replace_when_complete, write_json
 from hippynn_mf.levels import CC, DZ, MP2, TZ
-from hippynn_mf.paper.tables import PUBLISHED_DZ_TO_MP2_FORCES, published_value
+from hippynn_mf.paper.choice import chosen_experiments
+from hippynn_mf.paper.published import DZ_TO_MP2_FORCES
+from hippynn_mf.paper.tables import published_value
 from hippynn_mf.report.columns import (
     Column,
     comp6_delta_e,
     comp6_force,
     heldout_energy,
     heldout_force,
-    low_level_path,
-    pick,
 )
-from hippynn_mf.report.completeness import Written, missing_runs
+from hippynn_mf.report.completeness import MissingRuns, Written, missing_runs
 from hippynn_mf.report.ensemble import EnsembleRecord, find_ensembles
-from hippynn_mf.report.results import Results, chosen_experiments
+from hippynn_mf.report.results import Results, Selection
 from hippynn_mf.report.statistics import (
     CONFIDENCE,
     Estimate,
@@ -35,7 +36,7 @@ from hippynn_mf.report.statistics import (
     percent_improvement,
     percent_of_means,
 )
-from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.report.text import markdown
 from hippynn_mf.schema import Strict
 
 Verdict = Literal["confirmed", "contradicted", "open", "too few seeds", "no numbers"]
@@ -123,22 +124,16 @@ def judge(improvement: Estimate | None) -> Verdict:
 
 def find(claim: Claim, results: Results, ensembles: Mapping[str, EnsembleRecord]) -> Finding:
     """What the runs show of a claim."""
-    path = claim.column.metric_path("rmse")
-    better = results.by_seed(claim.better, *path)
-    zero = results.by_seed(claim.better, *claim.column.label_rms_path)
-    worse: Mapping[int, float]
-    if claim.worse != DZ_LABELS:
-        worse = results.by_seed(claim.worse, *path)
-    else:
-        record = ensembles.get(claim.better)
-        found = record and pick(
-            record.level_differences.model_dump(), *low_level_path(claim.column, DZ, "rmse")
-        )
-        worse = dict.fromkeys(better, found) if isinstance(found, float) else {}
+    better = results.values(claim.better, claim.column)
+    zero = results.values(claim.better, claim.column, "label_rms")
+    worse = results.values(claim.worse, claim.column)
+    if claim.worse == DZ_LABELS and (record := ensembles.get(claim.better)):
+        of_labels = claim.column.of_head(DZ).pick(record.differences(), "rmse")
+        worse = worse if of_labels is None else pd.Series(of_labels, better.index)
     improvement = percent_improvement(better, worse)
     published = [
         published_value(claim.better, claim.column),
-        PUBLISHED_DZ_TO_MP2_FORCES
+        DZ_TO_MP2_FORCES
         if claim.worse == DZ_LABELS
         else published_value(claim.worse, claim.column),
     ]
@@ -154,12 +149,8 @@ def find(claim: Claim, results: Results, ensembles: Mapping[str, EnsembleRecord]
         ),
         percent_improvement=improvement,
         verdict=judge(improvement),
-        above_zero_prediction=bool(better) and _mean(better) > _mean(zero, default=math.inf),
+        above_zero_prediction=bool(better.mean() > zero.mean()),  # without values, no,
     )
-
-
-def _mean(values: Mapping[int, float], default: float = math.nan) -> float:
-    return sum(values.values()) / len(values) if values else default
 
 
 HEADING = ("the paper finds that", "lower error", "than", "in", "by (%)", "published", "here")
@@ -173,40 +164,40 @@ NOTES = """\
 - †: even the lower error is above that of predicting zero."""
 
 
-def format_claims(findings: Findings) -> str:
-    """The claims as one Markdown table."""
-    rows: list[Sequence[str]] = [HEADING, ["---"] * len(HEADING)]
+def claim_lines(findings: Findings) -> tuple[list[Sequence[str]], list[str]]:
+    """The claims as a heading and rows, and the notes below them."""
+    lines: list[Sequence[str]] = [HEADING]
     for f in findings.findings:
         published = f.published_percent_improvement
         text = "—" if published is None else f"{published:.1f}".replace("-", "−")
         by = format_interval(f.percent_improvement)
         verdict = f.verdict + (" †" if f.above_zero_prediction else "")
-        rows.append((f.text, f.better, f.worse, f.metric, by, text, verdict))
-    lines = ["## What the paper finds, and what is found here", ""]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines.append((f.text, f.better, f.worse, f.metric, by, text, verdict))
+    notes = NOTES.replace("\n  ", " ").replace("*", "").replace("- ", "").splitlines()
+    return lines, notes
+
+
+def format_claims(findings: Findings) -> str:
+    """The claims as one Markdown table."""
+    lines, _ = claim_lines(findings)
+    text = ["## What the paper finds, and what is found here", "", markdown(lines)]
     if findings.missing:
-        lines += ["", f"- **Partial.** Missing: {'; '.join(findings.missing)}."]
-    return "\n".join([*lines, "", NOTES]) + "\n"
+        text += ["", f"- **Partial.** Missing: {'; '.join(findings.missing)}."]
+    return "\n".join([*text, "", NOTES]) + "\n"
 
 
-def write_claims(
-    out: Path,
-    results: Results,
-    *,
-    experiments: Sequence[Experiment] | None = None,
-    seeds: Sequence[int] | None = None,
-    partial: bool = False,
-) -> Written:
-    """Write `out/tables/claims.md` and `.json`; options as for `write_complete_tables`."""
-    names = {e.name for e in chosen_experiments(results, experiments)} | {DZ_LABELS}
-    claims = [claim for claim in CLAIMS if names.issuperset((claim.better, claim.worse))]
+def chosen_claims(results: Results, selection: Selection) -> list[Claim]:
+    """The claims about the chosen experiments."""
+    names = {e.name for e in chosen_experiments(results, selection)} | {DZ_LABELS}
+    return [claim for claim in CLAIMS if names.issuperset((claim.better, claim.worse))]
+
+
+def find_claims(results: Results, selection: Selection) -> tuple[Findings, list[MissingRuns]]:
+    """What the runs that are there show of the chosen claims, and the runs that are missing."""
+    claims = chosen_claims(results, selection)
     needed = {name for claim in claims for name in (claim.better, claim.worse)} - {DZ_LABELS}
-    results = results if seeds is None else results.only(seeds)
-    missing = missing_runs(results, sorted(needed), seeds)
-    if missing and not partial:
-        return Written(out, lacking={"tables/claims.md": missing})
-    if not claims:
-        return Written(out)
+    results = selection.of(results)
+    missing = missing_runs(results, sorted(needed), selection.seeds) if claims else []
     beside_labels = [claim.better for claim in claims if claim.worse == DZ_LABELS]
     ensembles = find_ensembles(results, beside_labels)
     findings = Findings(
@@ -215,6 +206,16 @@ def write_claims(
         missing=[str(run) for run in missing],
         findings=[find(claim, results, ensembles) for claim in claims],
     )
+    return findings, missing
+
+
+def write_claims(out: Path, results: Results, selection: Selection) -> Written:
+    """Write `out/tables/claims.md` and `.json` of the claims about the chosen experiments."""
+    findings, missing = find_claims(results, selection)
+    if missing and not selection.partial:
+        return Written(out, lacking={"tables/claims.md": missing})
+    if not findings.findings:
+        return Written(out)
     path = out / "tables" / "claims.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path.with_suffix(".json"), findings.model_dump(mode="json"))

@@ -1,35 +1,108 @@
-"""Everything that run metrics are turned into as text, by one call."""
+"""Every table of a folder of runs, written in one call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hippynn_mf.evaluation.schema import HELDOUT
+from hippynn_mf.files import replace_when_complete, write_json
+from hippynn_mf.paper import cc_forces, strategies
+from hippynn_mf.paper.choice import PAPER_SETS, chosen_experiments, own_experiments
 from hippynn_mf.paper.claims import write_claims
-from hippynn_mf.paper.tables import write_complete_tables
-from hippynn_mf.report.columns import Metric
-from hippynn_mf.report.completeness import Written
-from hippynn_mf.report.results import Results
-from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.paper.tables import TABLES, low_level_tables, paper_table
+from hippynn_mf.report.columns import TableSpec
+from hippynn_mf.report.completeness import Written, missing_runs
+from hippynn_mf.report.ensemble import EnsembleRecord, find_ensembles
+from hippynn_mf.report.results import Results, Selection
+from hippynn_mf.report.set_tables import set_tables
+from hippynn_mf.report.tables import TableData, build_table
+from hippynn_mf.report.text import format_document
 
 
-def write_documents(
-    out: Path,
-    results: Results,
-    *,
-    metric: Metric = "rmse",
-    experiments: Sequence[Experiment] | None = None,
-    seeds: Sequence[int] | None = None,
-    partial: bool = False,
-) -> Written:
-    """Write tables 2 to 4 and the low-level forces, and what they say about the paper's findings.
+def document_specs(results: Results, selection: Selection) -> dict[str, list[TableSpec]]:
+    """The tables of every document by its name, those without any row left out.
 
-    Options as for `write_complete_tables`; the findings rest on RMSEs, and are not written for
-    MAEs.
+    - `table2` to `table4` and `low-level-forces` are the paper's; `cc-forces` is there where runs
+      were tested on CC forces, and `strategies` where there are runs of strategies beside those of
+      Table 1.
+    - `experiments` is of the experiments that are not among those of this package.
+    - `set-<name>` is of any other set that runs were tested on, and of all experiments.
     """
-    written = write_complete_tables(
-        out, results, metric=metric, experiments=experiments, seeds=seeds, partial=partial
+    chosen = chosen_experiments(results, selection)
+    documents = {f"table{number}": [paper_table(number, chosen)] for number in TABLES}
+    documents["low-level-forces"] = low_level_tables(chosen)
+    results = selection.of(results)
+    own = own_experiments(chosen)
+    documents["experiments"] = [
+        spec
+        for name in PAPER_SETS
+        if name == HELDOUT or name in results.sets
+        for spec in set_tables(results, name, own)
+    ]
+    documents[cc_forces.DOCUMENT] = cc_forces.cc_force_tables(results, selection.experiments)
+    documents[strategies.STRATEGIES_DOCUMENT] = strategies.strategy_tables(
+        results, selection.experiments
     )
-    if metric == "rmse":
-        written += write_claims(out, results, experiments=experiments, seeds=seeds, partial=partial)
+    for name in results.sets:
+        if name not in PAPER_SETS:
+            there = [e for e in chosen if e.name in results.experiments]
+            documents[f"set-{name}"] = set_tables(results, name, there)
+    with_rows = {name: [s for s in specs if s.rows] for name, specs in documents.items()}
+    return {name: specs for name, specs in with_rows.items() if specs}
+
+
+def write_documents(out: Path, results: Results, selection: Selection | None = None) -> Written:
+    """Write the tables of `document_specs` and the paper's findings, as `.md` and `.json`.
+
+    They lie below `out/tables`. A document is written if the runs of all its rows are finished, for
+    the chosen seeds or for all seeds that any of its rows has; otherwise it is left as it was, and
+    the result says what it lacks. With chosen experiments, only those are rows. If the selection is
+    partial, documents are written of what is there, and name what is missing. Files of MAEs are
+    called `…-mae`; findings rest on RMSEs, and are not written for MAEs.
+
+    Raises UserError for runs with several split seeds of which none is chosen.
+    """
+    selection = selection or Selection()
+    all_specs = document_specs(results, selection)
+    chosen = selection.of(results)
+    written = Written(out)
+    ensembles: dict[str, EnsembleRecord] = {}
+    for document, specs in all_specs.items():
+        names = list(dict.fromkeys(name for spec in specs for name in spec.names))
+        missing = missing_runs(chosen, names, selection.seeds)
+        stem = document if selection.metric == "rmse" else f"{document}-{selection.metric}"
+        if missing and not selection.partial:
+            written.lacking[f"tables/{stem}.md"] = missing
+            continue
+        ensembles |= find_ensembles(chosen, [name for name in names if name not in ensembles])
+        tables = build_tables(specs, chosen, ensembles, selection)
+        path = out / "tables" / f"{stem}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"tables": [table.model_dump(mode="json") for table in tables]}
+        write_json(path.with_suffix(".json"), content)
+        with replace_when_complete(path) as unfinished:
+            unfinished.write_text(format_document(tables), encoding="utf-8")
+        written.paths.append(path)
+    if selection.metric == "rmse":
+        written += write_claims(out, results, selection)
     return written
+
+
+def build_tables(
+    specs: Sequence[TableSpec],
+    results: Results,
+    ensembles: Mapping[str, EnsembleRecord],
+    selection: Selection,
+) -> list[TableData]:
+    """The numbers of tables, each with what it lacks."""
+    return [
+        build_table(
+            spec,
+            results,
+            ensembles,
+            selection.metric,
+            missing_runs(results, spec.names, selection.seeds),
+        )
+        for spec in specs
+    ]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hippynn_mf.levels import CC, DZ
+from hippynn_mf.paper.cc_forces import FORCE as CC_FORCE
 from hippynn_mf.paper.table1 import BASELINES, beyond_table1, strategies
 from hippynn_mf.report.columns import (
-    Column,
+    INFERENCE,
+    TRAINING,
+    AnyColumn,
     RowSpec,
     TableSpec,
     comp6_delta_e,
     heldout_energy,
     heldout_force,
-    inference_cost,
-    test_file_force,
-    training_cost,
 )
 from hippynn_mf.report.results import Results
 from hippynn_mf.runs.experiment import Experiment
@@ -31,7 +31,7 @@ def strategy_tables(
 
     With `experiments`, only those are rows.
     """
-    there = {n for n in results.labels if results.seeds(n) or n in results.unfinished}
+    there = set(results.experiments)
     if experiments is not None:
         there &= {experiment.name for experiment in experiments}
     if not there & {experiment.name for experiment in beyond_table1()}:
@@ -39,16 +39,16 @@ def strategy_tables(
     chosen = [experiment for experiment in strategies() if experiment.name in there]
     names = [e.name for e in chosen if CC in e.resolved_labels]
     with_low_level = [e.name for e in chosen if DZ in e.resolved_labels]
-    high = (heldout_energy(CC), comp6_delta_e(CC), test_file_force(CC))
+    high = (heldout_energy(CC), comp6_delta_e(CC), CC_FORCE)
     return [
         _table("Strategies at the high level", high, names),
         _table(
             "Strategies at the low level", (heldout_energy(DZ), heldout_force(DZ)), with_low_level
         ),
-        _table("What the strategies cost", (training_cost(), inference_cost()), names),
+        _table("What the strategies cost", (TRAINING, INFERENCE), names),
     ]
 
 
-def _table(title: str, columns: tuple[Column, ...], names: Sequence[str]) -> TableSpec:
-    rows = tuple(RowSpec(name, (None,) * len(columns)) for name in names)
+def _table(title: str, columns: tuple[AnyColumn, ...], names: Sequence[str]) -> TableSpec:
+    rows = tuple(RowSpec.plain(name, len(columns)) for name in names)
     return TableSpec(title, columns, rows, REFERENCE)

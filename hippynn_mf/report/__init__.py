@@ -1,4 +1,4 @@
-"""What finished runs show: tables, intervals, findings and figures.
+"""What finished runs show: tables, intervals, findings, figures and a page.
 
 The public names are those of `__init__.pyi`, loaded when first used:
 

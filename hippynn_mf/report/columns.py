@@ -1,95 +1,142 @@
-"""What a table shows: its columns, each with a unit and a place in `metrics.json`, and its rows."""
+"""What a table shows: its columns, each with a unit and an address in the results, and its rows.
+
+An error is addressed by the set that it is on, the head that predicts, the level of the reference,
+and the quantity.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.levels import Level
 from hippynn_mf.schema import Strict
 
 Metric = Literal["rmse", "mae"]
+Quantity = Literal["energy", "delta_e", "force"]
+
+COMP6 = "comp6"
+SET_NAMES = {HELDOUT: "held-out", COMP6: "COMP6"}  # as headings say; other sets by their own name
+QUANTITY_NAMES: Mapping[Quantity, str] = {"energy": "energy", "delta_e": "ΔE", "force": "force"}
+UNITS: Mapping[Quantity, str] = {"energy": "kcal/mol", "delta_e": "kcal/mol", "force": "kcal/mol/Å"}
+FIELD_UNITS: Mapping[Quantity, str] = {
+    "energy": "kcal_per_mol",
+    "delta_e": "kcal_per_mol",
+    "force": "kcal_per_mol_per_angstrom",
+}
+METRICS = ("rmse", "mae", "label_rms")
+
+
+def set_name(name: str) -> str:
+    """A set as headings call it."""
+    return SET_NAMES.get(name, name)
+
+
+def field_name(quantity: Quantity, metric: str) -> str:
+    """The field of an entry of `metrics.json`, with its unit."""
+    return f"{quantity}_{metric}_{FIELD_UNITS[quantity]}"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of results; `{}` in its path stands for rmse or mae.
+    """A column of errors: of a head, on a set, against a level."""
 
-    What is no error has no mean prediction, and there is no error of predicting zero.
-    """
+    set: str
+    head: Level
+    reference: Level
+    quantity: Quantity
 
+    is_error = True
+
+    @classmethod
+    def own(cls, name: str, level: Level, quantity: Quantity) -> Column:
+        """Errors of a level's head against the level itself."""
+        return cls(name, level, level, quantity)
+
+    def of_head(self, head: Level) -> Column:
+        """The same errors of another head."""
+        return replace(self, head=head)
+
+    @property
+    def heading(self) -> str:
+        """Quantity, set and level, and the head where it is another."""
+        of_head = "" if self.head == self.reference else f" of the {self.head.label} head"
+        quantity = QUANTITY_NAMES[self.quantity]
+        return f"{quantity}{of_head}, {set_name(self.set)} {self.reference.label}"
+
+    @property
+    def unit(self) -> str:
+        """Unit of the values."""
+        return UNITS[self.quantity]
+
+    @property
+    def address(self) -> dict[str, str]:
+        """Where the values are in the tidy table."""
+        return {
+            "set": self.set,
+            "head": self.head.id,
+            "reference": self.reference.id,
+            "quantity": self.quantity,
+        }
+
+    def pick(self, sets: Mapping[str, Any], metric: str) -> float | None:
+        """The value in errors by set, head and reference, None where there is none."""
+        entry = self.entry(sets)
+        return None if entry is None else entry.get(field_name(self.quantity, metric))
+
+    def reason(self, sets: Mapping[str, Any]) -> str | None:
+        """Why errors by set, head and reference have no value here, None if unknown."""
+        entry = self.entry(sets)
+        return None if entry is None else entry.get(f"{self.quantity}_reason")
+
+    def entry(self, sets: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """All errors of this head against this level, None where there are none."""
+        found: Mapping[str, Any] | None
+        found = sets.get(self.set, {}).get(self.head.id, {}).get(self.reference.id)
+        return found
+
+
+@dataclass(frozen=True)
+class CostColumn:
+    """A column of processor times, which are no errors: no mean prediction, nothing to predict."""
+
+    quantity: Literal["training", "inference"]
     heading: str
     unit: str
-    path: tuple[str, ...]
-    is_error: bool = True
 
-    def metric_path(self, metric: Metric) -> tuple[str, ...]:
-        """Path of keys into `metrics.json`."""
-        return tuple(part.format(metric) for part in self.path)
+    is_error = False
 
     @property
-    def label_rms_path(self) -> tuple[str, ...]:
-        """Path of the size of the labels, which is the RMSE of predicting zero."""
-        return (*self.path[:-1], self.path[-1].replace("_{}_", "_label_rms_"))
+    def address(self) -> dict[str, str]:
+        """Where the values are in the table of costs."""
+        return {"quantity": self.quantity}
 
-    @property
-    def reason_path(self) -> tuple[str, ...]:
-        """Path of the reason for a null."""
-        return (*self.path[:-1], self.path[-1].split("_{}_")[0] + "_reason")
+
+AnyColumn = Column | CostColumn
+TRAINING = CostColumn("training", "training", "s of one core")
+INFERENCE = CostColumn("inference", "energy and forces", "ms per structure")
 
 
 def heldout_energy(level: Level) -> Column:
     """Energy error on the held-out structures against a level."""
-    path = ("heldout", level.id, "energy_{}_kcal_per_mol")
-    return Column(f"energy, held-out {level.label}", "kcal/mol", path)
+    return Column.own(HELDOUT, level, "energy")
 
 
 def heldout_force(level: Level) -> Column:
     """Force error on the held-out structures against a level."""
-    path = ("heldout", level.id, "force_{}_kcal_per_mol_per_angstrom")
-    return Column(f"force, held-out {level.label}", "kcal/mol/Å", path)
-
-
-def cross_force(head: Level, reference: Level) -> Column:
-    """Force error of one level's head on the held-out structures against another level."""
-    path = ("cross", head.id, reference.id, "force_{}_kcal_per_mol_per_angstrom")
-    return Column(f"force of the {head.label} head, held-out {reference.label}", "kcal/mol/Å", path)
+    return Column.own(HELDOUT, level, "force")
 
 
 def comp6_force(level: Level) -> Column:
     """Force error on COMP6 against a level."""
-    path = ("comp6", level.id, "force_{}_kcal_per_mol_per_angstrom")
-    return Column(f"force, COMP6 {level.label}", "kcal/mol/Å", path)
+    return Column.own(COMP6, level, "force")
 
 
 def comp6_delta_e(level: Level) -> Column:
     """Conformer energy error on COMP6 against a level."""
-    path = ("comp6", level.id, "delta_e_{}_kcal_per_mol")
-    return Column(f"ΔE, COMP6 {level.label}", "kcal/mol", path)
-
-
-def test_file_energy(level: Level) -> Column:
-    """Energy error on the structures of the test file against a level."""
-    path = ("test_file", level.id, level.id, "energy_{}_kcal_per_mol")
-    return Column(f"energy, test file {level.label}", "kcal/mol", path)
-
-
-def test_file_force(level: Level) -> Column:
-    """Force error on the structures of the test file against a level."""
-    path = ("test_file", level.id, level.id, "force_{}_kcal_per_mol_per_angstrom")
-    return Column(f"force, test file {level.label}", "kcal/mol/Å", path)
-
-
-def training_cost() -> Column:
-    """Processor time of a training, all phases together."""
-    return Column("training", "s of one core", ("training", "cpu_s"), is_error=False)
-
-
-def inference_cost() -> Column:
-    """Processor time of energies and forces of the highest level."""
-    path = ("inference", "cpu_ms_per_structure")
-    return Column("energy and forces", "ms per structure", path, is_error=False)
+    return Column.own(COMP6, level, "delta_e")
 
 
 class PublishedNumber(Strict):
@@ -105,6 +152,11 @@ class RowSpec:
 
     name: str
     published: tuple[PublishedNumber | None, ...]
+
+    @classmethod
+    def plain(cls, name: str, n_columns: int) -> RowSpec:
+        """A row without published numbers."""
+        return cls(name, (None,) * n_columns)
 
 
 @dataclass(frozen=True)
@@ -135,28 +187,11 @@ class TableSpec:
     """
 
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[AnyColumn, ...]
     rows: tuple[RowSpec, ...]
     reference: str | LowLevel | LowHead
 
-
-def low_level_path(column: Column, low: Level, metric: Metric) -> tuple[str, ...]:
-    """Path into the level differences of `ensemble.json`: `low`'s own labels as the prediction."""
-    part, *_, reference, _ = column.path
-    return (part, low.id, reference, column.metric_path(metric)[-1])
-
-
-def low_head_path(column: Column, low: Level, metric: Metric) -> tuple[str, ...]:
-    """Path into `metrics.json`: errors of the head of `low` against the level of a column."""
-    part, *_, reference, _ = column.path
-    parts = {"heldout": "cross", "test_file": "test_file"}  # which have every head and level
-    return (parts[part], low.id, reference, column.metric_path(metric)[-1])
-
-
-def pick(metrics: object, *path: str) -> object:
-    """The entry at a path of keys, None where it ends early."""
-    for key in path:
-        if not isinstance(metrics, Mapping) or key not in metrics:
-            return None
-        metrics = metrics[key]
-    return metrics
+    @property
+    def names(self) -> list[str]:
+        """The experiments of the rows."""
+        return [row.name for row in self.rows]

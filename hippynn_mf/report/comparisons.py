@@ -1,7 +1,7 @@
 """Predictions of all seeds of an experiment beside their references, as figures show them.
 
-There is one comparison for each head and each quantity of `QUANTITIES`, with the structures that
-the metrics count: COMP6 conformers beyond the energy cut and forces of unproved sign are left out.
+There is one comparison for each head, each set and each quantity, with the structures that the
+metrics count: conformers beyond the energy cut and forces of unproved sign are left out.
 """
 
 from __future__ import annotations
@@ -16,31 +16,37 @@ import numpy as np
 from hippynn_mf.evaluation.errors import pair_differences
 from hippynn_mf.evaluation.scoring import NO_ENERGIES, NO_FORCES, LabelledSet
 from hippynn_mf.levels import Level
+from hippynn_mf.report.columns import set_name
 from hippynn_mf.report.ensemble import require_same_tests
-from hippynn_mf.report.results import Result
-from hippynn_mf.report.stored_predictions import labelled_set, prediction_names, unproved_forces
-from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.report.runs import Run
+from hippynn_mf.report.stored_predictions import (
+    heads_of,
+    labelled_set,
+    prediction_names,
+    set_names,
+    unproved_forces,
+)
 
-Part = Literal["heldout", "comp6"]
 Kind = Literal["energy", "forces", "delta_e"]
+KIND_NAMES = {"energy": "energy", "forces": "forces", "delta_e": "ΔE"}
 
 
 @dataclass(frozen=True)
 class Quantity:
     """What is compared: energies or forces of a test set."""
 
-    part: Part
+    part: str
     kind: Kind
-    heading: str
-    unit: str
 
+    @property
+    def heading(self) -> str:
+        """Quantity and set as headings say them."""
+        return f"{KIND_NAMES[self.kind]}, {set_name(self.part)}"
 
-QUANTITIES = (
-    Quantity("heldout", "energy", "energy, held-out", "kcal/mol"),
-    Quantity("heldout", "forces", "forces, held-out", "kcal/mol/Å"),
-    Quantity("comp6", "delta_e", "ΔE, COMP6", "kcal/mol"),
-    Quantity("comp6", "forces", "forces, COMP6", "kcal/mol/Å"),
-)
+    @property
+    def unit(self) -> str:
+        """Unit of the values."""
+        return "kcal/mol/Å" if self.kind == "forces" else "kcal/mol"
 
 
 @dataclass(frozen=True)
@@ -87,34 +93,37 @@ class Comparison:
         return np.sqrt(np.bincount(self.owners, squares) / np.bincount(self.owners))
 
 
-def compare_predictions(members: Sequence[Result]) -> list[Comparison]:
-    """Comparisons of all heads and quantities of the members of one experiment.
+def compare_predictions(members: Sequence[Run]) -> list[Comparison]:
+    """Comparisons of all heads, sets and quantities of the members of one experiment.
 
-    Heads are ordered by rank, quantities as in `QUANTITIES`; those of COMP6 are left out for a
-    campaign without it. Raises UserError if a member has no predictions, or if members were not
-    tested on the same structures.
+    Heads are ordered by rank, sets as in the settings. Raises UserError if a member has no
+    predictions, or if members were not tested on the same structures.
     """
     settings = members[0].settings
     names = prediction_names(settings)
     references: dict[str, np.ndarray] = {}
     stacks: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for member in members:
-        arrays = member.folder.read_predictions()
+        arrays = member.require_folder().read_predictions()
         own = {name: array for name, array in arrays.items() if name not in names}
         references = references or own
         require_same_tests(references, own, members[0], member)
         for name in names:
             stacks[name].append(arrays[name])
     predictions = {name: np.stack(stack) for name, stack in stacks.items()}
-    unproved = unproved_forces(references, members[0].metrics)
-    tests = {"heldout": labelled_set(references, "heldout", None, settings)}
-    if settings.test("comp6") is not None:
-        tests["comp6"] = labelled_set(references, "comp6", unproved, settings)
+    unproved = unproved_forces(references, members[0].sets)
+    tests = {
+        part: labelled_set(references, part, settings, unproved) for part in set_names(settings)
+    }
+    kinds: dict[bool, tuple[Kind, Kind]] = {
+        True: ("energy", "forces"),
+        False: ("delta_e", "forces"),
+    }
     return [
-        _compare(level, quantity, tests[quantity.part], predictions, settings)
-        for level in settings.experiment.resolved_labels
-        for quantity in QUANTITIES
-        if quantity.part in tests
+        _compare(level, Quantity(part, kind), test, predictions)
+        for level in heads_of(settings)
+        for part, test in tests.items()
+        for kind in kinds[test.cut is None]
     ]
 
 
@@ -123,7 +132,6 @@ def _compare(
     quantity: Quantity,
     test: LabelledSet,
     predictions: Mapping[str, np.ndarray],
-    settings: RunSettings,
 ) -> Comparison:
     name = level.forces_name if quantity.kind == "forces" else level.energy_name
     if name not in test.labels:

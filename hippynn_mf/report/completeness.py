@@ -71,7 +71,9 @@ def missing_runs(
     """What these experiments lack, in their order; empty if all runs are finished.
 
     Every experiment needs the same seeds: `seeds`, or those that any of them has, finished or not.
+    Raises UserError for runs with several split seeds.
     """
+    results.require_one_split()
     if seeds is None:
         seeds = [s for n in names for s in (*results.seeds(n), *results.unfinished.get(n, ()))]
     needed = sorted(set(seeds))

@@ -1,8 +1,9 @@
 """Errors of the mean prediction of an experiment's seeds, in `OUT/runs/<slug>/ensemble.json`.
 
-The file also says how far the levels of theory are apart on the same test structures. It is made
+A record also says how far the levels of theory are apart on the same test structures. It is made
 from the members' `predictions.npz`, and holds a hash of their metrics: when a member is added,
 removed or evaluated to something else, it is made again, or refused where predictions are gone.
+Kept results have the records of all experiments in `ensembles.jsonl`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.schema import RunMetrics, SetErrors
+from hippynn_mf.evaluation.schema import SetErrors
 from hippynn_mf.files import read_json, write_json
-from hippynn_mf.report.results import Result, Results
+from hippynn_mf.report.results import Results
+from hippynn_mf.report.runs import ENSEMBLES, Run
 from hippynn_mf.report.stored_predictions import (
     level_differences,
     prediction_names,
@@ -32,73 +34,94 @@ FILE = "ensemble.json"
 RELATIVE_TOLERANCE = 1e-6  # between a member's metrics and those of its stored predictions
 
 
-class LevelDifferences(Strict):
-    """Errors of one level's labels as predictions of another's: `sets.<set>.<low>.<high>`."""
-
-    sets: dict[str, dict[str, dict[str, SetErrors]]]
-
-
 class EnsembleRecord(Strict):
-    """The content of `ensemble.json`: errors of the mean prediction, and of level by level.
+    """Errors of the mean prediction, and of each level's labels as predictions of the others.
 
-    `members` maps each seed to the SHA-256 of its metrics.
+    `members` maps each seed to the SHA-256 of its errors; `sets` is as in `metrics.json`, and
+    `level_differences` is `<set>.<low>.<high>`.
     """
 
-    format: Literal[1]
+    format: Literal[2]
     name: str
+    split_seed: int
     members: dict[str, str]
-    metrics: RunMetrics
-    level_differences: LevelDifferences
+    sets: dict[str, dict[str, dict[str, SetErrors]]]
+    level_differences: dict[str, dict[str, dict[str, SetErrors]]]
+
+    def errors(self) -> dict[str, Any]:
+        """Errors by set, head and reference."""
+        return self.model_dump(exclude_unset=True)["sets"]
+
+    def differences(self) -> dict[str, Any]:
+        """Errors by set, low level and high level."""
+        return self.model_dump(exclude_unset=True)["level_differences"]
+
+    def content(self) -> dict[str, Any]:
+        """The record as JSON."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 def find_ensembles(results: Results, names: Sequence[str]) -> dict[str, EnsembleRecord]:
-    """`ensemble.json` of these experiments by name, made from predictions where it is out of date.
+    """Records of these experiments by name, made from predictions where they are out of date.
 
-    An experiment is left out if it has neither the file nor the predictions of all members.
-    Raises UserError if the file is of other members and predictions are missing, or if the
-    members were not tested on the same structures. If the results are not all finished runs of
-    their folder, the file is neither written nor refused.
+    An experiment is left out if it has neither a record nor the predictions of all members.
+    Raises UserError if the record is of other members and predictions are missing, if the members
+    were not tested on the same structures, or for several split seeds. If the results are not all
+    finished runs of their folder, the file is neither written nor refused.
     """
     found = {}
     for name in names:
-        members = results.by_name.get(name, [])
-        if not members:
+        if not results.by_name.get(name):
             continue
-        path = results.out / "runs" / members[0].settings.slug / FILE
-        record = _read(path) if path.exists() else None
-        without = [m for m in members if not m.folder.file("predictions.npz").exists()]
+        members = results.members(name)
+        path, record = _stored(results, members)
+        without = [m for m in members if not _has_predictions(m)]
         if record is not None and record.members == _digests(members):
             found[name] = record
         elif not without:
             found[name] = score_ensemble(members)
             if results.is_whole:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, found[name].model_dump(mode="json", exclude_unset=True))
+                write_json(path, found[name].content())
         elif record is not None and results.is_whole:
             raise UserError(
-                f"{path} is of seeds {', '.join(record.members)} as they were, not of the finished "
-                f"runs here, seeds {', '.join(_digests(members))}, and {without[0].folder.path} "
-                "has no predictions.npz to make it again. Bring the predictions back "
-                f"('hippynn-mf evaluate' makes them), or delete {path.name}."
+                f"{path} is of seeds {', '.join(record.members)} of {name} as they were, not of "
+                f"the finished runs here, seeds {', '.join(_digests(members))}, and "
+                f"{without[0].where} has no predictions.npz to make it again. Bring the "
+                f"predictions back ('hippynn-mf evaluate' makes them), or delete {path.name}."
             )
     return found
 
 
-def _read(path: Path) -> EnsembleRecord:
-    return validate_json(EnsembleRecord, read_json(path), path, "delete it")
+def _stored(results: Results, members: Sequence[Run]) -> tuple[Path, EnsembleRecord | None]:
+    """Where the record of members is stored, and the record, None if there is none."""
+    first = members[0]
+    if first.folder is not None:
+        path = first.folder.path.parent / FILE
+        content: Mapping[str, Any] | None = read_json(path) if path.exists() else None
+    else:
+        path = results.out / ENSEMBLES
+        key = first.name, first.settings.split_seed
+        kept = {(c.get("name"), c.get("split_seed")): c for c in results.kept_ensembles}
+        content = kept.get(key)
+    if content is None:
+        return path, None
+    return path, validate_json(EnsembleRecord, content, path, "delete it")
 
 
-def _digests(members: Sequence[Result]) -> dict[str, str]:
-    """SHA-256 of every member's metrics by seed, without the time that training took."""
+def _has_predictions(member: Run) -> bool:
+    return member.folder is not None and member.folder.file("predictions.npz").exists()
+
+
+def _digests(members: Sequence[Run]) -> dict[str, str]:
+    """SHA-256 of every member's errors by seed."""
     found = {}
-    for member in sorted(members, key=lambda member: member.settings.seed):
-        content = _errors(member.metrics)
-        text = json.dumps(content, sort_keys=True)
-        found[str(member.settings.seed)] = hashlib.sha256(text.encode()).hexdigest()
+    for member in members:
+        text = json.dumps(member.sets, sort_keys=True)
+        found[str(member.seed)] = hashlib.sha256(text.encode()).hexdigest()
     return found
 
 
-def score_ensemble(members: Sequence[Result]) -> EnsembleRecord:
+def score_ensemble(members: Sequence[Run]) -> EnsembleRecord:
     """Errors of the mean prediction of the members of one experiment, from their predictions.
 
     Raises UserError if a member's references differ from the first's, or if its predictions do
@@ -109,7 +132,7 @@ def score_ensemble(members: Sequence[Result]) -> EnsembleRecord:
     references: dict[str, np.ndarray] = {}
     sums: dict[str, np.ndarray] = {}
     for member in members:
-        arrays = member.folder.read_predictions()
+        arrays = member.require_folder().read_predictions()
         own = {name: array for name, array in arrays.items() if name not in predicted}
         references = references or own
         require_same_tests(references, own, members[0], member)
@@ -117,13 +140,14 @@ def score_ensemble(members: Sequence[Result]) -> EnsembleRecord:
         for name in predicted:
             sums[name] = sums.get(name, np.float64(0)) + arrays[name].astype(np.float64)
     means = references | {name: total / len(members) for name, total in sums.items()}
-    unproved = unproved_forces(references, members[0].metrics)
+    unproved = unproved_forces(references, members[0].sets)
     return EnsembleRecord.model_validate(
         {
-            "format": 1,
+            "format": 2,
             "name": settings.name,
+            "split_seed": settings.split_seed,
             "members": _digests(members),
-            "metrics": score_arrays(means, settings, unproved),
+            "sets": score_arrays(means, settings, unproved),
             "level_differences": level_differences(references, settings, unproved),
         }
     )
@@ -132,8 +156,8 @@ def score_ensemble(members: Sequence[Result]) -> EnsembleRecord:
 def require_same_tests(
     first: Mapping[str, np.ndarray],
     other: Mapping[str, np.ndarray],
-    first_member: Result,
-    member: Result,
+    first_member: Run,
+    member: Run,
 ) -> None:
     """Raise UserError unless two members have the same test structures and references."""
     different = sorted(
@@ -145,22 +169,17 @@ def require_same_tests(
     )
     if different:
         raise UserError(
-            f"{member.folder.path} and {first_member.folder.path} were not tested on the same "
+            f"{member.where} and {first_member.where} were not tested on the same "
             f"structures and references: {', '.join(different)} of predictions.npz differ, so "
             "their predictions have no mean. Evaluate both again with 'hippynn-mf evaluate'."
         )
 
 
-def _errors(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics without what training and inference cost."""
-    return {**{k: v for k, v in metrics.items() if k != "inference"}, "training": None}
-
-
-def _require_own_metrics(arrays: Mapping[str, np.ndarray], member: Result) -> None:
+def _require_own_metrics(arrays: Mapping[str, np.ndarray], member: Run) -> None:
     """Raise UserError unless the stored predictions of a member give its stored metrics."""
-    unproved = unproved_forces(arrays, member.metrics)
+    unproved = unproved_forces(arrays, member.sets)
     found = dict(_numbers(score_arrays(arrays, member.settings, unproved)))
-    stored = dict(_numbers(_errors(member.metrics)))
+    stored = dict(_numbers(member.sets))
     wrong = sorted(
         name
         for name in found.keys() | stored
@@ -171,7 +190,7 @@ def _require_own_metrics(arrays: Mapping[str, np.ndarray], member: Result) -> No
     if wrong:
         name = wrong[0]
         raise UserError(
-            f"{member.folder.path}: predictions.npz does not give the errors of metrics.json. "
+            f"{member.where}: predictions.npz does not give the errors of metrics.json. "
             f"{len(wrong)} differ, the first of them {name.lstrip('.')}: {found.get(name)} from "
             f"the predictions, {stored.get(name)} stored. Evaluate the run again with "
             "'hippynn-mf evaluate'."

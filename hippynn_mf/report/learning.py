@@ -19,7 +19,8 @@ from hippynn_mf.report.panels import (
     seeds_text,
     write_in_corner,
 )
-from hippynn_mf.report.results import Result, Results
+from hippynn_mf.report.results import Results
+from hippynn_mf.report.runs import Run
 from hippynn_mf.schema import Strict
 
 # Kind → (metric of an epoch, unit).
@@ -31,7 +32,8 @@ class LearningCurve(Strict):
 
     `median` is over the seeds after each of `epochs`, those in which all seeds train the label;
     `last` is of every seed's last epoch. Epochs are counted from 1 over all phases, of which each
-    begins when no seed is in the one before it.
+    begins when no seed is in the one before it. `kept` is the epoch whose parameters a seed kept,
+    where `epochs.jsonl` says it.
     """
 
     level: str
@@ -40,12 +42,13 @@ class LearningCurve(Strict):
     epochs: list[int]
     median: list[float]
     last: dict[str, float]
+    kept: dict[str, int]
 
 
 class LearningData(Strict):
     """The numbers of the figure; those of each seed are in `epochs.jsonl`."""
 
-    format: Literal[2]
+    format: Literal[3]
     name: str
     seeds: list[int]
     curves: list[LearningCurve]
@@ -54,21 +57,23 @@ class LearningData(Strict):
 def draw_learning_curves(results: Results, name: str) -> Figure:
     """Validation RMSE after each epoch, in a panel for each trained label of an experiment.
 
-    A thin line per finished seed, and a thick one for their median while all of them train. Raises
-    UserError for an experiment without finished runs, or without `epochs.jsonl`.
+    A thin line per finished seed, with a ring around the epoch that it kept, and a thick line for
+    their median while all of them train. Raises UserError for an experiment without
+    finished runs, or without `epochs.jsonl`.
     """
     return make_learning_curves(results.members(name))[0]
 
 
-def make_learning_curves(members: Sequence[Result]) -> tuple[Figure, LearningData]:
+def make_learning_curves(members: Sequence[Run]) -> tuple[Figure, LearningData]:
     """The figure of `draw_learning_curves` and its numbers."""
     settings = members[0].settings
-    epochs = _validation_errors(members)
+    epochs, kept = _validation_errors(members)
     labels = join_labels(*(phase.labels for phase in settings.experiment.phases))
     any_forces = any(properties.forces for properties in labels.values())
     kinds = ["energy", "forces"] if any_forces else ["energy"]
     title = f"{settings.name}, {seeds_text(members)}"
-    note = "Thick: median of the seeds." if len(members) > 1 else ""
+    note = "Thick: median of the seeds. " if len(members) > 1 else ""
+    note += "Rings: the epochs that were kept." if kept else ""
     figure, grid = make_grid(title, note, len(kinds), len(labels))
     curves: list[LearningCurve] = []
     for row, kind in zip(grid, kinds, strict=True):
@@ -80,25 +85,30 @@ def make_learning_curves(members: Sequence[Result]) -> tuple[Figure, LearningDat
                 continue
             name = f"{metric}.{level.id}"
             values = {seed: _of_metric(each, name) for seed, each in epochs.items()}
-            of_kind.append(_curve(level, kind, values))
+            of_kind.append(_curve(level, kind, values, kept))
             axes.set_title(f"{level.label} {kind}", size=10)
-            _draw_curve(axes, of_kind[-1], values, level_color(level))
+            _draw_curve(axes, of_kind[-1], values, level_color(level, labels))
             axes.set(xlabel="epoch", ylabel=f"validation RMSE ({unit})")
         _share_limits([axes for axes in row if axes.axison])
         curves += of_kind
-    data = LearningData(format=2, name=settings.name, seeds=list(epochs), curves=curves)
+    data = LearningData(format=3, name=settings.name, seeds=list(epochs), curves=curves)
     return figure, data
 
 
-def _validation_errors(members: Sequence[Result]) -> dict[int, dict[int, Mapping[str, float]]]:
-    """Seed → epoch → validation errors; a UserError where epochs are not there."""
-    by_phase = {
-        m.settings.seed: [phase.read_epochs() for phase in m.folder.phases(m.settings)]
-        for m in members
-    }
+def _validation_errors(
+    members: Sequence[Run],
+) -> tuple[dict[int, dict[int, Mapping[str, float]]], dict[int, int]]:
+    """Seed → epoch → validation errors, and seed → the epoch that was kept.
+
+    Raises UserError where epochs are not there.
+    """
+    by_phase = {}
+    for member in members:
+        member.require_folder()
+        by_phase[member.seed] = [phase.read_epochs() for phase in member.phase_folders()]
     n_epochs = [max(map(len, of_phase)) for of_phase in zip(*by_phase.values(), strict=True)]
     starts = [1 + sum(n_epochs[:place]) for place in range(len(n_epochs))]
-    return {
+    errors = {
         seed: {
             start + n: epoch["valid"]
             for start, of_phase in zip(starts, phases, strict=True)
@@ -106,13 +116,24 @@ def _validation_errors(members: Sequence[Result]) -> dict[int, dict[int, Mapping
         }
         for seed, phases in by_phase.items()
     }
+    kept = {}
+    for seed, phases in by_phase.items():
+        best = [starts[-1] + n for n, epoch in enumerate(phases[-1]) if epoch.get("best")]
+        if best:
+            kept[seed] = best[-1]
+    return errors, kept
 
 
 def _of_metric(epochs: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
     return {number: errors[name] for number, errors in epochs.items() if name in errors}
 
 
-def _curve(level: Level, kind: str, values: Mapping[int, Mapping[int, float]]) -> LearningCurve:
+def _curve(
+    level: Level,
+    kind: str,
+    values: Mapping[int, Mapping[int, float]],
+    kept: Mapping[int, int],
+) -> LearningCurve:
     common = sorted(set.intersection(*(set(each) for each in values.values())))
     median = [float(np.median([each[n] for each in values.values()])) for n in common]
     return LearningCurve.model_validate(
@@ -123,6 +144,7 @@ def _curve(level: Level, kind: str, values: Mapping[int, Mapping[int, float]]) -
             "epochs": common,
             "median": median,
             "last": {str(seed): each[max(each)] for seed, each in values.items()},
+            "kept": {str(seed): epoch for seed, epoch in kept.items() if epoch in values[seed]},
         }
     )
 
@@ -132,6 +154,9 @@ def _draw_curve(
 ) -> None:
     for each in values.values():
         axes.plot(*_with_gaps(each), color=color, linewidth=0.7, alpha=0.45)
+    rings = [(epoch, values[int(seed)][epoch]) for seed, epoch in curve.kept.items()]
+    if rings:
+        axes.plot(*zip(*rings, strict=True), "o", color=color, fillstyle="none", markersize=5)
     median = dict(zip(curve.epochs, curve.median, strict=True))
     axes.plot(*_with_gaps(median), color=color, linewidth=2)
     last = np.median(list(curve.last.values()))

@@ -33,4 +33,4 @@ def _beside(
     where: str,
 ) -> TableSpec:
     title = f"Are a model's {high.label} forces nearer to {high.label} than {than} are? {where}"
-    return TableSpec(title, (column,), tuple(RowSpec(n, (None,)) for n in names), reference)
+    return TableSpec(title, (column,), tuple(RowSpec.plain(n, 1) for n in names), reference)

@@ -6,7 +6,6 @@ Everything drawn is read from the nodes of a model: layers, their sizes, levels,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ase.data import chemical_symbols
@@ -17,16 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.model.heads import Head, Heads
-from hippynn_mf.model.model import build_model
-from hippynn_mf.paper.figures import save_figure
-from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.report.level_colors import level_color
-from hippynn_mf.runs.build import of_strategy
 from hippynn_mf.runs.experiment import Experiment
-from hippynn_mf.runs.folder import RunFolder
 
 TRUNK_COLOR = "#d9ead3"
 TRUNK_EDGE = "#6aa84f"
@@ -88,41 +81,6 @@ def draw_model_graph(
     axes.text(x, TRUNK_Y + 0.75, name, va="center", size=10, weight="bold")
     axes.text(x, TRUNK_Y + 0.05, text, va="center", size=8.5, color="0.3", linespacing=1.4)
     return figure
-
-
-def write_model_graph(
-    name: str,
-    path: Path,
-    *,
-    preset: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write the graph of an experiment's model, or of that of a run folder, as PNG.
-
-    An experiment has the hyperparameters of a preset (by default `quick`) with overridden values, a
-    run its own. Raises UserError for an unknown experiment or hyperparameter, for hyperparameters
-    together with a run folder, for Δ-learning, and for a path that does not end in `.png`.
-    """
-    if path.suffix != ".png":
-        raise UserError(f"The graph is written as PNG, so name a file *.png, not {path}.")
-    folder = RunFolder(Path(name))
-    if folder.file("experiment.json").exists():
-        if preset is not None or overrides:
-            raise UserError(f"{name} has hyperparameters of its own; leave --preset and --set out.")
-        settings = folder.read_settings()
-        experiment, hyperparameters = settings.experiment, settings.hyperparameters
-    else:
-        experiment = get_experiment(name)
-        hyperparameters = get_hyperparameters(preset or "quick", overrides)
-        hyperparameters = of_strategy(experiment, hyperparameters, overrides or {})
-    if experiment.strategy.has_second_network:
-        raise UserError(f"{experiment.name} has two networks; the picture shows one.")
-    labels = experiment.resolved_labels
-    figure = draw_model_graph(
-        build_model(hyperparameters, labels).heads, labels, name=experiment.name
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return save_figure(figure, path)
 
 
 def _count(module: Any) -> int:

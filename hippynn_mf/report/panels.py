@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.report.comparisons import Comparison
-from hippynn_mf.report.results import Result
+from hippynn_mf.report.runs import Run
 
 PANEL_INCHES = 2.7
 NOTE_LETTERS_PER_PANEL = 44
@@ -97,9 +97,9 @@ def label_log_axis(axis: Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def seeds_text(members: Sequence[Result]) -> str:
+def seeds_text(members: Sequence[Run]) -> str:
     """The seeds of runs, as `seed 3`, `seeds 0–7` or `seeds 0, 2, 5`."""
-    seeds = [member.settings.seed for member in members]
+    seeds = [member.seed for member in members]
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):

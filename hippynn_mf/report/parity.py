@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hippynn_mf.evaluation.errors import mae, rmse
-from hippynn_mf.report.comparisons import Comparison, Kind, Part, compare_predictions
+from hippynn_mf.report.comparisons import Comparison, Kind, compare_predictions
 from hippynn_mf.report.level_colors import level_color
 from hippynn_mf.report.panels import draw_panels, seeds_text, write_in_corner
-from hippynn_mf.report.results import Result, Results
+from hippynn_mf.report.results import Results
+from hippynn_mf.report.runs import Run
 from hippynn_mf.schema import Strict
 
 MANY_POINTS = 500
@@ -34,7 +35,7 @@ class ParityPanel(Strict):
     """
 
     level: str
-    part: Part
+    part: str
     kind: Kind
     unit: str
     n: int
@@ -55,16 +56,16 @@ class ParityData(Strict):
 def draw_parity(results: Results, name: str) -> Figure:
     """Parity plots of an experiment: the mean prediction of its finished seeds.
 
-    A row of panels for each head, with held-out energies and forces, and conformer energies and
-    forces of COMP6. Held-out energies are drawn relative to the mean reference of the structures
-    of the same composition. The panels say RMSE, MAE and the number n of energies, force
-    components or pairs of conformers. Raises UserError for an experiment without finished runs,
-    without predictions, or without any label.
+    A row of panels for each head, with energies and forces of every set; for a set of conformers,
+    with the differences of their energies. Energies are drawn relative to the mean reference of
+    the structures of the same composition. The panels say RMSE, MAE and the number n of energies,
+    force components or pairs of conformers. Raises UserError for an experiment without finished
+    runs, without predictions, or without any label.
     """
     return make_parity(results.members(name))[0]
 
 
-def make_parity(members: Sequence[Result]) -> tuple[Figure, ParityData]:
+def make_parity(members: Sequence[Run]) -> tuple[Figure, ParityData]:
     """The figure of `draw_parity` and its numbers."""
     comparisons = compare_predictions(members)
     predicted_by = f"mean of {seeds_text(members)}" if len(members) > 1 else seeds_text(members)
@@ -73,7 +74,7 @@ def make_parity(members: Sequence[Result]) -> tuple[Figure, ParityData]:
     data = ParityData(
         format=1,
         name=name,
-        seeds=[member.settings.seed for member in members],
+        seeds=[member.seed for member in members],
         panels=[_numbers(comparison) for comparison in comparisons],
     )
     return figure, data

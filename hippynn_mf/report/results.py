@@ -1,157 +1,236 @@
-"""Metrics of many runs, gathered by experiment; a missing or duplicate run is named."""
+"""Errors of many runs as one tidy table; a missing or duplicate run is named."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import pandas as pd
 
 from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.levels import Levels, known_levels
-from hippynn_mf.paper.table1 import beyond_table1, get_experiment, strategies, table1
-from hippynn_mf.report.columns import pick
+from hippynn_mf.levels import Levels
+from hippynn_mf.report.columns import (
+    METRICS,
+    AnyColumn,
+    Column,
+    Metric,
+    Quantity,
+    field_name,
+)
+from hippynn_mf.report.compatible import (
+    common_levels,
+    refuse_duplicates,
+    refuse_mixtures,
+    run_key,
+)
+from hippynn_mf.report.runs import ENSEMBLES, Run, read_lines, read_runs
 from hippynn_mf.runs.experiment import Experiment
-from hippynn_mf.runs.folder import RunFolder, find_runs, remedy_of_untested
-from hippynn_mf.runs.settings import RunSettings
+
+KEY = ["experiment", "seed", "split_seed"]
+ADDRESS = ["set", "head", "reference", "quantity", "metric"]
 
 
 @dataclass(frozen=True)
-class Result:
-    """A finished run: its settings and metrics."""
+class Selection:
+    """What documents are made of, of all that is there.
 
-    folder: RunFolder
-    settings: RunSettings
-    metrics: Mapping[str, Any]
+    Attributes:
+        experiments: None for all that a folder is about.
+        seeds: None for all that any row has.
+        split_seed: needed where runs have several.
+        metric: of tables.
+        partial: write of what is there, and name what is missing.
+    """
+
+    experiments: Sequence[Experiment] | None = None
+    seeds: Sequence[int] | None = None
+    split_seed: int | None = None
+    metric: Metric = "rmse"
+    partial: bool = False
+
+    def __post_init__(self) -> None:
+        if self.metric not in get_args(Metric):
+            raise UserError(unknown_name_message("metric", self.metric, get_args(Metric)))
+
+    def of(self, results: Results) -> Results:
+        """The runs with the chosen seeds and split."""
+        return results.only(self.seeds, split_seed=self.split_seed)
 
 
 @dataclass(frozen=True)
 class Results:
-    """The finished runs of a folder `out`, by experiment name, and the seeds of unfinished ones.
-
-    `labels` are those of every experiment that has runs, finished or not.
-    """
+    """The runs of a folder `out`, finished or not, and the ensembles that are kept with them."""
 
     out: Path
-    by_name: Mapping[str, Sequence[Result]]
-    unfinished: Mapping[str, Sequence[int]]
-    labels: Mapping[str, Mapping[str, str]]
+    runs: tuple[Run, ...]
+    kept_ensembles: tuple[Mapping[str, Any], ...] = ()
     is_whole: bool = True  # no finished run of the folder is left out
+
+    @property
+    def finished(self) -> list[Run]:
+        """The runs with metrics, by split and seed."""
+        runs = [run for run in self.runs if run.metrics is not None]
+        return sorted(runs, key=lambda run: (run.settings.split_seed, run.seed))
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Sequence[Run]]:
+        """The finished runs by experiment, these in the order in which they were read."""
+        return self._grouped(lambda run: run.metrics is not None)
+
+    @cached_property
+    def unfinished(self) -> Mapping[str, Sequence[int]]:
+        """The seeds of the unfinished runs by experiment."""
+        grouped = self._grouped(lambda run: run.metrics is None)
+        return {name: [run.seed for run in runs] for name, runs in grouped.items()}
+
+    def _grouped(self, condition: Callable[[Run], bool]) -> dict[str, list[Run]]:
+        found: dict[str, list[Run]] = {}
+        for run in self.runs:
+            if condition(run):
+                found.setdefault(run.name, []).append(run)
+        for runs in found.values():
+            runs.sort(key=lambda run: (run.settings.split_seed, run.seed))
+        return found
+
+    @cached_property
+    def experiments(self) -> Mapping[str, Experiment]:
+        """The experiments that have runs, finished or not, by name."""
+        return {run.name: run.settings.experiment for run in self.runs}
+
+    @cached_property
+    def known(self) -> Levels:
+        """The levels that any run knows; a UserError if two differ under one name."""
+        return common_levels(self.runs)
+
+    @property
+    def split_seeds(self) -> list[int]:
+        """Split seeds of the finished runs, ascending."""
+        return sorted({run.settings.split_seed for run in self.finished})
+
+    @property
+    def sets(self) -> list[str]:
+        """The sets that finished runs were tested on, in the order of the runs."""
+        return list(dict.fromkeys(name for run in self.finished for name in run.sets))
+
+    def quantities(self, name: str) -> tuple[Quantity, Quantity]:
+        """What is compared on a set: energies of structures, or of pairs of conformers; forces."""
+        for run in self.finished:
+            for test in run.settings.tests:
+                if test.name == name and test.energy_cut_kcal_per_mol is not None:
+                    return "delta_e", "force"
+        return "energy", "force"
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Every error of every finished run: a row for each number.
+
+        Columns: experiment, seed, split_seed; set, head and reference (level ids), quantity
+        (energy, delta_e, force), metric (rmse, mae, label_rms); value in kcal/mol or kcal/mol/Å.
+        """
+        return pd.DataFrame(_rows(self.finished), columns=[*KEY, *ADDRESS, "value"])
+
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        """Processor times of every finished run that measured them.
+
+        Columns: experiment, seed, split_seed; quantity (training in seconds of one core,
+        inference in milliseconds per structure); value.
+        """
+        rows = []
+        for run in self.finished:
+            metrics = run.metrics or {}
+            training, inference = (metrics.get(name) or {} for name in ("training", "inference"))
+            times = {
+                "training": training.get("cpu_s"),
+                "inference": inference.get("cpu_ms_per_structure"),
+            }
+            rows += [
+                (*run_key(run), name, value) for name, value in times.items() if value is not None
+            ]
+        return pd.DataFrame(rows, columns=[*KEY, "quantity", "value"])
+
+    @cached_property
+    def _indexed(self) -> tuple[pd.Series, pd.Series]:
+        errors = self.table.set_index(["experiment", *ADDRESS, "split_seed", "seed"])["value"]
+        costs = self.costs.set_index(["experiment", "quantity", "split_seed", "seed"])["value"]
+        return errors.sort_index(), costs.sort_index()
+
+    def values(self, name: str, column: AnyColumn, metric: str = "rmse") -> pd.Series:
+        """The values of an experiment in a column, by seed; those that are null are left out.
+
+        Raises UserError if there are runs with several split seeds: a mean over them would mix
+        what the seed changes with what the choice of structures changes.
+        """
+        errors, costs = self._indexed
+        place = (name, *column.address.values())
+        series, place = (errors, (*place, metric)) if isinstance(column, Column) else (costs, place)
+        try:
+            found = series.loc[place]
+        except KeyError:
+            return pd.Series(dtype=float)
+        self.require_one_split()
+        return found.droplevel("split_seed")
+
+    def require_one_split(self) -> None:
+        """Raise UserError if finished runs have several split seeds."""
+        if len(self.split_seeds) > 1:
+            splits = ", ".join(map(str, self.split_seeds))
+            raise UserError(
+                f"The runs in {self.out} have split seeds {splits}, so they were trained and "
+                "tested on different structures; a table is of one. Choose it with --split-seed."
+            )
 
     def seeds(self, name: str) -> list[int]:
         """Seeds of the finished runs of an experiment, ascending."""
-        return sorted(result.settings.seed for result in self.by_name.get(name, []))
+        return sorted({run.seed for run in self.by_name.get(name, [])})
 
-    def members(self, name: str) -> list[Result]:
+    def members(self, name: str) -> list[Run]:
         """The finished runs of an experiment, by seed; a UserError if there are none."""
         if not self.by_name.get(name):
             kind = f"experiment with finished runs in {self.out}"
             raise UserError(unknown_name_message(kind, name, self.by_name))
-        return sorted(self.by_name[name], key=lambda result: result.settings.seed)
+        self.require_one_split()
+        return list(self.by_name[name])
 
-    def only(self, seeds: Sequence[int]) -> Results:
-        """The runs with these seeds alone."""
-        by_name = {
-            name: [result for result in results if result.settings.seed in seeds]
-            for name, results in self.by_name.items()
-        }
-        unfinished = {
-            name: [seed for seed in found if seed in seeds]
-            for name, found in self.unfinished.items()
-        }
-        return replace(
-            self,
-            by_name={name: found for name, found in by_name.items() if found},
-            unfinished={name: found for name, found in unfinished.items() if found},
-            is_whole=self.is_whole and by_name == self.by_name,
+    def only(self, seeds: Sequence[int] | None = None, *, split_seed: int | None = None) -> Results:
+        """The runs with these seeds, and with this split, alone."""
+        runs = tuple(
+            run
+            for run in self.runs
+            if (seeds is None or run.seed in seeds)
+            and (split_seed is None or run.settings.split_seed == split_seed)
         )
-
-    def by_seed(self, name: str, *path: str) -> dict[int, float]:
-        """A metric of an experiment by seed; seeds where it is null are left out."""
-        results = sorted(self.by_name.get(name, []), key=lambda result: result.settings.seed)
-        found = {result.settings.seed: pick(result.metrics, *path) for result in results}
-        return {seed: value for seed, value in found.items() if isinstance(value, float)}
+        all_seeds = all(seeds is None or run.seed in seeds for run in self.finished)
+        return replace(self, runs=runs, is_whole=self.is_whole and all_seeds)
 
 
 def read_results(out: Path) -> Results:
-    """Read every run below `out/runs`.
+    """Read every run of a folder of runs, `out/runs`, or of a folder of kept results.
 
     Raises UserError if there are none, if a run is there twice, or if runs that would share a
-    table differ in data, split, rows or hyperparameters.
+    table differ in data, rows, hyperparameters or what a level is.
     """
-    folders = find_runs(out)
-    if not folders:
-        raise UserError(f"No runs in {out / 'runs'}. Train some with 'hippynn-mf reproduce'.")
-    by_name: dict[str, list[Result]] = {}
-    unfinished: dict[str, list[int]] = {}
-    labels: dict[str, Mapping[str, str]] = {}
-    for folder in folders:
-        settings = folder.read_settings()
-        labels[settings.name] = settings.labels
-        if folder.is_finished:
-            result = Result(folder, settings, folder.read_metrics())
-            by_name.setdefault(settings.name, []).append(result)
-        else:
-            unfinished.setdefault(settings.name, []).append(settings.seed)
-    _refuse_duplicates(by_name)
-    _refuse_mixtures([result for results in by_name.values() for result in results])
-    return Results(out, by_name, unfinished, labels)
+    runs = read_runs(out)
+    path = out / ENSEMBLES
+    results = Results(out, tuple(runs), tuple(read_lines(path)) if path.exists() else ())
+    refuse_duplicates(results.finished)
+    refuse_mixtures(results.finished)
+    _ = results.known  # refuses levels that differ under one name
+    return results
 
 
-def chosen_experiments(
-    results: Results, asked: Sequence[Experiment] | None
-) -> Sequence[Experiment]:
-    """What documents are about: the experiments asked for, or all that the folder is about.
-
-    Those are Table 1, unless the folder has none of it but others, and every other experiment that
-    has runs. Of a folder of strategies alone, they are those that have runs.
-    """
-    if asked is not None:
-        return asked
-    rows = {experiment.name: experiment for experiment in table1()}
-    found = dict.fromkeys([*results.by_name, *results.unfinished])
-    beside = {experiment.name for experiment in beyond_table1()}
-    if found.keys() & beside and found.keys() <= {e.name for e in strategies()}:
-        return [experiment for experiment in strategies() if experiment.name in found]
-    others = [
-        get_experiment(name, levels=Levels(known_levels())) for name in found if name not in rows
+def _rows(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
+    fields = [
+        (q, metric, field_name(q, metric)) for q, metric in product(get_args(Quantity), METRICS)
     ]
-    return [*(rows.values() if rows.keys() & found or not others else ()), *others]
-
-
-def _refuse_duplicates(by_name: Mapping[str, Sequence[Result]]) -> None:
-    for name, results in by_name.items():
-        seeds = Counter(result.settings.seed for result in results)
-        for seed, count in seeds.items():
-            if count > 1:
-                where = [str(r.folder.path) for r in results if r.settings.seed == seed]
-                raise UserError(
-                    f"{name}, seed {seed} is there {count} times: {', '.join(where)}. Remove all "
-                    "but one; an average would count it twice."
-                )
-
-
-def _refuse_mixtures(results: Sequence[Result]) -> None:
-    """Numbers in one table must come from one data set and one recipe."""
-    own = {"name", "strategy", "slug", "labels", "seed"}
-    for result in results[1:]:
-        first = results[0]
-        # What strategies stand for is what their rows are compared in.
-        strategies = [r.settings.experiment.strategy for r in (result, first)]
-        theirs = {f"hyperparameters.{name}" for s in strategies for name in s.overrides}
-        differences = [
-            text
-            for text in result.settings.differences(first.settings)
-            if text.split(":")[0].split(".")[0] not in own and text.split(":")[0] not in theirs
-        ]
-        if differences:
-            remedy = "Keep them in different folders."
-            for one, other in ((first, result), (result, first)):
-                source = other.settings.test("cc-forces")
-                if one.settings.test("cc-forces") is None and source is not None:
-                    remedy = f"{remedy_of_untested(one.folder, [source])} {remedy}"
-            raise UserError(
-                f"{result.folder.path} and {first.folder.path} cannot share a table: "
-                f"{'; '.join(differences)}. {remedy}"
-            )
+    for run in runs:
+        for name, heads in run.sets.items():
+            for head, references in heads.items():
+                for reference, entry in references.items():
+                    for quantity, metric, field in fields:
+                        if (value := entry.get(field)) is not None:
+                            yield (*run_key(run), name, head, reference, quantity, metric, value)

@@ -8,13 +8,15 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import spearmanr
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.errors import rmse
-from hippynn_mf.report.comparisons import Comparison, Kind, Part, compare_predictions
+from hippynn_mf.report.comparisons import Comparison, Kind, compare_predictions
 from hippynn_mf.report.level_colors import level_color
 from hippynn_mf.report.panels import draw_panels, label_log_axis, seeds_text, write_in_corner
-from hippynn_mf.report.results import Result, Results
+from hippynn_mf.report.results import Results
+from hippynn_mf.report.runs import Run
 from hippynn_mf.schema import Strict
 
 FEWEST_SEEDS = 3
@@ -58,7 +60,7 @@ class SpreadPanel(Strict):
     """The calibration of a head and quantity; `reason` says why there is none."""
 
     level: str
-    part: Part
+    part: str
     kind: Kind
     unit: str
     calibration: Calibration | None
@@ -93,11 +95,9 @@ def calibrate(errors: np.ndarray, spreads: np.ndarray) -> Calibration:
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
-    from scipy.stats import rankdata  # takes a second to import
-
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+    return float(spearmanr(first, second).statistic)
 
 
 def _slope(bins: Sequence[Bin]) -> float | None:
@@ -118,7 +118,7 @@ def draw_spread(results: Results, name: str) -> Figure:
     return make_spread(results.members(name))[0]
 
 
-def make_spread(members: Sequence[Result]) -> tuple[Figure, SpreadData]:
+def make_spread(members: Sequence[Run]) -> tuple[Figure, SpreadData]:
     """The figure of `draw_spread` and its numbers."""
     name = members[0].settings.name
     if len(members) < FEWEST_SEEDS:
@@ -131,7 +131,7 @@ def make_spread(members: Sequence[Result]) -> tuple[Figure, SpreadData]:
     data = SpreadData(
         format=1,
         name=name,
-        seeds=[member.settings.seed for member in members],
+        seeds=[member.seed for member in members],
         panels=[
             SpreadPanel(
                 level=c.level.id,

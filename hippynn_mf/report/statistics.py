@@ -10,15 +10,18 @@ cover the choice of training and test structures, which are the same for all see
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict
-from scipy.special import stdtrit
+from scipy import stats
 
 from hippynn_mf.errors import UserError
 
 CONFIDENCE = 0.95
+Values = Mapping[int, float] | pd.Series  # by seed
 FEWEST_FOR_INTERVAL = 3
 
 
@@ -37,15 +40,14 @@ class Estimate(BaseModel):
 
 def half_width(values: np.ndarray) -> float:
     """Half the width of the 95 % confidence interval of the mean of values (n,), t·s/√n."""
-    n = len(values)
-    quantile = stdtrit(n - 1, (1 + CONFIDENCE) / 2)
-    return float(quantile * np.std(values, ddof=1) / np.sqrt(n))
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
 
 
-def estimate_mean(values: np.ndarray) -> Estimate | None:
-    """Mean of values (n,) with its interval; None for no value."""
+def estimate_mean(values: Values | np.ndarray | Sequence[float]) -> Estimate | None:
+    """Mean of values (n,), or of values by seed, with its interval; None for no value."""
     if not len(values):
         return None
+    values = np.asarray(list(values.values()) if isinstance(values, Mapping) else values, float)
     mean = float(np.mean(values))
     width = half_width(values) if len(values) >= FEWEST_FOR_INTERVAL else None
     return Estimate(
@@ -58,33 +60,29 @@ def estimate_mean(values: np.ndarray) -> Estimate | None:
     )
 
 
-def paired_difference(
-    values: Mapping[int, float], reference: Mapping[int, float]
-) -> Estimate | None:
+def paired_difference(values: Values, reference: Values) -> Estimate | None:
     """Mean of `values` − `reference` over the seeds that both have, with its interval.
 
     It is the interval of the paired t test. None without a common seed.
     """
-    ours, theirs = _pairs(values, reference)
-    return estimate_mean(ours - theirs)
+    pairs = pair(values, reference)
+    return estimate_mean(pairs["ours"] - pairs["theirs"])
 
 
-def percent_improvement(
-    values: Mapping[int, float], reference: Mapping[int, float]
-) -> Estimate | None:
+def percent_improvement(values: Values, reference: Values) -> Estimate | None:
     """By how many percent errors are below those of a reference, from their paired log ratios.
 
     With d_k = ln(error_k / reference error_k) of seed k, the improvement is 100·(1 − exp(mean d)),
     and the ends of its interval are those of the mean d, transformed in the same way. None
     without a common seed; an error of zero, which has no logarithm, is a UserError.
     """
-    ours, theirs = _pairs(values, reference)
-    if (ours <= 0).any() or (theirs <= 0).any():
+    pairs = pair(values, reference)
+    if (pairs <= 0).any(axis=None):
         raise UserError(
             "An error of exactly zero has no ratio to another. A model is never that good: look "
             "whether its predictions were compared with themselves."
         )
-    logs = estimate_mean(np.log(ours / theirs))
+    logs = estimate_mean(np.log(pairs["ours"] / pairs["theirs"]))
     if logs is None:
         return None
     return Estimate(
@@ -102,16 +100,26 @@ def percent_of_means(value: float, reference: float) -> float:
     return 100 * (1 - value / reference)
 
 
+def percent_by_seed(values: Values, reference: Values) -> dict[str, float]:
+    """The same of every seed that both have."""
+    pairs = pair(values, reference)
+    return {
+        str(seed): percent_of_means(float(ours), float(theirs))
+        for seed, ours, theirs in pairs.itertuples()
+    }
+
+
 def _percent(log_ratio: float) -> float:
     return float(-100 * np.expm1(log_ratio))
 
 
-def _pairs(
-    values: Mapping[int, float], reference: Mapping[int, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    seeds = sorted(values.keys() & reference)
-    ours, theirs = (np.array([errors[seed] for seed in seeds]) for errors in (values, reference))
-    return ours, theirs
+def pair(values: Values, reference: Values) -> pd.DataFrame:
+    """Columns `ours` and `theirs`, by the seeds that both have, ascending."""
+    series: dict[str, Any] = {
+        "ours": pd.Series(values, dtype=float),
+        "theirs": pd.Series(reference, dtype=float),
+    }
+    return pd.concat(series, axis=1, join="inner").sort_index()
 
 
 def format_mean(estimate: Estimate | None, digits: int = 2, *, signed: bool = False) -> str:

@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
+import pandas as pd
 
 from hippynn_mf.report.columns import (
+    AnyColumn,
+    Column,
     LowHead,
     LowLevel,
     Metric,
     PublishedNumber,
     RowSpec,
     TableSpec,
-    low_head_path,
-    low_level_path,
-    pick,
 )
 from hippynn_mf.report.ensemble import EnsembleRecord
 from hippynn_mf.report.results import Results
@@ -70,37 +69,49 @@ class RowData(Strict):
 
 
 class ColumnData(Strict):
-    """A column: its unit, the error of predicting zero, and why a number may be missing.
+    """A column: its unit and address, the error of predicting zero, and why a number is missing.
 
-    `published_reference` is the paper's error of a low level's own labels. Costs are no errors.
+    `published_reference` is the paper's error of a low level's own labels. Costs are no errors,
+    and have neither set nor levels.
     """
 
     heading: str
     unit: str
-    path: str
+    set: str | None
+    head: str | None
+    reference: str | None
+    quantity: str
     label_rms: float | None
     null_reason: str | None
     published_reference: float | None
-    is_error: bool = True
+    is_error: bool
+
+
+class TestSet(Strict):
+    """A test set with the name of its file, or of its files."""
+
+    __test__ = False  # no test of pytest's
+
+    name: str
+    file: str
+    sha256: str
 
 
 class Source(Strict):
-    """The data and recipe of all runs of a table; of a test file only where errors are on it."""
+    """The data and recipe of all runs of a table, and the test sets that its columns are of."""
 
     rows: str
     preset: str
     data_file: str
     data_sha256: str
-    comp6_sha256: str | None
     split_seed: int
-    test_file: str | None = None
-    test_file_sha256: str | None = None
+    tests: list[TestSet]
 
 
 class TableData(Strict):
     """A table: everything that its text says, unrounded."""
 
-    format: Literal[1]
+    format: Literal[2]
     title: str
     metric: Metric
     confidence: float
@@ -122,7 +133,7 @@ def build_table(
     """The numbers of a table from the runs that are there; `missing` names those that are not."""
     rows = [row for row in spec.rows if row.name in results.by_name]
     return TableData(
-        format=1,
+        format=2,
         title=spec.title,
         metric=metric,
         confidence=CONFIDENCE,
@@ -147,32 +158,35 @@ def build_table(
 
 def _column(spec: TableSpec, place: int, rows: Sequence[RowSpec], results: Results) -> ColumnData:
     column, reference = spec.columns[place], spec.reference
-    if not column.is_error:
+    if not isinstance(column, Column):
         return ColumnData(
             heading=column.heading,
             unit=column.unit,
-            path=".".join(column.path),
+            set=None,
+            head=None,
+            reference=None,
+            quantity=column.quantity,
             label_rms=None,
             null_reason="these runs did not measure it",
             published_reference=None,
             is_error=False,
         )
-    sizes = [v for r in rows for v in results.by_seed(r.name, *column.label_rms_path).values()]
-    reasons = [
-        pick(result.metrics, *column.reason_path)
-        for row in rows
-        for result in results.by_name[row.name]
-    ]
+    sizes = pd.concat([_no_values(), *(results.values(r.name, column, "label_rms") for r in rows)])
+    runs = [run for row in rows for run in results.by_name[row.name]]
+    reasons = (column.reason(run.sets) for run in runs)
     return ColumnData(
         heading=column.heading,
         unit=column.unit,
-        path=".".join(column.path),
-        label_rms=float(np.mean(sizes)) if sizes else None,
-        null_reason=next((str(reason) for reason in reasons if reason), None),
-        published_reference=(
-            reference.published[place] if isinstance(reference, LowLevel) else None
-        ),
+        **column.address,
+        label_rms=float(sizes.mean()) if len(sizes) else None,
+        null_reason=next(filter(None, reasons), None),
+        published_reference=reference.published[place] if isinstance(reference, LowLevel) else None,
+        is_error=True,
     )
+
+
+def _no_values() -> pd.Series:
+    return pd.Series(dtype=float)
 
 
 def _cell(
@@ -184,28 +198,23 @@ def _cell(
     metric: Metric,
 ) -> Cell:
     column = spec.columns[place]
-    path = column.metric_path(metric)
-    values = results.by_seed(row.name, *path)
+    values = results.values(row.name, column, metric)
     record = ensembles.get(row.name)
     own: float | None = None
-    against: Mapping[int, float] = {}
-    if isinstance(spec.reference, LowLevel):
+    against = _no_values()
+    if isinstance(spec.reference, LowLevel) and isinstance(column, Column):
         if record is not None:
-            found = pick(
-                record.level_differences.model_dump(),
-                *low_level_path(column, spec.reference.level, metric),
-            )
-            own = found if isinstance(found, float) else None
-        against = {} if own is None else dict.fromkeys(values, own)
-    elif isinstance(spec.reference, LowHead):
-        against = results.by_seed(row.name, *low_head_path(column, spec.reference.level, metric))
-        own = float(np.mean(list(against.values()))) if against else None
-    elif spec.reference != row.name:
-        against = results.by_seed(spec.reference, *path)
+            own = column.of_head(spec.reference.level).pick(record.differences(), metric)
+        against = against if own is None else pd.Series(own, values.index)
+    elif isinstance(spec.reference, LowHead) and isinstance(column, Column):
+        against = results.values(row.name, column.of_head(spec.reference.level), metric)
+        own = float(against.mean()) if len(against) else None
+    elif isinstance(spec.reference, str) and spec.reference != row.name:
+        against = results.values(spec.reference, column, metric)
     return Cell(
         values={str(seed): value for seed, value in values.items()},
-        mean=estimate_mean(np.array(list(values.values()))),
-        ensemble=_ensemble(record, path),
+        mean=estimate_mean(values),
+        ensemble=_ensemble(record, column, metric),
         published=row.published[place] if metric == "rmse" else None,
         reference=own,
         difference=paired_difference(values, against),
@@ -214,11 +223,10 @@ def _cell(
     )
 
 
-def _ensemble(record: EnsembleRecord | None, path: Sequence[str]) -> float | None:
-    if record is None or len(record.members) < 2:
+def _ensemble(record: EnsembleRecord | None, column: AnyColumn, metric: Metric) -> float | None:
+    if record is None or len(record.members) < 2 or not isinstance(column, Column):
         return None
-    found = pick(record.metrics.model_dump(), *path)
-    return found if isinstance(found, float) else None
+    return column.pick(record.errors(), metric)
 
 
 def _published_percent(spec: TableSpec, place: int, row: RowSpec, metric: Metric) -> float | None:
@@ -237,20 +245,20 @@ def _published_percent(spec: TableSpec, place: int, row: RowSpec, metric: Metric
 
 
 def _source(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Source | None:
-    runs = [result for row in rows for result in results.by_name[row.name]]
+    runs = [run for row in rows for run in results.by_name[row.name]]
     if not runs:
         return None
     settings = runs[0].settings
-    tested = {}
-    if settings.test_file and any(column.path[0] == "test_file" for column in spec.columns):
-        source = settings.test_file
-        tested = {"test_file": source.name, "test_file_sha256": source.sha256}
+    shown = {column.set for column in spec.columns if isinstance(column, Column)}
     return Source(
         rows=settings.rows,
         preset=settings.preset,
-        data_file=settings.data.name,
+        data_file=settings.data.file_name,
         data_sha256=settings.data.sha256,
-        comp6_sha256=settings.comp6.sha256 if settings.comp6 else None,
         split_seed=settings.split_seed,
-        **tested,
+        tests=[
+            TestSet(name=test.name, file=test.file_name, sha256=test.sha256)
+            for test in settings.tests
+            if test.name in shown
+        ],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hippynn_mf.report.columns import set_name
 from hippynn_mf.report.statistics import FEWEST_FOR_INTERVAL, format_interval, format_mean
 from hippynn_mf.report.tables import Cell, RowData, TableData
 
@@ -23,8 +24,16 @@ IMPROVEMENT_OF_PAPER = " Beside it that of the published\n  means."
 DATA_OF_PAPER = " Published numbers: eight seeds on ANI-1x and COMP6."
 
 
+Lines = list[Sequence[str]]  # the heading, then the rows
+
+
 def main_table(table: TableData) -> str:
     """The paper's columns, each with the ensemble's own error and the published number."""
+    return markdown(main_lines(table))
+
+
+def main_lines(table: TableData) -> Lines:
+    """The cells of `main_table`."""
     heading = ["model", "seeds"]
     for column in table.columns:
         heading.append(f"{column.heading} ({column.unit})")
@@ -32,7 +41,7 @@ def main_table(table: TableData) -> str:
             heading.append("mean prediction")
         if _has_published(table):
             heading.append("published")
-    return _markdown(heading, [_main_row(row, table) for row in table.rows])
+    return [heading, *(_main_row(row, table) for row in table.rows)]
 
 
 def _main_row(row: RowData, table: TableData) -> list[str]:
@@ -48,6 +57,12 @@ def _main_row(row: RowData, table: TableData) -> list[str]:
 
 def paired_table(table: TableData) -> str:
     """Every row beside the reference of the table, seed by seed; empty without such a row."""
+    lines = paired_lines(table)
+    return markdown(lines) if lines else ""
+
+
+def paired_lines(table: TableData) -> Lines:
+    """The cells of `paired_table`; none without a row."""
     heading = ["model", "seeds"]
     for column in table.columns:
         difference = f"{column.heading}: difference ({column.unit})"
@@ -62,7 +77,7 @@ def paired_table(table: TableData) -> str:
         for row in table.rows
         if any(cell.difference is not None for cell in row.cells)
     ]
-    return _markdown(heading, rows) if rows else ""
+    return [heading, *rows] if rows else []
 
 
 def _paired_row(row: RowData, table: TableData) -> list[str]:
@@ -83,7 +98,7 @@ def _paired_row(row: RowData, table: TableData) -> list[str]:
 def format_document(tables: Sequence[TableData]) -> str:
     """Tables with titles, and below them what their readers have to know, as Markdown."""
     parts = [text for table in tables for text in _format(table)]
-    return "\n".join([*parts, *_how_to_read(tables)]) + "\n"
+    return "\n".join([*parts, *how_to_read(tables)]) + "\n"
 
 
 def _format(table: TableData) -> list[str]:
@@ -92,11 +107,12 @@ def _format(table: TableData) -> list[str]:
         parts += [f"Beside {table.reference}, seed by seed:", "", paired, ""]
     elif table.rows:
         parts += [f"Nothing here could be compared with {table.reference}.", ""]
-    notes = _notes(table)
+    notes = table_notes(table)
     return [*parts, *notes, ""] if notes else parts
 
 
-def _notes(table: TableData) -> list[str]:
+def table_notes(table: TableData) -> list[str]:
+    """What readers of one table have to know, as items of a list."""
     notes = []
     if table.missing:
         notes.append(f"- **Partial.** Missing: {'; '.join(table.missing)}.")
@@ -126,7 +142,7 @@ def _notes(table: TableData) -> list[str]:
     return notes
 
 
-def _how_to_read(tables: Sequence[TableData]) -> list[str]:
+def how_to_read(tables: Sequence[TableData]) -> list[str]:
     """Formulas, and the data and recipe, which are those of all tables of a document."""
     filled = [table for table in tables if table.rows]
     if not filled:
@@ -142,8 +158,9 @@ def _how_to_read(tables: Sequence[TableData]) -> list[str]:
             f"- rows: {source.rows}; preset: {source.preset}; data: {source.data_file} (SHA-256 "
             f"{source.data_sha256[:12]}), split seed {source.split_seed}."
         )
-        if source.test_file_sha256 is not None:
-            line += f" Test file: {source.test_file} (SHA-256 {source.test_file_sha256[:12]})."
+        tests = {test.name: test for table in filled if table.source for test in table.source.tests}
+        for test in tests.values():
+            line += f" {set_name(test.name)}: {test.file} (SHA-256 {test.sha256[:12]})."
         if of_paper:
             line += DATA_OF_PAPER
         lines.append(line)
@@ -168,6 +185,8 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "—" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
-def _markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A heading and rows as a Markdown table."""
+    heading, *rows = lines
+    cells = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
