@@ -15,14 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hippynn_mf.errors import UserError, errors_about
-from hippynn_mf.levels import (
-    KNOWN_LEVELS,
-    NAME_PATTERN,
-    Level,
-    Levels,
-    known_levels,
-    register_level,
-)
+from hippynn_mf.levels import KNOWN_LEVELS, NAME_PATTERN, Level, Levels
 from hippynn_mf.schema import Strict, describe_errors
 
 AtomicNumber = Annotated[int, Field(ge=1, le=118)]
@@ -50,7 +43,7 @@ class LevelRecord(Strict):
 
     @property
     def level(self) -> Level:
-        """The level itself; it need not be registered."""
+        """The level itself; it need not be known."""
         values = {name: getattr(self, name) for name in LevelRecord.model_fields}
         return Level(self_energies=values.pop("self_energies_hartree"), **values)
 
@@ -102,64 +95,6 @@ def levels_of_records(content: Any, source: object) -> tuple[Level, ...]:
         if count > 1:
             raise UserError(f"{source}: level {name} is there {count} times. Keep one.")
     return tuple(record.level for record in records)
-
-
-# Until all rooms hand levels down: what registers them, `declare_levels` and `register_records`.
-def declare_levels(path: Path) -> list[Level]:
-    """Register the levels that a JSON file declares; returns them.
-
-    A level that is known already stays, if it is the same. Raises UserError for a file that cannot
-    be read or holds anything else, and for names that are taken.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"The levels in {path} cannot be read: {error.strerror}. Check the path; relative "
-            f"paths start at {Path.cwd()}."
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}).") from None
-    levels = register_records(content, path, of_old_runs=False)
-    if not levels:
-        raise UserError(f"{path} declares no level.")
-    return levels
-
-
-def register_records(content: Any, source: object, *, of_old_runs: bool = True) -> list[Level]:
-    """Register the levels of records read from JSON; returns them.
-
-    `source` is where they are from, for messages. With `of_old_runs`, a known level may be recorded
-    without its `force_key`, from before files with its forces were known. Raises UserError for
-    wrong records, and for a level whose name is that of another.
-    """
-    try:
-        records = TypeAdapter(tuple[LevelRecord, ...]).validate_json(json.dumps(content))
-    except ValidationError as error:
-        raise UserError(
-            f"{source} is not a list of levels: {describe_errors(error)}. A level has exactly "
-            f"{', '.join(LevelRecord.model_fields)}."
-        ) from None
-    for name, count in Counter(record.id for record in records).items():
-        if count > 1:
-            raise UserError(f"{source}: level {name} is there {count} times. Keep one.")
-    with errors_about(source):
-        return [_register(record, of_old_runs) for record in records]
-
-
-def _register(record: LevelRecord, of_old_runs: bool) -> Level:
-    for level in known_levels():
-        if level.id == record.id:
-            known = LevelRecord.of(level)
-            if of_old_runs and record.force_key is None:
-                known = known.model_copy(update={"force_key": None})
-            if differences := record.differences(known):
-                raise UserError(
-                    f"Another level is known as {level.id}: {'; '.join(differences)}. What is "
-                    "another level needs another id and label."
-                )
-            return level
-    return register_level(record.level)
 
 
 def records_of(levels: Sequence[Level]) -> list[dict[str, Any]]:

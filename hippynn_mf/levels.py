@@ -6,7 +6,7 @@ A level is looked up by its id or by its short label, never guessed:
     'ccsd(t)_cbs'
 
 Those of a user stand beside them, and are handed to whatever resolves names (the command line has
-`--levels` for it, see `level_records.py`):
+`--levels` for it, see `level_records.py`)::
 
     mine = Level("gfn2_xtb", label="GFN2", method="GFN2-xTB", basis="minimal", rank=5.0,
                  energy_keys=("gfn2_xtb.energy",), force_key="gfn2_xtb.forces")
@@ -207,86 +207,45 @@ class Levels:
         return Levels((*self, *more))
 
 
-# Until all rooms hand levels down: a registry, which nothing at or below `potentials/` reads.
-_REGISTRY: dict[str, Level] = {}
-
-
-def register_level(level: Level) -> Level:
-    """Make a level known by its id and its label; a name already taken is an error."""
-    taken = {name for known in _REGISTRY.values() for name in (known.id, known.label)}
-    for name in (level.id, level.label):
-        if name in taken:
-            raise UserError(
-                f"A level of theory named {name!r} exists already; choose another name."
-            )
-    _REGISTRY[level.id] = level
-    return level
-
-
-def known_levels() -> list[Level]:
-    """Every registered level, from the lowest to the highest rank."""
-    return sorted(_REGISTRY.values(), key=lambda level: level.rank)
-
-
-def get_level(name: str | Level) -> Level:
-    """The level with this id or label. Raises UserError listing the known ones otherwise."""
-    if isinstance(name, Level):
-        return name
-    for level in _REGISTRY.values():
-        if name in (level.id, level.label):
-            return level
-    known = [text for level in known_levels() for text in (level.label, level.id)]
-    message = unknown_name_message("level of theory", name, known)
-    raise UserError(f"{message} Others are declared first, with --levels or register_level.")
-
-
 def highest_level(levels: Iterable[Level]) -> Level:
     """The level of highest rank."""
     return max(levels, key=lambda level: level.rank)
 
 
-DZ = register_level(
-    Level(
-        "wb97x_dz",
-        label="DZ",
-        method="ωB97X",
-        basis="6-31G(d)",
-        rank=10.0,
-        energy_keys=("wb97x_dz.energy",),
-        force_key="wb97x_dz.forces",
-    )
+DZ = Level(
+    "wb97x_dz",
+    label="DZ",
+    method="ωB97X",
+    basis="6-31G(d)",
+    rank=10.0,
+    energy_keys=("wb97x_dz.energy",),
+    force_key="wb97x_dz.forces",
 )
-TZ = register_level(
-    Level(
-        "wb97x_tz",
-        label="TZ",
-        method="ωB97X",
-        basis="def2-TZVPP",
-        rank=20.0,
-        energy_keys=("wb97x_tz.energy",),
-        force_key="wb97x_tz.forces",
-    )
+TZ = Level(
+    "wb97x_tz",
+    label="TZ",
+    method="ωB97X",
+    basis="def2-TZVPP",
+    rank=20.0,
+    energy_keys=("wb97x_tz.energy",),
+    force_key="wb97x_tz.forces",
 )
-MP2 = register_level(
-    Level(
-        "mp2_tz",
-        label="MP2",
-        method="MP2",
-        basis="cc-pVTZ",
-        rank=30.0,
-        energy_keys=("hf_tz.energy", "mp2_tz.corr_energy"),
-    )
+MP2 = Level(
+    "mp2_tz",
+    label="MP2",
+    method="MP2",
+    basis="cc-pVTZ",
+    rank=30.0,
+    energy_keys=("hf_tz.energy", "mp2_tz.corr_energy"),
 )
-CC = register_level(
-    Level(
-        "ccsd(t)_cbs",
-        label="CC",
-        method="CCSD(T)",
-        basis="CBS",
-        rank=40.0,
-        energy_keys=("ccsd(t)_cbs.energy",),
-        force_key="ccsd(t)_cbs.forces",  # of few files; ani1x-release.h5 has none
-    )
+CC = Level(
+    "ccsd(t)_cbs",
+    label="CC",
+    method="CCSD(T)",
+    basis="CBS",
+    rank=40.0,
+    energy_keys=("ccsd(t)_cbs.energy",),
+    force_key="ccsd(t)_cbs.forces",  # of few files; ani1x-release.h5 has none
 )
 
 # The levels of the paper's Table 1; conformers with all four energies are its reduced data set.

@@ -10,8 +10,6 @@ import pytest
 import torch
 from planted import write_ani1x, write_comp6
 
-from hippynn_mf import levels
-
 # Threads of small products wait for each other, above all where other processes compute.
 torch.set_num_threads(1)
 
@@ -33,14 +31,6 @@ def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     __tracebackhide__ = True
     rtol, atol = TOLERANCES[expected.dtype]
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
-
-
-@pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, levels.Level]:
-    """A copy of the registry of levels, so that those registered by a test are forgotten."""
-    copy = dict(levels._REGISTRY)
-    monkeypatch.setattr(levels, "_REGISTRY", copy)
-    return copy
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hippynn_mf.cli.main import main
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import labels_by_id
 from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import Level, Levels, known_levels
+from hippynn_mf.levels import KNOWN_LEVELS, Level
 from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs import build
 from hippynn_mf.runs.experiment import Experiment
@@ -67,7 +67,7 @@ CC_FORCES = TestSource(name="cc-forces", path=Path("/data/cc-forces.h5"), sha256
 
 def spelt_experiment(name: str, levels: tuple[Level, ...] = ()) -> Experiment:
     """The experiment that a name spells with the known levels and these."""
-    return get_experiment(name, levels=Levels((*known_levels(), *levels)))
+    return get_experiment(name, levels=KNOWN_LEVELS.including(levels))
 
 
 def make_settings(
@@ -80,7 +80,7 @@ def make_settings(
         "strategy": experiment.strategy.prefix,
         "slug": experiment.slug,
         "labels": labels_by_id(experiment.resolved_labels),
-        "levels": tuple(LevelRecord.of(level) for level in (*known_levels(), *more_levels)),
+        "levels": tuple(LevelRecord.of(level) for level in (*KNOWN_LEVELS, *more_levels)),
         "common_levels": tuple(level.id for level in experiment.common_levels),
         "seed": seed,
         "split_seed": 0,

@@ -19,7 +19,6 @@ from made_runs import (
     run_metrics,
 )
 
-from hippynn_mf import levels
 from hippynn_mf.campaign.status import read_status
 from hippynn_mf.errors import UserError
 from hippynn_mf.level_records import (
@@ -27,17 +26,13 @@ from hippynn_mf.level_records import (
     levels_of_records,
     read_levels,
     records_of,
-    register_records,
 )
 from hippynn_mf.levels import (
-    CC,
     DZ,
     KNOWN_LEVELS,
     PAPER_LEVELS,
     Level,
     Levels,
-    get_level,
-    register_level,
 )
 from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.potentials.potential import Potential
@@ -66,17 +61,6 @@ def write(path, content):
 @pytest.fixture
 def levels_file(tmp_path):
     return write(tmp_path / "levels.json", [LOW, HIGH])
-
-
-@pytest.fixture
-def forget(monkeypatch):
-    """As in a new process."""
-
-    def forget():
-        monkeypatch.setattr(levels, "_REGISTRY", {level.id: level for level in PAPER_LEVELS})
-
-    forget()
-    return forget
 
 
 # Declared in a file.
@@ -162,7 +146,7 @@ def test_a_wrong_declaration_is_refused(tmp_path, content, message):
         read_levels(path)
 
 
-def test_common_structures_have_every_known_level_of_the_data(forget, levels_file, ani1x_file):
+def test_common_structures_have_every_known_level_of_the_data(levels_file, ani1x_file):
     (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file)
     assert run.common_levels == tuple(level.id for level in PAPER_LEVELS)
     with h5py.File(ani1x_file) as file:
@@ -224,7 +208,7 @@ def own_levels_file(tmp_path):
 
 
 def test_runs_are_read_without_the_file_that_declared_their_levels(
-    forget, file_of_own_levels, own_levels_file, tmp_path, monkeypatch, capsys
+    file_of_own_levels, own_levels_file, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("HIPPYNN_USE_CUSTOM_KERNELS", NO_COMPILER["HIPPYNN_USE_CUSTOM_KERNELS"])
     out = tmp_path / "out"
@@ -250,14 +234,12 @@ def test_runs_are_read_without_the_file_that_declared_their_levels(
         ("graph", folders[0].path, "--out", tmp_path / "graph.png"),
         ("export", folders[1].path, "--out", tmp_path / "model.safetensors"),
     ):
-        forget()
         assert exit_code(*command) == 0, (command, capsys.readouterr().err)
     low, high = Potential.load(tmp_path / "model.safetensors").levels
     assert (low.label, high.label) == ("LO", "HI")
     assert dict(low.self_energies) == dict(DZ.self_energies)
     assert (out / "tables" / "experiments.md").exists()
 
-    forget()
     before = folders[0].read_metrics()
     assert exit_code("evaluate", folders[0].path) == 0
     again = folders[0].read_metrics()
@@ -286,25 +268,23 @@ def own_level(**changes):
     return Level(**(values | {"energy_keys": ("e",)} | changes))
 
 
-def test_reading_a_run_tells_its_levels_to_nobody_else(forget, tmp_path):
+def test_reading_a_run_tells_its_levels_to_nobody_else(tmp_path):
     level = own_level(self_energies={1: -0.25})
     settings = recorded(tmp_path, level).read_settings()
     assert settings.known.get("LO") == level
     assert settings.known.get("LO").self_energies == {1: -0.25}
     with pytest.raises(UserError, match="Unknown level"):
-        get_level("LO")
+        KNOWN_LEVELS.get("LO")
 
 
-@pytest.mark.parametrize(
-    "known", [own_level(rank=2.0), own_level(self_energies={1: -0.5})], ids=["rank", "energies"]
-)
-def test_a_run_has_its_own_level_whatever_else_is_known_by_that_name(forget, tmp_path, known):
-    folder = recorded(tmp_path, own_level())
-    register_level(known)
-    assert folder.read_settings().known.get("LO") == own_level()
-    (status,) = read_status(tmp_path)
-    assert status.state == "finished"
-    assert get_level("LO") is known
+def test_two_runs_have_levels_of_their_own_under_one_name(tmp_path):
+    """What one run calls by a name says nothing of another's, not even in one process."""
+    first = recorded(tmp_path / "a", own_level())
+    second = recorded(tmp_path / "b", own_level(self_energies={1: -0.5}))
+    assert first.read_settings().known.get("LO") == own_level()
+    assert second.read_settings().known.get("LO").self_energies == {1: -0.5}
+    assert first.read_settings().known.get("LO") == own_level()
+    assert [status.state for status in read_status(tmp_path / "b")] == ["finished"]
 
 
 def test_runs_of_two_levels_of_one_name_are_not_read_together(tmp_path):
@@ -314,19 +294,10 @@ def test_runs_of_two_levels_of_one_name_are_not_read_together(tmp_path):
         read_results(tmp_path)
 
 
-def test_damaged_records_of_a_run_are_named(forget, tmp_path):
+def test_damaged_records_of_a_run_are_named(tmp_path):
     folder = recorded(tmp_path, own_level())
     content = json.loads(folder.file("experiment.json").read_text())
     content["settings"]["levels"][0]["rank"] = "high"
     write(folder.file("experiment.json"), content)
     with pytest.raises(UserError, match=r"experiment\.json is damaged: levels\.0\.rank: "):
         folder.read_settings()
-
-
-def test_a_level_recorded_before_it_had_forces_is_the_known_one(registry):
-    record = LevelRecord.of(CC).model_dump(mode="json")
-    assert register_records([record | {"force_key": None}], "old run") == [CC]
-    with pytest.raises(UserError, match=r"force_key is None, not 'ccsd\(t\)_cbs.forces'"):
-        register_records([record | {"force_key": None}], "declared", of_old_runs=False)
-    with pytest.raises(UserError, match=r"force_key is 'other.forces', not"):
-        register_records([record | {"force_key": "other.forces"}], "old run")
