@@ -18,7 +18,13 @@ author = "The hippynn_mf developers"
 copyright = "The hippynn_mf developers, BSD-3-Clause"  # noqa: A001
 release = version = importlib.metadata.version("hippynn_mf")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = "hippynn_mf"

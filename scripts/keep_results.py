@@ -25,7 +25,7 @@ KEPT = (
     "tables/*",
     "figures/figure3.*",
     "figures/cc-forces.*",
-    "figures/spread-mf_dz_ef_cc_e.*",  # which the README shows
+    "figures/spread-mf_dz_ef_cc_e.*",  # which docs/uncertainty.md shows
 )
 
 

@@ -480,11 +480,15 @@ def predict_speed() -> str:
     found = rows("predict")
     table: str = script("benchmark_predict").table(found)
     goal = [row["fraction"] for row in found if row["fraction"] >= 0.8]
-    return table + "\n\n" + sentences(f"""
+    return (
+        table
+        + "\n\n"
+        + sentences(f"""
     {len(goal)} of {len(found)} are above the goal of 0.8; what stays below are small files of small
     molecules, in which reading and writing take as long as half of the graph or longer, and where another
     process would hardly have started before they end.
     """)
+    )
 
 
 @block
@@ -503,11 +507,15 @@ def reading() -> str:
     found = rows("reading")
     table: str = script("benchmark_reading").table(found)
     libraries = max(row["libraries_mib"] for row in found)
-    return table + "\n\n" + sentences(f"""
+    return (
+        table
+        + "\n\n"
+        + sentences(f"""
     `splits` is `load_splits` alone, `database` is `hippynn_mf.load_database`; the file was in the
     operating system's cache (warm), imports are not counted, and peak memory is that of the whole process,
     of which the libraries alone take up to {libraries:.0f} MiB.
     """)
+    )
 
 
 @block
