@@ -1,7 +1,7 @@
 """Sphinx settings. Build with `sphinx-build -W -b html docs build/docs`.
 
-Two kinds of pages are made before anything is read: a page of the API for every room of the package,
-and copies of the committed notebooks, which stay in the folder `notebooks/` of the repository.
+Two kinds of pages are made before anything is read: a page of the API for every room of the
+package, and copies of the committed notebooks, which stay in `notebooks/`.
 """
 
 import importlib.metadata

@@ -6,7 +6,7 @@ A level is looked up by its id or by its short label, never guessed:
     'ccsd(t)_cbs'
 
 A user adds a level in one call, and from then on it can be read, trained and evaluated (the command
-line has `--levels` for it, see `level_records.py`):
+line has `--levels` for it, see `level_records.py`)::
 
     register_level(
         Level("gfn2_xtb", label="GFN2", method="GFN2-xTB", basis="minimal", rank=5.0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from hippynn_mf.paper.figure3 import LEVELS, figure3_data
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.report.results import read_results
 from hippynn_mf.report.spread import SpreadData
-from hippynn_mf.report.tables import TableData
-from hippynn_mf.report.text import main_table
 from hippynn_mf.runs.experiment import table1
 
 TOP = Path(__file__).parent.parent

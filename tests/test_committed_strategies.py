@@ -6,7 +6,6 @@ import functools
 import importlib
 import itertools
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -18,9 +17,7 @@ from hippynn_mf.paper.cc_forces_figure import cc_forces_data
 from hippynn_mf.paper.documents import write_documents
 from hippynn_mf.report.ensemble import find_ensembles
 from hippynn_mf.report.results import read_results
-from hippynn_mf.report.statistics import format_interval
 from hippynn_mf.report.tables import TableData
-from hippynn_mf.report.text import main_table
 from hippynn_mf.runs.experiment import strategies
 
 TOP = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""README and documentation: their code runs, their commands exist, their numbers are the results'."""
+"""README and documentation: code runs, commands exist, numbers are those of the results."""
 
 from __future__ import annotations
 

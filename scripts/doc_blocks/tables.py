@@ -1,8 +1,8 @@
 """Read the committed tables of results, for the sentences that quote them.
 
-A document of `hippynn-mf tables` is Markdown: sections with a heading, and in each of them one table
-or several, whose cells are rounded as people read them. Numbers in the documentation are looked up
-here by section, model and column, so that a sentence can hold no other number than its table.
+A document of `hippynn-mf tables` is Markdown: sections with a heading, and in each of them one
+table or several, whose cells are rounded as people read them. Numbers in the documentation are
+looked up here by section, model and column, so that a sentence holds the number of its table.
 """
 
 from __future__ import annotations
