@@ -46,6 +46,7 @@ nb_execution_show_tb = True
 nb_merge_streams = True
 nb_output_stderr = "remove"  # progress bars
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["PYTHONPATH"] = str(HERE / "gallery")  # where kernels find `shell_cells`
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
