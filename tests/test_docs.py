@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ README = PAGES["README.md"]
 
 # Of the next edition, which is documented first. The test fails as soon as one of them is there:
 # then it is to be taken out of these sets.
-COMMANDS_TO_COME = {"new", "report"}
+COMMANDS_TO_COME = {"new", "report", "settings"}
 OPTIONS_TO_COME = {"--test"}
 
 
@@ -71,6 +72,17 @@ def test_plugin_script_trains_two_levels(tmp_path, monkeypatch, capsys):
     assert "energy_rmse.ccsd(t)_cbs" in printed
     assert "force_rmse.wb97x_dz" in printed
     assert "Training complete." in printed
+
+
+def test_the_run_file_is_one(tmp_path):
+    (text,) = re.findall(r"```toml\n(.*?)```", PAGES["docs/run-files.md"], flags=re.DOTALL)
+    values = tomllib.loads(text)
+    assert values["labels"] == {"DZ": "EF", "CC": "E"}
+    reader = pytest.importorskip("hippynn_mf.runs.run_file")
+    (tmp_path / "my.toml").write_text(text)
+    for name in ("data.xyz", "others.xyz"):
+        (tmp_path / name).touch()
+    assert list(reader.read_run_file(tmp_path / "my.toml").tests) == ["others"]
 
 
 def test_the_example_of_results_reads_the_committed_ones(monkeypatch, capsys):

@@ -135,23 +135,3 @@ def _molecules(path: Path) -> Iterator[int]:
         for group in file.values():
             for molecule in group.values():
                 yield len(molecule["coordinates"])
-
-
-@block
-def settings() -> str:
-    """Every setting of a run: made from the models where that script is there."""
-    try:
-        made: str = script("make_settings_page").settings_tables()
-    except ModuleNotFoundError:
-        return hyperparameters()
-    return made
-
-
-def hyperparameters() -> str:
-    """Every hyperparameter, with the values of both presets."""
-    from hippynn_mf.hyperparameters import PRESETS
-
-    quick, paper = (PRESETS[name].model_dump(mode="json") for name in ("quick", "paper"))
-    lines = ["| name | `quick` | `paper` |", "|---|---|---|"]
-    lines += [f"| `{name}` | `{quick[name]}` | `{paper[name]}` |" for name in quick]
-    return "\n".join(lines)

@@ -214,8 +214,11 @@ def own_heads() -> str:
 
 def variant_rows() -> list[dict[str, Any]]:
     """The runs of the variants of heads."""
-    path = STRATEGIES / "variants" / "cc-all" / "variants.json"
-    found: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+    folder = STRATEGIES / "variants" / "cc-all"
+    if (folder / "variants.jsonl").exists():
+        lines = (folder / "variants.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+    found: list[dict[str, Any]] = json.loads((folder / "variants.json").read_text())["rows"]
     return found
 
 
