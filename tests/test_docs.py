@@ -248,16 +248,17 @@ def test_no_measured_number_stands_outside_a_block(blocks):
 
 
 def test_a_sentence_that_the_results_do_not_bear_is_refused(blocks):
-    assert blocks.lower_by("49.5 [36.4, 59.8]") == "49.5 % [36.4, 59.8]"
-    assert blocks.higher_by("−51.5 [−91.8, −19.6]") == "51.5 % [19.6, 91.8]"
-    assert blocks.surely("−0.69 ± 0.27", -1) == "0.69 ± 0.27"
-    assert blocks.unsure("+0.16 ± 0.87") == "0.16 ± 0.87"
+    words = importlib.import_module("doc_blocks.common")
+    assert words.lower_by("49.5 [36.4, 59.8]") == "49.5 % [36.4, 59.8]"
+    assert words.higher_by("−51.5 [−91.8, −19.6]") == "51.5 % [19.6, 91.8]"
+    assert words.surely("−0.69 ± 0.27", -1) == "0.69 ± 0.27"
+    assert words.unsure("+0.16 ± 0.87") == "0.16 ± 0.87"
     for function, cell in [
-        (blocks.lower_by, "11.1 [−5.9, 25.3]"),
-        (blocks.higher_by, "−18.9 [−42.5, 0.8]"),
-        (lambda cell: blocks.surely(cell, -1), "−0.21 ± 0.75"),
-        (lambda cell: blocks.surely(cell, 1), "−0.69 ± 0.27"),
-        (blocks.unsure, "−0.69 ± 0.27"),
+        (words.lower_by, "11.1 [−5.9, 25.3]"),
+        (words.higher_by, "−18.9 [−42.5, 0.8]"),
+        (lambda cell: words.surely(cell, -1), "−0.21 ± 0.75"),
+        (lambda cell: words.surely(cell, 1), "−0.69 ± 0.27"),
+        (words.unsure, "−0.69 ± 0.27"),
     ]:
         with pytest.raises(ValueError, match="sure"):
             function(cell)
