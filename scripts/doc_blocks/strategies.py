@@ -66,7 +66,7 @@ def strategies_said() -> str:
     (zero,) = test.zero.values()
 
     def force(name: str) -> str:
-        return mean(test.tables[0].cell(name, "force", **TESTED))
+        return mean(test.tables[0].cell(name, "force,", **TESTED))
 
     def gain(name: str, *column: str) -> str:
         place = beside.column(*column, "difference")
@@ -75,7 +75,7 @@ def strategies_said() -> str:
     tl, tlf, delta = "TL-DZ/EF-CC/E", "TLF-DZ/EF-CC/E", "DELTA-DZ/EF-CC/E"
     meta = "META-DZ/EF-CC/E"
     for name in (tlf, delta):
-        unsure(beside.cell(name, "force", "difference"))
+        unsure(beside.cell(name, "force,", "difference"))
         unsure(beside.cell(name, "energy, held-out CC", "difference"))
     unsure(beside.cell(IN_MFC, "energy, held-out CC", "difference"))
     unsure(dz.cell(IN_MF, "difference"))
@@ -85,14 +85,14 @@ def strategies_said() -> str:
     themselves are ({dz.cell(IN_MF, "the DZ forces themselves")}; TZ forces
     {tz.cell(IN_MF, "the TZ forces themselves")}). Coupled heads get nearer, {force(IN_MFC)}
     ({dz.cell(IN_MFC, "the DZ forces themselves")} less
-    {surely(dz.cell(IN_MFC, "difference"), -1)}), which is {lower_by(gain(IN_MFC, "force"))} below
+    {surely(dz.cell(IN_MFC, "difference"), -1)}), which is {lower_by(gain(IN_MFC, "force,"))} below
     independent heads; errors of energies do not differ surely. Transfer with all layers
     fine-tuned is farther from CC than DZ forces are, by {surely(dz.cell(tl, "difference"), 1)};
     with frozen interaction layers, and in Δ-learning, errors are like those of multi-fidelity
     learning with independent heads, within the intervals. Reptile, with its rate of 1 no more
     than levels that take turns, is worse than independent heads, in energies by
     {higher_by(gain(meta, "energy, held-out CC"))} and in forces by
-    {higher_by(gain(meta, "force"))}. Predicting zero would have {zero} kcal/mol/Å in the force
+    {higher_by(gain(meta, "force,"))}. Predicting zero would have {zero} kcal/mol/Å in the force
     column.
     """)
 
@@ -127,8 +127,8 @@ def coupling_gains() -> dict[str, list[str]]:
         for level, sections in ((high, ("at the high level",)), (low, ("at the low level",))):
             parts = sections if name == "strategies" else (f"Strategies of {model}",)
             table = section(folder, name, *parts).tables[1]
-            for kind in ("energy", "force"):
-                without = ("COMP6",) if kind == "force" else ("COMP6", "test file", "cc-forces")
+            for kind in ("energy,", "force,"):
+                without = ("COMP6",) if kind == "force," else ("COMP6", "test file", "cc-forces")
                 place = table.column(kind, level, "difference", without=without)
                 cells.append(table.row(f"MFC-{model}")[place + 1])
         found[text] = cells
@@ -165,7 +165,7 @@ def coupling_said() -> str:
     )
 
     def fall(table: Table, model: str, **how: Any) -> str:
-        both = (table.cell(f"{p}-{model}", "force", after=MEAN_PREDICTION, **how) for p in HEADS)
+        both = (table.cell(f"{p}-{model}", "force,", after=MEAN_PREDICTION, **how) for p in HEADS)
         return "from {} to {}".format(*both)
 
     dz, gfn = "DZ/EF-CC/E", "GFN1/EF-GFN2/E"
@@ -173,7 +173,7 @@ def coupling_said() -> str:
     On average over seeds, forces of the higher level are better in all four settings, by more
     than their intervals. So are held-out energies of GFN2 with all labels; elsewhere intervals of
     energies contain zero. Of the lower level nothing is surely lost, but a loss of DZ forces with
-    30 % of the CC labels is likely, {unsure(low.cell(IN_MFC, "force", "difference"))} kcal/mol/Å.
+    30 % of the CC labels is likely, {unsure(low.cell(IN_MFC, "force,", "difference"))} kcal/mol/Å.
     (Each interval is for itself: of sixteen, one may well miss its number.) A part of the gain is
     that seeds scatter less: force errors of mean predictions fall {fall(cc, dz, **TESTED)} and
     {fall(few, dz, **TESTED)} kcal/mol/Å (CC, all labels and 30 %), {fall(xtb, gfn)} and

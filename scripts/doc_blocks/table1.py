@@ -47,9 +47,9 @@ def result() -> str:
     {mean(table2.tables[0].cell("MF-DZ/EF-TZ/E", force))} kcal/mol/Å, below the
     {own.tables[1].cell("MF-DZ/EF-TZ/E", "the DZ forces themselves")} by which the cheap forces
     themselves are wrong. Coupled-cluster forces, which the paper could not check, are checked
-    here on new conformers: from {mean(test.cell(IN_CC, "force", **TESTED))} to
-    {mean(test.cell(IN_MF, "force", **TESTED))} kcal/mol/Å, and to
-    {mean(test.cell(IN_MFC, "force", **TESTED))} with coupled heads, where the cheap forces
+    here on new conformers: from {mean(test.cell(IN_CC, "force,", **TESTED))} to
+    {mean(test.cell(IN_MF, "force,", **TESTED))} kcal/mol/Å, and to
+    {mean(test.cell(IN_MFC, "force,", **TESTED))} with coupled heads, where the cheap forces
     themselves are wrong by {labels.cell(IN_MF, "the DZ forces themselves")}.
     """
     surely(own.tables[1].cell("MF-DZ/EF-TZ/E", "difference"), -1)
@@ -104,9 +104,9 @@ def paper_mp2() -> str:
     return sentences(f"""
     The forces of table 3 are above predicting zero ({zero} kcal/mol/Å). So the paper's second
     case, MP2 forces nearer to MP2 than the low level's own, is not seen on COMP6
-    ({mean(mp2.tables[0].cell(model, "force"))} against
+    ({mean(mp2.tables[0].cell(model, "force,"))} against
     {mp2.tables[1].cell(model, "the DZ forces themselves")} kcal/mol/Å), whose molecules are
     larger than any that was trained on; on held-out structures the same holds for TZ forces
-    ({mean(tz.tables[0].cell("MF-DZ/EF-TZ/E", "force"))} against
+    ({mean(tz.tables[0].cell("MF-DZ/EF-TZ/E", "force,"))} against
     {tz.tables[1].cell("MF-DZ/EF-TZ/E", "the DZ forces themselves")}).
     """)
