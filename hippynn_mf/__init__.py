@@ -1,6 +1,6 @@
 """Multi-fidelity learning for interatomic potentials, on LANL's hippynn.
 
-One network with one energy head per level of theory; see the README for the plugin. The public
+One network with one energy head per level of theory; see docs/hippynn-script.md. The public
 names are those of `__init__.pyi`. They are loaded when first used: importing hippynn takes seconds
 that the command line should not spend on a list of experiments.
 """

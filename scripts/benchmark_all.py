@@ -1,10 +1,10 @@
-"""Run every benchmark and draw the picture of the README.
+"""Run every benchmark and draw the picture of docs/speed.md.
 
     python scripts/benchmark_all.py
     python scripts/benchmark_all.py --draw-only
 
 25 minutes on two quiet cores. Results are JSON files in `scripts/benchmarks`;
-what is printed last is the README's table.
+what is printed last is its table.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def read(out: Path) -> dict[str, Results]:
 
 
 def summary(results: Mapping[str, Results]) -> str:
-    """The README's table."""
+    """The table of docs/speed.md."""
     lines = ["| one thread, the paper's network | hippynn | hippynn_mf | |", "|---|---|---|---|"]
 
     def times(what: str, row: Mapping[str, Any]) -> None:

@@ -104,7 +104,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The README's table: cost of all members in units of one."""
+    """The table of docs/speed.md: cost of all members in units of one."""
     lines = [
         "| eight members, cost of one = 1 | " + " | ".join(map(str, N_MOLECULES)) + " |",
         "|---|" + "---|" * len(N_MOLECULES),

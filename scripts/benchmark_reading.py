@@ -98,7 +98,7 @@ def make_missing(folder: Path, sizes: Sequence[int]) -> dict[int, Path]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The README's table."""
+    """The table of docs/data-at-scale.md."""
     lines = [
         "| conformers in the file | `--rows` | kept | splits | database | CPU time | peak memory "
         "| its arrays |",
@@ -122,7 +122,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
     child: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
-    """Measure; write `reading.json` and print the README's table."""
+    """Measure; write `reading.json` and print the table of docs/data-at-scale.md."""
     if child:
         path, rows = json.loads(child)
         typer.echo(json.dumps(measure_here(Path(path), rows)))

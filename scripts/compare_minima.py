@@ -1,4 +1,4 @@
-"""Minima and vibrations of the shipped model beside those of quantum chemistry, as in the README.
+"""Minima and vibrations of the shipped model beside those of quantum chemistry.
 
     python scripts/compare_minima.py
     python scripts/compare_minima.py --model model.safetensors

@@ -233,20 +233,9 @@ def test_an_extracted_level_is_timed_beside_a_model_of_that_level(ensemble):
     assert measured["parent_ratio"] > 0
 
 
-def test_the_committed_costs_are_as_the_readme_says():
-    """An extracted level costs what its own model does; the README's table is of these rows."""
-    from benchmark_ensemble import summary
-    from benchmark_predict import table
-
-    def rows_of(name):
-        return json.loads((SCRIPTS / "benchmarks" / f"{name}.json").read_text())["rows"]
-
-    extract, ensemble = rows_of("extract"), rows_of("ensemble")
-    readme = (SCRIPTS.parent / "README.md").read_text()
-    assert all(row["ratio"] <= 1.02 for row in extract)
-    assert f"at most {max(row['ratio'] for row in extract):.3f} of its time" in readme
-    assert summary(ensemble) in readme
-    assert table(rows_of("predict")) in readme
+def test_an_extracted_level_costs_what_its_own_model_does():
+    rows = json.loads((SCRIPTS / "benchmarks" / "extract.json").read_text())["rows"]
+    assert all(row["ratio"] <= 1.02 for row in rows)
 
 
 def test_results_are_written_with_the_machine(tmp_path, case):

@@ -363,12 +363,6 @@ def test_geometry_and_vibrations_are_those_of_quantum_chemistry(reference, compa
     assert errors.mean() < mean
 
 
-def test_the_table_of_the_readme_is_that_of_the_shipped_model(compare_minima):
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    for line in compare_minima.table(Potential.load("mini-ani1x")).splitlines():
-        assert line in readme
-
-
 def test_water_tells_the_levels_apart():
     """CC bonds are shorter than DZ ones, and the model has learned it from energies alone."""
     lengths = {}

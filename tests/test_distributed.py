@@ -38,7 +38,7 @@ from hippynn_mf.model.losses import MaskedMSELoss
 from hippynn_mf.training.global_loss import GlobalLoss
 from hippynn_mf.training.loop import prepare_training
 
-README = Path(__file__).parent.parent / "README.md"
+TOP = Path(__file__).parent.parent
 # Two of the 24 conformers of every molecule have a CC energy.
 FEW_CC = {name: {"ccsd(t)_cbs.energy": slice(2, None)} for name in MOLECULES}
 
@@ -344,19 +344,19 @@ def test_without_lightning_the_message_says_what_to_install(monkeypatch):
         importlib.import_module("hippynn_mf.training.distributed")
 
 
-# README
+# documentation
 
 
-def test_the_example_of_the_readme_trains_in_two_processes(tmp_path):
-    section = README.read_text().split("\n## One training on several devices\n")[1]
-    (script,) = re.findall(r"```python\n(.*?)```", section.split("\n## ")[0], flags=re.DOTALL)
+def test_the_example_of_the_documentation_trains_in_two_processes(tmp_path):
+    section = (TOP / "docs" / "several-devices.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     (command,) = re.findall(r"^    torchrun (.*)$", section, flags=re.MULTILINE)
     (tmp_path / command.split()[-1]).write_text(script)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", *command.split()]
     finished = subprocess.run(
         torchrun,
         cwd=tmp_path,
-        env=environment(PYTHONPATH=str(README.parent)),
+        env=environment(PYTHONPATH=str(TOP)),
         timeout=TIMEOUT,
         capture_output=True,
         text=True,

@@ -235,13 +235,12 @@ def test_without_lammps_the_error_says_what_to_install(monkeypatch):
 
 
 @needs_lammps
-def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capfd):
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    section = readme.split("\n## Other engines\n")[1]
-    (script,) = re.findall(r"```python\n(.*?)```", section.split("\n## ")[0], flags=re.DOTALL)
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capfd):
+    page = (Path(__file__).parent.parent / "docs" / "engines.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(script, "README.md", "exec"), names)
+    exec(compile(script, "engines.md", "exec"), names)
     assert names["lmp"].extract_global("ntimestep") == 50
     calculator = names["forces"].calculator
     moved = state(names["lmp"], names["atoms"])[0]

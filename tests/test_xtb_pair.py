@@ -162,10 +162,10 @@ def test_the_declared_self_energies_are_those_of_free_atoms():
             assert level.self_energies[number] == pytest.approx(free, abs=1e-6)
 
 
-def test_the_commands_of_the_readme_train_and_compare_both_levels(
+def test_the_commands_of_the_documentation_train_and_compare_both_levels(
     registry, generator, tmp_path, monkeypatch, capsys
 ):
-    section = (TOP / "README.md").read_text().split("### Levels of your own")[1].split("\n## ")[0]
+    section = (TOP / "docs" / "own-levels.md").read_text().split("## The pair of xTB levels")[1]
     text = "\n".join(re.findall(r"^    (.*)$", section, flags=re.MULTILINE))
     commands = [shlex.split(line) for line in text.replace("\\\n", "").splitlines()]
     assert [command[:2] for command in commands] == [
@@ -224,7 +224,9 @@ def before_declaring(registry):
     return {name: level for name, level in registry.items() if name not in METHODS}
 
 
-def test_the_record_in_the_readme_is_the_first_of_the_file():
-    (block,) = re.findall(r"```json\n(.*?)```", (TOP / "README.md").read_text(), flags=re.DOTALL)
+def test_the_record_in_the_documentation_is_the_first_of_the_file():
+    (block,) = re.findall(
+        r"```json\n(.*?)```", (TOP / "docs" / "own-levels.md").read_text(), flags=re.DOTALL
+    )
     assert json.loads(block) == json.loads((SCRIPTS / "xtb_levels.json").read_text())[:1]
     LevelRecord.model_validate_json(json.dumps(json.loads(block)[0]))

@@ -11,7 +11,7 @@ Both heads are linear in the same features, so their sum is a linear head again:
 how a model is trained (what starts small, and what the hierarchicality holds down), not what it can
 represent. `parameters.fold` makes independent heads of coupled ones, with the same numbers.
 
-In experiments with eight seeds on two pairs of levels (README, *Coupled heads*) that improves the
+In experiments with eight seeds on two pairs of levels (docs/coupled-heads.md) that improves the
 forces of a level that has energies alone. A possible reason: independent heads have to learn from
 energies which combination of features makes a force; a coupled one begins with the lower level's
 forces and has to learn what is wrong with them.

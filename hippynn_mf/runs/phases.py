@@ -63,7 +63,7 @@ def phase_database(
 ) -> TrainingDatabase:
     """The structures with labels of a phase, as its database.
 
-    `consume`d structures are not good for anything afterwards, but for those of the test split.
+    Structures that it may `consume` are not good for anything afterwards, but for the test split.
     """
     chosen = {name: _of_phase(phase, part) for name, part in parts.items()}
     consumed = [name for name in parts if name != "test"] if consume else []

@@ -1,0 +1,137 @@
+"""Numbers of benchmarks, of the shipped model and of the embedded data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+
+from doc_blocks.common import BENCHMARKS, RESULTS, block, rows, script, sentences
+
+
+@block
+def minima() -> str:
+    """Minima and vibrations of the shipped model: a few seconds."""
+    from hippynn_mf.potentials.potential import Potential
+
+    table: str = script("compare_minima").table(Potential.load("mini-ani1x"))
+    return table
+
+
+@block
+def speed() -> str:
+    """Steps, dynamics and memory beside hippynn's."""
+    benchmarks = script("benchmark_all")
+    table: str = benchmarks.summary(benchmarks.read(BENCHMARKS))
+    return table
+
+
+@block
+def second_level() -> str:
+    """What a second level with forces costs."""
+    steps = {row["labels"]: row for row in rows("step") if row["factor"] in ("base", "labels")}
+    one, two = steps["DZ/EF"], steps["DZ/EF + TZ/EF"]
+    ratio, stock = (two[name] / one[name] for name in ("fast_ms", "stock_ms"))
+    return sentences(f"""
+    A training step on forces of two levels (DZ/EF + TZ/EF) takes {ratio:.2f} times that on forces
+    of one (hippynn's own layers: {stock:.2f}).
+    """)
+
+
+@block
+def ensemble_cost() -> str:
+    """What the members of an ensemble cost together."""
+    table: str = script("benchmark_ensemble").summary(rows("ensemble"))
+    return table
+
+
+@block
+def predict_speed() -> str:
+    """From file to file beside the bare graph."""
+    found = rows("predict")
+    table: str = script("benchmark_predict").table(found)
+    goal = [row["fraction"] for row in found if row["fraction"] >= 0.8]
+    return (
+        table
+        + "\n\n"
+        + sentences(f"""
+    {len(goal)} of {len(found)} are above the goal of 0.8; what stays below are small files of
+    small molecules, in which reading and writing take as long as half of the graph or longer, and
+    where another process would hardly have started before they end.
+    """)
+    )
+
+
+@block
+def extract_cost() -> str:
+    """One level alone beside a model built with that level."""
+    return sentences(f"""
+    It is as fast as a model built with that level only: at most
+    {max(row["ratio"] for row in rows("extract")):.3f} of its time (`python
+    scripts/benchmark_extract.py`).
+    """)
+
+
+@block
+def reading() -> str:
+    """Reading files of the size of ANI-1x."""
+    found = rows("reading")
+    table: str = script("benchmark_reading").table(found)
+    libraries = max(row["libraries_mib"] for row in found)
+    return (
+        table
+        + "\n\n"
+        + sentences(f"""
+    `splits` is `load_splits` alone, `database` is `hippynn_mf.load_database`; the file was in the
+    operating system's cache (warm), imports are not counted, and peak memory is that of the whole
+    process, of which the libraries alone take up to {libraries:.0f} MiB.
+    """)
+    )
+
+
+@block
+def spread() -> str:
+    """Whether the spread of an ensemble tells its errors."""
+    content = json.loads((RESULTS / "figures" / "spread-mf_dz_ef_cc_e.json").read_text())
+    found = {(p["part"], p["level"], p["kind"]): p["calibration"] for p in content["panels"]}
+    cc = found["heldout", "ccsd(t)_cbs", "energy"]
+    forces = found["heldout", "wb97x_dz", "forces"]
+    far = found["comp6", "ccsd(t)_cbs", "delta_e"]
+    return sentences(f"""
+    On held-out structures the spread has the size of the error of CC energies (error/spread
+    {cc["ratio"]:.2f}) but hardly finds the wrong ones (Spearman {cc["spearman"]:.2f}, of DZ
+    forces {forces["spearman"]:.2f}); on the larger molecules of COMP6 errors of conformer
+    energies are {far["ratio"]:.2f} times the spread.
+    """)
+
+
+# data
+
+
+@block
+def embedded_data() -> str:
+    """How much the embedded files hold."""
+    from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6
+    from hippynn_mf.data.info import describe_file
+
+    info = describe_file(MINI_ANI1X)
+    n_forces = describe_file(MINI_CC_FORCES)["n_structures"]
+    molecules = list(_molecules(MINI_COMP6))
+    published = script("make_synthetic_ani1x").N_CC
+    return sentences(f"""
+    `mini-ani1x.h5` has {info["n_structures"]:,} conformers of small molecules, of which
+    {info["n_common"]:,} carry every label; those are used by default. That is
+    1/{published / info["n_common"]:.0f} of the conformers with every label in ANI-1x.
+    `mini-comp6.h5` holds {sum(molecules)} conformers of {len(molecules)} molecules with three or
+    four heavy atoms, `mini-cc-forces.h5` {n_forces} conformers with coupled-cluster forces.
+    """)
+
+
+def _molecules(path: Path) -> Iterator[int]:
+    """The number of conformers of every molecule of a file in the COMP6 layout."""
+    with h5py.File(path) as file:
+        for group in file.values():
+            for molecule in group.values():
+                yield len(molecule["coordinates"])
