@@ -18,6 +18,7 @@ from potentials import random_potential, trained_run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from hippynn_mf import MultiFidelityCalculator
 from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.formats.ani1x import labels_in_file
 from hippynn_mf.data.loading import file_hash, load_splits
@@ -36,6 +37,7 @@ from hippynn_mf.runs.exporting import export_runs
 from hippynn_mf.runs.models import load_best
 from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL, KCAL_PER_MOL_PER_HARTREE
 
+DATA = Path(__file__).parent / "data"
 IN_NEW_PROCESS = """
 import sys, numpy as np
 from ase.build import molecule
@@ -460,3 +462,17 @@ def test_the_card_is_shown(tmp_path, capsys):
     assert exit_code("card", out, "--json") == 0
     stored = json.loads(capsys.readouterr().out)
     assert stored["members"][0]["metrics"] == metrics
+
+
+@pytest.mark.parametrize("level", ["DZ", "CC"])
+@pytest.mark.parametrize("name", ["H2O", "CH3OH"])
+def test_a_file_of_version_0_1_0_predicts_what_it_predicted_then(level, name):
+    """Written by that version, with the energies and forces that it gave (coupled heads)."""
+    before = json.loads((DATA / "model-0.1.0.json").read_text())[level][name]
+    atoms = molecule(name)
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = MultiFidelityCalculator(DATA / "model-0.1.0.safetensors", level)
+    assert atoms.get_potential_energy() == pytest.approx(before["energy_ev"], abs=1e-9)
+    np.testing.assert_allclose(
+        atoms.get_forces(), before["forces_ev_per_angstrom"], rtol=0, atol=1e-9
+    )

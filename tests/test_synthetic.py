@@ -206,7 +206,7 @@ def test_all_rows_train_by_the_same_command(which, sparse_file, tmp_path):
     options += ["--data", path, "--rows", "all"]
     assert exit_code("train", "MF-DZ/EF-CC/E", "--out", tmp_path, *options) == 0
     (folder,) = tmp_path.glob("runs/*/seed-0")
-    heldout = json.loads((folder / "metrics.json").read_text())["heldout"]
+    heldout = json.loads((folder / "metrics.json").read_text())["sets"]["heldout"]
 
     with h5py.File(path) as file:
         groups = list(file.values())
@@ -220,7 +220,7 @@ def test_all_rows_train_by_the_same_command(which, sparse_file, tmp_path):
     assert 0 < has_cc[test].sum() < len(test) / 2
     for rows in members.values():
         assert has_cc[rows].mean() == pytest.approx(has_cc.mean(), abs=0.01)
-    cc, dz = heldout["ccsd(t)_cbs"], heldout["wb97x_dz"]
+    cc, dz = (heldout[level][level] for level in ("ccsd(t)_cbs", "wb97x_dz"))
     assert (cc["n_energies"], dz["n_energies"]) == (has_cc[test].sum(), len(test))
     assert dz["n_force_components"] == 3 * sizes[test].sum()
     for entry in (cc, dz):
