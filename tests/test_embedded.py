@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from hippynn_mf.data.checks import find_force_sign
+from hippynn_mf.data.checks.slopes import find_force_sign
 from hippynn_mf.data.composite import canonical_ccsd_t_cbs
 from hippynn_mf.data.embedded import FOLDER, MINI_ANI1X, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x

@@ -22,7 +22,7 @@ from made_runs import (
 )
 
 from hippynn_mf.campaign.plan import plan_runs
-from hippynn_mf.data.checks import require_force_sign
+from hippynn_mf.data.checks.slopes import require_force_sign
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, read_comp6, read_key_map

@@ -16,6 +16,9 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from hippynn_mf.data.checks.gate import check_structures
+from hippynn_mf.data.checks.report import Accepted
+from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.ani1x_writer import formula, write_ani1x
 from hippynn_mf.data.formats.atoms import Group
 from hippynn_mf.data.formats.extxyz import GROUP
@@ -23,6 +26,7 @@ from hippynn_mf.data.formats.extxyz_keys import FORCES, energy_key, extxyz_key
 from hippynn_mf.data.formats.hdf5 import open_hdf5, read_array, refuse_infinite
 from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies
 from hippynn_mf.data.formats.sources import DataPath, is_extxyz, read_frames, shown_path
+from hippynn_mf.data.formats.system_keys import KEPT
 from hippynn_mf.data.formats.xyz_file import SUFFIXES, is_xyz, write_molecule
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import replace_when_complete
@@ -86,14 +90,32 @@ def _to_hdf5(source: DataPath, out: Path, drop_others: bool, levels: Levels) -> 
         )
     with h5py.File(out, "w") as file, errors_about(shown):
         write_ani1x(file, frames, levels=levels)
-    return notes
+    return [*notes, *_check(source, levels)]
+
+
+def _check(source: DataPath, levels: Levels) -> list[str]:
+    """What the checks say of a file with labels of `levels`; UserError for what they refuse.
+
+    Outliers and charges are carried over: they are refused where one trains.
+    """
+    labels = labels_in_file(source, levels=levels)
+    if not labels:
+        return []
+    structures, _ = read_ani1x(source, labels, levels=levels)
+    report = check_structures(
+        structures, levels, source, accepted=Accepted(outliers=True, charged=True)
+    )
+    report.refuse()
+    return report.remarks
 
 
 def _to_extxyz(path: Path, out: Path, drop_others: bool, levels: Levels) -> list[str]:
     with open_hdf5(path) as file, out.open("w", encoding="utf-8") as stream:
         groups = list_groups(file, path)
         names = {key: extxyz_key(key, levels) for group in groups for key in group.member}
-        others = sorted(key for key, name in names.items() if name is None and key not in ATOMS)
+        others = sorted(
+            key for key, name in names.items() if name is None and key not in (*ATOMS, *KEPT)
+        )
         if others and not drop_others:
             raise UserError(
                 f"{path}: extended XYZ takes energies and forces. No place for the datasets "
@@ -114,7 +136,7 @@ def _to_extxyz(path: Path, out: Path, drop_others: bool, levels: Levels) -> list
             for group in groups:
                 n_partial += _write_group(stream, group, labels, path, levels)
                 progress.update(group.size)
-    notes = [f"{path}: {total} structures in {len(groups)} groups"]
+    notes = [f"{path}: {total} structures in {len(groups)} groups", *_check(path, levels)]
     if n_partial and not drop_others:
         raise UserError(
             f"{path}: {n_partial} forces are NaN for some atoms only, which no key can say. Leave "
@@ -149,11 +171,16 @@ def _write_group(
     for level in levels:
         if energy_key(level) not in energies and has_level(set(group.member), level):
             energies[energy_key(level)] = read_energies(group, level, path) * EV_PER_HARTREE
+    systems = {
+        key: np.broadcast_to(np.asarray(group.member[key][()], np.float64), group.shape[:1])
+        for key in sorted(set(group.member) & set(KEPT))
+    }
     names = {} if group.name == formula(group.numbers) else {GROUP: group.name}
     for row in range(group.size):
         columns = {"pos": positions[row]}
         columns |= {name: v[row] for name, v in forces.items() if np.isfinite(v[row]).all()}
         info = {name: v[row] for name, v in energies.items() if np.isfinite(v[row])}
+        info |= {name: v[row] for name, v in systems.items() if np.isfinite(v[row])}
         write_molecule(stream, group.numbers, columns, {**info, **names})
     return n_partial
 

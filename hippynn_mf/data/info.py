@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 from ase.data import chemical_symbols
 
-from hippynn_mf.data.checks import find_force_sign
+from hippynn_mf.data.checks.gate import check_structures
+from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.hdf5 import require_dataset
 from hippynn_mf.data.formats.layout import energy_datasets
@@ -42,6 +43,7 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
     structures, is_common = read_ani1x(
         source, labels, common_levels=common_levels, drop_damaged=True, levels=levels
     )
+    report = check_structures(structures, levels, source)
     n_atoms = structures.atom_mask.sum(axis=1)
     numbers = np.unique(structures.species[structures.atom_mask])
     return {
@@ -52,10 +54,11 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
         "n_groups": len(structures.group_names),
         "elements": [chemical_symbols[number] for number in numbers],
         "atoms_per_structure": [int(n_atoms.min()), int(n_atoms.max())] if n_atoms.size else [0, 0],
-        "levels": {level.id: _describe_level(structures, level) for level in labels},
+        "levels": {level.id: _describe_level(structures, level, report) for level in labels},
         "common_levels": [level.id for level in common_levels],
         "n_common": int(is_common.sum()),
         "overlap": _overlap(structures, list(labels)),
+        "checks": report.model_dump(mode="json")["outcomes"],
         "problems": {
             **count_non_finite(source, labels, levels=levels),
             "duplicates": count_duplicates(structures),
@@ -91,7 +94,7 @@ def _n_rows(flags: np.ndarray) -> int:
     return int(flags.reshape(len(flags), -1).any(axis=1).sum())
 
 
-def _describe_level(structures: Structures, level: Level) -> dict[str, Any]:
+def _describe_level(structures: Structures, level: Level, report: CheckReport) -> dict[str, Any]:
     labelled = structures.has_energy(level)
     entry: dict[str, Any] = {"label": level.label, "energy": int(labelled.sum())}
     entry["forces"] = 0
@@ -105,12 +108,9 @@ def _describe_level(structures: Structures, level: Level) -> dict[str, Any]:
         entry[f"forces_above_{LARGEST_FORCE}_hartree_per_angstrom"] = int(
             (largest > LARGEST_FORCE).sum()
         )
-        sign = find_force_sign(structures, level)
-        entry["force_sign"] = {
-            "verdict": sign.verdict,
-            "slope": None if np.isnan(sign.slope) else round(sign.slope, 4),
-            "n_pairs": sign.n_pairs,
-        }
+        found = report.of("forces", level.id)
+        if found is not None:
+            entry["force_check"] = {"verdict": found.verdict, **found.values}
     entry["atomic_energy_fit"] = _describe_fit(structures[labelled], level)
     return entry
 
@@ -195,13 +195,17 @@ def format_description(info: dict[str, Any]) -> str:
         lines.append(f"  {pair}: {count} in common")
     lines.append("")
     for level_id, entry in info["levels"].items():
-        if "force_sign" in entry:
-            sign = entry["force_sign"]
+        if "force_check" in entry:
             lines.append(
-                f"  forces of {level_id}: sign {sign['verdict']} (slope {sign['slope']} over "
-                f"{sign['n_pairs']} pairs), largest "
+                f"  largest force of {level_id}: "
                 f"{entry['largest_force_hartree_per_angstrom']:.3f} hartree/Å"
             )
     for problem, count in info["problems"].items():
         lines.append(f"  {problem.replace('_', ' ')}: {count}")
+    lines += [
+        "",
+        CheckReport.model_validate(
+            {"source": info["file"], "outcomes": tuple(info["checks"])}
+        ).text(),
+    ]
     return "\n".join(lines)

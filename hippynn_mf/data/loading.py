@@ -10,7 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hippynn_mf.data.checks import require_force_sign, sample_groups
+from hippynn_mf.data.checks.gate import pass_gate
+from hippynn_mf.data.checks.pairs import draw_conformers
+from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport
 from hippynn_mf.data.formats.ani1x import FileIndex, Rows, index_ani1x, labels_in_file
 from hippynn_mf.data.formats.atoms import read_parts
 from hippynn_mf.data.formats.extxyz_keys import energy_key, forces_key
@@ -34,15 +36,18 @@ def load_splits(
     split_seed: int,
     label_fractions: Mapping[Level, float] | None = None,
     levels: Levels = KNOWN_LEVELS,
+    accepted: Accepted = NOTHING,
+    reports: list[CheckReport] | None = None,
 ) -> Mapping[str, Structures]:
     """Read a file in the ANI-1x layout, or extended XYZ, and split it.
 
     The test structures keep the labels of every level in the file, as references; the others keep
     those of the experiment, or of a level in `label_fractions` this fraction, see `keep_labels`.
-    What is looked for in the file are `levels`.
+    What is looked for in the file are `levels`. The outcomes of the checks, see `check_structures`,
+    are appended to `reports`.
 
     Raises UserError for wrong input, an empty split, a level without any label in training or
-    validation, or forces whose sign is proved wrong.
+    validation, or what the checks refuse and `accepted` does not cover.
     """
     path = shown_path(source, levels=levels)
     references = labels_in_file(source, levels=levels)
@@ -53,7 +58,7 @@ def load_splits(
     if rows == "common":
         _refuse_absent_levels(labels, references, common_levels, path)
     everything = join_labels(labels, references)
-    # Of forces that are only evaluated against, a sample proves the sign.
+    # Of forces that are only evaluated against, a sample proves sign and unit.
     samples: dict[str, Labels] = {
         f"sample of {level.id}": {level: properties}
         for level, properties in everything.items()
@@ -70,7 +75,7 @@ def load_splits(
             raise UserError(f"{path}: no conformer has the labels of the experiment. {remedy}")
         members = split_rows(index.rows, index.is_common, split_seed)
         wanted = {
-            name: index.part(of_split, everything if name == "test" else labels)
+            name: index.part(of_split, everything, forces=everything if name == "test" else labels)
             for name, of_split in members.items()
         }
         for name, labels_of_sample in samples.items():
@@ -80,24 +85,22 @@ def load_splits(
         parts = read_parts(path, index.groups, wanted)
     for split in ("train", "valid"):
         refuse_missing_level(parts[split], labels, split, path)
-    for level, properties in everything.items():
-        if properties.forces:
-            part = parts.pop(f"sample of {level.id}", parts["train"])
-            outcome = require_force_sign(part, level, str(path))
-            if outcome.verdict == "undecided":
-                log.warning("%s: energies do not prove the sign of %s forces", path, level.id)
+    drawn = [parts.pop(name) for name in samples]
+    report = pass_gate(list(parts.values()), levels, source, accepted=accepted, samples=drawn)
+    if reports is not None:
+        reports.append(report)
     fractions = {
         level: value for level, value in (label_fractions or {}).items() if level in labels
     }
     for split in ("train", "valid"):
-        parts[split] = keep_labels(parts[split], labels, fractions, split_seed)
+        parts[split] = keep_labels(parts[split].only(labels), labels, fractions, split_seed)
     return parts
 
 
 def _sample_for_sign(index: FileIndex, train: np.ndarray, level: Level) -> np.ndarray:
-    """The training conformers whose forces are read to prove their sign."""
+    """The training conformers whose forces are read to prove their sign and unit."""
     labelled = np.isfinite(index.energies[level.id][train])
-    groups = sample_groups(index.group_of_row[train], labelled)
+    groups = draw_conformers(index.group_of_row[train], labelled)
     return np.concatenate([train[:0], *(train[members] for members in groups)])
 
 

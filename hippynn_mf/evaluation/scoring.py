@@ -38,7 +38,7 @@ class LabelledSet:
         known: what the names of `labels` stand for.
         cut: conformers up to so far (kcal/mol) above the minimum of their molecule count, and
             energies are differences of conformers; None for energies of all structures.
-        unproved: level id → why its forces are not used although they are there.
+        unproved: level id → why an evaluation of an earlier version did not use its forces.
     """
 
     species: np.ndarray

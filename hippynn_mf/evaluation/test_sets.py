@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hippynn_mf.data.checks import require_force_sign
+from hippynn_mf.data.checks.gate import pass_gate
+from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport
 from hippynn_mf.data.database import reference_energies, reference_forces
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import KeyMap, read_comp6
@@ -68,6 +69,8 @@ def read_test_set(
     keys: KeyMap | None = None,
     energy_cut_kcal_per_mol: float | None = None,
     levels: Levels = KNOWN_LEVELS,
+    accepted: Accepted = NOTHING,
+    reports: list[CheckReport] | None = None,
 ) -> TestSet:
     """Read a test set: every labelled conformer of a file, with all labels that it has.
 
@@ -79,10 +82,12 @@ def read_test_set(
         keys: the key map of a file in the COMP6 layout.
         energy_cut_kcal_per_mol: see `LabelledSet`.
         levels: what names of levels stand for.
+        accepted: what the checks let through, as of training data.
+        reports: the outcomes of the checks are appended to it.
 
     Raises:
         UserError: for a file that cannot be read or has no label, for elements that `species` or a
-            level does not know, and for forces whose sign is proved wrong.
+            level does not know, and for what the checks refuse, see `check_structures`.
     """
     path = shown_path(source, levels=levels)
     if keys is not None:
@@ -98,14 +103,16 @@ def read_test_set(
     with errors_about(path):
         refuse_unknown_species(structures.species, species)
         labels = reference_labels(structures, levels)
-    unproved = _refuse_wrong_signs(structures, path, levels)
+    used = [key for properties in (keys or {}).values() for key in properties.values()]
+    report = pass_gate(structures, levels, source, accepted=accepted, used=used)
+    if reports is not None:
+        reports.append(report)
     labelled = LabelledSet(
         structures.species,
         labels,
         structures.groups,
         known=levels,
         cut=energy_cut_kcal_per_mol,
-        unproved=unproved,
     )
     return TestSet(name, path, structures, labelled)
 
@@ -196,22 +203,3 @@ def reference_labels(
         level = levels.get(name)
         labels[level.forces_name] = reference_forces(structures, level)
     return labels
-
-
-def _refuse_wrong_signs(structures: Structures, path: Path, levels: Levels) -> dict[str, str]:
-    """Level id → why the sign of its forces is not proved, so that they are not used.
-
-    Forces whose sign the file's own energies prove wrong are a UserError.
-    """
-    unproved = {}
-    for name in structures.forces:
-        if name not in structures.energies:
-            unproved[name] = "the sign of these forces cannot be proved without energies"
-            continue
-        outcome = require_force_sign(structures, levels.get(name), str(path))
-        if outcome.verdict == "undecided":
-            unproved[name] = (
-                f"the sign of these forces is not proved by the energies ({outcome.n_pairs} pairs "
-                f"of conformers, slope {outcome.slope:.2f}, correlation {outcome.correlation:.2f})"
-            )
-    return unproved

@@ -68,6 +68,8 @@ def build_settings(
             split_seed=request.split_seed,
             label_fractions={level.id: fraction for level, fraction in fractions.items()},
             rows=request.rows,
+            accept_outliers=request.accept_outliers,
+            accept_charged=request.accept_charged,
             preset=request.preset,
             hyperparameters=of_strategy(experiment, hyperparameters, request.hyperparameters),
             data=source,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
@@ -19,7 +20,10 @@ from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.strategies import Phase
 
 # What runs have in common that are checked together, on files that are read once.
-SHARED = ("data", "tests", "levels", "common_levels", "rows", "split_seed", "label_fractions")
+SHARED = (
+    *("data", "tests", "levels", "common_levels", "rows", "split_seed", "label_fractions"),
+    *("accept_outliers", "accept_charged"),
+)
 
 
 def refuse_changed_files(settings: RunSettings) -> None:
@@ -50,8 +54,10 @@ def check_inputs(runs: Sequence[RunSettings]) -> None:
         load_inputs(group)
 
 
-def load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structures]:
-    """Train, valid and test structures of a run, with these labels."""
+def load_parts(
+    settings: RunSettings, labels: Labels, *, reports: list[CheckReport] | None = None
+) -> Mapping[str, Structures]:
+    """Train, valid and test structures of a run, with these labels; outcomes go to `reports`."""
     known = settings.known
     return load_splits(
         settings.data.path,
@@ -61,10 +67,14 @@ def load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structures
         split_seed=settings.split_seed,
         label_fractions={known.get(k): v for k, v in settings.label_fractions.items()},
         levels=known,
+        accepted=settings.accepted,
+        reports=reports,
     )
 
 
-def read_tests(settings: RunSettings) -> Iterator[TestSet]:
+def read_tests(
+    settings: RunSettings, *, reports: list[CheckReport] | None = None
+) -> Iterator[TestSet]:
     """The test sets of a run, one after another; UserError as `read_test_set`."""
     for source in settings.tests:
         yield read_test_set(
@@ -74,17 +84,22 @@ def read_tests(settings: RunSettings) -> Iterator[TestSet]:
             keys=source.keys,
             energy_cut_kcal_per_mol=source.energy_cut_kcal_per_mol,
             levels=settings.known,
+            accepted=settings.accepted,
+            reports=reports,
         )
 
 
-def load_inputs(runs: Sequence[RunSettings]) -> Mapping[str, Structures]:
+def load_inputs(
+    runs: Sequence[RunSettings], *, reports: list[CheckReport] | None = None
+) -> Mapping[str, Structures]:
     """Structures of every split, with the labels of all the runs, which share their input.
 
-    Raises UserError for whatever is wrong with it for one of the runs: data and test sets.
+    The outcomes of the checks of every file are appended to `reports`. Raises UserError for
+    whatever is wrong with it for one of the runs: data and test sets.
     """
     first, labels_of_runs = runs[0], [run.experiment.resolved_labels for run in runs]
     labels = join_labels(*labels_of_runs)
-    parts = load_parts(first, labels)
+    parts = load_parts(first, labels, reports=reports)
     with errors_about(first.data.shown):
         for part in parts.values():
             refuse_unknown_species(part.species, first.hyperparameters.species)
@@ -96,7 +111,7 @@ def load_inputs(runs: Sequence[RunSettings]) -> Mapping[str, Structures]:
         with errors_about(run.data.shown):
             for phase in run.experiment.phases:
                 _refuse_without_pairs(phase, parts)
-    for test in read_tests(first):
+    for test in read_tests(first, reports=reports):
         refuse_trained_on(test, parts, first.data.shown)
     return parts
 

@@ -125,6 +125,16 @@ class Request(StrictKeys):
         description="Train and validate on a fraction of a level's labels, as CC=0.3; repeatable. "
         "(default: all labels)",
     )
+    accept_outliers: Annotated[bool, Flag(("--accept-outliers",), kind=bool)] = Field(
+        False,
+        description="Train although more labels stand out, or more atoms clash, than the checks of "
+        "the data let through.",
+    )
+    accept_charged: Annotated[bool, Flag(("--accept-charged",), kind=bool)] = Field(
+        False,
+        description="Train although the file names charges or spins other than neutral singlets; "
+        "a model does not know them.",
+    )
     seeds: Annotated[tuple[Seed, ...], Flag(("--seeds", "--seed"), metavar="K,...")] = Field(
         (0,),
         description="A run for each: they change weights and batch order. (default: 0; of "

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hippynn_mf.data.checks.report import Accepted
 from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, KeyMap
 from hippynn_mf.data.formats.sources import DataPath, absolute_paths
@@ -172,6 +173,7 @@ class RunSettings(BaseModel):
         tests: what is evaluated on and never trained on, beside the held-out structures.
         label_fractions: level id → fraction of its training and validation labels that is kept,
             see `keep_labels`.
+        accept_outliers, accept_charged: what the checks of the files let through.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -191,6 +193,8 @@ class RunSettings(BaseModel):
     tests: tuple[TestSource, ...] = ()
     device: str
     label_fractions: dict[str, float] = {}
+    accept_outliers: bool = False
+    accept_charged: bool = False
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -210,6 +214,11 @@ class RunSettings(BaseModel):
     def key(self) -> RunKey:
         """What tells the run from others of its campaign."""
         return self.slug, self.seed
+
+    @property
+    def accepted(self) -> Accepted:
+        """What the checks of the files let through."""
+        return Accepted(outliers=self.accept_outliers, charged=self.accept_charged)
 
     @property
     def known(self) -> Levels:

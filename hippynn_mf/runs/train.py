@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.formats.sources import DataPath, data_notes
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.data.structures import Structures
@@ -60,15 +61,18 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
     device = choose_device(settings.device)
     refuse_changed_files(settings)
     settings.hyperparameters.stopping_key(settings.experiment.resolved_labels)
-    parts = load_inputs([settings])
+    reports: list[CheckReport] = []
+    parts = load_inputs([settings], reports=reports)
 
     with folder.locked(wait_s=wait_s):
         if folder.is_finished:  # by a process that this one has waited for
             return folder
-        folder.prepare(settings, facts=_facts(parts, device))
+        folder.prepare(settings, facts=_facts(parts, device, reports))
         folder.remove_leftovers()
         write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
         with logged_to(folder.file("log.txt")), _failures_noted(folder):
+            for report in reports:
+                log.info("%s:\n%s", report.source, report.text())
             _train_in(folder, settings, parts, device)
     return folder
 
@@ -245,10 +249,13 @@ def _option(name: str, settings: RunSettings) -> str:
     return "--comp6" if is_comp6 else f"--test {name}=FILE"
 
 
-def _facts(parts: Mapping[str, Structures], device: torch.device) -> dict[str, Any]:
+def _facts(
+    parts: Mapping[str, Structures], device: torch.device, reports: Sequence[CheckReport]
+) -> dict[str, Any]:
     """What `experiment.json` says beside the settings."""
     return {
         "n_structures": {name: len(part) for name, part in parts.items()},
         "device_used": str(device),
+        "checks": [report.model_dump(mode="json") for report in reports],
         "versions": {name: version(name) for name in PACKAGES},
     }

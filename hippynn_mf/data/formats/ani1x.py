@@ -53,12 +53,21 @@ class FileIndex:
         starts = [group.start for group in self.groups]
         return np.searchsorted(starts, self.rows, side="right") - 1
 
-    def part(self, members: np.ndarray | slice, labels: Labels) -> Part:
-        """Some of the conformers, given by their index into `rows`, with these labels."""
+    def part(
+        self, members: np.ndarray | slice, labels: Labels, *, forces: Labels | None = None
+    ) -> Part:
+        """Some of the conformers, given by their index into `rows`, with these labels.
+
+        Forces are those of `forces`, without it of `labels`.
+        """
         return Part(
             rows=self.rows[members],
             energies={level.id: self.energies[level.id][members] for level in labels},
-            force_levels=[level for level, properties in labels.items() if properties.forces],
+            force_levels=[
+                level
+                for level, properties in (labels if forces is None else forces).items()
+                if properties.forces
+            ],
         )
 
 

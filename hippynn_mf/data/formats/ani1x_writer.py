@@ -13,12 +13,10 @@ from ase import Atoms
 
 from hippynn_mf.data.formats.extxyz import Frame
 from hippynn_mf.errors import UserError
-from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
+from hippynn_mf.levels import KNOWN_LEVELS, Levels
 from hippynn_mf.units import EV_PER_HARTREE
 
 SAME_SUM = 1e-6 / EV_PER_HARTREE  # a level and the sum of its parts, in one structure
-# Beyond the self energies; bonds, and the atoms of another method, are far below it.
-LARGEST_SHIFT = 1.0  # hartree per atom
 
 
 def write_ani1x(file: h5py.File, frames: Sequence[Frame], *, levels: Levels = KNOWN_LEVELS) -> None:
@@ -26,20 +24,21 @@ def write_ani1x(file: h5py.File, frames: Sequence[Frame], *, levels: Levels = KN
 
     Atoms of the same formula in another order are a group of their own. Numbers that fit are
     float32, as in the public file. Raises UserError for labels of `levels` that contradict each
-    other, or that are no total energies in eV.
+    other.
     """
     frames = [_without_sums(frame, levels) for frame in frames]
-    for level in levels:
-        _refuse_no_total(frames, level)
     energies = sorted({dataset for frame in frames for dataset in frame.energies})
     forces = sorted({dataset for frame in frames for dataset in frame.forces})
-    for name, members in _group(frames).items():
-        group = file.create_group(name)
+    systems = sorted({name for frame in frames for name in frame.system})
+    for group_name, members in _group(frames).items():
+        group = file.create_group(group_name)
         group["atomic_numbers"] = members[0].numbers
         group["coordinates"] = _narrow(np.stack([frame.positions for frame in members]))
         missing = np.full_like(members[0].positions, np.nan)
         for dataset in energies:
             group[dataset] = np.array([frame.energies.get(dataset, np.nan) for frame in members])
+        for name in systems:
+            group[name] = np.array([frame.system.get(name, np.nan) for frame in members])
         for dataset in forces:
             group[dataset] = _narrow(
                 np.stack([frame.forces.get(dataset, missing) for frame in members])
@@ -101,24 +100,3 @@ def _without_sums(frame: Frame, levels: Levels) -> Frame:
         }
         frame = replace(frame, energies=energies)
     return frame
-
-
-def _refuse_no_total(frames: Sequence[Frame], level: Level) -> None:
-    """Raise UserError if the energies of a level cannot be total energies in eV.
-
-    The fit of atomic energies would hide it.
-    """
-    shifts = []
-    for frame in frames:
-        parts = [frame.energies.get(key, np.nan) for key in level.energy_keys]
-        energy = frame.energies.get(level.energy_name, sum(parts))
-        own = [level.self_energies.get(int(number), np.nan) for number in frame.numbers]
-        shifts.append((energy - sum(own)) / len(own))
-    known = np.array(shifts)[np.isfinite(shifts)]
-    if len(known) and abs(np.median(known)) > LARGEST_SHIFT:
-        raise UserError(
-            f"The energies of level {level.id} ({level.label}) are no total energies in eV: they "
-            f"are {np.median(known) * EV_PER_HARTREE:.4g} eV per atom (median) above the self "
-            "energies of the atoms. Give total energies in eV, or declare a level with self "
-            "energies of its own."
-        )

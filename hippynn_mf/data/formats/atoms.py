@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from hippynn_mf.data.formats.hdf5 import refuse_infinite, require_array
+from hippynn_mf.data.formats.hdf5 import refuse_beyond_float32, refuse_infinite, require_array
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
@@ -120,6 +120,8 @@ def _read_group(
     damaged = np.zeros(group.size, bool)
     for start, values in read_blocks(group, "coordinates", path):
         finite = np.isfinite(values).all(axis=(1, 2))
+        if not drop_damaged:
+            refuse_beyond_float32(values, f"{path}, group {group.name}: coordinates")
         for name, part in parts.items():
             rows, chosen = _chosen(part.rows, bounds[name], group.start + start, len(values))
             read[name].positions[rows, : values.shape[1]] = values[chosen]
@@ -164,6 +166,8 @@ def read_forces(
         finite = np.isfinite(values).all(axis=(1, 2))
         if not drop_damaged and not finite.all():
             refuse_infinite(values, key, path, group.name)
+        if not drop_damaged:
+            refuse_beyond_float32(values, f"{path}, group {group.name}: {key}")
         with np.errstate(over="ignore"):
             narrow = values.astype(np.float32, copy=False)
         narrow[~np.isfinite(narrow).all(axis=(1, 2))] = np.nan  # forces with a hole are no forces

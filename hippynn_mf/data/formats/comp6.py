@@ -24,7 +24,13 @@ import h5py
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from hippynn_mf.data.formats.hdf5 import open_hdf5, read_array, refuse_infinite, require_dataset
+from hippynn_mf.data.formats.hdf5 import (
+    open_hdf5,
+    read_array,
+    refuse_beyond_float32,
+    refuse_infinite,
+    require_dataset,
+)
 from hippynn_mf.data.structures import Block, Structures, pad_blocks
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
@@ -121,6 +127,7 @@ def _read_molecule(
     if not np.isfinite(positions).all():
         raise UserError(f"{path}, molecule {where}: NaN or infinite coordinates. Remove them.")
 
+    refuse_beyond_float32(positions, f"{path}, molecule {where}: coordinates")
     energies, forces = {}, {}
     for level, properties in keys:
         for name, key in properties.items():
@@ -128,6 +135,7 @@ def _read_molecule(
             expected = (n_conformers,) if name == "energy" else shape
             values = read_array(group, key, path, expected)
             refuse_infinite(values, key, path, where)
+            refuse_beyond_float32(values, f"{path}, molecule {where}: {key}")
             if name == "energy":
                 energies[level.id] = values.astype(np.float64)
             else:

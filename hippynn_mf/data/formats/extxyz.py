@@ -7,8 +7,8 @@ the names that MACE and ASE use.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from hippynn_mf.data.formats.extxyz_keys import (
     forces_dataset,
     level_datasets,
 )
+from hippynn_mf.data.formats.hdf5 import refuse_beyond_float32
+from hippynn_mf.data.formats.system_keys import KEPT
 from hippynn_mf.data.formats.xyz_file import read_molecules
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import DZ, KNOWN_LEVELS, Level, Levels
 from hippynn_mf.units import EV_PER_HARTREE
 
 GROUP = "ani1x_group"  # the group of a converted structure, where its formula does not tell
+HEAD = "head"  # which level a structure of several in one file is labelled by, as in MACE
 UNNAMED = (("REF_energy", "REF_forces"), ("energy", "forces"))  # MACE's names, ASE's
 ISOLATED_ATOM = "IsolatedAtom"
 
@@ -42,6 +45,7 @@ class Frame:
         forces: dataset of the ANI-1x layout → (n_atoms, 3) float64 in hartree/Å.
         group: name of its group in that layout, None for its formula.
         path, number: where it comes from; the first structure of a file is 1.
+        system: charge, spin and weights of the structure, by the names of `system_keys`.
     """
 
     numbers: np.ndarray
@@ -51,6 +55,7 @@ class Frame:
     group: str | None
     path: Path
     number: int
+    system: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -75,10 +80,32 @@ class Content:
 
 @dataclass(frozen=True)
 class _Names:
-    """Names of labels in a file → datasets of the ANI-1x layout."""
+    """Names of labels in a file → datasets of the ANI-1x layout.
 
-    energies: Mapping[str, str]
-    forces: Mapping[str, str]
+    Attributes:
+        energies, forces: of labels that name their level.
+        styles: names of energy and forces of labels that name none, of which a structure uses the
+            first pair that it has any of.
+        level: of these labels, None where `head` says it.
+    """
+
+    energies: Mapping[str, str] = field(default_factory=dict)
+    forces: Mapping[str, str] = field(default_factory=dict)
+    styles: tuple[tuple[str, str], ...] = ()
+    level: Level | None = None
+
+    def of(
+        self, values: Mapping[str, Any], head: Level | None
+    ) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Names of energies and forces of one structure with these values."""
+        level = self.level or head
+        if level is None:
+            return self.energies, self.forces
+        energies, forces = level_datasets(level)
+        for energy, force in self.styles:
+            if energy in values or force in values:
+                return {**self.energies, energy: energies}, {**self.forces, force: forces}
+        return self.energies, self.forces
 
 
 def read_extxyz(
@@ -87,12 +114,14 @@ def read_extxyz(
     """Read a file with the labels of one level, or (None) with labels that name their levels.
 
     Of one level, they are `REF_energy` and `REF_forces`, else `energy` and `forces`, else those
-    with the name of the level: the first of these pairs that the file has anywhere. Names of levels
-    are looked up among `levels`.
+    with the name of the level: the first of these pairs that a structure has, so that files joined
+    from two sources are read whole. Without a level, a structure's `head` names that of such
+    labels. Names of levels are looked up among `levels`.
 
     Raises:
         UserError: for a file that cannot be read, is periodic or has no label, and for labels that
-            are no finite numbers of the right shape, or are there twice.
+            are no finite numbers of the right shape, or are there twice; for a `head` that is no
+            level, or another than the file's.
     """
     read: list[tuple[int, Atoms, dict[str, Any]]] = []
     n_isolated_atoms = 0
@@ -105,8 +134,13 @@ def read_extxyz(
     names = (
         _find_names(path, found, levels) if level is None else _find_names_of(level, path, found)
     )
-    frames = [_frame(path, number, atoms, values, names) for number, atoms, values in read]
-    known = {*names.energies, *names.forces, GROUP}
+    _refuse_two_meanings(path, [values for _, _, values in read], names)
+    frames = [
+        _frame(path, number, atoms, values, names, _head(path, number, values, level, levels))
+        for number, atoms, values in read
+    ]
+    styled = {name for pair in names.styles for name in pair}
+    known = {*names.energies, *names.forces, *styled, GROUP, HEAD, *KEPT}
     others = {name: count for name, count in found.items() if name not in known}
     return Content(frames, others, n_isolated_atoms)
 
@@ -122,8 +156,9 @@ def _find_names(path: Path, found: Mapping[str, int], levels: Levels) -> _Names:
     names = _Names(
         energies={name: dataset for name in found if (dataset := energy_dataset(name, levels))},
         forces={name: dataset for name in found if (dataset := forces_dataset(name, levels))},
+        styles=_present(UNNAMED, found) if HEAD in found else (),
     )
-    if not names.energies and not names.forces:
+    if not names.energies and not names.forces and not names.styles:
         raise UserError(
             f"{path} has no label that names its level, as {energy_key(DZ)} or energy_{DZ.label}. "
             f"{_list_found(found)} If all are of one level, name it, as {DZ.label}={path}; in "
@@ -134,11 +169,10 @@ def _find_names(path: Path, found: Mapping[str, int], levels: Levels) -> _Names:
 
 def _find_names_of(level: Level, path: Path, found: Mapping[str, int]) -> _Names:
     """Labels of one level; none at all is a UserError."""
-    energies, forces = level_datasets(level)
     own = [(f"energy_{name}", f"forces_{name}") for name in (level.id, level.label)]
-    for energy, force in (*UNNAMED, *own):
-        if energy in found or force in found:
-            return _Names({energy: energies}, {force: forces})
+    styles = _present(UNNAMED, found) or _present(own, found)
+    if styles:
+        return _Names(styles=styles, level=level)
     looked_for = ", ".join(name for pair in (*UNNAMED, *own) for name in pair)
     raise UserError(
         f"{path} has no labels of level {level.id} ({level.label}). Looked for {looked_for}. "
@@ -146,18 +180,84 @@ def _find_names_of(level: Level, path: Path, found: Mapping[str, int]) -> _Names
     )
 
 
+def _present(
+    styles: Sequence[tuple[str, str]], found: Mapping[str, int]
+) -> tuple[tuple[str, str], ...]:
+    return tuple(pair for pair in styles if pair[0] in found or pair[1] in found)
+
+
+def _refuse_two_meanings(path: Path, read: Sequence[Mapping[str, Any]], names: _Names) -> None:
+    """Raise UserError if names of a style are labels in one structure and something else in others.
+
+    Beside `REF_energy`, `energy` may be a prediction; alone it would be read as a label.
+    """
+    if len(names.styles) < 2:
+        return
+    (energy, force), (other, other_force) = names.styles[:2]
+    has = [({energy, force} & set(values), {other, other_force} & set(values)) for values in read]
+    n_both = sum(bool(one and two) for one, two in has)
+    n_other = sum(bool(two and not one) for one, two in has)
+    if n_both and n_other:
+        raise UserError(
+            f"{path}: {n_both} structures have both {energy} (or {force}) and {other} (or "
+            f"{other_force}), and {n_other} the latter alone, so it is not clear whether these are "
+            "labels. Remove the predictions, or rename the labels."
+        )
+
+
+def _head(
+    path: Path, number: int, values: Mapping[str, Any], level: Level | None, levels: Levels
+) -> Level | None:
+    """The level that a structure's `head` names."""
+    if HEAD not in values:
+        return None
+    text = str(values[HEAD])
+    found = levels.find(text)
+    place = f"{path}, structure {number}: head={text}"
+    if found is None:
+        known = [name for each in levels for name in (each.label, each.id)]
+        raise UserError(
+            f"{place} names no level. {unknown_name_message('level of theory', text, known)} "
+            "Rename it, declare the level with --levels FILE, or remove the key."
+        )
+    if level is not None and found != level:
+        raise UserError(
+            f"{place} names level {found.id}, but the file is that of level {level.id}. Leave the "
+            "structure out, or name the file with --data, where every head is its level."
+        )
+    return found
+
+
+def _system(values: Mapping[str, Any], place: str) -> dict[str, float]:
+    """Charge, spin and weights of a structure; a UserError for what is no number."""
+    found = {}
+    for name in KEPT:
+        value = values.get(name)
+        if value is None or np.ndim(value) != 0:  # columns of atoms, which are not used
+            continue
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError):
+            raise UserError(f"{place}: {name} is {value!s}; a number was expected.") from None
+    return found
+
+
 def _list_found(found: Mapping[str, int]) -> str:
     return f"Found: {', '.join(sorted(found)) or 'positions only'}."
 
 
 def _frame(
-    path: Path, number: int, atoms: Atoms, values: Mapping[str, Any], names: _Names
+    path: Path,
+    number: int,
+    atoms: Atoms,
+    values: Mapping[str, Any],
+    names: _Names,
+    head: Level | None,
 ) -> Frame:
     """A structure with its labels in hartree."""
     place = f"{path}, structure {number}"
-    energies, forces = (
-        _select(values, of_kind, place) for of_kind in (names.energies, names.forces)
-    )
+    refuse_beyond_float32(atoms.positions, f"{place}: positions")
+    energies, forces = (_select(values, of_kind, place) for of_kind in names.of(values, head))
     return Frame(
         numbers=atoms.numbers.astype(np.uint8),
         positions=atoms.positions,
@@ -166,6 +266,7 @@ def _frame(
         group=str(values[GROUP]) if GROUP in values else None,
         path=path,
         number=number,
+        system=_system(values, place),
     )
 
 
@@ -203,4 +304,5 @@ def _forces(name: str, value: Any, n_atoms: int, place: str) -> np.ndarray:
             f"{place}: NaN or infinite values in {name}. Where forces are missing, leave the "
             "columns out."
         )
+    refuse_beyond_float32(array, f"{place}: {name}")
     return array / EV_PER_HARTREE

@@ -11,6 +11,9 @@ import numpy as np
 
 from hippynn_mf.errors import UserError, unknown_name_message
 
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+LARGEST_NUMBER = 118  # of an element
+
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
@@ -71,3 +74,27 @@ def refuse_infinite(values: np.ndarray, what: str, path: Path, group: str) -> No
             f"{path}, group {group}: {int(bad.sum())} infinite values in {what}. Mark missing "
             "labels as NaN and remove damaged conformers."
         )
+
+
+def refuse_beyond_float32(values: np.ndarray, what: str) -> None:
+    """Raise UserError for numbers that float32 does not hold: they would become infinite."""
+    if values.dtype == np.float32 or not values.size:
+        return
+    with np.errstate(invalid="ignore"):
+        bad = np.isfinite(values) & (np.abs(values.astype(np.float64)) > LARGEST_FLOAT32)
+    if bad.any():
+        raise UserError(
+            f"{what}: {int(bad.sum())} values are beyond what single precision holds "
+            f"({values[bad].ravel()[0]:.3g}). Missing labels are NaN; remove damaged structures."
+        )
+
+
+def check_numbers(numbers: np.ndarray, what: str) -> np.ndarray:
+    """Atomic numbers as uint8; a UserError for what is no element: NaN, fractions, 0, 119."""
+    whole = np.isfinite(numbers) & (numbers == np.round(numbers))
+    if not (whole & (numbers >= 1) & (numbers <= LARGEST_NUMBER)).all():
+        raise UserError(
+            f"{what} {numbers.tolist()} must all be positive, and at most {LARGEST_NUMBER}; "
+            "integers were expected."
+        )
+    return numbers.astype(np.uint8)

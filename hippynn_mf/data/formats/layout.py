@@ -9,11 +9,9 @@ import h5py
 import numpy as np
 
 from hippynn_mf.data.formats.atoms import Group
-from hippynn_mf.data.formats.hdf5 import check_array, read_array, require_dataset
+from hippynn_mf.data.formats.hdf5 import check_array, check_numbers, read_array, require_dataset
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
-
-LARGEST_NUMBER = 118
 
 
 def list_groups(file: h5py.File, path: Path) -> list[Group]:
@@ -33,13 +31,9 @@ def list_groups(file: h5py.File, path: Path) -> list[Group]:
         name = member.name.lstrip("/")
         dataset = require_dataset(member, "atomic_numbers", path)
         numbers = np.ravel(check_array(dataset, path, dataset.shape)[()])
-        if ((numbers < 1) | (numbers > LARGEST_NUMBER)).any():
-            raise UserError(
-                f"{path}, group {name}: atomic_numbers {numbers.tolist()} must all be positive, "
-                f"and at most {LARGEST_NUMBER}."
-            )
+        numbers = check_numbers(numbers, f"{path}, group {name}: atomic_numbers")
         coordinates = require_dataset(member, "coordinates", path)
-        groups.append(Group(name, member, numbers.astype(np.uint8), start, len(coordinates)))
+        groups.append(Group(name, member, numbers, start, len(coordinates)))
         check_array(coordinates, path, groups[-1].shape)
         start += len(coordinates)
     return groups

@@ -72,11 +72,20 @@ def _unite(same: Sequence[Frame]) -> Frame:
     energies: dict[str, float] = {}
     forces: dict[str, np.ndarray] = {}
     for frame in same:
+        if frame.system != same[0].system:
+            raise UserError(
+                f"{frame.place} repeats {same[0].place}, but one has {_list(frame.system)} and "
+                f"the other {_list(same[0].system)}. Remove the wrong one."
+            )
         _refuse_contradiction(same[0], frame, energies, frame.energies, SAME_ENERGY)
         _refuse_contradiction(same[0], frame, forces, frame.forces, SAME_FORCE)
         energies = {**frame.energies, **energies}
         forces = {**frame.forces, **forces}
     return replace(same[0], energies=energies, forces=forces)
+
+
+def _list(system: Mapping[str, float]) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in system.items()) or "no charge or spin"
 
 
 def _refuse_contradiction(

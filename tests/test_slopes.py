@@ -6,7 +6,7 @@ import pytest
 from planted import conformers, energy, forces, numbers_of, write_ani1x
 from scipy.spatial.transform import Rotation
 
-from hippynn_mf.data.checks import MIN_PAIRS, find_force_sign, require_force_sign
+from hippynn_mf.data.checks.slopes import MIN_PAIRS, find_force_sign, require_force_sign
 from hippynn_mf.data.formats.ani1x import read_ani1x
 from hippynn_mf.data.structures import Block, Structures, pad_blocks
 from hippynn_mf.errors import UserError

@@ -1,0 +1,90 @@
+"""Shortest distances against sums of covalent radii: positions in bohr are 1.89 times too long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase.data import covalent_radii
+
+from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict, list_some
+from hippynn_mf.data.checks.units import name_length_unit
+from hippynn_mf.data.structures import Structures
+
+# Median over all atoms of the distance to the nearest one, as a share of the sum of their covalent
+# radii. Molecules have 0.95 to 1.2; embedded data 1.03, real ANI-1x 1.02.
+RATIO_RANGE = (0.7, 1.45)
+# Two atoms nearer than this share: an H–H distance of 0.25 Å, a C–C distance of 0.6 Å. Samples up
+# to 2000 K and real ANI-1x stay above 0.55.
+CLASH = 0.4
+MAX_CLASH_SHARE = 0.01
+MAX_CONFORMERS = 50  # of a group, spread over it, whose distances are looked at
+BLOCK = 2**21  # distances at once
+
+
+def check_distances(
+    parts: Sequence[Structures], accepted: Accepted
+) -> tuple[list[Outcome], str | None]:
+    """Outcomes for the unit of positions and for clashes, and the unit they are in if not Å."""
+    nearest: list[np.ndarray] = []
+    n_looked_at = 0
+    clashes: list[str] = []
+    for part in parts:
+        for name, members in part.by_group():
+            n_atoms = int(members.atom_mask[0].sum())
+            if n_atoms < 2:
+                continue
+            spread = np.unique(
+                np.linspace(0, len(members) - 1, min(len(members), MAX_CONFORMERS)).astype(int)
+            )
+            ratios = _nearest(members.positions[spread, :n_atoms], members.species[0, :n_atoms])
+            nearest.append(ratios.ravel())
+            n_looked_at += len(spread)
+            close = np.flatnonzero(ratios.min(axis=1) < CLASH)
+            clashes += [f"row {members.rows[spread[i]]} of {name}" for i in close]
+    if not nearest:
+        text = "no structure has two atoms."
+        return [Outcome(check="distances", verdict="undecided", text=text)], None
+    ratio = float(np.median(np.concatenate(nearest)))
+    values: dict[str, float | int | None] = {
+        "nearest_over_radii": round(ratio, 4),
+        "n_structures": n_looked_at,
+        "n_clashes": len(clashes),
+    }
+    how = f"atoms are {ratio:.2f} times the sum of covalent radii from their nearest (median)"
+    if not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
+        unit = name_length_unit(ratio)
+        named = f"They are in {unit}" if unit and unit != "Å" else "No known unit explains it"
+        text = f"positions are not in Å: {how}. {named}. Give positions in Å."
+        refused = Outcome(check="distances", verdict="refused", text=text, values=values)
+        return [refused], unit if unit != "Å" else None
+    outcomes = [Outcome(check="distances", verdict="passed", text=f"{how}.", values=values)]
+    if clashes:
+        share = len(clashes) / n_looked_at
+        beyond = share > MAX_CLASH_SHARE
+        text = (
+            f"{len(clashes)} of {n_looked_at} structures have atoms nearer than {CLASH} times "
+            f"their covalent radii: {list_some(clashes)}."
+        )
+        if beyond and not accepted.outliers:
+            text += " Remove them, or train on them with --accept-outliers."
+        verdict: Verdict = (
+            "noted" if not beyond else ("accepted" if accepted.outliers else "refused")
+        )
+        outcomes.append(Outcome(check="clashes", verdict=verdict, text=text))
+    return outcomes, None
+
+
+def _nearest(positions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """(n, n_atoms) distance to the nearest atom, as a share of the sum of covalent radii."""
+    radii = covalent_radii[numbers]
+    sums = radii[:, None] + radii[None]
+    n_atoms = len(numbers)
+    rows = max(1, BLOCK // n_atoms**2)
+    found = []
+    for start in range(0, len(positions), rows):
+        block = positions[start : start + rows].astype(np.float64)
+        apart = np.linalg.norm(block[:, :, None] - block[:, None], axis=-1) / sums
+        apart[:, np.arange(n_atoms), np.arange(n_atoms)] = np.inf
+        found.append(apart.min(axis=2))
+    return np.concatenate(found)

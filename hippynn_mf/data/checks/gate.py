@@ -1,0 +1,174 @@
+"""The one gate that the structures of every file pass, whatever its format is read for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hippynn_mf.data.checks.distances import check_distances
+from hippynn_mf.data.checks.energies import check_energies
+from hippynn_mf.data.checks.fits import count_elements
+from hippynn_mf.data.checks.levels import check_levels
+from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport, Outcome
+from hippynn_mf.data.checks.slopes import check_forces
+from hippynn_mf.data.checks.systems import check_systems
+from hippynn_mf.data.checks.units import FileUnits
+from hippynn_mf.data.checks.values import check_values
+from hippynn_mf.data.formats.hdf5 import open_hdf5
+from hippynn_mf.data.formats.sources import DataPath, is_extxyz, open_data, shown_path
+from hippynn_mf.data.structures import Structures, elements_of
+from hippynn_mf.levels import Level, Levels
+
+log = logging.getLogger(__name__)
+
+
+class _Names(Sequence[str]):
+    """Names of structures, made when one is asked for."""
+
+    def __init__(self, parts: Sequence[Structures]) -> None:
+        self.parts = parts
+        self.ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        part = self.parts[number]
+        place = index - (int(self.ends[number - 1]) if number else 0)
+        return f"row {part.rows[place]} of {part.group_names[part.groups[place]]}"
+
+
+def check_structures(
+    parts: Structures | Sequence[Structures],
+    levels: Levels,
+    source: DataPath,
+    *,
+    accepted: Accepted = NOTHING,
+    used: Iterable[str] = (),
+    samples: Sequence[Structures] = (),
+) -> CheckReport:
+    """What all checks find in the structures of a file; nothing is raised, see `refuse`.
+
+    Args:
+        parts: the structures, whole or in disjoint parts of one file (its splits).
+        levels: what names of levels stand for.
+        source: the file, whose format says the units.
+        accepted: what the user takes responsibility for.
+        samples: structures among the parts, whose forces are there that the parts do not have.
+        used: keys of the file that are read beside those of `levels`, as of a COMP6 key map.
+    """
+    whole = [part for part in ([parts] if isinstance(parts, Structures) else parts) if len(part)]
+    shown = str(shown_path(source, levels=levels))
+    outcomes = _systems(source, levels, set(used), accepted)
+    if not whole:
+        return CheckReport(source=shown, outcomes=tuple(outcomes))
+    names = dict.fromkeys(name for part in whole for name in (*part.energies, *part.forces))
+    ordered = sorted(map(levels.get, names), key=lambda level: level.rank)
+    energy_unit = "eV" if is_extxyz(source) else "hartree"
+
+    found, length = check_distances(whole, accepted)
+    outcomes += found
+    species = _stack_species(whole)
+    elements = [number for number in elements_of(species) if number]
+    counts = count_elements(species)
+    labels = _Names(whole)
+    energies = {
+        level: np.concatenate(
+            [part.energies.get(level.id, np.full(len(part), np.nan)) for part in whole]
+        )
+        for level in ordered
+        if any(level.id in part.energies for part in whole)
+    }
+    units_of: dict[Level, str | None] = {}
+    for level in ordered:
+        zeros = check_values(whole, level)
+        outcomes += zeros
+        if level in energies:
+            # What is no label does not judge the others.
+            energies[level] = np.where(energies[level] == 0, np.nan, energies[level])
+            own = _self_energies(counts, elements, level)
+            found, units_of[level] = check_energies(
+                energies[level], labels, counts, own, level, FileUnits(energy_unit), accepted
+            )
+            outcomes += found
+    for level in ordered:
+        # Those of a sample are the same structures with more labels.
+        with_forces = [part for part in (*samples, *whole) if level.id in part.forces]
+        if not with_forces:
+            continue
+        if level not in energies:
+            text = (
+                f"without energies of level {level.id} nothing proves sign and unit of its "
+                "forces; they are used."
+            )
+            outcomes.append(Outcome(check="forces", level=level.id, verdict="undecided", text=text))
+            continue
+        units = FileUnits(energy_unit, units_of.get(level), length)
+        outcomes.append(check_forces(with_forces, level, units)[0])
+    if len({*map(str, units_of.values())}) <= 1:  # else their difference says nothing new
+        groups = np.concatenate([_group_ids(part, whole) for part in whole])
+        outcomes += check_levels(energies, labels, counts, groups, accepted)
+    return CheckReport(source=shown, outcomes=tuple(outcomes))
+
+
+def pass_gate(
+    parts: Structures | Sequence[Structures],
+    levels: Levels,
+    source: DataPath,
+    *,
+    accepted: Accepted = NOTHING,
+    used: Iterable[str] = (),
+    samples: Sequence[Structures] = (),
+) -> CheckReport:
+    """The report of `check_structures`, logged; UserError for what is refused.
+
+    What did not simply pass is a warning, which the terminal shows once.
+    """
+    report = check_structures(parts, levels, source, accepted=accepted, used=used, samples=samples)
+    report.refuse()
+    for outcome in report.outcomes:
+        write = log.info if outcome.verdict == "passed" else log.warning
+        write("%s: %s", report.source, outcome.text)
+    return report
+
+
+def _systems(source: DataPath, levels: Levels, used: set[str], accepted: Accepted) -> list[Outcome]:
+    if isinstance(source, Path) and source.is_dir():
+        outcomes: list[Outcome] = []
+        for path in sorted(source.glob("*.h5")):
+            with open_hdf5(path) as file:
+                outcomes += check_systems(file, used, levels, accepted)
+        return _unique(outcomes)
+    with open_data(source, levels=levels) as file:
+        return check_systems(file, used, levels, accepted)
+
+
+def _unique(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes without those that say the same of another file of a folder."""
+    return list({outcome.text: outcome for outcome in outcomes}.values())
+
+
+def _stack_species(parts: Sequence[Structures]) -> np.ndarray:
+    width = max(part.species.shape[1] for part in parts)
+    return np.concatenate(
+        [np.pad(part.species, ((0, 0), (0, width - part.species.shape[1]))) for part in parts]
+    )
+
+
+def _self_energies(counts: np.ndarray, elements: Sequence[int], level: Level) -> np.ndarray:
+    """(n,) sums of self energies, hartree; NaN where an element has none."""
+    table = np.array([level.self_energies.get(int(number), np.nan) for number in elements])
+    missing = (counts[:, np.isnan(table)] > 0).any(axis=1)
+    return np.where(missing, np.nan, counts @ np.nan_to_num(table))
+
+
+def _group_ids(part: Structures, parts: Sequence[Structures]) -> np.ndarray:
+    """(n,) groups by name, the same in all parts."""
+    names = {
+        name: i for i, name in enumerate(dict.fromkeys(n for p in parts for n in p.group_names))
+    }
+    return np.array([names[name] for name in part.group_names], np.int64)[part.groups]

@@ -1,0 +1,127 @@
+"""Levels against each other: their difference scatters far less than either.
+
+A column that is shifted by a row, another unit or a mixed level stands out, also where there are no
+forces.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hippynn_mf.data.checks.energies import judge_outliers
+from hippynn_mf.data.checks.fits import (
+    MIN_STRUCTURES,
+    robust_spread,
+    within_groups,
+    without_composition,
+)
+from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict
+from hippynn_mf.levels import Level
+from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
+
+# Spread of the difference as a share of the smaller spread of the two. Embedded data have 0.05 to
+# 0.21, real ANI-1x 0.08; two unrelated columns have 1.4, a column shifted by a row likewise.
+MAX_SCATTER = 0.6
+# Robust standard deviations of the difference. Embedded data have 7, real ANI-1x 9.
+MAX_RATIO = 20.0
+LEAST_SPREAD = 0.1  # kcal/mol: what is nearer than `MAX_RATIO` times it is no wrong label
+
+
+def check_levels(
+    energies: Mapping[Level, np.ndarray],
+    names: Sequence[str],
+    counts: np.ndarray,
+    groups: np.ndarray,
+    accepted: Accepted,
+) -> list[Outcome]:
+    """Outcomes for every level with the next higher one that it shares structures with.
+
+    Args:
+        energies: (n,) of each level in hartree, NaN where missing.
+        names: of the structures, for messages.
+        counts: (n, n_elements) of the elements.
+        groups: (n,) which group of the file a structure is of.
+        accepted: what the user takes responsibility for.
+    """
+    outcomes = []
+    ordered = sorted(energies, key=lambda level: level.rank)
+    for lower, higher in itertools.pairwise(ordered):
+        both = np.flatnonzero(np.isfinite(energies[lower]) & np.isfinite(energies[higher]))
+        pair = f"{lower.label} and {higher.label}"
+        if len(both) < MIN_STRUCTURES + counts.shape[1]:
+            text = f"{len(both)} structures with energies of both {pair} are too few to compare."
+            outcomes.append(
+                Outcome(check="levels", level=higher.id, verdict="undecided", text=text)
+            )
+            continue
+        low, high = energies[lower][both], energies[higher][both]
+        left = {
+            name: without_composition(counts[both], values) * KCAL_PER_MOL_PER_HARTREE
+            for name, values in (("low", low), ("high", high), ("difference", high - low))
+        }
+        outcomes += _judge(pair, higher, left, names, both, groups[both], accepted)
+    return outcomes
+
+
+def _judge(
+    pair: str,
+    higher: Level,
+    left: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    both: np.ndarray,
+    groups: np.ndarray,
+    accepted: Accepted,
+) -> list[Outcome]:
+    scatter = _scatter(left)
+    inside = {name: within_groups(groups, values) for name, values in left.items()}
+    known = np.isfinite(inside["low"])
+    scatter_inside = None
+    if known.sum() >= MIN_STRUCTURES:
+        scatter_inside = _scatter({name: values[known] for name, values in inside.items()})
+    worst = max(scatter, scatter_inside or 0.0)
+    spread = robust_spread(left["difference"])
+    how = (
+        f"the energy difference of {pair} scatters by {spread:.3g} kcal/mol, {scatter:.2f} times "
+        "as much as the energies"
+    )
+    if scatter_inside is not None:
+        how += f", within groups {scatter_inside:.2f} times"
+    values: dict[str, float | int | None] = {
+        "n": len(both),
+        "spread_kcal_per_mol": round(spread, 4),
+        "scatter": round(scatter, 4),
+        "scatter_within_groups": None if scatter_inside is None else round(scatter_inside, 4),
+    }
+    if worst > MAX_SCATTER:
+        text = (
+            f"the energies of {pair} are not of the same structures: {how}; at most {MAX_SCATTER} "
+            "is right. A column may be shifted, in another unit or of another level. Correct it"
+        )
+        verdict: Verdict = "accepted" if accepted.outliers else "refused"
+        text += "." if accepted.outliers else ", or train on it with --accept-outliers."
+        return [Outcome(check="levels", level=higher.id, verdict=verdict, text=text, values=values)]
+    outcomes = [
+        Outcome(check="levels", level=higher.id, verdict="passed", text=f"{how}.", values=values)
+    ]
+    apart = np.abs(left["difference"] - np.median(left["difference"]))
+    ratios = apart / max(spread, LEAST_SPREAD)
+    far = np.flatnonzero(ratios > MAX_RATIO)
+    if len(far):
+        shown = [
+            f"{names[both[i]]} ({ratios[i]:.0f} times the spread, {apart[i]:.3g} kcal/mol)"
+            for i in far[np.argsort(-ratios[far])][:6]
+        ]
+        outcomes.append(
+            judge_outliers(f"differences of {pair}", higher, len(far), len(both), shown, accepted)
+        )
+    return outcomes
+
+
+def _scatter(left: Mapping[str, np.ndarray]) -> float:
+    """Spread of the difference as a share of that of the level that spreads less."""
+    least = min(robust_spread(left["low"]), robust_spread(left["high"]))
+    spread = robust_spread(left["difference"])
+    return spread / least if least > LEAST_SPREAD else 0.0

@@ -1,0 +1,141 @@
+"""Pairs of close conformers of the same atoms, and what forces say of their energy difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.levels import Level
+
+MAX_CONFORMERS = 2000  # of each group: those with the first draws of a fixed seed
+MAX_TOTAL = 20_000  # of all groups that are drawn; a file with more shows some of its groups whole
+N_DIRECTIONS = 6  # of the projection that a k-d tree searches
+N_CANDIDATES = 4  # nearest in the projection, of which the nearest by all distances is taken
+BLOCK = 2**21  # coordinates that are worked on at once
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of conformers: each array is (n,).
+
+    Attributes:
+        estimates: what the forces say of the energy difference, hartree.
+        changes: the energy difference, hartree.
+        apart: distance after superposition, Å, root mean square over atoms.
+    """
+
+    estimates: np.ndarray
+    changes: np.ndarray
+    apart: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.apart)
+
+    @classmethod
+    def join(cls, several: Sequence[Pairs]) -> Pairs:
+        """All of several, the closest first."""
+        columns = [
+            np.concatenate([np.zeros(0), *(getattr(each, name) for each in several)])
+            for name in ("estimates", "changes", "apart")
+        ]
+        order = np.argsort(columns[2], kind="stable")
+        return Pairs(*(column[order] for column in columns))
+
+    def closest(self, reach: float, n: int) -> Pairs:
+        """The first `n` of sorted pairs that are no further apart than `reach`."""
+        stop = min(n, int(np.searchsorted(self.apart, reach, side="right")))
+        return Pairs(self.estimates[:stop], self.changes[:stop], self.apart[:stop])
+
+
+def draw_conformers(groups: np.ndarray, labelled: np.ndarray) -> list[np.ndarray]:
+    """The labelled conformers that are compared, as indices, group by group.
+
+    `groups` (n,) is the group of each conformer, in ascending order; `labelled` is (n,) bool.
+    At most `MAX_CONFORMERS` of a group, and groups in a drawn order until `MAX_TOTAL`.
+    """
+    rows = np.flatnonzero(labelled)
+    names, starts = np.unique(groups[rows], return_index=True)
+    if not len(names):
+        return []
+    generator = np.random.default_rng(0)
+    members = np.split(rows, starts[1:])
+    chosen: list[int] = []
+    total = 0
+    for number in generator.permutation(len(members)):
+        size = min(len(members[number]), MAX_CONFORMERS)
+        if size < 2 or (chosen and total + size > MAX_TOTAL):
+            continue
+        chosen.append(int(number))
+        total += size
+    return [
+        members[number]
+        if len(members[number]) <= MAX_CONFORMERS
+        else np.sort(generator.permutation(members[number])[:MAX_CONFORMERS])
+        for number in sorted(chosen)
+    ]
+
+
+def find_pairs(structures: Structures, level: Level) -> Pairs:
+    """Every drawn conformer with the closest of its group, of those with energy and forces."""
+    labelled = structures.has_energy(level) & structures.has_forces(level)
+    found = []
+    for drawn in draw_conformers(structures.groups, labelled):
+        members = structures[drawn]
+        n_atoms = int(members.atom_mask[0].sum())
+        positions = members.positions[:, :n_atoms].astype(np.float64)
+        forces = members.forces[level.id][:, :n_atoms].astype(np.float64)
+        pairs = _nearest_pairs(positions)
+        if not len(pairs):
+            continue
+        estimates, apart = _compare(positions, forces, pairs)
+        energies = members.energies[level.id]
+        found.append(Pairs(estimates, energies[pairs[:, 1]] - energies[pairs[:, 0]], apart))
+    return Pairs.join(found)
+
+
+def _nearest_pairs(positions: np.ndarray) -> np.ndarray:
+    """(n_pairs, 2) every conformer with the one most similar to it by its interatomic distances."""
+    n, n_atoms = positions.shape[:2]
+    if n_atoms < 2:
+        return np.zeros((0, 2), np.int64)
+    first, second = np.triu_indices(n_atoms, 1)
+    rows = max(1, BLOCK // (3 * len(first)))
+    shapes = np.concatenate(
+        [
+            np.linalg.norm(block[:, first] - block[:, second], axis=-1)
+            for block in (positions[start : start + rows] for start in range(0, n, rows))
+        ]
+    )
+    seen = shapes
+    if shapes.shape[1] > N_DIRECTIONS:
+        directions = np.random.default_rng(0).normal(size=(shapes.shape[1], N_DIRECTIONS))
+        seen = shapes @ directions
+    _, near = cKDTree(seen).query(seen, k=min(N_CANDIDATES + 1, n))
+    one = np.repeat(np.arange(n), near.shape[1])
+    two = near.ravel()
+    one, two = one[one != two], two[one != two]
+    apart = np.sqrt(np.square(shapes[one] - shapes[two]).mean(axis=1))
+    order = np.lexsort((apart, one))
+    one, two = one[order], two[order]
+    is_first = np.append(True, one[1:] != one[:-1])
+    pairs = np.sort(np.stack([one[is_first], two[is_first]], axis=1), axis=1)
+    return np.unique(pairs, axis=0)
+
+
+def _compare(
+    positions: np.ndarray, forces: np.ndarray, pairs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Trapezoid estimates (n,) of E(second) − E(first) after superposition, and distances (n,)."""
+    one, two = (
+        positions[index] - positions[index].mean(axis=1, keepdims=True) for index in pairs.T
+    )
+    left, _, right = np.linalg.svd(np.swapaxes(two, 1, 2) @ one)
+    turns = left @ right  # two @ turn ≈ one; a reflection will do, since energies are invariant
+    moved = two @ turns - one
+    mean_force = (forces[pairs[:, 0]] + forces[pairs[:, 1]] @ turns) / 2
+    apart = np.sqrt(np.square(moved).sum(axis=2).mean(axis=1))
+    return -(mean_force * moved).sum(axis=(1, 2)), apart

@@ -1,0 +1,50 @@
+"""Placeholders: 0 is not a label. A missing label is NaN, or an absent key of extended XYZ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hippynn_mf.data.checks.report import Outcome, list_some
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.levels import Level
+
+REMEDY = (
+    "Where a label is missing, write NaN (HDF5) or leave the key out (extended XYZ); 0 is not a "
+    "label."
+)
+
+
+def check_values(parts: Sequence[Structures], level: Level) -> list[Outcome]:
+    """Outcomes for labels of a level that are exactly zero."""
+    energies: list[str] = []
+    forces: list[str] = []
+    n_energies = n_forces = 0
+    for part in parts:
+        if level.id in part.energies:
+            n_energies += int(part.has_energy(level).sum())
+            energies += _names(part, np.equal(part.energies[level.id], 0))
+        if level.id in part.forces:
+            n_forces += int(part.has_forces(level).sum())
+            # A free atom has no force.
+            of_molecules = part.atom_mask[:, 1:2].any(axis=1)
+            forces += _names(part, of_molecules & ~part.forces[level.id].any(axis=(1, 2)))
+    outcomes = []
+    for what, found in (("energies", energies), ("forces", forces)):
+        if found:
+            text = (
+                f"{what} of level {level.id} are exactly 0 in {len(found)} structures "
+                f"({list_some(found)}). {REMEDY}"
+            )
+            outcomes.append(Outcome(check="values", level=level.id, verdict="refused", text=text))
+    if not outcomes:
+        text = f"none of {n_energies} energies and {n_forces} forces of level {level.id} is 0."
+        outcomes.append(Outcome(check="values", level=level.id, verdict="passed", text=text))
+    return outcomes
+
+
+def _names(part: Structures, chosen: np.ndarray) -> list[str]:
+    return [
+        f"row {part.rows[i]} of {part.group_names[part.groups[i]]}" for i in np.flatnonzero(chosen)
+    ]

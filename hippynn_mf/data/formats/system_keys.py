@@ -1,0 +1,14 @@
+"""Names by which files give charge, spin, weight and periodicity of a whole structure."""
+
+CHARGES = ("charge", "total_charge", "net_charge")
+# Whether the name means the multiplicity, 1 for a singlet; else S, 2S or the multiplicity.
+SPINS = {
+    "spin": False,
+    "total_spin": False,
+    "multiplicity": True,
+    "spin_multiplicity": True,
+    "mult": True,
+}
+WEIGHTS = ("config_weight", "config_energy_weight", "config_forces_weight")
+PERIODIC = ("pbc",)
+KEPT = (*CHARGES, *SPINS, *WEIGHTS)  # what extended XYZ hands on as datasets of these names
