@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from hippynn_mf.data.checks.slopes import find_force_sign
+from hippynn_mf.data.checks.slopes import find_slope
 from hippynn_mf.data.composite import canonical_ccsd_t_cbs
 from hippynn_mf.data.embedded import FOLDER, MINI_ANI1X, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
@@ -95,7 +95,7 @@ def test_low_level_is_complete_and_high_levels_are_all_there_or_all_missing():
 @pytest.mark.parametrize("level", [DZ, TZ], ids=lambda level: level.label)
 def test_training_forces_have_the_sign_of_forces(level):
     structures, _ = read_ani1x(MINI_ANI1X, labels_in_file(MINI_ANI1X))
-    sign = find_force_sign(structures, level)
+    sign = find_slope(structures, level)
     assert sign.verdict == "forces"
     assert sign.slope == pytest.approx(1, abs=0.1)
 
@@ -103,7 +103,7 @@ def test_training_forces_have_the_sign_of_forces(level):
 @pytest.mark.parametrize("level", [DZ, MP2], ids=lambda level: level.label)
 def test_comp6_gradients_are_read_as_forces(level):
     structures = read_comp6(MINI_COMP6, read_key_map(MINI_COMP6_KEYS))
-    sign = find_force_sign(structures, level)
+    sign = find_slope(structures, level)
     assert sign.verdict == "forces"
     assert sign.slope == pytest.approx(1, abs=0.1)
 

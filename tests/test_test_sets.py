@@ -22,7 +22,7 @@ from made_runs import (
 )
 
 from hippynn_mf.campaign.plan import plan_runs
-from hippynn_mf.data.checks.slopes import require_force_sign
+from hippynn_mf.data.checks.slopes import find_slope
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, read_comp6, read_key_map
@@ -382,18 +382,22 @@ def test_no_embedded_conformer_that_tests_is_in_the_embedded_data(path):
 @pytest.mark.parametrize("level", [DZ, TZ, CC], ids=lambda level: level.label)
 def test_the_embedded_file_proves_the_sign_of_its_forces(level):
     structures, _ = read_ani1x(MINI_CC_FORCES, labels_in_file(MINI_CC_FORCES))
-    found = require_force_sign(structures, level, "the file")
+    found = find_slope(structures, level)
     assert found.verdict == "forces"
-    assert found.n_pairs > 50
+    assert found.n_pairs > 10
     assert found.correlation > 0.99
 
 
-def test_forces_of_too_few_conformers_are_not_used_and_the_reason_is_there(tmp_path):
-    test = read_test_set("few", write_test_file(tmp_path / "few.h5", 2), species=SPECIES)
+def test_forces_of_too_few_conformers_are_used_as_training_uses_them_and_it_is_said(tmp_path):
+    reports = []
+    path = write_test_file(tmp_path / "few.h5", 2)
+    test = read_test_set("few", path, species=SPECIES, reports=reports)
     entry = score_set(test.labels.labels, test.labels, [CC])[CC_ID][CC_ID]
     assert entry["energy_rmse_kcal_per_mol"] == 0
-    assert entry[FORCE] is None
-    assert "not proved by the energies (5 pairs" in entry["force_reason"]
+    assert entry[FORCE] == 0
+    outcome = reports[0].of("forces", CC_ID)
+    assert outcome.verdict == "undecided"
+    assert "(5 pairs of close conformers, 10 are needed); they are used" in outcome.text
 
 
 def test_a_file_without_any_label_tests_nothing(trained, tmp_path):

@@ -24,7 +24,7 @@ def check_values(parts: Sequence[Structures], level: Level) -> list[Outcome]:
     for part in parts:
         if level.id in part.energies:
             n_energies += int(part.has_energy(level).sum())
-            energies += _names(part, np.equal(part.energies[level.id], 0))
+            energies += _names(part, np.asarray(part.energies[level.id] == 0))
         if level.id in part.forces:
             n_forces += int(part.has_forces(level).sum())
             # A free atom has no force.
