@@ -70,7 +70,7 @@ def test_levels_that_the_file_does_not_have_are_left_out(ani1x_file):
     info = describe_file(ani1x_file)
     assert list(info["levels"]) == info["common_levels"] == [DZ.id, TZ.id, CC.id]
     assert info["levels"][TZ.id]["forces"] == 0
-    assert "force_sign" not in info["levels"][TZ.id]
+    assert "force_check" not in info["levels"][TZ.id]
     assert len(info["overlap"]) == 3
 
 
@@ -107,11 +107,11 @@ def test_wrong_signs_are_reported_for_their_level(ani1x_file):
         for group in file.values():
             group["wb97x_dz.forces"][...] *= -1
     signs = {
-        name: describe_file(ani1x_file)["levels"][name]["force_sign"] for name in (DZ.id, TZ.id)
+        name: describe_file(ani1x_file)["levels"][name]["force_check"] for name in (DZ.id, TZ.id)
     }
-    assert signs[DZ.id]["verdict"] == "gradient"
+    assert signs[DZ.id]["verdict"] == "refused"
     assert signs[DZ.id]["slope"] == pytest.approx(-1, abs=0.05)
-    assert signs[TZ.id]["verdict"] == "forces"
+    assert signs[TZ.id]["verdict"] == "passed"
     assert signs[TZ.id]["slope"] == pytest.approx(1, abs=0.05)
 
 
@@ -185,8 +185,9 @@ def test_the_description_is_strict_json(tmp_path, counts):
 
 def test_an_undecided_sign_has_no_slope(tmp_path):
     info = describe_file(write_ani1x(tmp_path / "file.h5", 1))
-    expected = {"verdict": "undecided", "slope": None, "n_pairs": 0}
-    assert info["levels"][DZ.id]["force_sign"] == expected
+    expected = {"verdict": "undecided", "slope": None, "correlation": None, "n_pairs": 0}
+    expected["reach_angstrom"] = 0
+    assert info["levels"][DZ.id]["force_check"] == expected
 
 
 def test_a_level_without_any_label_is_described(tmp_path):
@@ -195,7 +196,7 @@ def test_a_level_without_any_label_is_described(tmp_path):
     entry = info["levels"][TZ.id]
     assert (entry["energy"], entry["forces"], entry["atomic_energy_fit"]) == (0, 0, None)
     assert entry["largest_force_hartree_per_angstrom"] == 0
-    assert entry["force_sign"]["verdict"] == "undecided"
+    assert entry["force_check"]["verdict"] == "undecided"
     assert info["n_common"] == 0
     assert "no labels" in format_description(info)
     json.dumps(info, allow_nan=False)

@@ -282,7 +282,7 @@ def test_files_of_levels_are_described_together(level_files, capsys):
     assert exit_code("data", "info", *files, "--json") == 0
     info = json.loads(capsys.readouterr().out)
     assert info["overlap"] == {"wb97x_dz & ccsd(t)_cbs": 75}
-    assert info["levels"]["wb97x_dz"]["force_sign"]["verdict"] == "forces"
+    assert info["levels"]["wb97x_dz"]["force_check"]["verdict"] == "passed"
     assert "75 conformers are in several files" in info["notes"]
 
 

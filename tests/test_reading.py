@@ -12,7 +12,7 @@ import pytest
 import torch
 from planted import damage, write_ani1x
 
-from hippynn_mf.data import checks as signs
+from hippynn_mf.data.checks import pairs as signs
 from hippynn_mf.data.database import build_database, load_database
 from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.formats import atoms
@@ -261,13 +261,8 @@ def test_references_are_read_for_the_test_structures_alone(holey_file, rows, mon
 
 
 @pytest.mark.parametrize("trained", [{"DZ": "EF"}, {"TZ": "EF"}], ids=str)
-def test_a_sample_proves_as_much_as_all_training_structures(ani1x_file, trained, monkeypatch):
-    outcomes = []
-    prove = signs.require_force_sign
-    monkeypatch.setattr(
-        "hippynn_mf.data.loading.require_force_sign",
-        lambda *arguments: outcomes.append(prove(*arguments)) or outcomes[-1],
-    )
+def test_a_sample_proves_as_much_as_all_training_structures(ani1x_file, trained):
+    reports = []
     for labels in (trained, {"DZ": "EF", "TZ": "EF"}):
         load_splits(
             ani1x_file,
@@ -275,9 +270,13 @@ def test_a_sample_proves_as_much_as_all_training_structures(ani1x_file, trained,
             common_levels=PAPER_LEVELS,
             rows="common",
             split_seed=0,
+            reports=reports,
         )
-    assert outcomes[:2] == outcomes[2:]
-    assert {outcome.verdict for outcome in outcomes} == {"forces"}
+    for level in (DZ, TZ):
+        outcomes = [report.of("forces", level.id) for report in reports]
+        assert [outcome.verdict for outcome in outcomes] == ["passed", "passed"]
+        slopes = [outcome.values["slope"] for outcome in outcomes]
+        assert slopes[0] == pytest.approx(slopes[1], abs=0.02)
 
 
 def test_an_atomic_number_beyond_the_elements_is_refused(ani1x_file):

@@ -114,8 +114,8 @@ def test_the_checks_of_data_find_nothing_wrong(sparse_file):
     assert set(info["problems"].values()) == {0}
     for level in ("wb97x_dz", "wb97x_tz"):
         entry = info["levels"][level]
-        assert entry["force_sign"]["verdict"] == "forces"
-        assert entry["force_sign"]["slope"] == pytest.approx(1.0, abs=0.1)
+        assert entry["force_check"]["verdict"] == "passed"
+        assert entry["force_check"]["slope"] == pytest.approx(1.0, abs=0.1)
         assert entry["largest_force_hartree_per_angstrom"] < 1.0
     for entry in info["levels"].values():
         assert entry["atomic_energy_fit"]["rank"] == 4
