@@ -36,7 +36,7 @@ FORMATS = ("ani1x", "comp6", "xyz", "xyz of a level")
 def groups_of(name, tmp):
     """Numbers, positions, energies and forces of DZ by group, hartree and Å."""
     if name == "planted":
-        planted.write_ani1x(tmp / "planted.h5", 30)
+        planted.write_ani1x(tmp / "planted.h5", 14)
         path, step = tmp / "planted.h5", 1
     else:
         path, step = {"mini": (MINI_ANI1X, 16), "cc": (MINI_CC_FORCES, 1)}[name]
@@ -60,7 +60,7 @@ def close(structures):
         np.arange(len(structures))
         - first[np.searchsorted(np.unique(structures.groups), structures.groups)]
     )
-    return place < 8
+    return place < 5
 
 
 @pytest.fixture(scope="module")

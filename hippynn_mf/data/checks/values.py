@@ -29,7 +29,9 @@ def check_values(parts: Sequence[Structures], level: Level) -> list[Outcome]:
             n_forces += int(part.has_forces(level).sum())
             # A free atom has no force.
             of_molecules = part.atom_mask[:, 1:2].any(axis=1)
-            forces += _names(part, of_molecules & ~part.forces[level.id].any(axis=(1, 2)))
+            forces += _names(
+                part, np.logical_and(of_molecules, ~part.forces[level.id].any(axis=(1, 2)))
+            )
     outcomes = []
     for what, found in (("energies", energies), ("forces", forces)):
         if found:
