@@ -148,8 +148,9 @@ def test_extended_xyz_comes_back_from_hdf5(tmp_path):
 def test_digits_that_ase_does_not_write_are_kept(tmp_path):
     path = planted.write_ani1x(tmp_path / "a.h5", {"N2": 12})
     tiny = np.random.default_rng(0).normal(scale=1e-4, size=(12, 2, 3)).astype("f4")
-    for key in ("coordinates", "wb97x_dz.forces"):
-        planted.replace(path, "N2", key, tiny)
+    apart = np.array([(0, 0, 0), (0, 0, 1.1)], "f4")
+    for key, values in (("coordinates", apart + tiny), ("wb97x_dz.forces", tiny)):
+        planted.replace(path, "N2", key, values)
     convert_data(path, tmp_path / "a.xyz")
     convert_data(tmp_path / "a.xyz", tmp_path / "back.h5")
     assert_same_datasets(path, tmp_path / "back.h5")

@@ -116,13 +116,12 @@ def test_the_names_of_mace_come_before_those_of_ase_and_names_of_levels_last(tmp
     assert content.others == {"energy": 3, "forces": 3, "energy_wb97x_dz": 3}
 
 
-def test_one_structure_with_the_names_of_mace_rules_out_those_of_ase(tmp_path):
-    """`energy` may be of another method there, and must not fill a gap."""
+def test_names_of_ase_beside_those_of_mace_fill_no_gap(tmp_path):
+    """`energy` may be of another method there, or a prediction."""
     structures = made_xyz.label_results(WATERS, "wb97x_tz")
     structures[0].info["REF_energy"] = made_xyz.energy(WATERS[0], ["wb97x_dz"])
-    frames = read_extxyz(made_xyz.save(tmp_path / "a.xyz", structures), DZ).frames
-    assert [len(frame.energies) for frame in frames] == [1, 0, 0]
-    assert not any(frame.forces for frame in frames)
+    with pytest.raises(UserError, match="1 structures have both REF_energy.* and 2 the latter"):
+        read_extxyz(made_xyz.save(tmp_path / "a.xyz", structures), DZ)
 
 
 def test_isolated_atoms_are_left_out_and_single_atoms_are_not(tmp_path):

@@ -518,9 +518,9 @@ def test_runs_that_differ_in_hyperparameters_share_a_reading_and_each_is_checked
     reads = []
     load_parts = preflight.load_parts
 
-    def counted(*arguments):
+    def counted(*arguments, **options):
         reads.append(arguments)
-        return load_parts(*arguments)
+        return load_parts(*arguments, **options)
 
     monkeypatch.setattr(preflight, "load_parts", counted)
     one = settings_of(trained)

@@ -106,7 +106,7 @@ def _check(source: DataPath, levels: Levels) -> list[str]:
         structures, levels, source, accepted=Accepted(outliers=True, charged=True)
     )
     report.refuse()
-    return report.remarks
+    return [o.text for o in report.outcomes if o.verdict == "accepted"]
 
 
 def _to_extxyz(path: Path, out: Path, drop_others: bool, levels: Levels) -> list[str]:

@@ -96,10 +96,10 @@ def check_forces(
     else:
         verdict, text = "refused", f"{what} are not −dE/dR in {units.force}: {how}."
         if found.verdict == "gradient":
-            text += (
-                " They have the wrong sign: energy differences follow +dE/dR. Negate them in the "
-                "file; in a COMP6 key map, declare the key as 'gradient' instead of 'forces' or "
-                "the reverse."
+            text = (
+                f"{what} have the wrong sign. Energy differences follow +dE/dR ({how}), but "
+                "forces are −dE/dR. Negate them in the file; in a COMP6 key map, declare the key "
+                "as 'gradient' instead of 'forces' or the reverse."
             )
         if not SLOPE_RANGE[0] <= abs(found.slope) <= SLOPE_RANGE[1]:
             named = name_force_unit(abs(found.slope), units)

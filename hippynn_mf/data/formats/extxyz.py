@@ -139,7 +139,12 @@ def read_extxyz(
         _frame(path, number, atoms, values, names, _head(path, number, values, level, levels))
         for number, atoms, values in read
     ]
-    styled = {name for pair in names.styles for name in pair}
+    # A pair that no structure uses, as predictions beside labels, is not used.
+    used = {
+        next((pair for pair in names.styles if set(pair) & set(values)), ())
+        for _, _, values in read
+    }
+    styled = {name for pair in used for name in pair}
     known = {*names.energies, *names.forces, *styled, GROUP, HEAD, *KEPT}
     others = {name: count for name, count in found.items() if name not in known}
     return Content(frames, others, n_isolated_atoms)
