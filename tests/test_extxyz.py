@@ -120,7 +120,7 @@ def test_names_of_ase_beside_those_of_mace_fill_no_gap(tmp_path):
     """`energy` may be of another method there, or a prediction."""
     structures = made_xyz.label_results(WATERS, "wb97x_tz")
     structures[0].info["REF_energy"] = made_xyz.energy(WATERS[0], ["wb97x_dz"])
-    with pytest.raises(UserError, match="1 structures have both REF_energy.* and 2 the latter"):
+    with pytest.raises(UserError, match=r"1 structures have both REF_energy.* and 2 the latter"):
         read_extxyz(made_xyz.save(tmp_path / "a.xyz", structures), DZ)
 
 
