@@ -233,7 +233,7 @@ def test_the_text_says_what_the_json_says(holey_file):
     for pair, count in info["overlap"].items():
         assert f"{pair}: {count} in common" in text
     assert "200 structures in 5 groups, 2 to 5 atoms of H, C, N, O; 4 without any label" in text
-    assert "forces of wb97x_dz: sign forces" in text
+    assert "the forces of level wb97x_dz follow its energies" in text
     assert "duplicates: 0" in text
 
 
