@@ -22,7 +22,7 @@ from hippynn_mf.levels import Level
 # Numerical integration over two points and labels of finite precision stay far inside: embedded
 # data give 0.99 to 1.00, pairs up to 0.5 Å apart 0.9. The nearest other unit is a factor of 1.89.
 SLOPE_RANGE = (0.8, 1.25)
-MIN_PAIRS = 10  # by chance, 10 unrelated pairs correlate by 0.9 in 1 of 2,000 files
+MIN_PAIRS = 10  # a choice: fewer can correlate by chance
 MIN_CORRELATION = 0.9
 # Å, root mean square over atoms: the nearest pairs are tried first, for the straight line fails
 # with the distance; beyond the last one it says nothing (real ANI-1x: r 0.95 to 0.44 Å, 0.5 to 1 Å)
