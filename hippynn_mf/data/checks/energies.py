@@ -20,8 +20,8 @@ from hippynn_mf.units import EV_PER_HARTREE, KCAL_PER_MOL_PER_HARTREE
 # energies and a large basis 17 (N2); total energies in another unit are beyond by hundreds.
 MAX_PER_BOND = 25.0
 # eV per bond that structures spread by (robust) when atomic contributions are fitted, which finds a
-# wrong unit that the self energies share. Embedded data have 0.05 to 0.31, real ANI-1x 0.17; in eV read as
-# hartree 27 times as much.
+# wrong unit that the self energies share. Embedded data have 0.05 to 0.31, real ANI-1x 0.17; in
+# eV read as hartree 27 times as much.
 MAX_SPREAD_PER_BOND = 1.0
 # Below it the set may be one molecule at low temperature, or in hartree read as eV: it is said.
 MIN_SPREAD_PER_BOND = 0.001
