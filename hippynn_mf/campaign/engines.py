@@ -10,6 +10,7 @@ import runpy
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from tqdm import tqdm
 
 from hippynn_mf.campaign.processes import (
     end_marked,
@@ -81,7 +84,7 @@ class LocalPool:
             pool = _QuietPool(
                 self.n_workers,
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=end_with_parent,
+                initializer=_begin_worker,
             )
             is_whole = False
             try:
@@ -97,6 +100,12 @@ class LocalPool:
                 finally:
                     if not is_whole:
                         end_marked(mark)
+
+
+def _begin_worker() -> None:
+    """End with the campaign, also before the first run; own nothing that a kill would leave."""
+    end_with_parent()
+    tqdm.set_lock(threading.RLock())  # else a semaphore of the system, for bars nobody sees
 
 
 class _QuietPool(ProcessPoolExecutor):

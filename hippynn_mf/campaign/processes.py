@@ -23,10 +23,10 @@ from pathlib import Path
 
 import psutil
 
-MARK = "HIPPYNN_MF_PROCESSES_OF"
+MARK = "MULTI_FIDELITY_PROCESSES_OF"  # not HIPPYNN_, which hippynn reads as a setting
 DONE = b"done"
 KILL_SECONDS = 5.0  # to wait for processes that were killed; the kernel may be busy with a disk
-GUARD_SECONDS = 5.0  # for which the guard looks for more
+GUARD_SECONDS = 2.0  # for which the guard looks for more
 LOOK_SECONDS = 10.0  # between looks whether a process has been stopped
 STOPPED_LOOKS = 4  # so many looks in a row, and it is taken for lost
 

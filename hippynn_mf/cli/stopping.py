@@ -55,10 +55,11 @@ class Stopping:
 
     def leave(self) -> None:
         """End this process and those of its engines, at once."""
-        threading.Thread(target=processes.end_all, args=[KILL_SECONDS], daemon=True).start()
+        thread = threading.Thread(target=processes.end_all, args=[KILL_SECONDS], daemon=True)
+        thread.start()
+        thread.join(KILL_SECONDS)
         with contextlib.suppress(OSError):
             os.write(2, b"\nhippynn-mf: stopped. The same command continues.\n")
-        threading.Event().wait(KILL_SECONDS)
         os._exit(self.exit_code)  # after which the guards end whatever is left
 
 
