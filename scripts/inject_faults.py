@@ -47,7 +47,7 @@ TINY = {
     "n_atom_layers": 1,
     "n_features": 8,
     "n_sensitivities": 8,
-    "max_epochs": 12,
+    "max_epochs": 8,
 }
 SLUGS = ("sf_cc_e", "sf_dz_e")
 FOLDER = 'Läufe & "more" $1'  # spaces, quotes and what shells expand
@@ -108,14 +108,15 @@ class Campaign:
                 start_new_session=True,
             )
         self.seen: dict[int, psutil.Process] = {}
+        self.marks: set[str | None] = set()
 
     def others(self) -> list[psutil.Process]:
         """Its other processes that are there, also those of before."""
         children = []
         with contextlib.suppress(psutil.Error):
             children = psutil.Process(self.process.pid).children(recursive=True)
-        marks = {environment(child).get(MARK) for child in children} - {None}
-        marked = [p for p in psutil.process_iter() if environment(p).get(MARK) in marks]
+        self.marks |= {environment(child).get(MARK) for child in children} - {None}
+        marked = [p for p in psutil.process_iter() if environment(p).get(MARK) in self.marks]
         for process in (*children, *marked):
             self.seen[process.pid] = process
         return [process for process in self.seen.values() if is_there(process)]
@@ -153,10 +154,14 @@ class Campaign:
 
     def clear(self) -> None:
         """End everything, whatever became of it."""
-        for process in [*self.others(), self.process]:
-            with contextlib.suppress(psutil.Error, OSError):
-                process.kill()
+        with contextlib.suppress(OSError):
+            self.process.kill()
         self.process.wait()
+        while left := self.others():
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            time.sleep(0.05)
 
 
 def environment(process: psutil.Process) -> dict[str, str]:

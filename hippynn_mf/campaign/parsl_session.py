@@ -48,7 +48,7 @@ def parsl_pool(config: Config) -> Iterator[Executor]:
 
     Raises UserError if Parsl does not start. When an interchange is lost, all futures fail.
     """
-    with plain_folder(config) as links, guarded(*links) as mark:
+    with _quiet_logging(), plain_folder(config) as links, guarded(*links) as mark:
         executors = config.executors
         kernel = None
         is_whole = False
@@ -64,6 +64,17 @@ def parsl_pool(config: Config) -> Iterator[Executor]:
 
 def _say(message: str) -> None:
     log.warning("%s", message)
+
+
+@contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Inside, a log that cannot be written, as on a full disk, prints no traceback per line."""
+    before = logging.raiseExceptions
+    logging.raiseExceptions = False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
 
 
 @contextmanager
