@@ -6,13 +6,12 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
-
-from hippynn_mf.campaign import processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ORDER_SECONDS = 7.5  # for the command to end in order
@@ -55,9 +54,12 @@ class Stopping:
 
     def leave(self) -> None:
         """End this process and those of its engines, at once."""
-        thread = threading.Thread(target=processes.end_all, args=[KILL_SECONDS], daemon=True)
-        thread.start()
-        thread.join(KILL_SECONDS)
+        # Not imported here: there is nothing to end where it is not, and imports may hang.
+        processes = sys.modules.get("hippynn_mf.campaign.processes")
+        if processes is not None and hasattr(processes, "end_all"):
+            thread = threading.Thread(target=processes.end_all, args=[KILL_SECONDS], daemon=True)
+            thread.start()
+            thread.join(KILL_SECONDS)
         with contextlib.suppress(OSError):
             os.write(2, b"\nhippynn-mf: stopped. The same command continues.\n")
         os._exit(self.exit_code)  # after which the guards end whatever is left
