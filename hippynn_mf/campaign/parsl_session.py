@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor
+from concurrent.futures import BrokenExecutor, Executor, InvalidStateError
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,7 +214,12 @@ def _interchanges_watched(executors: Any) -> Iterator[None]:
 def _fail_all(executors: Any, reason: str) -> None:
     for executor in executors:
         if not getattr(executor, "bad_state_is_set", True):
-            executor.set_bad_state_and_fail_all(BrokenExecutor(reason))
+            # It stops short where Parsl's own thread finishes a task at the same time.
+            with suppress(InvalidStateError, RuntimeError):
+                executor.set_bad_state_and_fail_all(BrokenExecutor(reason))
+            for task in list(getattr(executor, "tasks", {}).values()):
+                with suppress(InvalidStateError):
+                    task.set_exception(BrokenExecutor(reason))
 
 
 def _close(kernel: Any, executors: Any, mark: str, *, is_whole: bool) -> None:
