@@ -15,6 +15,7 @@ from hippynn_mf.cli.data import data_app
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
 from hippynn_mf.cli.report import figures, graph, report, tables
 from hippynn_mf.cli.runs import campaign, evaluate, new, status, train
+from hippynn_mf.cli.stopping import Stopping, stoppable
 from hippynn_mf.errors import UserError, ignore_import_warnings
 
 if TYPE_CHECKING:
@@ -106,11 +107,35 @@ def main(arguments: list[str] | None = None) -> None:
     ignore_import_warnings()
     if not sys.stderr.isatty():
         os.environ.setdefault("HIPPYNN_PROGRESS", "none")  # hippynn's bars are for terminals
+    with stoppable() as stopping:
+        code = _run(arguments, stopping)
+    if "hippynn_mf.campaign.parsl_session" in sys.modules:
+        from hippynn_mf.campaign import parsl_session
+
+        if parsl_session.is_abandoned:  # threads of Parsl would keep this process
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None, stopping: Stopping) -> int:
+    """Run a command; its exit code."""
     try:
         app(arguments)
     except UserError as error:
-        typer.echo(f"hippynn-mf: {error}", err=True)
-        sys.exit(2)
+        if stopping.signal is None:
+            typer.echo(f"hippynn-mf: {error}", err=True)
+            return 2
+    except SystemExit as end:
+        if stopping.signal is None:
+            raise
+        if end.code in (0, None):  # done before the signal was heard
+            return 0
+    except (Exception, KeyboardInterrupt):  # imports make other errors of an interrupt
+        if stopping.signal is None:
+            raise
+    return stopping.exit_code
 
 
 def train_script(experiment: Experiment) -> None:

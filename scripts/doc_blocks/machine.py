@@ -29,6 +29,13 @@ def speed() -> str:
 
 
 @block
+def faults() -> str:
+    """What campaigns survived."""
+    table: str = script("inject_faults").table(rows("faults"))
+    return table
+
+
+@block
 def second_level() -> str:
     """What a second level with forces costs."""
     steps = {row["labels"]: row for row in rows("step") if row["factor"] in ("base", "labels")}
