@@ -56,9 +56,9 @@ def compare_folders(old: Path, new: Path) -> tuple[int, list[str]]:
     for run in sorted(runs & others):
         before, after = (_read(folder / run / "metrics.json") for folder in (old, new))
         test_file = name_of_test_file(_read(new / run / "experiment.json")["settings"])
-        n_equal, of_run = compare_metrics(before, after, test_file)
+        n_equal, run_problems = compare_metrics(before, after, test_file)
         total += n_equal
-        problems += [f"{run}: {problem}" for problem in of_run]
+        problems += [f"{run}: {problem}" for problem in run_problems]
     return total, problems
 
 

@@ -15,6 +15,7 @@ from made_runs import (
     make_run,
     make_settings,
     run_metrics,
+    write_metrics,
 )
 from pydantic import ValidationError
 
@@ -222,7 +223,7 @@ def test_a_run_is_finished_when_its_metrics_are_there(tmp_path):
     folder = make_run(tmp_path, "SF-CC/E", 0, None)
     assert not folder.is_finished
     metrics = run_metrics({"ccsd(t)_cbs": heldout_errors(1.25)})
-    folder.write_metrics(metrics)
+    write_metrics(folder, metrics)
     assert folder.is_finished
     assert folder.read_metrics() == metrics
 
@@ -306,8 +307,9 @@ def test_an_evaluation_that_is_killed_leaves_no_mixture_unnoticed(tmp_path, monk
 
 def test_metrics_that_are_not_numbers_are_never_written(tmp_path):
     folder = make_run(tmp_path, "SF-CC/E", 0, run_metrics())
+    sets = run_metrics({"ccsd(t)_cbs": heldout_errors(float("nan"))})["sets"]
     with pytest.raises(UserError, match=r"energy_rmse_kcal_per_mol: .*finite.*found nan"):
-        folder.write_metrics(run_metrics({"ccsd(t)_cbs": heldout_errors(float("nan"))}))
+        folder.write_results(sets, {"heldout.rows": np.arange(3)}, **NO_COSTS)
     assert folder.read_metrics() == run_metrics()
     assert sorted(files_below(folder.path)) == ["experiment.json", "metrics.json"]
 

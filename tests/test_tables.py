@@ -10,6 +10,7 @@ from made_runs import (
     files_below,
     heldout_errors,
     make_run,
+    require,
     run_metrics,
     spelt_experiment,
 )
@@ -69,7 +70,7 @@ def written(out, **options):
 
 
 def tables(out, **options):
-    return written(out, **options).require()
+    return require(written(out, **options))
 
 
 @pytest.fixture

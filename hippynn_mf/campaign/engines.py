@@ -62,12 +62,12 @@ class LocalPool:
     @contextmanager
     def open(self, out: Path) -> Iterator[Executor]:
         """A process pool."""
-        of_others = set(multiprocessing.active_children())
+        before = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(self.n_workers, mp_context=multiprocessing.get_context("spawn"))
         try:
             yield pool
         except BaseException:  # also an interrupt
-            for process in set(multiprocessing.active_children()) - of_others:
+            for process in set(multiprocessing.active_children()) - before:
                 process.terminate()
             raise
         finally:

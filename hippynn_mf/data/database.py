@@ -104,7 +104,7 @@ class Batches(Dataset[list[torch.Tensor]]):
         batch = batch[:1] if idle else batch[rank::n_ranks]
         if self.n_atoms is not None:
             width = int(self.n_atoms[batch[-1]])
-        tensors = [self._of_batch(name, batch, width) for name in self.names]
+        tensors = [self._batch_tensor(name, batch, width) for name in self.names]
         if not idle:
             return tensors
         return [
@@ -112,9 +112,9 @@ class Batches(Dataset[list[torch.Tensor]]):
             for name, tensor in zip(self.names, tensors, strict=True)
         ]
 
-    def _of_batch(self, name: str, rows: torch.Tensor, width: int) -> torch.Tensor:
+    def _batch_tensor(self, name: str, rows: torch.Tensor, width: int) -> torch.Tensor:
         if name == PAIRS and self.pairs is not None:
-            return self.pairs.of_batch(rows, width)
+            return self.pairs.batch_pairs(rows, width)
         array = self.arrays[name][rows]
         if name == SPECIES:
             array = array.to(torch.int64)  # hippynn's type; one byte is enough to keep

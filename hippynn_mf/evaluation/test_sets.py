@@ -88,8 +88,8 @@ def read_test_set(
     if keys is not None:
         structures = read_comp6(path, keys, levels=levels)
     else:
-        of_file = labels_in_file(source, levels=levels)
-        structures, _ = read_ani1x(source, of_file, levels=levels)
+        file_labels = labels_in_file(source, levels=levels)
+        structures, _ = read_ani1x(source, file_labels, levels=levels)
     if not len(structures):
         raise UserError(
             f"{path} has no label of a known level of theory, so it tests nothing. See "

@@ -64,7 +64,7 @@ def build_model(
     coupling = hyperparameters.coupling
     if not has_second_network:
         return Model(species, positions, build_heads(network, labels, coupling=coupling))
-    own = network_class("correction", (species, positions), module_kwargs=arguments)
+    correction = network_class("correction", (species, positions), module_kwargs=arguments)
     *_, highest = labels
-    heads = build_heads(network, labels, coupling=coupling, own_networks={highest: own})
-    return Model(species, positions, heads, {highest.id: own})
+    heads = build_heads(network, labels, coupling=coupling, own_networks={highest: correction})
+    return Model(species, positions, heads, {highest.id: correction})

@@ -188,7 +188,7 @@ def _content(run: Run) -> dict[str, Any]:
     for source in (settings["data"], *settings["tests"]):
         path = source["path"]
         source["path"] = (
-            {level: Path(each).name for level, each in path.items()}
+            {level: Path(file).name for level, file in path.items()}
             if isinstance(path, dict)
             else Path(path).name
         )
@@ -222,19 +222,19 @@ def common_part(contents: Sequence[Mapping[str, Any]], *, top: bool = True) -> d
 
 def difference(content: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
     """What nested dictionaries say beyond the shared part, so that `merge` gives them again."""
-    found: dict[str, Any] = {}
+    beyond: dict[str, Any] = {}
     for key, value in content.items():
         if key not in shared:
-            found[key] = value
+            beyond[key] = value
         elif isinstance(value, dict) and (inner := difference(value, shared[key])):
-            found[key] = inner
-    return found
+            beyond[key] = inner
+    return beyond
 
 
-def merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def merge(shared: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
     """Both nested dictionaries together."""
     merged = dict(shared)
-    for key, value in own.items():
+    for key, value in line.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
@@ -242,13 +242,13 @@ def merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """JSON objects, one a line; a UserError naming the line that is none."""
-    found = []
+    contents = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            found.append(json.loads(line))
+            contents.append(json.loads(line))
         except ValueError as error:
             raise UserError(f"{path}, line {number} is not JSON ({error}). Restore it.") from None
-    return found
+    return contents
 
 
 def write_lines(path: Path, contents: Iterable[Mapping[str, Any]]) -> None:

@@ -87,7 +87,7 @@ class ColumnData(Strict):
     is_error: bool
 
 
-class TestSet(Strict):
+class TestFile(Strict):
     """A test set with the name of its file, or of its files."""
 
     __test__ = False  # no test of pytest's
@@ -97,7 +97,7 @@ class TestSet(Strict):
     sha256: str
 
 
-class Source(Strict):
+class Origin(Strict):
     """The data and recipe of all runs of a table, and the test sets that its columns are of."""
 
     rows: str
@@ -105,7 +105,7 @@ class Source(Strict):
     data_file: str
     data_sha256: str
     split_seed: int
-    tests: list[TestSet]
+    tests: list[TestFile]
 
 
 class TableData(Strict):
@@ -120,7 +120,7 @@ class TableData(Strict):
     columns: list[ColumnData]
     rows: list[RowData]
     missing: list[str]
-    source: Source | None
+    source: Origin | None
 
 
 def build_table(
@@ -152,7 +152,7 @@ def build_table(
             for row in rows
         ],
         missing=[str(run) for run in missing],
-        source=_source(spec, results, rows),
+        source=_origin(spec, results, rows),
     )
 
 
@@ -200,15 +200,17 @@ def _cell(
     column = spec.columns[place]
     values = results.values(row.name, column, metric)
     record = ensembles.get(row.name)
-    own: float | None = None
+    reference_error: float | None = None
     against = _no_values()
     if isinstance(spec.reference, LowLevel) and isinstance(column, Column):
         if record is not None:
-            own = column.of_head(spec.reference.level).pick(record.differences(), metric)
-        against = against if own is None else pd.Series(own, values.index)
+            reference_error = column.at_head(spec.reference.level).pick(
+                record.differences(), metric
+            )
+        against = against if reference_error is None else pd.Series(reference_error, values.index)
     elif isinstance(spec.reference, LowHead) and isinstance(column, Column):
-        against = results.values(row.name, column.of_head(spec.reference.level), metric)
-        own = float(against.mean()) if len(against) else None
+        against = results.values(row.name, column.at_head(spec.reference.level), metric)
+        reference_error = float(against.mean()) if len(against) else None
     elif isinstance(spec.reference, str) and spec.reference != row.name:
         against = results.values(spec.reference, column, metric)
     return Cell(
@@ -216,7 +218,7 @@ def _cell(
         mean=estimate_mean(values),
         ensemble=_ensemble(record, column, metric),
         published=row.published[place] if metric == "rmse" else None,
-        reference=own,
+        reference=reference_error,
         difference=paired_difference(values, against),
         percent_improvement=percent_improvement(values, against),
         published_percent_improvement=_published_percent(spec, place, row, metric),
@@ -237,27 +239,27 @@ def _published_percent(spec: TableSpec, place: int, row: RowSpec, metric: Metric
         reference = None
     else:
         numbers = {other.name: other.published[place] for other in spec.rows}
-        found = numbers.get(spec.reference) if row.name != spec.reference else None
-        reference = found.value if found else None
+        published_number = numbers.get(spec.reference) if row.name != spec.reference else None
+        reference = published_number.value if published_number else None
     if published is None or reference is None or metric != "rmse":
         return None
     return percent_of_means(published.value, reference)
 
 
-def _source(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Source | None:
+def _origin(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Origin | None:
     runs = [run for row in rows for run in results.by_name[row.name]]
     if not runs:
         return None
     settings = runs[0].settings
     shown = {column.set for column in spec.columns if isinstance(column, Column)}
-    return Source(
+    return Origin(
         rows=settings.rows,
         preset=settings.preset,
         data_file=settings.data.file_name,
         data_sha256=settings.data.sha256,
         split_seed=settings.split_seed,
         tests=[
-            TestSet(name=test.name, file=test.file_name, sha256=test.sha256)
+            TestFile(name=test.name, file=test.file_name, sha256=test.sha256)
             for test in settings.tests
             if test.name in shown
         ],

@@ -84,13 +84,13 @@ class RunFolder:
     def read_settings(self) -> RunSettings:
         """Settings from `experiment.json`. Raises UserError if this is no run of this version."""
         stored = self._read_json("experiment.json")
-        found = stored.get("format")
-        if found != FORMAT:
+        number = stored.get("format")
+        if number != FORMAT:
             remedy = (
-                CONVERT if found == 1 else "Choose another folder, or the version that wrote it."
+                CONVERT if number == 1 else "Choose another folder, or the version that wrote it."
             )
             raise UserError(
-                f"{self.path} has run format {found!r}; this version of hippynn_mf reads format "
+                f"{self.path} has run format {number!r}; this version of hippynn_mf reads format "
                 f"{FORMAT}. {remedy}"
             )
         path = self.file("experiment.json")
@@ -217,14 +217,6 @@ class RunFolder:
             validate_metrics(metrics, self.file("metrics.json"))
             metrics_file.write_text(json_text(metrics), encoding="utf-8")
 
-    def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write `metrics.json`, which marks the run as finished.
-
-        Raises UserError naming the field if they are not what `metrics_schema` describes.
-        """
-        validate_metrics(metrics, self.file("metrics.json"))
-        write_json(self.file("metrics.json"), metrics)
-
     def read_metrics(self) -> dict[str, Any]:
         """The run's metrics, checked by `RunMetrics`; a UserError naming file and field.
 
@@ -234,10 +226,10 @@ class RunFolder:
         content = self._read_metrics()
         if content.get("predictions_sha256") is not None:
             named = [HELDOUT, *(source.name for source in self.read_settings().tests)]
-            found = list(content["sets"])
-            if found != named:
+            scored = list(content["sets"])
+            if scored != named:
                 raise UserError(
-                    f"{self.file('metrics.json')} has errors on {', '.join(found)}, and "
+                    f"{self.file('metrics.json')} has errors on {', '.join(scored)}, and "
                     f"experiment.json names {', '.join(named)}: {self._interrupted}"
                 )
         return content

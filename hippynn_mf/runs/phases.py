@@ -65,7 +65,7 @@ def phase_database(
 
     Structures that it may `consume` are not good for anything afterwards, but for the test split.
     """
-    chosen = {name: _of_phase(phase, part) for name, part in parts.items()}
+    chosen = {name: _phase_structures(phase, part) for name, part in parts.items()}
     consumed = [name for name in parts if name != "test"] if consume else []
     seed = settings.seed
     if not phase.as_tasks:
@@ -75,7 +75,7 @@ def phase_database(
     return TaskDatabase(arrays, labels=phase.labels, meta_steps=n_steps, seed=seed)
 
 
-def _of_phase(phase: Phase, part: Structures) -> Structures:
+def _phase_structures(phase: Phase, part: Structures) -> Structures:
     if phase.difference is not None:
         part = with_difference(part, phase.difference)
     return part.labelled(phase.labels)

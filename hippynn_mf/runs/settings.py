@@ -19,7 +19,7 @@ from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Properties
 from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import KNOWN_LEVELS, NAME_PATTERN, Levels
+from hippynn_mf.levels import KNOWN_LEVELS, Levels
 from hippynn_mf.runs.experiment import Experiment
 
 DATA = "data"  # the training data among the sources of a run
@@ -137,25 +137,7 @@ class TestSource(DataSource):
             return f"--comp6 {self.shown}"
         if isinstance(self.path, Path):
             return f"--test {self.name}={self.path}"
-        files = " ".join(f"{level}:{path}" for level, path in self.path.items())
-        return f"--test {self.name}={files}"
-
-
-def parse_test(text: str, *, levels: Levels = KNOWN_LEVELS) -> TestSource:
-    """The test set that NAME=FILE stands for, or NAME=LEVEL:FILE for extended XYZ of one level.
-
-    Raises UserError for another form, an unknown level, and as `TestSource.of`.
-    """
-    name, separator, path = text.partition("=")
-    if not separator or not name or not path:
-        raise UserError(
-            "--test expects NAME=FILE, or NAME=LEVEL:FILE for extended XYZ with the labels of one "
-            f"level; found {text!r}."
-        )
-    of_level = re.fullmatch(rf"({NAME_PATTERN}):(.+)", path)
-    if of_level is None or Path(path).exists():
-        return TestSource.of(name, Path(path), levels=levels)
-    return TestSource.of(name, {of_level[1]: Path(of_level[2])}, levels=levels)
+        return " ".join(f"--test {self.name}={level}:{path}" for level, path in self.path.items())
 
 
 class RunSettings(BaseModel):
@@ -252,16 +234,16 @@ class RunSettings(BaseModel):
                     del values[key]
                 source = settings.test(name)
                 values[f"tests.{name}"] = None if source is None else source.file_name
-        found = [
+        texts = [
             f"{key}: {theirs.get(key)!r} → {mine.get(key)!r}"
             for key in dict.fromkeys([*mine, *theirs])
             if mine.get(key) != theirs.get(key)
         ]
         known = {record.id: record for record in other.levels}
         for record in self.levels:
-            of_level = record.differences(known.get(record.id, record))
-            found += [f"levels.{record.id}: {text}" for text in of_level]
-        return found
+            level_texts = record.differences(known.get(record.id, record))
+            texts += [f"levels.{record.id}: {text}" for text in level_texts]
+        return texts
 
     def with_sources(self, paths: Mapping[str, DataPath]) -> RunSettings:
         """The same settings with the files of some `sources` at other places.

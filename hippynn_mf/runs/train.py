@@ -106,15 +106,15 @@ def _train_in(
     *earlier, last = settings.experiment.phases
     states: list[State] = []
     for phase in earlier:
-        of_phase = folder.phase(phase.name)
-        of_phase.path.mkdir(exist_ok=True)
-        of_phase.remove_leftovers()
-        if not all(of_phase.file(name).exists() for name in ("model.pt", "epochs.jsonl")):
+        phase_folder = folder.phase(phase.name)
+        phase_folder.path.mkdir(exist_ok=True)
+        phase_folder.remove_leftovers()
+        if not all(phase_folder.file(name).exists() for name in ("model.pt", "epochs.jsonl")):
             log.info("phase %s", phase.name)
-            checkpoints = train_phase(of_phase, settings, phase, parts, states, device)
-            write_model(of_phase, checkpoints.best)
-        remove_checkpoints(of_phase)
-        states.append(read_state(of_phase))
+            checkpoints = train_phase(phase_folder, settings, phase, parts, states, device)
+            write_model(phase_folder, checkpoints.best)
+        remove_checkpoints(phase_folder)
+        states.append(read_state(phase_folder))
     log.info("phase %s", last.name)
     checkpoints = train_phase(folder, settings, last, parts, states, device, is_last=True)
     labels = settings.experiment.resolved_labels
@@ -191,10 +191,10 @@ def evaluate_run(
     for source in tests:
         _refuse_other_use(source, settings)
     for name, now in settings.sources.items():
-        if (found := file_hash(now.path, levels=settings.known)) != now.sha256:
+        if (sha256 := file_hash(now.path, levels=settings.known)) != now.sha256:
             raise UserError(
                 f"{now.shown} is not the file of this run: its SHA-256 is "
-                f"{found[:12]}…, the run's is {now.sha256[:12]}…. Name the right one with "
+                f"{sha256[:12]}…, the run's is {now.sha256[:12]}…. Name the right one with "
                 f"{_option(name, settings)}."
             )
     parts = load_parts(settings, settings.experiment.resolved_labels)
@@ -224,11 +224,11 @@ def _not_trained_on(settings: RunSettings, parts: Mapping[str, Structures]) -> I
 
 def _refuse_other_use(source: TestSource, settings: RunSettings) -> None:
     """Raise UserError for a test set that the run has under this name in another way."""
-    own = settings.test(source.name)
-    if own is None:
+    known = settings.test(source.name)
+    if known is None:
         return
     for field in ("keys", "energy_cut_kcal_per_mol"):
-        before, now = getattr(own, field), getattr(source, field)
+        before, now = getattr(known, field), getattr(source, field)
         if before != now:
             raise UserError(
                 f"Test set {source.name} of this run has {field} {before!r}, not {now!r}. Choose "

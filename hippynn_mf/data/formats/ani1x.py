@@ -148,11 +148,11 @@ def index_ani1x(
     )
     with progress:
         for group in groups:
-            found, chosen, common = _read_labels(
+            labels_of_group, chosen, common = _read_labels(
                 group, path, wanted, common_levels, kept_labels, drop_damaged
             )
             for level_id, values in energies.items():
-                values.append(found[level_id][chosen])
+                values.append(labels_of_group[level_id][chosen])
             kept.append(chosen)
             is_common.append(common)
             progress.update(group.size)
