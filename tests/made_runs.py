@@ -22,7 +22,8 @@ from hippynn_mf.runs import build
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import Request
-from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.sources import DataSource, TestSource
 
 # A network that trains in seconds, and whose shortest distance no planted structure is below.
 TINY = {

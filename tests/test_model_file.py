@@ -28,7 +28,7 @@ from hippynn_mf.labels import with_all_forces
 from hippynn_mf.levels import DZ, PAPER_LEVELS, Level
 from hippynn_mf.model.model import build_model
 from hippynn_mf.model.predicting import predict_arrays
-from hippynn_mf.potentials import files
+from hippynn_mf.potentials import model_file
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.model_file import SHIPPED
 from hippynn_mf.potentials.potential import Potential
@@ -271,7 +271,7 @@ def resealed(path, potential, change) -> str:
     card, tensors = json.loads(header["hippynn_mf"]), load_file(path)
     change(card, tensors)
     text = json.dumps(card)
-    seal = files.checksum(text, tensors)
+    seal = model_file.checksum(text, tensors)
     save_file(tensors, path, metadata={"hippynn_mf": text, "sha256": seal})
     with pytest.raises(UserError) as refusal:
         Potential.load(path)

@@ -24,7 +24,8 @@ from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.runs.folder import RunFolder, find_runs
-from hippynn_mf.runs.settings import DataSource, TestSource
+from hippynn_mf.runs.same_run import refuse_other_run
+from hippynn_mf.runs.sources import DataSource, TestSource
 
 OWN = Level("gfn2", "GFN2", "GFN2-xTB", "minimal", 5.0, ("gfn2.energy",), self_energies={1: -0.4})
 OWN_RUN = {
@@ -187,7 +188,7 @@ def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tmp_path, other, m
     folder = make_run(tmp_path, "SF-CC/E", 0, run_metrics())
     before = files_below(tmp_path)
     with pytest.raises(UserError, match=rf"seed-0 holds another run: .*{message}.*--out"):
-        folder.prepare(other, facts={})
+        refuse_other_run(folder, other)
     assert files_below(tmp_path) == before
 
 
@@ -211,7 +212,7 @@ def test_a_damaged_or_newer_folder_is_a_clear_error(tmp_path, content, message):
         folder.read_settings()
     assert str(folder.path) in str(error.value)
     with pytest.raises(UserError, match=f"(?s){message}"):
-        folder.prepare(make_settings("SF-CC/E"), facts={})
+        refuse_other_run(folder, make_settings("SF-CC/E"))
 
 
 def test_a_folder_without_experiment_is_a_clear_error(tmp_path):

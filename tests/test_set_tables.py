@@ -24,7 +24,7 @@ from hippynn_mf.paper.figures import write_figures
 from hippynn_mf.report.columns import Column
 from hippynn_mf.report.forces_figure import draw_forces
 from hippynn_mf.report.results import Selection, read_results
-from hippynn_mf.runs.settings import TestSource
+from hippynn_mf.runs.sources import TestSource
 
 LOW = Level("low", "LO", "m", "b", 1.0, ("low.energy",), "low.forces")
 HIGH = Level("high", "HI", "m", "b", 2.0, ("high.energy",), "high.forces")

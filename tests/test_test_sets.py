@@ -35,11 +35,14 @@ from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS, TZ, Level, Levels
 from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.build import requested_source
+from hippynn_mf.runs.evaluate import evaluate_run
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.preflight import check_inputs, refuse_changed_files
 from hippynn_mf.runs.request import Request
-from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
-from hippynn_mf.runs.train import evaluate_run, train_run
+from hippynn_mf.runs.same_run import refuse_other_run
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.sources import DataSource, TestSource
+from hippynn_mf.runs.train import train_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
 
@@ -294,7 +297,7 @@ def test_a_file_that_changes_stops_a_campaign(trained, tmp_path, name):
             for source in settings.tests
         )
     with pytest.raises(UserError, match=rf"{path.name} has changed since .*seed-0 began"):
-        folder.refuse_other(changed)
+        refuse_other_run(folder, changed)
 
 
 # What is refused before anything is trained.
@@ -486,12 +489,12 @@ def test_a_finished_run_without_a_set_names_the_command_that_adds_it(tmp_path, s
         rf".*runs/\*/seed-\* {option}' adds these errors"
     )
     with pytest.raises(UserError, match=message):
-        folder.refuse_other(settings)
+        refuse_other_run(folder, settings)
     (planned,) = plan_runs([settings], tmp_path)
     assert planned.state == "broken"
     assert "hippynn-mf evaluate" in planned.detail
     with pytest.raises(UserError, match="holds another run") as error:
-        folder.refuse_other(make_settings(NAME, split_seed=1, tests=()))
+        refuse_other_run(folder, make_settings(NAME, split_seed=1, tests=()))
     assert "hippynn-mf evaluate" not in str(error.value)
 
 
@@ -500,7 +503,7 @@ def test_an_unfinished_run_goes_on_with_a_further_set(tmp_path):
     folder.prepare(make_settings(NAME, tests=(COMP6, CC_FORCES)), facts={})
     assert folder.read_settings().tests == (COMP6, CC_FORCES)
     with pytest.raises(UserError, match=r"holds another run: tests\.cc-forces: 'cc-forces\.h5' → "):
-        folder.refuse_other(make_settings(NAME))  # which would lose it
+        refuse_other_run(folder, make_settings(NAME))  # which would lose it
 
 
 def test_where_the_file_lies_makes_no_difference():

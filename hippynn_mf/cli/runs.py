@@ -176,8 +176,8 @@ def evaluate(
     Example: hippynn-mf evaluate results/runs/mf_dz_ef_cc_e/seed-0
     """
     from hippynn_mf.runs.build import requested_source
+    from hippynn_mf.runs.evaluate import evaluate_run
     from hippynn_mf.runs.folder import RunFolder
-    from hippynn_mf.runs.train import evaluate_run
 
     _, names, files = split_words(runs)
     request = Request.of(read_values(fields, (), files))

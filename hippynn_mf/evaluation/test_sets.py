@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hippynn_mf.data.arrays import reference_energies, reference_forces
 from hippynn_mf.data.checks import require_force_sign
-from hippynn_mf.data.database import reference_energies, reference_forces
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import KeyMap, read_comp6
 from hippynn_mf.data.formats.sources import DataPath, shown_path

@@ -16,7 +16,8 @@ from hippynn_mf.report.completeness import Written, missing_runs
 from hippynn_mf.report.ensemble import EnsembleRecord, find_ensembles
 from hippynn_mf.report.results import Results, Selection
 from hippynn_mf.report.set_tables import set_tables
-from hippynn_mf.report.tables import TableData, build_table
+from hippynn_mf.report.table_data import TableData
+from hippynn_mf.report.tables import build_table
 from hippynn_mf.report.text import format_document
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.levels import KNOWN_LEVELS, Levels
 from hippynn_mf.report.runs import Run
-from hippynn_mf.runs.folder import remedy_of_untested
+from hippynn_mf.runs.same_run import remedy_of_untested
 
 
 def run_key(run: Run) -> tuple[str, int, int]:

@@ -20,8 +20,9 @@ import numpy as np
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import SetErrors
 from hippynn_mf.files import read_json, write_json
+from hippynn_mf.report.kept import ENSEMBLES
 from hippynn_mf.report.results import Results
-from hippynn_mf.report.runs import ENSEMBLES, Run
+from hippynn_mf.report.runs import Run
 from hippynn_mf.report.stored_predictions import (
     level_differences,
     prediction_names,

@@ -22,7 +22,7 @@ from hippynn_mf.files import replace_when_complete
 from hippynn_mf.report.columns import field_name, set_name
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import Run
-from hippynn_mf.report.tables import TableData
+from hippynn_mf.report.table_data import TableData
 from hippynn_mf.report.text import (
     how_to_read,
     main_lines,

@@ -27,7 +27,8 @@ from hippynn_mf.report.compatible import (
     refuse_mixtures,
     run_key,
 )
-from hippynn_mf.report.runs import ENSEMBLES, Run, read_lines, read_runs
+from hippynn_mf.report.kept import ENSEMBLES, read_lines, read_runs
+from hippynn_mf.report.runs import Run
 from hippynn_mf.runs.experiment import Experiment
 
 KEY = ["experiment", "seed", "split_seed"]

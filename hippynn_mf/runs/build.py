@@ -19,7 +19,8 @@ from hippynn_mf.levels import Levels
 from hippynn_mf.runs.experiment import Experiment, parse_experiment
 from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.request_fields import COMP6, ENERGY_CUT_KCAL_PER_MOL, RequestedTest
-from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.sources import DataSource, TestSource
 
 # The tests that the embedded data have.
 EMBEDDED_TESTS: Mapping[str, RequestedTest] = {

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from hippynn_mf.data.database import TrainingDatabase, build_database, training_arrays
+from hippynn_mf.data.arrays import training_arrays
+from hippynn_mf.data.database import TrainingDatabase, build_database
 from hippynn_mf.data.differences import with_difference
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
