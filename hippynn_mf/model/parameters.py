@@ -40,21 +40,6 @@ class Parts:
                 by_level[part].setdefault(level_id, {})[parameter] = value
         return cls(network, by_level[HEADS], by_level[CORRECTIONS])
 
-    @property
-    def first_interaction(self) -> Any:
-        """Weights of the first interaction layer, None without them.
-
-        Their shape (n_sensitivities, n_features, n_species) says what a network is, before any is
-        built.
-        """
-        return self.network.get("blocks.0.0.base_layer.int_weights")
-
-    @property
-    def n_layers(self) -> int:
-        """How many interaction and atom layers the trunk has."""
-        paths = (name.split(".") for name in self.network)
-        return len({tuple(path[1:3]) for path in paths if path[0] == "blocks"})
-
     def state(self) -> State:
         """The state dict."""
         whole = {f"{NETWORK}.{name}": value for name, value in self.network.items()}

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from hippynn_mf.errors import UserError, errors_about, unknown_name_message
 from hippynn_mf.levels import Level
-from hippynn_mf.model.model import Model, build_model
-from hippynn_mf.model.parameters import Parts
+from hippynn_mf.model.model import Model, build_model, trunk_of_state
 from hippynn_mf.potentials.card import Card
 from hippynn_mf.potentials.model_file import read_model_file, write_model_file
 
@@ -33,13 +32,11 @@ def _restore(card: Card, state: Mapping[str, Tensor]) -> Model:
     if len(dtypes) != 1 or not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise UserError("parameters are missing, not finite, or of several kinds of numbers.")
     sizes = card.architecture
-    parts = Parts.of(state)
-    first = parts.first_interaction
+    shape, n = trunk_of_state(state)
     expected = (sizes.n_sensitivities, sizes.n_features, len(card.species))
-    if first is None or tuple(first.shape) != expected:
-        shape = None if first is None else tuple(first.shape)
+    if shape != expected:
         raise UserError(f"parameters do not fit the model: {shape} where {expected} was expected.")
-    n, n_layers = parts.n_layers, sizes.n_interaction_layers * (sizes.n_atom_layers + 1)
+    n_layers = sizes.n_interaction_layers * (sizes.n_atom_layers + 1)
     if n != n_layers:
         raise UserError(f"parameters do not fit the model: {n} layers, not {n_layers}.")
     member = _empty_member(card, dtypes.pop())
