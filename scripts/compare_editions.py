@@ -23,7 +23,7 @@ def compare_metrics(
     old: Mapping[str, Any], new: Mapping[str, Any], test_file: str
 ) -> tuple[int, list[str]]:
     """How many values of the old metrics are the same in the new ones, and what is not."""
-    found, problems = dict(leaves(new)), []
+    new_values, problems = dict(leaves(new)), []
     n_equal = 0
     for name, value in leaves(old):
         if value is None and name in ("comp6", "test_file", "training", "inference"):
@@ -35,10 +35,10 @@ def compare_metrics(
             continue
         if wanted is None:
             continue
-        if wanted not in found:
+        if wanted not in new_values:
             problems.append(f"{name} = {value!r}: no {wanted}")
-        elif type(found[wanted]) is not type(value) or found[wanted] != value:
-            problems.append(f"{name} = {value!r}: {wanted} = {found[wanted]!r}")
+        elif type(new_values[wanted]) is not type(value) or new_values[wanted] != value:
+            problems.append(f"{name} = {value!r}: {wanted} = {new_values[wanted]!r}")
         else:
             n_equal += 1
     return n_equal, problems
