@@ -202,15 +202,14 @@ def main(
     write("memory", rows, target, out)
     typer.echo("| what | system | kernels | atoms | stock MiB | fast MiB | in blocks |")
     typer.echo("|---|---|---|---|---|---|---|")
-    for measured in rows:
+    for line in rows:
         cells = [
-            measured.get(f"{m}_mib", measured["mib"] if measured.get("model") == m else None)
-            for m in MODELS
+            line.get(f"{m}_mib", line["mib"] if line.get("model") == m else None) for m in MODELS
         ]
         shown = " | ".join("" if cell is None else f"{cell:.0f}" for cell in cells)
         typer.echo(
-            f"| {measured['factor']} | {measured['system']} | {measured['kernels']} "
-            f"| {measured['n_atoms'] or ''} | {shown} |"
+            f"| {line['factor']} | {line['system']} | {line['kernels']} "
+            f"| {line['n_atoms'] or ''} | {shown} |"
         )
 
 
