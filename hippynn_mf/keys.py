@@ -11,7 +11,7 @@ from typing import Final
 # Inputs of a network.
 SPECIES: Final = "species"  # (n, n_atoms_max) atomic numbers, 0 = padding; uint8, int64 in batches
 POSITIONS: Final = "positions"  # (n, n_atoms_max, 3) Å, 0 for padding
-PAIRS: Final = "pairs"  # (n_pairs, 2) int64 of a batch, as of `NeighbourLists.of_batch`
+PAIRS: Final = "pairs"  # (n_pairs, 2) int64 of a batch, as of `NeighbourLists.batch_pairs`
 
 # Labels of a level, `<level id>.<kind>`: see `energy` and `forces`.
 ENERGY: Final = "energy"

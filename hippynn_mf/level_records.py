@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,12 +48,12 @@ class LevelRecord(Strict):
 
     def differences(self, other: LevelRecord) -> list[str]:
         """What differs, field by field: this value, then the other's."""
-        found = []
+        texts = []
         for name in LevelRecord.model_fields:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
-                found.append(f"{name} is {mine!r}, not {theirs!r}")
-        return found
+                texts.append(f"{name} is {mine!r}, not {theirs!r}")
+        return texts
 
 
 def read_levels(path: Path, levels: Levels = KNOWN_LEVELS) -> Levels:
@@ -95,8 +94,3 @@ def levels_of_records(content: Any, source: object) -> tuple[Level, ...]:
         if count > 1:
             raise UserError(f"{source}: level {name} is there {count} times. Keep one.")
     return tuple(record.level for record in records)
-
-
-def records_of(levels: Sequence[Level]) -> list[dict[str, Any]]:
-    """Levels as JSON."""
-    return [LevelRecord.of(level).model_dump(mode="json") for level in levels]

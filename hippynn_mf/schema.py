@@ -38,8 +38,8 @@ def describe_errors(error: ValidationError) -> str:
     texts = []
     for detail in details[:N_SHOWN]:
         field = ".".join(map(str, detail["loc"]))
-        found = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"
-        texts.append(f"{field}: {detail['msg']}{found}" if field else detail["msg"])
+        found_text = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"
+        texts.append(f"{field}: {detail['msg']}{found_text}" if field else detail["msg"])
     if len(details) > N_SHOWN:
         texts.append(f"and {len(details) - N_SHOWN} more")
     return "; ".join(texts)

@@ -9,16 +9,21 @@ from typing import Any
 import pytest
 
 from hippynn_mf.cli.main import main
+from hippynn_mf.errors import UserError
+from hippynn_mf.evaluation.schema import validate_metrics
+from hippynn_mf.files import write_json
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import labels_by_id
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import KNOWN_LEVELS, Level
 from hippynn_mf.paper.table1 import get_experiment
+from hippynn_mf.report.completeness import Written
 from hippynn_mf.runs import build
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import Request
-from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.sources import DataSource, TestSource
 
 # A network that trains in seconds, and whose shortest distance no planted structure is below.
 TINY = {
@@ -183,7 +188,20 @@ def write_run(
     """Write settings and metrics into a folder."""
     folder.prepare(settings, facts=facts or {})
     if metrics is not None:
-        folder.write_metrics(metrics)
+        write_metrics(folder, metrics)
+
+
+def write_metrics(folder: RunFolder, metrics: dict[str, Any]) -> None:
+    """Finish a run with planted metrics, which have no predictions."""
+    validate_metrics(metrics, folder.file("metrics.json"))
+    write_json(folder.file("metrics.json"), metrics)
+
+
+def require(written: Written) -> list[Path]:
+    """What was written; a UserError with the refusal if there is one."""
+    if written.refusal:
+        raise UserError(written.refusal)
+    return written.paths
 
 
 def exit_code(*arguments: object) -> int:

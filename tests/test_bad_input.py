@@ -8,7 +8,14 @@ import numpy as np
 import planted
 import pytest
 import torch
-from made_runs import TINY_OPTIONS, build_settings, exit_code, files_below, run_metrics
+from made_runs import (
+    TINY_OPTIONS,
+    build_settings,
+    exit_code,
+    files_below,
+    run_metrics,
+    write_metrics,
+)
 
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
@@ -385,7 +392,7 @@ def prepared_run(where, **options):
     folder.prepare(settings, facts={})
     model = build_model(settings.hyperparameters, experiment.resolved_labels)
     torch.save(model.parameters.state_dict(), folder.file("model.pt"))
-    folder.write_metrics(run_metrics())
+    write_metrics(folder, run_metrics())
     return folder
 
 

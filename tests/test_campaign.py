@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from made_runs import NO_COMPILER, TINY, build_settings, files_below, run_metrics
+from made_runs import NO_COMPILER, TINY, build_settings, files_below, run_metrics, write_metrics
 from planted import write_ani1x
 
 from hippynn_mf.campaign.campaign import execute_in_worker, run_campaign
@@ -70,7 +70,7 @@ class FakeEngine:
         elif settings.name in self.failing:
             future.set_result("planted failure")
         else:
-            folder.write_metrics(run_metrics())
+            write_metrics(folder, run_metrics())
             future.set_result(None)
         return future
 

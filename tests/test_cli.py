@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import planted
 import pytest
-from made_runs import TINY_OPTIONS, exit_code, files_below, run_metrics
+from made_runs import TINY_OPTIONS, exit_code, files_below, run_metrics, write_metrics
 
 from hippynn_mf.cli import main as cli
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
@@ -197,7 +197,7 @@ def campaign_that_fails(runs, out, engine):
     assert engine.n_workers == 3
     folder = RunFolder.of(out, runs[0])
     folder.prepare(runs[0], facts={})
-    folder.write_metrics(run_metrics())
+    write_metrics(folder, run_metrics())
     failed = [Outcome(settings, "planted failure") for settings in runs[1:]]
     return [Outcome(runs[0], None), *failed]
 

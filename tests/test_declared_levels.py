@@ -25,7 +25,6 @@ from hippynn_mf.level_records import (
     LevelRecord,
     levels_of_records,
     read_levels,
-    records_of,
 )
 from hippynn_mf.levels import (
     DZ,
@@ -89,6 +88,10 @@ def test_declared_levels_are_known_with_all_that_the_file_says(levels_file):
 def test_the_same_declaration_again_changes_nothing(levels_file):
     known = read_levels(levels_file)
     assert read_levels(levels_file, known) == known
+
+
+def records_of(levels):
+    return [LevelRecord.of(level).model_dump(mode="json") for level in levels]
 
 
 def test_records_declare_the_levels_that_they_are_of(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
-from made_runs import exit_code, heldout_errors, make_run, run_metrics
+from made_runs import exit_code, heldout_errors, make_run, run_metrics, write_metrics
 from potentials import random_potential, trained_run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -28,9 +28,9 @@ from hippynn_mf.labels import with_all_forces
 from hippynn_mf.levels import DZ, PAPER_LEVELS, Level
 from hippynn_mf.model.model import build_model
 from hippynn_mf.model.predicting import predict_arrays
-from hippynn_mf.potentials import files
+from hippynn_mf.potentials import model_file
 from hippynn_mf.potentials.evaluator import Evaluator
-from hippynn_mf.potentials.files import SHIPPED
+from hippynn_mf.potentials.model_file import SHIPPED
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 from hippynn_mf.runs.exporting import export_runs
@@ -271,7 +271,7 @@ def resealed(path, potential, change) -> str:
     card, tensors = json.loads(header["hippynn_mf"]), load_file(path)
     change(card, tensors)
     text = json.dumps(card)
-    seal = files.checksum(text, tensors)
+    seal = model_file.checksum(text, tensors)
     save_file(tensors, path, metadata={"hippynn_mf": text, "sha256": seal})
     with pytest.raises(UserError) as refusal:
         Potential.load(path)
@@ -452,7 +452,7 @@ def test_every_shipped_model_loads():
 def test_the_card_is_shown(tmp_path, capsys):
     folder, out = trained_run(tmp_path), tmp_path / "model.safetensors"
     metrics = run_metrics(heldout={"wb97x_dz": heldout_errors(energy=1.234)})
-    folder.write_metrics(metrics)
+    write_metrics(folder, metrics)
     export_runs([folder.path]).save(out)
     assert exit_code("card", out) == 0
     shown = capsys.readouterr().out

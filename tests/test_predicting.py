@@ -146,13 +146,13 @@ def test_labels_of_the_file_are_kept_as_references(single, tmp_path):
 def test_batches_end_at_a_number_of_atoms(single, monkeypatch):
     monkeypatch.setattr(batch, "MOST_ATOMS", 10)
     sizes = []
-    whole = predicting.Systems.of_batch
+    whole = predicting.Systems.from_batch
 
-    def of_batch(batch, *arguments, first):
+    def from_batch(batch, *arguments, first):
         sizes.append((first, batch.sizes.sum()))
         return whole(batch, *arguments, first=first)
 
-    monkeypatch.setattr(predicting.Systems, "of_batch", of_batch)
+    monkeypatch.setattr(predicting.Systems, "from_batch", from_batch)
     systems = [molecule(name) for name in ("H2O", "CH4", "H2O", "C6H6", "H2O")]
     assert len(list(predict(single, systems, ["CC"]))) == 5
     assert sizes == [(0, 8), (2, 3), (3, 12), (4, 3)]

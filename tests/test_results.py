@@ -5,10 +5,10 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.levels import CC, Level
 from hippynn_mf.report.columns import TRAINING, heldout_energy
+from hippynn_mf.report.kept import write_kept
 from hippynn_mf.report.results import read_results
-from hippynn_mf.report.runs import write_kept
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.settings import DataSource
+from hippynn_mf.runs.sources import DataSource
 
 ENERGY = heldout_energy(CC)
 

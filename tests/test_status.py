@@ -267,8 +267,8 @@ def test_a_worker_ends_with_the_process_of_its_campaign(tmp_path):
 
 
 def test_files_are_looked_at_seldom_and_more_seldom_for_many_runs():
-    assert Owner.of_this_process(1).file_seconds >= 10
-    assert Owner.of_this_process(100).file_seconds > Owner.of_this_process(1).file_seconds
+    assert Owner.this_process(1).file_seconds >= 10
+    assert Owner.this_process(100).file_seconds > Owner.this_process(1).file_seconds
     assert look_seconds(1) >= 10
     assert look_seconds(100) > look_seconds(1)
 

@@ -51,7 +51,7 @@ class Owner:
     file_seconds: float = FILE_SECONDS
 
     @classmethod
-    def of_this_process(cls, n_runs: int = 0) -> Owner:
+    def this_process(cls, n_runs: int = 0) -> Owner:
         """A new campaign of this process over so many runs."""
         process = psutil.Process()
         seconds = FILE_SECONDS + FILE_SECONDS_PER_RUN * n_runs
@@ -109,7 +109,7 @@ def owned(out: Path, runs: Sequence[RunSettings]) -> Iterator[Owner]:
     """Own a results folder for a campaign over these runs; a UserError if another campaign does."""
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
-        owner = Owner.of_this_process(len(runs))
+        owner = Owner.this_process(len(runs))
         names = [[settings.name, settings.slug, settings.seed] for settings in runs]
         write_json(out / FILE, asdict(owner) | {"runs": names})
         yield owner

@@ -63,7 +63,7 @@ def _status_of(folder: RunFolder) -> RunStatus:
         seed = int(text) if text.isdecimal() else -1
         return RunStatus(folder.path.parent.name, seed, "broken", problem=str(error))
     max_epochs = settings.n_epochs_planned
-    epochs = [epoch for of_phase in by_phase for epoch in of_phase]
+    epochs = [epoch for phase_epochs in by_phase for epoch in phase_epochs]
     known: dict[str, Any] = {
         "name": settings.name,
         "seed": settings.seed,

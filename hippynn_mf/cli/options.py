@@ -92,18 +92,18 @@ def asking(defaults: Mapping[str, Any]) -> Callable[[Callable[..., None]], Calla
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        _, *own_options = inspect.signature(command, eval_str=True).parameters.values()
 
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
-            others = {parameter.name: values.pop(parameter.name) for parameter in own}
+            others = {parameter.name: values.pop(parameter.name) for parameter in own_options}
             words = values.pop("words") or []
             command(_ask(words, values, defaults), **others)
 
         words = inspect.Parameter(
             "words", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=WordsArgument
         )
-        _give_signature(with_options, [words, *field_parameters(), *own])
+        _give_signature(with_options, [words, *field_parameters(), *own_options])
         return with_options
 
     return decorate
@@ -113,7 +113,7 @@ def with_fields(*flags: str) -> Callable[[Callable[..., None]], Callable[..., No
     """A command that takes some of the options of a request, as `fields`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [
+        own_options = [
             parameter
             for parameter in inspect.signature(command, eval_str=True).parameters.values()
             if parameter.name != "fields"
@@ -121,10 +121,10 @@ def with_fields(*flags: str) -> Callable[[Callable[..., None]], Callable[..., No
 
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
-            others = {parameter.name: values.pop(parameter.name) for parameter in own}
+            others = {parameter.name: values.pop(parameter.name) for parameter in own_options}
             command(**others, fields=values)
 
-        _give_signature(with_options, [*own, *field_parameters(flags)])
+        _give_signature(with_options, [*own_options, *field_parameters(flags)])
         return with_options
 
     return decorate
@@ -194,8 +194,8 @@ def parse_experiments(names: Sequence[str], levels: Levels | None = None) -> lis
     from hippynn_mf.levels import KNOWN_LEVELS
     from hippynn_mf.paper.table1 import GROUPS, get_experiment
 
-    of_levels = KNOWN_LEVELS if levels is None else levels
-    named = [get_experiment(name, levels=of_levels) for name in names if name not in GROUPS]
+    known_levels = KNOWN_LEVELS if levels is None else levels
+    named = [get_experiment(name, levels=known_levels) for name in names if name not in GROUPS]
     known = {experiment.name for experiment in named}
     for name in names:  # groups share experiments, which are meant once
         for experiment in GROUPS[name]() if name in GROUPS else ():

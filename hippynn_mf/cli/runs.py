@@ -175,22 +175,22 @@ def evaluate(
 
     Example: hippynn-mf evaluate results/runs/mf_dz_ef_cc_e/seed-0
     """
-    from hippynn_mf.runs.build import test_source
+    from hippynn_mf.runs.build import requested_source
+    from hippynn_mf.runs.evaluate import evaluate_run
     from hippynn_mf.runs.folder import RunFolder
-    from hippynn_mf.runs.train import evaluate_run
 
     _, names, files = split_words(runs)
     request = Request.of(read_values(fields, (), files))
     folders = [RunFolder(Path(name)) for name in names]
     settings = [folder.read_settings() for folder in folders]
-    for of_run in settings:
-        request.check_levels(of_run.known)
-    for folder, of_run in zip(folders, settings, strict=True):
+    for run_settings in settings:
+        request.check_levels(run_settings.known)
+    for folder, run_settings in zip(folders, settings, strict=True):
         moved = {} if request.data is None else {"data": request.data}
         tests = []
         for name, test in request.tests.items():
-            if of_run.test(name) is None or test.path is None:
-                tests.append(test_source(name, test, of_run.known))
+            if run_settings.test(name) is None or test.path is None:
+                tests.append(requested_source(name, test, run_settings.known))
             else:
                 moved[name] = test.path
         evaluate_run(folder, tests=tests, moved=moved, device=request.device)

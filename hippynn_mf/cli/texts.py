@@ -179,11 +179,13 @@ def _parse_tests(texts: Sequence[str], given: dict[str, Any]) -> dict[str, dict[
         if not separator or not rest:
             raise UserError(f"--test expects NAME=FILE or NAME=LEVEL:FILE; found {text!r}.")
         level, colon, file = rest.partition(":")
-        of_level = bool(colon) and not Path(rest).exists() and "/" not in level and len(level) > 1
+        is_of_level = (
+            bool(colon) and not Path(rest).exists() and "/" not in level and len(level) > 1
+        )
         before = tests.get(name, {}).get("path", {})
-        if before and not (of_level and isinstance(before, dict) and level not in before):
+        if before and not (is_of_level and isinstance(before, dict) and level not in before):
             raise UserError(f"--test names {name} twice: {text!r}. Tests have different names.")
-        tests[name] = {"path": {**before, level: Path(file)} if of_level else Path(rest)}
+        tests[name] = {"path": {**before, level: Path(file)} if is_of_level else Path(rest)}
     comp6 = {
         key: given.pop(option)
         for option, key in (

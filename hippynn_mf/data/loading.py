@@ -70,8 +70,8 @@ def load_splits(
             raise UserError(f"{path}: no conformer has the labels of the experiment. {remedy}")
         members = split_rows(index.rows, index.is_common, split_seed)
         wanted = {
-            name: index.part(of_split, everything if name == "test" else labels)
-            for name, of_split in members.items()
+            name: index.part(split_rows, everything if name == "test" else labels)
+            for name, split_rows in members.items()
         }
         for name, labels_of_sample in samples.items():
             (level,) = labels_of_sample

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hippynn_mf.data.arrays import reference_energies, reference_forces
 from hippynn_mf.data.checks import require_force_sign
-from hippynn_mf.data.database import reference_energies, reference_forces
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import KeyMap, read_comp6
 from hippynn_mf.data.formats.sources import DataPath, shown_path
@@ -88,8 +88,8 @@ def read_test_set(
     if keys is not None:
         structures = read_comp6(path, keys, levels=levels)
     else:
-        of_file = labels_in_file(source, levels=levels)
-        structures, _ = read_ani1x(source, of_file, levels=levels)
+        file_labels = labels_in_file(source, levels=levels)
+        structures, _ = read_ani1x(source, file_labels, levels=levels)
     if not len(structures):
         raise UserError(
             f"{path} has no label of a known level of theory, so it tests nothing. See "

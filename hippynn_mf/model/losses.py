@@ -82,13 +82,6 @@ def build_metrics(heads: Heads, loss: Any) -> dict[str, Any]:
     return metrics
 
 
-class MaskedMSELoss(_BaseCompareLoss):
-    """Mean squared error over valid labels; `MaskedMSELoss.of_node(energy)`."""
-
-    _classname = "MaskedMSE"
-    torch_module = layers.MaskedMSE()
-
-
 class MaskedRMSELoss(_BaseCompareLoss):
     """Root mean squared error over valid labels; `MaskedRMSELoss.of_node(energy)`."""
 

@@ -128,8 +128,8 @@ def find(claim: Claim, results: Results, ensembles: Mapping[str, EnsembleRecord]
     zero = results.values(claim.better, claim.column, "label_rms")
     worse = results.values(claim.worse, claim.column)
     if claim.worse == DZ_LABELS and (record := ensembles.get(claim.better)):
-        of_labels = claim.column.of_head(DZ).pick(record.differences(), "rmse")
-        worse = worse if of_labels is None else pd.Series(of_labels, better.index)
+        label_error = claim.column.at_head(DZ).pick(record.differences(), "rmse")
+        worse = worse if label_error is None else pd.Series(label_error, better.index)
     improvement = percent_improvement(better, worse)
     published = [
         published_value(claim.better, claim.column),

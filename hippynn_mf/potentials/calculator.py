@@ -83,20 +83,20 @@ class MultiFidelityCalculator(Calculator):
     ) -> None:
         """Compute everything; ASE calls it."""
         super().calculate(atoms, properties, system_changes)
-        found = self._evaluate(self.atoms, [self.level])
+        surfaces = self._evaluate(self.atoms, [self.level])
         name = self.level.id
-        energies, forces = found.energies[name][:, 0], found.forces[name]
+        energies, forces = surfaces.energies[name][:, 0], surfaces.forces[name]
         self.results = {
             "energy": float(energies.mean()),
             "free_energy": float(energies.mean()),
-            "energies": found.atomic_energies[name].mean(axis=0),
+            "energies": surfaces.atomic_energies[name].mean(axis=0),
             "forces": forces.mean(axis=0),
         }
         if "energy_std" in self.implemented_properties:
             self.results["energy_std"] = float(energies.std(ddof=1))
             self.results["forces_std"] = forces.std(axis=0, ddof=1)
         if self.atoms.pbc.all():
-            stress = found.virials[name].mean(axis=0)[0] / self.atoms.get_volume()
+            stress = surfaces.virials[name].mean(axis=0)[0] / self.atoms.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
         elif "stress" in properties:
             raise PropertyNotImplementedError(
@@ -105,17 +105,17 @@ class MultiFidelityCalculator(Calculator):
 
     def get_level_energies(self, atoms: Atoms) -> dict[str, np.ndarray]:
         """Total energies in eV of every level, by its id: (n_members,) of one pass."""
-        found = self._evaluate(atoms, [])
-        return {name: values[:, 0] for name, values in found.energies.items()}
+        surfaces = self._evaluate(atoms, [])
+        return {name: values[:, 0] for name, values in surfaces.energies.items()}
 
     def get_level_difference(
         self, atoms: Atoms, high: str | Level, low: str | Level
     ) -> LevelDifference:
         """Level `high` minus level `low`; energies with the difference of the atoms' energies."""
         first, second = self.potential.level(high), self.potential.level(low)
-        found = self._evaluate(atoms, list(dict.fromkeys([first, second])))
-        energies = (found.energies[first.id] - found.energies[second.id])[:, 0]
-        forces = found.forces[first.id] - found.forces[second.id]
+        surfaces = self._evaluate(atoms, list(dict.fromkeys([first, second])))
+        energies = (surfaces.energies[first.id] - surfaces.energies[second.id])[:, 0]
+        forces = surfaces.forces[first.id] - surfaces.forces[second.id]
         several = len(energies) > 1
         return LevelDifference(
             energy=float(energies.mean()),

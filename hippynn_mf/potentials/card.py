@@ -53,10 +53,10 @@ class MemberCard(Strict):
         sets = {
             name: {
                 head: {reference: e for reference, e in errors.items() if reference in level_ids}
-                for head, errors in of_heads.items()
+                for head, errors in by_head.items()
                 if head in level_ids
             }
-            for name, of_heads in self.metrics["sets"].items()
+            for name, by_head in self.metrics["sets"].items()
         }
         metrics = self.metrics | {"sets": sets}
         if (metrics.get("inference") or {}).get("level") not in level_ids:
@@ -66,10 +66,10 @@ class MemberCard(Strict):
     def heldout_energy_rmse(self, level_id: str) -> float | None:
         """Error of a head against its own level on held-out structures, in kcal/mol, if known."""
         if "sets" in self.metrics:
-            of_head = self.metrics["sets"].get("heldout", {}).get(level_id, {})
+            by_reference = self.metrics["sets"].get("heldout", {}).get(level_id, {})
         else:
-            of_head = self.metrics.get("heldout", {})
-        error: float | None = of_head.get(level_id, {}).get("energy_rmse_kcal_per_mol")
+            by_reference = self.metrics.get("heldout", {})
+        error: float | None = by_reference.get(level_id, {}).get("energy_rmse_kcal_per_mol")
         return error
 
     def _only_of_format_1(self, level_ids: Collection[str]) -> MemberCard:
@@ -115,9 +115,9 @@ class Card(Strict):
     def _names_are_unique(self) -> Self:
         names = [name for level in self.levels for name in {level.id, level.label}]
         seeds = [member.seed for member in self.members]
-        for what, found in (("level", names), ("seed", seeds)):
-            if len(set(found)) < len(found):
-                raise ValueError(f"a {what} is there twice: {found}")
+        for what, values in (("level", names), ("seed", seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"a {what} is there twice: {values}")
         return self
 
     @property
@@ -153,9 +153,9 @@ def format_card(card: Card) -> str:
         name = f"{level.label:<{width}}  {level_id:<{id_width}}".strip()
         line = f"{name:<{width + 2 + id_width}}  {level.method}/{level.basis}, trained on "
         line += " and ".join(level.trained) or "nothing since the trunk was fine-tuned"
-        found = [member.heldout_energy_rmse(level.id) for member in card.members]
-        known = [value for value in found if value is not None]
-        if len(known) == len(found):
+        rmses = [member.heldout_energy_rmse(level.id) for member in card.members]
+        known = [value for value in rmses if value is not None]
+        if len(known) == len(rmses):
             line += f"; held-out energy RMSE {sum(known) / len(known):.2f} kcal/mol"
         lines.append(line)
     return "\n".join(lines)

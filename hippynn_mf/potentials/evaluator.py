@@ -93,8 +93,8 @@ class Evaluator:
         if self.alone is not None:
             return self.alone
         n_members, sizes = len(self.potential.members), self.potential.card.hyperparameters
-        of_a_member = n_atoms * sizes.n_features * sizes.n_sensitivities
-        size = min(n_members, max(1, LARGEST_ARRAY // of_a_member))
+        member_size = n_atoms * sizes.n_features * sizes.n_sensitivities
+        size = min(n_members, max(1, LARGEST_ARRAY // member_size))
         groups = []
         for first in range(0, n_members, size):
             key = first, min(first + size, n_members)
@@ -117,13 +117,15 @@ class Evaluator:
         surfaces = Surfaces({}, {}, {}, {})
         for level in self.potential.levels:
             kcal_per_mol = energies[level.id].double().cpu().numpy()
-            of_atoms = kcal_per_mol * EV_PER_KCAL_PER_MOL + self._self_energies(systems, level)
-            surfaces.atomic_energies[level.id] = of_atoms
+            atomic_energies = kcal_per_mol * EV_PER_KCAL_PER_MOL + self._self_energies(
+                systems, level
+            )
+            surfaces.atomic_energies[level.id] = atomic_energies
             starts = np.cumsum([0, *systems.sizes[:-1]])
-            surfaces.energies[level.id] = np.add.reduceat(of_atoms, starts, axis=1)
+            surfaces.energies[level.id] = np.add.reduceat(atomic_energies, starts, axis=1)
         for name in names:
-            found = torch.cat([part.by_vector[name] for part in parts])
-            slopes = found.double().cpu() * EV_PER_KCAL_PER_MOL
+            slopes_by_member = torch.cat([part.by_vector[name] for part in parts])
+            slopes = slopes_by_member.double().cpu() * EV_PER_KCAL_PER_MOL
             n = len(slopes)
             forces = torch.zeros(n, len(systems.numbers), 3, dtype=torch.float64)
             forces.index_add_(1, systems.receivers, slopes).index_add_(1, systems.senders, -slopes)
@@ -131,8 +133,8 @@ class Evaluator:
             if virials:
                 products = systems.vectors.unsqueeze(2) * slopes.unsqueeze(2)
                 sums = torch.zeros(n, len(systems), 3, 3, dtype=torch.float64)
-                of_pair = systems.system_of_atom[systems.receivers]
-                surfaces.virials[name] = sums.index_add_(1, of_pair, products).numpy()
+                system_of_pair = systems.system_of_atom[systems.receivers]
+                surfaces.virials[name] = sums.index_add_(1, system_of_pair, products).numpy()
         return surfaces
 
     def _geometry(self, systems: Systems) -> Geometry:

@@ -104,7 +104,7 @@ def _labels(
     ensemble_std: bool,
 ) -> PredictedLabels:
     """Labels of a batch; messages number its structures from `first` on."""
-    systems = Systems.of_batch(batch, evaluator.cutoff, evaluator.species, first=first)
+    systems = Systems.from_batch(batch, evaluator.cutoff, evaluator.species, first=first)
     surfaces = evaluator(systems, levels)
     labels = PredictedLabels({}, {})
     for level in levels:

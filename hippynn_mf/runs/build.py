@@ -19,7 +19,8 @@ from hippynn_mf.levels import Levels
 from hippynn_mf.runs.experiment import Experiment, parse_experiment
 from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.request_fields import COMP6, ENERGY_CUT_KCAL_PER_MOL, RequestedTest
-from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.sources import DataSource, TestSource
 
 # The tests that the embedded data have.
 EMBEDDED_TESTS: Mapping[str, RequestedTest] = {
@@ -69,7 +70,9 @@ def build_settings(
             label_fractions={level.id: fraction for level, fraction in fractions.items()},
             rows=request.rows,
             preset=request.preset,
-            hyperparameters=of_strategy(experiment, hyperparameters, request.hyperparameters),
+            hyperparameters=strategy_hyperparameters(
+                experiment, hyperparameters, request.hyperparameters
+            ),
             data=source,
             tests=tests,
             device=request.device,
@@ -79,7 +82,7 @@ def build_settings(
     ]
 
 
-def of_strategy(
+def strategy_hyperparameters(
     experiment: Experiment, hyperparameters: Hyperparameters, asked: Mapping[str, Any]
 ) -> Hyperparameters:
     """The hyperparameters with those that the experiment's strategy stands for.
@@ -117,10 +120,12 @@ def _said(test: RequestedTest) -> dict[str, Any]:
 
 def requested_sources(request: Request, levels: Levels) -> tuple[TestSource, ...]:
     """The source of every test of a request."""
-    return tuple(test_source(name, test, levels) for name, test in requested_tests(request).items())
+    return tuple(
+        requested_source(name, test, levels) for name, test in requested_tests(request).items()
+    )
 
 
-def test_source(name: str, test: RequestedTest, levels: Levels) -> TestSource:
+def requested_source(name: str, test: RequestedTest, levels: Levels) -> TestSource:
     """The source of a test with its file; a UserError for what cannot be a test."""
     if test.path is None:
         raise UserError(f"The test {name} has no file.")

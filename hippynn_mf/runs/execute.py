@@ -11,6 +11,7 @@ from pathlib import Path
 from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.progress import Progress
+from hippynn_mf.runs.same_run import refuse_other_run
 from hippynn_mf.runs.settings import RunSettings
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def select_unfinished(runs: Sequence[RunSettings], out: Path) -> list[RunSetting
         if count > 1:
             raise UserError(f"Run {slug}, seed {seed} is asked for twice.")
     for settings in runs:
-        RunFolder.of(out, settings).refuse_other(settings)
+        refuse_other_run(RunFolder.of(out, settings), settings)
     to_do = [settings for settings in runs if not RunFolder.of(out, settings).is_finished]
     if len(to_do) < len(runs):
         log.info("%d of %d runs are finished already", len(runs) - len(to_do), len(runs))

@@ -76,8 +76,8 @@ def export_runs(paths: Sequence[Path]) -> Potential:
             n_structures=facts[0].n_structures,
         ),
         members=tuple(
-            MemberCard(seed=each.seed, metrics=content, versions=of_run.versions)
-            for each, content, of_run in zip(settings, metrics, facts, strict=True)
+            MemberCard(seed=run_settings.seed, metrics=content, versions=run_facts.versions)
+            for run_settings, content, run_facts in zip(settings, metrics, facts, strict=True)
         ),
     )
     return Potential(card, tuple(members))
@@ -112,17 +112,19 @@ def _with_independent_heads(model: Model, settings: RunSettings, labels: Labels)
 def _refuse_mixture(folders: Sequence[RunFolder], settings: Sequence[RunSettings]) -> None:
     first = settings[0]
     seen: dict[int, Path] = {}
-    for folder, each in zip(folders, settings, strict=True):
-        same_seed = each.model_copy(update={name: getattr(first, name) for name in OF_A_MEMBER})
+    for folder, run_settings in zip(folders, settings, strict=True):
+        same_seed = run_settings.model_copy(
+            update={name: getattr(first, name) for name in OF_A_MEMBER}
+        )
         differences = same_seed.differences(first)
         if differences:
             raise UserError(
                 f"{folder.path} and {folders[0].path} are no members of one ensemble: "
                 f"{'; '.join(differences)}. Members differ in their seeds only."
             )
-        if each.seed in seen:
-            raise UserError(f"{folder.path} and {seen[each.seed]} have the same seed {each.seed}.")
-        seen[each.seed] = folder.path
+        if (seed := run_settings.seed) in seen:
+            raise UserError(f"{folder.path} and {seen[seed]} have the same seed {seed}.")
+        seen[seed] = folder.path
 
 
 def _refuse_infinite(model: Model, folder: RunFolder) -> None:

@@ -35,7 +35,7 @@ from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, validate_metrics
 from hippynn_mf.files import json_text, read_json, replace_when_complete, write_json
-from hippynn_mf.runs.settings import RunSettings, TestSource
+from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.schema import describe_errors
 
 FORMAT = 2
@@ -84,13 +84,13 @@ class RunFolder:
     def read_settings(self) -> RunSettings:
         """Settings from `experiment.json`. Raises UserError if this is no run of this version."""
         stored = self._read_json("experiment.json")
-        found = stored.get("format")
-        if found != FORMAT:
+        number = stored.get("format")
+        if number != FORMAT:
             remedy = (
-                CONVERT if found == 1 else "Choose another folder, or the version that wrote it."
+                CONVERT if number == 1 else "Choose another folder, or the version that wrote it."
             )
             raise UserError(
-                f"{self.path} has run format {found!r}; this version of hippynn_mf reads format "
+                f"{self.path} has run format {number!r}; this version of hippynn_mf reads format "
                 f"{FORMAT}. {remedy}"
             )
         path = self.file("experiment.json")
@@ -147,38 +147,10 @@ class RunFolder:
             return None
 
     def prepare(self, settings: RunSettings, facts: dict[str, Any]) -> None:
-        """Create the folder, or check that it belongs to the same settings; write them first.
-
-        Raises UserError if the folder holds another experiment or other settings, which it lists.
-        """
-        if self.file("experiment.json").exists():
-            self.refuse_other(settings)
+        """Create the folder, and write settings and facts, which come first."""
         self.path.mkdir(parents=True, exist_ok=True)
         content = {"format": FORMAT, "settings": settings.model_dump(mode="json"), **facts}
         write_json(self.file("experiment.json"), content)
-
-    def refuse_other(self, settings: RunSettings) -> None:
-        """Raise UserError if the folder holds a run with other settings."""
-        if not self.file("experiment.json").exists():
-            return
-        stored = self.read_settings()
-        missing = [source for source in settings.tests if stored.test(source.name) is None]
-        if not self.is_finished:
-            # Nothing is trained on them, so a run that goes on may get more.
-            stored, missing = stored.with_tests(missing), []
-        for name, now in settings.sources.items():
-            before = stored.sources.get(name, now)
-            if before.path == now.path and before.sha256 != now.sha256:
-                raise UserError(
-                    f"{now.shown} has changed since {self.path} began: its SHA-256 was "
-                    f"{before.sha256[:12]}… and is {now.sha256[:12]}…. Restore the file, or choose "
-                    "another --out."
-                )
-        if differences := settings.differences(stored):
-            remedy = "Choose another --out, or delete that folder."
-            if missing:
-                remedy = f"{remedy_of_untested(self, missing)} {remedy}"
-            raise UserError(f"{self.path} holds another run: {'; '.join(differences)}. {remedy}")
 
     def write_results(
         self,
@@ -217,14 +189,6 @@ class RunFolder:
             validate_metrics(metrics, self.file("metrics.json"))
             metrics_file.write_text(json_text(metrics), encoding="utf-8")
 
-    def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write `metrics.json`, which marks the run as finished.
-
-        Raises UserError naming the field if they are not what `metrics_schema` describes.
-        """
-        validate_metrics(metrics, self.file("metrics.json"))
-        write_json(self.file("metrics.json"), metrics)
-
     def read_metrics(self) -> dict[str, Any]:
         """The run's metrics, checked by `RunMetrics`; a UserError naming file and field.
 
@@ -234,10 +198,10 @@ class RunFolder:
         content = self._read_metrics()
         if content.get("predictions_sha256") is not None:
             named = [HELDOUT, *(source.name for source in self.read_settings().tests)]
-            found = list(content["sets"])
-            if found != named:
+            scored = list(content["sets"])
+            if scored != named:
                 raise UserError(
-                    f"{self.file('metrics.json')} has errors on {', '.join(found)}, and "
+                    f"{self.file('metrics.json')} has errors on {', '.join(scored)}, and "
                     f"experiment.json names {', '.join(named)}: {self._interrupted}"
                 )
         return content
@@ -312,14 +276,3 @@ class RunFolder:
 def find_runs(out: Path) -> list[RunFolder]:
     """Every run folder below `out`, finished or not, in alphabetical order."""
     return [RunFolder(path.parent) for path in sorted(out.glob("runs/*/seed-*/experiment.json"))]
-
-
-def remedy_of_untested(folder: RunFolder, sources: Sequence[TestSource]) -> str:
-    """What adds test sets to the finished runs beside one that has none, without training."""
-    runs = folder.path.parent.parent / "*" / "seed-*"
-    names = ", ".join(source.name for source in sources)
-    options = " ".join(source.option for source in sources)
-    return (
-        f"{folder.path} was not tested on {names}. Without any training, 'hippynn-mf evaluate "
-        f"{runs} {options}' adds these errors to finished runs."
-    )

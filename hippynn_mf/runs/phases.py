@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from hippynn_mf.data.database import TrainingDatabase, build_database, training_arrays
+from hippynn_mf.data.arrays import training_arrays
+from hippynn_mf.data.database import TrainingDatabase, build_database
 from hippynn_mf.data.differences import with_difference
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
@@ -65,7 +66,7 @@ def phase_database(
 
     Structures that it may `consume` are not good for anything afterwards, but for the test split.
     """
-    chosen = {name: _of_phase(phase, part) for name, part in parts.items()}
+    chosen = {name: _phase_structures(phase, part) for name, part in parts.items()}
     consumed = [name for name in parts if name != "test"] if consume else []
     seed = settings.seed
     if not phase.as_tasks:
@@ -75,7 +76,7 @@ def phase_database(
     return TaskDatabase(arrays, labels=phase.labels, meta_steps=n_steps, seed=seed)
 
 
-def _of_phase(phase: Phase, part: Structures) -> Structures:
+def _phase_structures(phase: Phase, part: Structures) -> Structures:
     if phase.difference is not None:
         part = with_difference(part, phase.difference)
     return part.labelled(phase.labels)

@@ -113,7 +113,9 @@ def _rows_of_set(
     zeros: Zeros,
 ) -> Iterator[tuple[str, str, str, str, str]]:
     """Every level against its own head; one without a head against the highest that predicts it."""
-    references = dict.fromkeys(reference for of_head in heads.values() for reference in of_head)
+    references = dict.fromkeys(
+        reference for by_reference in heads.values() for reference in by_reference
+    )
     for level in labels:
         if level not in references:
             continue

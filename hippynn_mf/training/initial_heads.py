@@ -120,9 +120,9 @@ def _atomic_energies(
 ) -> torch.Tensor:
     """Fitted atomic energies of a level, (n, 1), with those of the levels that it is coupled to."""
     total = torch.zeros(())
-    of_level: Level | None = level
-    while of_level is not None:
-        weights = heads[of_level].energy.torch_module.layers[0].weight.detach()
+    summed_level: Level | None = level
+    while summed_level is not None:
+        weights = heads[summed_level].energy.torch_module.layers[0].weight.detach()
         total = total + counts(species)[0][:, 0].to(weights.dtype) @ weights.t()
-        of_level = heads[of_level].base
+        summed_level = heads[summed_level].base
     return total

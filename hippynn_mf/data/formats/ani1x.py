@@ -15,9 +15,8 @@ from typing import Literal, get_args
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
-from hippynn_mf.data.formats.atoms import Group, Part, read_forces, read_parts
+from hippynn_mf.data.formats.atoms import Group, Part, group_progress, read_forces, read_parts
 from hippynn_mf.data.formats.hdf5 import refuse_infinite
 from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies
 from hippynn_mf.data.formats.sources import DataPath, open_data, shown_path
@@ -137,22 +136,13 @@ def index_ani1x(
     is_common: list[np.ndarray] = []
     energies: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
     groups = list_groups(file, path)
-    total = sum(group.size for group in groups)
-    progress = tqdm(
-        total=total,
-        desc=f"{path.name}: labels",
-        unit="conformer",
-        unit_scale=True,
-        delay=2,
-        disable=None,
-    )
-    with progress:
+    with group_progress(path, "labels", groups) as progress:
         for group in groups:
-            found, chosen, common = _read_labels(
+            labels_of_group, chosen, common = _read_labels(
                 group, path, wanted, common_levels, kept_labels, drop_damaged
             )
             for level_id, values in energies.items():
-                values.append(found[level_id][chosen])
+                values.append(labels_of_group[level_id][chosen])
             kept.append(chosen)
             is_common.append(common)
             progress.update(group.size)

@@ -112,8 +112,8 @@ def _refuse_no_total(frames: Sequence[Frame], level: Level) -> None:
     for frame in frames:
         parts = [frame.energies.get(key, np.nan) for key in level.energy_keys]
         energy = frame.energies.get(level.energy_name, sum(parts))
-        own = [level.self_energies.get(int(number), np.nan) for number in frame.numbers]
-        shifts.append((energy - sum(own)) / len(own))
+        atom_energies = [level.self_energies.get(int(number), np.nan) for number in frame.numbers]
+        shifts.append((energy - sum(atom_energies)) / len(atom_energies))
     known = np.array(shifts)[np.isfinite(shifts)]
     if len(known) and abs(np.median(known)) > LARGEST_SHIFT:
         raise UserError(

@@ -47,14 +47,14 @@ def require_array(group: h5py.Group, key: str, path: Path, shape: tuple[int, ...
 
 def check_array(dataset: h5py.Dataset, path: Path, shape: tuple[int, ...]) -> h5py.Dataset:
     """The dataset itself; a UserError if it does not hold numbers in the expected shape."""
-    found = None
+    mistake = None
     if dataset.shape != shape:
-        found = f"has shape {dataset.shape}, expected {shape}"
+        mistake = f"has shape {dataset.shape}, expected {shape}"
     elif dataset.dtype.kind not in "iuf":
-        found = f"holds {dataset.dtype}, numbers were expected"
-    if found:
+        mistake = f"holds {dataset.dtype}, numbers were expected"
+    if mistake:
         group, _, key = dataset.name.rpartition("/")
-        raise UserError(f"{path}, group {group}: {key} {found}.")
+        raise UserError(f"{path}, group {group}: {key} {mistake}.")
     return dataset
 
 

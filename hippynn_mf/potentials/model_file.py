@@ -98,10 +98,10 @@ def read_model_file(model: str | Path) -> tuple[Card, list[Tensors]]:
 
 def _read_card(path: Path, text: str) -> Card:
     try:
-        found = json.loads(text).get("format")
-        if isinstance(found, int) and found > FORMAT:
+        number = json.loads(text).get("format")
+        if isinstance(number, int) and number > FORMAT:
             raise UserError(
-                f"{path} has model format {found}, newer than {FORMAT}, which this version of "
+                f"{path} has model format {number}, newer than {FORMAT}, which this version of "
                 "hippynn_mf reads. Install a newer hippynn_mf."
             )
         return Card.model_validate_json(text)
