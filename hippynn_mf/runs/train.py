@@ -30,7 +30,7 @@ from hippynn_mf.files import write_npz
 from hippynn_mf.model.model import Model
 from hippynn_mf.model.parameters import State
 from hippynn_mf.network.device import choose_device
-from hippynn_mf.runs.checkpoints import remove_checkpoints, write_model
+from hippynn_mf.runs.checkpoints import MODEL, remove_checkpoints, write_models
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.models import read_state, trained_model
@@ -104,22 +104,23 @@ def _train_in(
     for note in data_notes(settings.data.path, levels=settings.known):
         log.info("%s", note)
     *earlier, last = settings.experiment.phases
+    rule = settings.hyperparameters.kept_epoch
     states: list[State] = []
     for phase in earlier:
         of_phase = folder.phase(phase.name)
         of_phase.path.mkdir(exist_ok=True)
         of_phase.remove_leftovers()
-        if not all(of_phase.file(name).exists() for name in ("model.pt", "epochs.jsonl")):
+        if not all(of_phase.file(name).exists() for name in (MODEL, "epochs.jsonl")):
             log.info("phase %s", phase.name)
             checkpoints = train_phase(of_phase, settings, phase, parts, states, device)
-            write_model(of_phase, checkpoints.best)
+            write_models(of_phase, checkpoints, rule)
         remove_checkpoints(of_phase)
         states.append(read_state(of_phase))
     log.info("phase %s", last.name)
     checkpoints = train_phase(folder, settings, last, parts, states, device, is_last=True)
     labels = settings.experiment.resolved_labels
-    states.append(checkpoints.best)
-    write_model(folder, settings.experiment.strategy.assemble(labels, states))
+    assemble = settings.experiment.strategy.assemble
+    write_models(folder, checkpoints, rule, lambda state: assemble(labels, [*states, state]))
     model = trained_model(settings, folder)
     tests = read_tests(settings)
     errors, predictions = _evaluate(model, settings, parts["test"], tests, device)
