@@ -75,7 +75,9 @@ PLAN = (("few", 0), ("real", 0), ("few", 1), ("all", 0), ("few", 2), ("real", 1)
 def rules_of(levels: list[Level], metrics: list[dict[str, float]]) -> dict[str, int]:
     """The place of the epoch that each rule keeps, of the metrics of half A at every look."""
     forces = [keys.force_mae(level.id) for level in levels]
-    robust = [keys.energy_mae(level.id) for level in levels] + [f for f in forces if f in metrics[0]]
+    robust = [keys.energy_mae(level.id) for level in levels] + [
+        f for f in forces if f in metrics[0]
+    ]
     series = {
         "best_energy": [of_epoch[keys.ENERGY_RMSE_SUM] for of_epoch in metrics],
         "best_loss": [of_epoch[keys.LOSS] for of_epoch in metrics],
@@ -236,7 +238,9 @@ def run(
     lines: Path,
     real: Annotated[Path | None, typer.Option(help="Real ANI-1x; without it not trained.")] = None,
     minutes: Annotated[float, typer.Option(help="Processor time in which trainings begin.")] = 25,
-    curves: Annotated[Path | None, typer.Option(help="Folder for the errors at every look.")] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="Folder for the errors at every look.")
+    ] = None,
 ) -> None:
     """Train what the file does not have yet, one after another with one thread."""
     torch.set_num_threads(1)

@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import validate_metrics
 from hippynn_mf.files import read_json, replace_when_complete, write_json
+from hippynn_mf.hyperparameters import KeptEpoch as KeepRule
 from hippynn_mf.runs.folder import FORMAT, RunFolder, find_runs
+from hippynn_mf.runs.kept import kept_number
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.schema import describe_errors
 
@@ -110,13 +112,14 @@ def read_runs(out: Path) -> list[Run]:
 def read_run(folder: RunFolder) -> Run:
     """A run from its folder."""
     content = read_json(folder.file("experiment.json"))
+    settings = folder.read_settings()
     return Run(
-        settings=folder.read_settings(),
+        settings=settings,
         metrics=folder.read_metrics() if folder.is_finished else None,
         where=str(folder.path),
         folder=folder,
         facts={key: value for key, value in content.items() if key not in ("format", "settings")},
-        kept_epoch=_kept_epoch(folder),
+        kept_epoch=_kept_epoch(folder, settings.hyperparameters.kept_epoch),
         failure=folder.read_failure(),
     )
 
@@ -133,14 +136,14 @@ def _settings(content: Mapping[str, Any], source: object) -> RunSettings:
         raise UserError(f"{source} is damaged: {describe_errors(error)}.") from None
 
 
-def _kept_epoch(folder: RunFolder) -> KeptEpoch | None:
+def _kept_epoch(folder: RunFolder, rule: KeepRule) -> KeptEpoch | None:
     if not folder.file("epochs.jsonl").exists():
         return None
     epochs = folder.read_epochs()
-    best = [number for number, epoch in enumerate(epochs, start=1) if epoch.get("best")]
-    if not best:
+    number = kept_number(epochs, rule)
+    if number is None:
         return None
-    return KeptEpoch(number=best[-1], of=len(epochs), valid=epochs[best[-1] - 1]["valid"])
+    return KeptEpoch(number=number, of=len(epochs), valid=epochs[number - 1]["valid"])
 
 
 def _read_kept(out: Path) -> list[Run]:

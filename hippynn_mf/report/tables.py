@@ -32,6 +32,8 @@ from hippynn_mf.report.statistics import (
     percent_improvement,
     percent_of_means,
 )
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.weights import weights_text
 from hippynn_mf.schema import Strict
 
 
@@ -98,7 +100,10 @@ class TestSet(Strict):
 
 
 class Source(Strict):
-    """The data and recipe of all runs of a table, and the test sets that its columns are of."""
+    """The data and recipe of all runs of a table, and the test sets that its columns are of.
+
+    `preset` is its name, with the weights, the kept epoch and the average that are not the paper's.
+    """
 
     rows: str
     preset: str
@@ -244,6 +249,19 @@ def _published_percent(spec: TableSpec, place: int, row: RowSpec, metric: Metric
     return percent_of_means(published.value, reference)
 
 
+def recipe_text(settings: RunSettings) -> str:
+    """The preset of a run, followed by what the paper has otherwise: weights 1, its kept epoch."""
+    hyperparameters = settings.hyperparameters
+    parts = [settings.preset]
+    if weights := weights_text(hyperparameters, settings.weights, settings.known):
+        parts.append(f"weights {weights}")
+    if hyperparameters.kept_epoch != "best_energy":
+        parts.append(f"kept epoch {hyperparameters.kept_epoch}")
+    if hyperparameters.ema_decay:
+        parts.append(f"average of weights {hyperparameters.ema_decay:g}")
+    return ", ".join(parts)
+
+
 def _source(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Source | None:
     runs = [run for row in rows for run in results.by_name[row.name]]
     if not runs:
@@ -252,7 +270,7 @@ def _source(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Sourc
     shown = {column.set for column in spec.columns if isinstance(column, Column)}
     return Source(
         rows=settings.rows,
-        preset=settings.preset,
+        preset=recipe_text(settings),
         data_file=settings.data.file_name,
         data_sha256=settings.data.sha256,
         split_seed=settings.split_seed,

@@ -21,6 +21,7 @@ from hippynn_mf.labels import Properties
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import KNOWN_LEVELS, NAME_PATTERN, Levels
 from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.runs.weights import WeightsById
 
 DATA = "data"  # the training data among the sources of a run
 SET_NAME = r"[a-z0-9][a-z0-9_-]*"
@@ -172,6 +173,7 @@ class RunSettings(BaseModel):
         tests: what is evaluated on and never trained on, beside the held-out structures.
         label_fractions: level id → fraction of its training and validation labels that is kept,
             see `keep_labels`.
+        weights: level id → term → weight in the loss, in place of the hyperparameters'.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -191,6 +193,7 @@ class RunSettings(BaseModel):
     tests: tuple[TestSource, ...] = ()
     device: str
     label_fractions: dict[str, float] = {}
+    weights: WeightsById = {}
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -201,7 +204,7 @@ class RunSettings(BaseModel):
                 raise ValueError(f"a {what} is there twice: {', '.join(names)}")
         if taken := sorted(set(sets) & set(TAKEN)):
             raise ValueError(f"no test set is named {', '.join(taken)}")
-        used = {*self.labels, *self.common_levels, *self.label_fractions}
+        used = {*self.labels, *self.common_levels, *self.label_fractions, *self.weights}
         if unknown := sorted(used - set(ids)):
             raise ValueError(f"no record of level {', '.join(unknown)} among {', '.join(ids)}")
         return self

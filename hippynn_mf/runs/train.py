@@ -18,6 +18,7 @@ from hippynn_mf.data.formats.sources import DataPath, data_notes
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, describe_error
+from hippynn_mf.evaluation.doubts import few_labels
 from hippynn_mf.evaluation.scoring import ErrorsOfSet
 from hippynn_mf.evaluation.test_sets import (
     TestSet,
@@ -32,6 +33,7 @@ from hippynn_mf.model.parameters import State
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.checkpoints import MODEL, remove_checkpoints, write_models
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
+from hippynn_mf.runs.kept import kept_number
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.models import read_state, trained_model
 from hippynn_mf.runs.phases import train_phase
@@ -103,6 +105,9 @@ def _train_in(
     )
     for note in data_notes(settings.data.path, levels=settings.known):
         log.info("%s", note)
+    doubts = few_labels(parts["valid"], settings.experiment.resolved_labels)
+    for doubt in doubts:
+        log.warning("%s", doubt)
     *earlier, last = settings.experiment.phases
     rule = settings.hyperparameters.kept_epoch
     states: list[State] = []
@@ -123,10 +128,16 @@ def _train_in(
     write_models(folder, checkpoints, rule, lambda state: assemble(labels, [*states, state]))
     model = trained_model(settings, folder)
     tests = read_tests(settings)
-    errors, predictions = _evaluate(model, settings, parts["test"], tests, device)
+    errors, predictions, of_heads = _evaluate(model, settings, parts["test"], tests, device)
+    for doubt in of_heads:
+        log.warning("%s, seed %d: %s", settings.name, settings.seed, doubt)
     cost = _cost(folder, settings, device)
     folder.write_results(
-        errors, predictions, training=cost, inference=_inference(model, settings, parts["test"])
+        errors,
+        predictions,
+        training=cost,
+        inference=_inference(model, settings, parts["test"]),
+        warnings=[*doubts, *of_heads],
     )
     remove_checkpoints(folder)
 
@@ -137,11 +148,13 @@ def _evaluate(
     heldout: Structures,
     tests: Iterable[TestSet],
     device: torch.device,
-) -> tuple[dict[str, ErrorsOfSet], dict[str, np.ndarray]]:
-    """Errors and predictions of a run's model on its held-out structures and test sets."""
+) -> tuple[dict[str, ErrorsOfSet], dict[str, np.ndarray], list[str]]:
+    """Errors, predictions and doubts of a run's model on its held-out structures and test sets."""
     first = heldout_set(heldout, settings.data.shown, levels=settings.known)
     batch_size = settings.hyperparameters.eval_batch_size
-    return evaluate_model(model, chain([first], tests), batch_size=batch_size, device=device)
+    sets, doubts = chain([first], tests), list[str]()
+    found = evaluate_model(model, sets, batch_size=batch_size, device=device, doubts=doubts)
+    return *found, doubts
 
 
 def _inference(model: Model, settings: RunSettings, heldout: Structures) -> dict[str, Any]:
@@ -149,7 +162,7 @@ def _inference(model: Model, settings: RunSettings, heldout: Structures) -> dict
 
 
 def _cost(folder: RunFolder, settings: RunSettings, device: torch.device) -> dict[str, Any]:
-    """How long the run trained, all phases together, as in `metrics.json`."""
+    """How long the run trained, all phases together, and what it kept, as in `metrics.json`."""
     epochs = [epoch for phase in folder.phases(settings) for epoch in phase.read_epochs()]
     cpu_s = [epoch.get("cpu_s") for epoch in epochs]
     # Not of epochs from before it was measured, nor where another device does the work.
@@ -158,6 +171,8 @@ def _cost(folder: RunFolder, settings: RunSettings, device: torch.device) -> dic
         "wall_s": sum(epoch["wall_s"] for epoch in epochs),
         "n_epochs": len(epochs),
         "cpu_s": sum(c for c in cpu_s if c is not None) if is_known else None,
+        "kept_by": (rule := settings.hyperparameters.kept_epoch),
+        "kept_epoch": kept_number(folder.read_epochs(), rule),
     }
 
 
@@ -201,7 +216,10 @@ def evaluate_run(
     parts = load_parts(settings, settings.experiment.resolved_labels)
     model = trained_model(settings, folder)
     tests_of_run = _not_trained_on(settings, parts)
-    errors, predictions = _evaluate(model, settings, parts["test"], tests_of_run, target)
+    doubts = few_labels(parts["valid"], settings.experiment.resolved_labels)
+    errors, predictions, of_heads = _evaluate(model, settings, parts["test"], tests_of_run, target)
+    for doubt in of_heads:
+        log.warning("%s, seed %d: %s", settings.name, settings.seed, doubt)
     inference = costs["inference"] or _inference(model, settings, parts["test"])
     with folder.locked():
         if folder.read_settings() != stored:
@@ -212,6 +230,7 @@ def evaluate_run(
             predictions,
             training=costs["training"],
             inference=inference,
+            warnings=[*doubts, *of_heads],
             settings=whole if added else None,
         )
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 
-
 class WeightAverage:
     """The average of a module's trainable parameters; call `update` after every step."""
 
