@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -42,6 +42,8 @@ from hippynn_mf.labels import Labels, join_labels, parse_labels, with_all_forces
 from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.predicting import predict_arrays
+from hippynn_mf.report.statistics import estimate_mean
+from hippynn_mf.report.text import markdown
 from hippynn_mf.training.averaging import WeightAverage
 from hippynn_mf.training.loop import Training, continue_training, prepare_training
 
@@ -158,10 +160,12 @@ class Looks:
         self.epochs: list[int] = []
 
     def after_step(self, *_: Any) -> None:
+        """Move every average; a batch callback."""
         for average in self.averages.values():
             average.update()
 
     def after_epoch(self, epoch: int, better: bool) -> None:
+        """Look after every second epoch; an epoch callback."""
         if (epoch + 1) % EVERY:
             return
         self.epochs.append(epoch + 1)
@@ -209,8 +213,12 @@ def train_one(setting: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], L
         {"average": average, "rule": rule, "epoch": epoch, "errors": errors}
         for average, rule, epoch, errors in looks.outcomes()
     ]
-    facts = {"max_epochs": case.max_epochs, "n_train": len(parts["train"]),
-             "n_measured": len(measured), "cpu_s": round(time.process_time() - began, 1)}  # fmt: skip
+    facts = {
+        "max_epochs": case.max_epochs,
+        "n_train": len(parts["train"]),
+        "n_measured": len(measured),
+        "cpu_s": round(time.process_time() - began, 1),
+    }
     return {**setting, **facts, "outcomes": outcomes}, looks
 
 
@@ -228,6 +236,85 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+Errors = Mapping[str, float]
+BASE = ("none", "best_energy")  # average and rule of the preset quick
+
+
+def outcome_of(line: Mapping[str, Any], average: str, rule: str) -> Errors:
+    """The errors of half B of one training with an average and a rule."""
+    (errors,) = (
+        outcome["errors"]
+        for outcome in line["outcomes"]
+        if (outcome["average"], outcome["rule"]) == (average, rule)
+    )
+    return errors  # type: ignore[no-any-return]
+
+
+def score(errors: Errors, reference: Errors) -> float:
+    """Mean over all errors, RMSE and MAE, of the logarithm of their ratio to those of another."""
+    return float(np.mean([math.log(value / reference[name]) for name, value in errors.items()]))
+
+
+def ratio(logarithms: Sequence[float]) -> str:
+    """The geometric mean of ratios with the 95 % interval of their mean logarithm."""
+    mean = estimate_mean(list(logarithms))
+    if mean is None:
+        return "—"
+    if mean.low is None or mean.high is None:
+        low, high = mean.smallest, mean.largest
+        return f"{math.exp(mean.value):.2f} ({math.exp(low):.2f} to {math.exp(high):.2f})"
+    return f"{math.exp(mean.value):.2f} [{math.exp(mean.low):.2f}, {math.exp(mean.high):.2f}]"
+
+
+def rules_table(lines: Sequence[Mapping[str, Any]]) -> str:
+    """All rules and averages beside the preset quick's, in the same trainings."""
+    cases = [name for name in CASES if any(line["data"] == name for line in lines)]
+    rows = [["average", "rule", *cases]]
+    for average, rule in product(DECAYS, ("best_energy", "best_loss", "best_robust", "last")):
+        cells = []
+        for case in cases:
+            pairs = [(outcome_of(line, average, rule), outcome_of(line, *BASE))
+                     for line in lines if line["data"] == case]  # fmt: skip
+            cells.append(ratio([score(*pair) for pair in pairs]))
+        rows.append([average, rule, *cells])
+    return markdown(rows)
+
+
+def weights_table(lines: Sequence[Mapping[str, Any]], rule: str) -> str:
+    """Force weights and couplings beside weight 1 and independent heads, on the same splits."""
+    rows: list[list[str]] = [["data", "force weight", "coupling", "splits", "all"]]
+    kinds = ("low energy", "low force", "high energy", "high force")
+    rows[0] += [f"{kind}, {metric}" for kind, metric in product(kinds, ("rmse", "mae"))]
+    for case, weight, coupling in product(CASES, sorted(FORCE_WEIGHTS), COUPLINGS):
+        of_case = [line for line in lines if line["data"] == case]
+        base = {line["split_seed"]: outcome_of(line, BASE[0], rule) for line in of_case
+                if (line["force_weight"], line["coupling"]) == (1.0, "independent")}  # fmt: skip
+        pairs = [
+            (outcome_of(line, BASE[0], rule), base[line["split_seed"]])
+            for line in of_case
+            if (line["force_weight"], line["coupling"]) == (weight, coupling)
+            and line["split_seed"] in base
+        ]
+        if not pairs:
+            continue
+        low, high = CASES[case].labels
+        cells = []
+        for kind, metric in product(kinds, ("rmse", "mae")):
+            level = low if kind.startswith("low") else high
+            name = f"{level}.{kind.split()[1]}.{metric}"
+            logarithms = [math.log(own[name] / other[name]) for own, other in pairs if name in own]
+            mean = np.mean(logarithms) if logarithms else None
+            cells.append("—" if mean is None else f"{math.exp(mean):.2f}")
+        own_scores = [score(*pair) for pair in pairs]
+        rows.append([case, f"{weight:g}", coupling, str(len(pairs)), ratio(own_scores), *cells])
+    return markdown(rows)
+
+
+def format_tables(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Both tables."""
+    return f"{rules_table(lines)}\n\n{weights_table(lines, 'last')}\n"
 
 
 app = typer.Typer(add_completion=False)
@@ -264,7 +351,7 @@ def run(
 
 @app.command()
 def table(lines: Path) -> None:
-    """Ratios to best_energy at weight 1 without an average, with intervals, as Markdown."""
+    """Errors on half B as ratios, with 95 % intervals, as Markdown."""
     typer.echo(format_tables(read_lines(lines)))
 
 

@@ -190,7 +190,7 @@ def test_options_override_a_run_file(ani1x_file, tmp_path, capsys):
     run = RunFolder(tmp_path / "results" / "runs" / "sf_cc_e" / "seed-2")
     assert run.read_settings().hyperparameters.max_epochs == 1
     out = capsys.readouterr().out
-    assert out.startswith(f"{run.path}\n  Epoch 1 of 1 was kept.\n")
+    assert out.startswith(f"{run.path}\n  Epoch 1 of 1 was kept (last).\n")
     assert "heldout   CC energy" in out.replace("  heldout", "heldout")
     assert f"hippynn-mf export {run.path}" in out
 

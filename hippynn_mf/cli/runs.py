@@ -58,7 +58,8 @@ def new(
     typer.echo(f"{run_file}\nLook through it, then: hippynn-mf train {run_file}")
 
 
-def _campaign(
+@asking(CAMPAIGN_DEFAULTS)
+def campaign(
     asked: Asked,
     engine: Annotated[
         EngineChoice, typer.Option(help="parsl; or pool, Python's own, where Parsl does not run.")
@@ -85,13 +86,14 @@ def _campaign(
     from hippynn_mf.campaign.campaign import run_campaign
 
     out = asked.request.out
-    typer.echo(asked.preset_line, err=True)
     chosen_engine = make_engine(engine, site, workers, asked.request.device)
     if dry_run:
         _print_plan(asked, chosen_engine, with_probe=site is None)
         return
     with _interruptible():
-        outcomes = run_campaign(asked.settings, out, engine=chosen_engine)
+        outcomes = run_campaign(
+            asked.settings, out, engine=chosen_engine, announcement=asked.preset_line
+        )
     _print_warnings([outcome.settings for outcome in outcomes if not outcome.error], out)
     failed = [outcome for outcome in outcomes if outcome.error]
     problems: list[str | None] = []
@@ -112,9 +114,10 @@ def _campaign(
     refuse_if(" ".join(filter(None, problems)))
 
 
-campaign = asking(CAMPAIGN_DEFAULTS)(_campaign)
 # The paper's table is not made with another preset unless that is asked for.
-reproduce = asking({**CAMPAIGN_DEFAULTS, "preset": EMBEDDED_PRESET})(_campaign)
+reproduce = asking({**CAMPAIGN_DEFAULTS, "preset": EMBEDDED_PRESET})(
+    campaign.__wrapped__  # type: ignore[attr-defined]
+)
 
 
 def _print_plan(asked: Asked, engine: Engine, *, with_probe: bool) -> None:
@@ -172,10 +175,9 @@ def train(asked: Asked) -> None:
     from hippynn_mf.runs.summary import next_commands, summarize
 
     choose_device(asked.request.device)
-    typer.echo(asked.preset_line, err=True)
     out = asked.request.out
     with _interruptible():
-        outcomes = run_here(asked.settings, out)
+        outcomes = run_here(asked.settings, out, announcement=asked.preset_line)
     finished = []
     for outcome in outcomes:
         if outcome.error:

@@ -15,7 +15,8 @@ from hippynn_mf.runs.request_fields import StrictKeys
 
 Term = Literal["energy", "forces", "hierarchicality"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-WeightsById = dict[str, dict[Term, Weight]]  # level id → term → weight
+WeightsOfLevel = dict[Term, Weight]
+WeightsById = dict[str, WeightsOfLevel]  # by level id
 
 
 class TermWeights(StrictKeys):
@@ -66,11 +67,10 @@ def resolve_weights(
             )
         if level.id in resolved:
             raise UserError(f"Weights of {level.label} are asked for twice, under two names.")
-        said: dict[Term, float] = of_level.model_dump(exclude_none=True)
+        said: WeightsOfLevel = of_level.model_dump(exclude_none=True)  # type: ignore[assignment]
         if not said:
-            raise UserError(
-                f"[weights.{name}] has no weight; name one of {', '.join(TermWeights.model_fields)}."
-            )
+            terms = ", ".join(TermWeights.model_fields)
+            raise UserError(f"[weights.{name}] has no weight; name one of {terms}.")
         if "forces" in said and not labels[level].forces:
             raise UserError(
                 f"A weight of {level.label} forces is asked for, and only {level.label} energies "
