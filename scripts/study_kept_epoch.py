@@ -37,13 +37,17 @@ from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.evaluation.errors import energy_metrics, force_metrics
+from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import Labels, join_labels, parse_labels, with_all_forces
 from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.predicting import predict_arrays
-from hippynn_mf.report.statistics import estimate_mean
+from hippynn_mf.report.columns import Column
+from hippynn_mf.report.results import read_results
+from hippynn_mf.report.statistics import estimate_mean, pair
 from hippynn_mf.report.text import markdown
+from hippynn_mf.runs.experiment import parse_experiment
 from hippynn_mf.training.averaging import WeightAverage
 from hippynn_mf.training.loop import Training, continue_training, prepare_training
 
@@ -347,6 +351,33 @@ def run(
         with lines.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         typer.echo(f"{setting} {line['cpu_s']} s")
+
+
+def epochs_of_preset() -> int:
+    """The epochs of the presets `quick` and `robust`."""
+    return get_hyperparameters("robust").max_epochs
+
+
+@app.command()
+def ratios(
+    folders: list[Path],
+    multi: str = "MF-DZ/EF-TZ/E",
+    single: str = "SF-TZ/EF",
+) -> None:
+    """Held-out errors of an experiment over those of another, paired by seed, for each folder."""
+    *_, level = parse_experiment(multi).resolved_labels
+    rows = [["folder", "error", "seeds", f"{multi} / {single}"]]
+    for folder in folders:
+        results = read_results(folder)
+        for quantity, metric in product(("energy", "force"), ("rmse", "mae")):
+            column = Column.own(HELDOUT, level, quantity)
+            pairs = pair(
+                results.values(multi, column, metric), results.values(single, column, metric)
+            )
+            logarithms = np.log(pairs["ours"] / pairs["theirs"]).tolist()
+            name = f"{level.label} {quantity}, {metric.upper()}"
+            rows.append([folder.name, name, str(len(pairs)), ratio(logarithms)])
+    typer.echo(markdown(rows))
 
 
 @app.command()

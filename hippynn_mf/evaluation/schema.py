@@ -143,7 +143,7 @@ class RunMetrics(Strict):
     training: TrainingCost | None = None
     inference: InferenceCost | None = None
     predictions_sha256: str | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: list[str] = Field([])
 
 
 def _require_whole(
