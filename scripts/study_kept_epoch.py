@@ -75,7 +75,7 @@ CASES = {
     "all": Case({"DZ": "EF", "CC": "E"}, 40),
 }
 # Data and how many splits, in the order in which they are trained.
-PLAN = (("few", 0), ("real", 0), ("few", 1), ("all", 0), ("few", 2), ("real", 1), ("all", 1))
+PLAN = (("few", 0), ("few", 1), ("few", 2), ("real", 0), ("all", 0), ("real", 1), ("all", 1))
 
 
 def rules_of(levels: list[Level], metrics: list[dict[str, float]]) -> dict[str, int]:

@@ -36,7 +36,12 @@ TINY = {
 SCHEDULES = {
     "cosine": {"scheduler": "cosine", "learning_rate": 0.4},
     "plateau": {"scheduler": "plateau", "patience": 1},
-    "average": {"scheduler": "plateau", "ema_decay": 0.5, "kept_epoch": "best_robust"},
+    "average": {
+        "scheduler": "cosine",
+        "learning_rate": 0.4,
+        "ema_decay": 0.5,
+        "kept_epoch": "best_robust",
+    },
     "last": {"scheduler": "cosine", "learning_rate": 0.4, "ema_decay": 0.7, "kept_epoch": "last"},
 }
 

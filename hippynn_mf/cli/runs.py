@@ -88,6 +88,7 @@ def campaign(
     out = asked.request.out
     chosen_engine = make_engine(engine, site, workers, asked.request.device)
     if dry_run:
+        typer.echo(asked.preset_line, err=True)
         _print_plan(asked, chosen_engine, with_probe=site is None)
         return
     with _interruptible():
@@ -135,18 +136,17 @@ def _print_plan(asked: Asked, engine: Engine, *, with_probe: bool) -> None:
 
 
 def _print_warnings(finished: Sequence[RunSettings], out: Path) -> None:
-    """What the runs of a campaign warn of in their metrics, once for all seeds of an experiment."""
+    """What the runs of a campaign warn of in their metrics, a line for each experiment."""
     from hippynn_mf.runs.folder import RunFolder
 
-    warned: dict[str, dict[str, list[int]]] = {}
+    warned: dict[str, list[str]] = {}
     for settings in finished:
-        for text in RunFolder.of(out, settings).read_metrics().get("warnings", []):
-            place = text.partition(", mean absolute error")[0]  # whose numbers differ by seed
-            warned.setdefault(settings.name, {}).setdefault(place, []).append(settings.seed)
+        texts = RunFolder.of(out, settings).read_metrics().get("warnings", [])
+        warned.setdefault(settings.name, []).extend(texts)
     for name, texts in warned.items():
-        for text, seeds in texts.items():
-            shown = f"{text.removesuffix('.')}. Seeds {', '.join(map(str, sorted(seeds)))}."
-            typer.echo(f"{name}: {shown}", err=True)
+        if texts:
+            more = f" And {len(texts) - 1} more in metrics.json." if len(texts) > 1 else ""
+            typer.echo(f"{name}: {texts[0]}{more}", err=True)
 
 
 def status(

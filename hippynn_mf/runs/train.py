@@ -129,8 +129,7 @@ def _train_in(
     model = trained_model(settings, folder)
     tests = read_tests(settings)
     errors, predictions, of_heads = _evaluate(model, settings, parts["test"], tests, device)
-    for doubt in of_heads:
-        log.warning("%s, seed %d: %s", settings.name, settings.seed, doubt)
+    _warn(settings, of_heads)
     cost = _cost(folder, settings, device)
     folder.write_results(
         errors,
@@ -155,6 +154,15 @@ def _evaluate(
     sets, doubts = chain([first], tests), list[str]()
     found = evaluate_model(model, sets, batch_size=batch_size, device=device, doubts=doubts)
     return *found, doubts
+
+
+def _warn(settings: RunSettings, doubts: Sequence[str]) -> None:
+    """Every doubt in the log, and one line for all of them on the terminal."""
+    for doubt in doubts:
+        log.info("%s", doubt)
+    if doubts:
+        more = f" And {len(doubts) - 1} more in metrics.json." if len(doubts) > 1 else ""
+        log.warning("%s, seed %d: %s%s", settings.name, settings.seed, doubts[0], more)
 
 
 def _inference(model: Model, settings: RunSettings, heldout: Structures) -> dict[str, Any]:
@@ -218,8 +226,7 @@ def evaluate_run(
     tests_of_run = _not_trained_on(settings, parts)
     doubts = few_labels(parts["valid"], settings.experiment.resolved_labels)
     errors, predictions, of_heads = _evaluate(model, settings, parts["test"], tests_of_run, target)
-    for doubt in of_heads:
-        log.warning("%s, seed %d: %s", settings.name, settings.seed, doubt)
+    _warn(settings, of_heads)
     inference = costs["inference"] or _inference(model, settings, parts["test"])
     with folder.locked():
         if folder.read_settings() != stored:
