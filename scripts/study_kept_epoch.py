@@ -316,6 +316,52 @@ def weights_table(lines: Sequence[Mapping[str, Any]], rule: str) -> str:
     return markdown(rows)
 
 
+def mean_score(
+    lines: Sequence[Mapping[str, Any]], ours: tuple[str, str], theirs: tuple[str, str]
+) -> float:
+    """Geometric mean over all trainings of the ratio of all errors of two averages and rules."""
+    scores = [score(outcome_of(line, *ours), outcome_of(line, *theirs)) for line in lines]
+    return math.exp(float(np.mean(scores)))
+
+
+def weight_ratios(lines: Sequence[Mapping[str, Any]], case: str, weight: float) -> dict[str, float]:
+    """Geometric mean ratios of errors with a force weight to those with 1, RMSE and MAE together.
+
+    Of independent heads at the last epoch, by `low energy`, `low force` and so on.
+    """
+    low, _ = CASES[case].labels
+    found: dict[str, list[float]] = {}
+    chosen = [line for line in lines if (line["data"], line["coupling"]) == (case, COUPLINGS[0])]
+    for line in chosen:
+        for other in chosen:
+            if (line["force_weight"], other["force_weight"]) != (weight, 1.0):
+                continue
+            if line["split_seed"] == other["split_seed"]:
+                theirs = outcome_of(other, BASE[0], "last")
+                for name, value in outcome_of(line, BASE[0], "last").items():
+                    level, kind, _ = name.split(".")
+                    place = f"{'low' if level == low else 'high'} {kind}"
+                    found.setdefault(place, []).append(math.log(value / theirs[name]))
+    return {place: math.exp(float(np.mean(values))) for place, values in found.items()}
+
+
+def n_splits(lines: Sequence[Mapping[str, Any]], case: str) -> int:
+    """Splits on which independent heads were trained with weights 1 and 4."""
+    splits = [
+        {line["split_seed"] for line in lines
+         if (line["data"], line["coupling"], line["force_weight"]) == (case, COUPLINGS[0], weight)}
+        for weight in (1.0, 4.0)
+    ]  # fmt: skip
+    return len(splits[0] & splits[1])
+
+
+def preset_of_study() -> tuple[str, str, float, str]:
+    """Average, rule, force weight and coupling of the preset `robust`."""
+    robust = get_hyperparameters("robust")
+    average = f"{robust.ema_decay:g}" if robust.ema_decay else "none"
+    return average, robust.kept_epoch, robust.force_weight, robust.coupling
+
+
 def format_tables(lines: Sequence[Mapping[str, Any]]) -> str:
     """Both tables."""
     return f"{rules_table(lines)}\n\n{weights_table(lines, 'last')}\n"
