@@ -266,6 +266,8 @@ def ratio(logarithms: Sequence[float]) -> str:
     mean = estimate_mean(list(logarithms))
     if mean is None:
         return "—"
+    if mean.n == 1:
+        return f"{math.exp(mean.value):.2f} (one)"
     if mean.low is None or mean.high is None:
         low, high = mean.smallest, mean.largest
         return f"{math.exp(mean.value):.2f} ({math.exp(low):.2f} to {math.exp(high):.2f})"
