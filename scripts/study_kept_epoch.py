@@ -1,7 +1,7 @@
 """Which epoch to keep, on validation data alone: rules, averages, force weights and coupling.
 
-    python scripts/study_kept_epoch.py run LINES.jsonl --real ani1x_1000.h5 --minutes 25
-    python scripts/study_kept_epoch.py table LINES.jsonl
+    python scripts/study_kept_epoch.py LINES.jsonl --real ani1x_1000.h5 --minutes 25
+    python scripts/study_kept_epoch.py LINES.jsonl --minutes 0        # the tables alone
 
 Every training is one line of LINES, and a training that is there is not repeated. Of each split the
 validation structures are halved: A stands for the validation data of a user, by which epochs are
@@ -369,18 +369,7 @@ def format_tables(lines: Sequence[Mapping[str, Any]]) -> str:
     return f"{rules_table(lines)}\n\n{weights_table(lines, 'last')}\n"
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-def run(
-    lines: Path,
-    real: Annotated[Path | None, typer.Option(help="Real ANI-1x; without it not trained.")] = None,
-    minutes: Annotated[float, typer.Option(help="Processor time in which trainings begin.")] = 25,
-    curves: Annotated[
-        Path | None, typer.Option(help="Folder for the errors at every look.")
-    ] = None,
-) -> None:
+def train_plan(lines: Path, *, real: Path | None, minutes: float, curves: Path | None) -> None:
     """Train what the file does not have yet, one after another with one thread."""
     torch.set_num_threads(1)
     done = [{name: line[name] for name in next(settings())} for line in read_lines(lines)]
@@ -406,12 +395,7 @@ def epochs_of_preset() -> int:
     return get_hyperparameters("robust").max_epochs
 
 
-@app.command()
-def ratios(
-    folders: list[Path],
-    multi: str = "MF-DZ/EF-TZ/E",
-    single: str = "SF-TZ/EF",
-) -> None:
+def ratios(folders: Sequence[Path], multi: str = "MF-DZ/EF-TZ/E", single: str = "SF-TZ/EF") -> str:
     """Held-out errors of an experiment over those of another, paired by seed, for each folder."""
     *_, level = parse_experiment(multi).resolved_labels
     rows = [["folder", "error", "seeds", f"{multi} / {single}"]]
@@ -425,14 +409,26 @@ def ratios(
             logarithms = np.log(pairs["ours"] / pairs["theirs"]).tolist()
             name = f"{level.label} {quantity}, {metric.upper()}"
             rows.append([folder.name, name, str(len(pairs)), ratio(logarithms)])
-    typer.echo(markdown(rows))
+    return markdown(rows)
 
 
-@app.command()
-def table(lines: Path) -> None:
-    """Errors on half B as ratios, with 95 % intervals, as Markdown."""
+def main(
+    lines: Annotated[Path, typer.Argument(help="File of the study, a line for each training.")],
+    real: Annotated[Path | None, typer.Option(help="Real ANI-1x; without it not trained.")] = None,
+    minutes: Annotated[float, typer.Option(help="Processor time in which trainings begin.")] = 25,
+    curves: Annotated[Path | None, typer.Option(help="Folder for errors at every look.")] = None,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(help="Only ratios of MF-DZ/EF-TZ/E to SF-TZ/EF in a folder of runs."),
+    ] = None,
+) -> None:
+    """Train what the plan has and the file has not, and print the tables of all lines."""
+    if compare:
+        typer.echo(ratios(compare))
+        return
+    train_plan(lines, real=real, minutes=minutes, curves=curves)
     typer.echo(format_tables(read_lines(lines)))
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)
