@@ -24,6 +24,7 @@ GROUPS: Final = "groups"  # (n,) int64 which molecule each is a conformer of
 # Validation metrics.
 LOSS: Final = "loss"  # equation 1, a number without unit
 ENERGY_RMSE_SUM: Final = "energy_rmse_sum"  # kcal/mol, over the heads
+MAE_SUM: Final = "mae_sum"  # over the heads, energies in kcal/mol and trained forces in kcal/mol/Å
 
 
 def energy(level_id: str) -> str:

@@ -43,7 +43,10 @@ TINY_OPTIONS = [text for name, value in TINY.items() for text in ("--set", f"{na
 def build_settings(
     experiments: Sequence[Experiment], seeds: Sequence[int], **values: Any
 ) -> list[RunSettings]:
-    """Settings of runs of these experiments; `overrides` and files of tests by short names."""
+    """Settings of runs of these experiments; `overrides` and files of tests by short names.
+
+    With the preset `quick` where no other is asked for.
+    """
     tests = {}
     if (comp6 := values.pop("comp6", None)) is not None:
         keys = values.pop("comp6_keys", None)
@@ -55,7 +58,7 @@ def build_settings(
         seeds=seeds,
         hyperparameters=values.pop("overrides", {}),
         tests=tests,
-        **values,
+        **{"preset": "quick", **values},
     )
     return build.build_settings(request, experiments)
 

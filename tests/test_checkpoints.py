@@ -16,7 +16,7 @@ from hippynn_mf import UserError
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.runs import checkpoints
 from hippynn_mf.runs import train as running
-from hippynn_mf.runs.checkpoints import CURRENT, PREVIOUS
+from hippynn_mf.runs.checkpoints import BEST, CURRENT, LAST, MODEL, PREVIOUS
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.train import train_run
@@ -36,6 +36,13 @@ TINY = {
 SCHEDULES = {
     "cosine": {"scheduler": "cosine", "learning_rate": 0.4},
     "plateau": {"scheduler": "plateau", "patience": 1},
+    "average": {
+        "scheduler": "cosine",
+        "learning_rate": 0.4,
+        "ema_decay": 0.5,
+        "kept_epoch": "best_robust",
+    },
+    "last": {"scheduler": "cosine", "learning_rate": 0.4, "ema_decay": 0.7, "kept_epoch": "last"},
 }
 
 
@@ -58,7 +65,10 @@ def uninterrupted(request, data, tmp_path_factory):
 
 def results_of(folder):
     epochs = [{k: v for k, v in e.items() if k != "wall_s"} for e in folder.read_epochs()]
-    return epochs, torch.load(folder.file("model.pt"), weights_only=True)
+    states = {
+        name: torch.load(folder.file(name), weights_only=True) for name in (MODEL, LAST, BEST)
+    }
+    return epochs, states
 
 
 def assert_same_end(folder, epochs, weights):

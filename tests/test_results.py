@@ -69,6 +69,11 @@ MIXTURES = {
         {"hyperparameters": get_hyperparameters("quick", {"max_epochs": 5})},
         "hyperparameters.max_epochs",
     ),
+    "weights": ({"weights": {"wb97x_dz": {"forces": 4.0}}}, "weights.wb97x_dz"),
+    "the preset for own data": (
+        {"preset": "robust", "hyperparameters": get_hyperparameters("robust")},
+        "preset",
+    ),
     "tests": ({"tests": ()}, r"tests\.comp6"),
     "another test file": (
         {"tests": (COMP6.model_copy(update={"sha256": "8" * 64}),)},

@@ -190,7 +190,7 @@ def test_options_override_a_run_file(ani1x_file, tmp_path, capsys):
     run = RunFolder(tmp_path / "results" / "runs" / "sf_cc_e" / "seed-2")
     assert run.read_settings().hyperparameters.max_epochs == 1
     out = capsys.readouterr().out
-    assert out.startswith(f"{run.path}\n  Epoch 1 of 1 was kept.\n")
+    assert out.startswith(f"{run.path}\n  Epoch 1 of 1 was kept (last).\n")
     assert "heldout   CC energy" in out.replace("  heldout", "heldout")
     assert f"hippynn-mf export {run.path}" in out
 
@@ -214,8 +214,10 @@ def test_a_new_run_file_trains_at_once(ani1x_file, tmp_path, capsys):
         "data": "planted.h5",
         "rows": "all",
         "seeds": [0],
+        "preset": "robust",
         "out": "results",
         "label_fractions": {},
+        "weights": {},
         "hyperparameters": {"species": [0, 1, 6, 7, 8]},
     }
     assert exit_code("train", path, *TINY_OPTIONS) == 0
@@ -237,7 +239,8 @@ def test_every_line_of_a_new_run_file_is_explained(ani1x_file, tmp_path):
     # What is commented out is right, too.
     defaults = [line[2:] for line in lines if line.startswith("# ") and " = " in line.split("#")[1]]
     keys = {line.split(" = ")[0] for line in defaults}
-    assert {"preset", "split_seed", "device"} <= keys
+    assert {"split_seed", "device"} <= keys
+    assert 'preset = "robust"' in lines
 
 
 def test_a_new_run_file_of_files_of_levels(tmp_path, monkeypatch, capsys):

@@ -109,6 +109,10 @@ CHANGES = {
         {"hyperparameters": get_hyperparameters("quick", {"batch_size": 8, "max_epochs": 9})},
         ["hyperparameters.batch_size: 32 → 8", "hyperparameters.max_epochs: 80 → 9"],
     ),
+    "weights": (
+        {"weights": {"wb97x_dz": {"forces": 4.0}}},
+        ["weights.wb97x_dz: None → {'forces': 4.0}"],
+    ),
     "data": (
         {"data": DataSource(path="/data/made.h5", sha256=HASH)},
         [f"data.sha256: {'0123456789abcdef' * 4!r} → {HASH!r}"],

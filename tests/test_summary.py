@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from hippynn_mf.cli.main import _Once
+from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.potentials.card import format_card
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.runs.folder import RunFolder
@@ -69,15 +70,21 @@ def test_a_run_that_was_tested_on_nothing_has_no_table():
 
 
 @pytest.mark.parametrize(
-    ("best", "max_epochs", "text"),
+    ("best", "values", "text"),
     [
-        ([True, False, True, False], 4, "Epoch 3 of 4 was kept."),
-        ([True, False], 80, "Epoch 1 of 2 was kept; at most 80 were planned."),
+        ([1, 0, 1, 0], {"max_epochs": 4}, "Epoch 3 of 4 was kept (best_energy)."),
+        ([1, 0], {}, "Epoch 1 of 2 was kept (best_energy); at most 2000 were planned."),
+        ([1, 0, 1, 0], {"max_epochs": 4, "kept_epoch": "last"}, "Epoch 4 of 4 was kept (last)."),
+        (
+            [1, 0, 1],
+            {"max_epochs": 3, "kept_epoch": "best_robust", "ema_decay": 0.99},
+            "Epoch 3 of 3 was kept (best_robust, weights averaged with decay 0.99).",
+        ),
     ],
 )
-def test_the_epoch_that_was_kept(best, max_epochs, text):
-    epochs = [{"epoch": n, "best": is_best} for n, is_best in enumerate(best)]
-    assert kept_epoch(epochs, max_epochs) == text
+def test_the_epoch_that_was_kept(best, values, text):
+    epochs = [{"epoch": n, "best": bool(is_best)} for n, is_best in enumerate(best)]
+    assert kept_epoch(epochs, Hyperparameters(**values)) == text
 
 
 def test_the_next_commands(tmp_path):

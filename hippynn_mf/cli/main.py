@@ -14,7 +14,7 @@ import typer
 from hippynn_mf.cli.data import data_app
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
 from hippynn_mf.cli.report import figures, graph, report, tables
-from hippynn_mf.cli.runs import campaign, evaluate, new, status, train
+from hippynn_mf.cli.runs import campaign, evaluate, new, reproduce, status, train
 from hippynn_mf.cli.stopping import Stopping, stoppable
 from hippynn_mf.errors import UserError, ignore_import_warnings
 
@@ -28,8 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
-app.command()(campaign)
-app.command("reproduce", help="The same as campaign.")(campaign)
+app.command("campaign")(campaign)
+app.command("reproduce", help="The same as campaign, with the preset quick on any data.")(reproduce)
 for command in (
     *(new, train, status, evaluate),
     *(tables, figures, report, graph),

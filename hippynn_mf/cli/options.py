@@ -83,6 +83,15 @@ class Asked:
     request: Request
     experiments: list[Experiment]
     settings: list[RunSettings]
+    preset_reason: str  # why the runs have their preset
+
+    @property
+    def preset_line(self) -> str:
+        """Which preset is used and why, and what of it the paper has otherwise."""
+        from hippynn_mf.report.tables import recipe_text
+
+        named = dict.fromkeys(map(recipe_text, self.settings))
+        return f"Preset {' · '.join(named)}: {self.preset_reason}."
 
 
 def asking(defaults: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -173,6 +182,7 @@ def _ask(words: Sequence[str], flags: Mapping[str, Any], defaults: Mapping[str, 
     changes = read_values(flags, names, files)
     before = Request() if run_file is None else read_run_file(run_file, replaced=set(changes))
     request = merged(before, changes)
+    asked_for = request.preset
     said = request.model_fields_set | ({"experiments"} if request.labels else set())
     request = request.model_copy(
         update={name: value for name, value in defaults.items() if name not in said}
@@ -181,7 +191,17 @@ def _ask(words: Sequence[str], flags: Mapping[str, Any], defaults: Mapping[str, 
         known = request.known
         request.check_levels(known)
         experiments = parse_experiments(request.experiment_names, known)
-        return Asked(request, experiments, build_settings(request, experiments))
+        settings = build_settings(request, experiments)
+        return Asked(request, experiments, settings, _preset_reason(request, asked_for, defaults))
+
+
+def _preset_reason(request: Request, asked_for: str | None, defaults: Mapping[str, Any]) -> str:
+    if asked_for is not None:
+        return "as asked for"
+    if "preset" in defaults:
+        return "the default of this command"
+    data = "the embedded data" if request.data is None else "data of your own"
+    return f"the default with {data}; --preset chooses another"
 
 
 def known_levels_of(path: Path | None) -> Levels:

@@ -103,7 +103,7 @@ def graph(
     name: Annotated[str, typer.Argument(help="Experiment, as MF-DZ/EF-CC/E, or a run folder.")],
     out: Annotated[Path, typer.Option(help="Image to write, as PNG.", dir_okay=False)],
     preset: Annotated[
-        str | None, typer.Option(help="Of an experiment: quick or paper. (default: quick)")
+        str | None, typer.Option(help="Of an experiment: quick, paper or robust. (default: quick)")
     ] = None,
     set_: SetOption = None,
     levels: LevelsOption = None,

@@ -10,6 +10,7 @@ from typing import Any
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.request_fields import COMP6, Flag
+from hippynn_mf.runs.weights import parse_weights
 
 RUN_FILE_SUFFIX = ".toml"
 # Experiments are no paths, although they have slashes.
@@ -65,6 +66,7 @@ def read_values(
         "label": ("labels", _parse_labels),
         "set": ("hyperparameters", parse_overrides),
         "label_fraction": ("label_fractions", parse_fractions),
+        "weight": ("weights", parse_weights),
         "seeds": ("seeds", parse_seeds),
     }
     for name, (field, read) in readers.items():

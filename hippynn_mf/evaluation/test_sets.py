@@ -23,6 +23,7 @@ from hippynn_mf.data.formats.sources import DataPath, shown_path
 from hippynn_mf.data.matching import find_shared
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.evaluation.doubts import no_better
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.evaluation.scoring import ErrorsOfSet, LabelledSet, score_set
 from hippynn_mf.levels import KNOWN_LEVELS, Levels, highest_level
@@ -136,13 +137,15 @@ def evaluate_model(
     *,
     batch_size: int,
     device: torch.device | str = "cpu",
+    doubts: list[str] | None = None,
 ) -> tuple[dict[str, ErrorsOfSet], dict[str, np.ndarray]]:
     """Errors and predictions of a model with forces of every head, on every set.
 
     Returns the `sets` of `metrics.json`, and arrays for `predictions.npz`: for every set the
     predictions `<set>.<level>.energy` in kcal/mol (without self energies) and
     `<set>.<level>.forces` in kcal/mol/Å, the references `<set>.reference.<level>.…` in the same
-    units, and `<set>.species`, `.rows` and `.groups` of its structures.
+    units, and `<set>.species`, `.rows` and `.groups` of its structures. `doubts` get a line for
+    every head that is no better than the level below it.
     """
     errors: dict[str, ErrorsOfSet] = {}
     arrays: dict[str, np.ndarray] = {}
@@ -152,6 +155,8 @@ def evaluate_model(
             model, structures.species, structures.positions, batch_size=batch_size, device=device
         )
         errors[name] = score_set(predicted, test.labels, model.heads.levels)
+        if doubts is not None:
+            doubts += no_better(name, test.labels, predicted, model.heads.levels)
         arrays |= {f"{name}.{key}": values for key, values in predicted.items()}
         arrays |= {f"{name}.reference.{key}": v for key, v in test.labels.labels.items()}
         for key in ("species", "rows", "groups"):

@@ -29,6 +29,7 @@ from hippynn_mf.report.text import (
     paired_lines,
     table_notes,
 )
+from hippynn_mf.runs.weights import weights_text
 
 TEMPLATE = "page.html.j2"
 DOTS_PER_INCH = 110
@@ -176,6 +177,7 @@ def settings_section(results: Results) -> PageSection:
             "rows": one.rows,
             "split seed": one.split_seed,
             "labels kept": _fractions(one.label_fractions),
+            "weights": weights_text(one.hyperparameters, one.weights, one.known) or "all 1",
             "common levels": ", ".join(one.common_levels),
             **one.hyperparameters.model_dump(mode="json"),
         }

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import read_json
+from hippynn_mf.hyperparameters import KeptEpoch as KeepRule
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.kept import kept_number
 from hippynn_mf.runs.settings import RunSettings
 
 
@@ -81,22 +83,23 @@ class Run:
 def read_run(folder: RunFolder) -> Run:
     """A run from its folder."""
     content = read_json(folder.file("experiment.json"))
+    settings = folder.read_settings()
     return Run(
-        settings=folder.read_settings(),
+        settings=settings,
         metrics=folder.read_metrics() if folder.is_finished else None,
         where=str(folder.path),
         folder=folder,
         facts={key: value for key, value in content.items() if key not in ("format", "settings")},
-        kept_epoch=_kept_epoch(folder),
+        kept_epoch=_kept_epoch(folder, settings.hyperparameters.kept_epoch),
         failure=folder.read_failure(),
     )
 
 
-def _kept_epoch(folder: RunFolder) -> KeptEpoch | None:
+def _kept_epoch(folder: RunFolder, rule: KeepRule) -> KeptEpoch | None:
     if not folder.file("epochs.jsonl").exists():
         return None
     epochs = folder.read_epochs()
-    best = [number for number, epoch in enumerate(epochs, start=1) if epoch.get("best")]
-    if not best:
+    number = kept_number(epochs, rule)
+    if number is None:
         return None
-    return KeptEpoch(number=best[-1], of=len(epochs), valid=epochs[best[-1] - 1]["valid"])
+    return KeptEpoch(number=number, of=len(epochs), valid=epochs[number - 1]["valid"])

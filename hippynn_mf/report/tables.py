@@ -30,6 +30,8 @@ from hippynn_mf.report.statistics import (
     percent_of_means,
 )
 from hippynn_mf.report.table_data import Cell, ColumnData, Origin, RowData, TableData, TestFile
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.weights import weights_text
 
 
 def build_table(
@@ -155,6 +157,19 @@ def _published_percent(spec: TableSpec, place: int, row: RowSpec, metric: Metric
     return percent_of_means(published.value, reference)
 
 
+def recipe_text(settings: RunSettings) -> str:
+    """The preset of a run, followed by what the paper has otherwise: weights 1, its kept epoch."""
+    hyperparameters = settings.hyperparameters
+    parts = [settings.preset]
+    if weights := weights_text(hyperparameters, settings.weights, settings.known):
+        parts.append(f"weights {weights}")
+    if hyperparameters.kept_epoch != "best_energy":
+        parts.append(f"kept epoch {hyperparameters.kept_epoch}")
+    if hyperparameters.ema_decay:
+        parts.append(f"average of weights {hyperparameters.ema_decay:g}")
+    return ", ".join(parts)
+
+
 def _origin(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Origin | None:
     runs = [run for row in rows for run in results.by_name[row.name]]
     if not runs:
@@ -163,7 +178,7 @@ def _origin(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Origi
     shown = {column.set for column in spec.columns if isinstance(column, Column)}
     return Origin(
         rows=settings.rows,
-        preset=settings.preset,
+        preset=recipe_text(settings),
         data_file=settings.data.file_name,
         data_sha256=settings.data.sha256,
         split_seed=settings.split_seed,

@@ -21,6 +21,7 @@ from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.request_fields import COMP6, ENERGY_CUT_KCAL_PER_MOL, RequestedTest
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.runs.sources import DataSource, TestSource
+from hippynn_mf.runs.weights import refuse_untrained, resolve_weights
 
 # The tests that the embedded data have.
 EMBEDDED_TESTS: Mapping[str, RequestedTest] = {
@@ -51,7 +52,11 @@ def build_settings(
         raise UserError(f"Asked for twice: experiment {', '.join(repeated)}.")
     labels = join_labels(*(experiment.resolved_labels for experiment in experiments))
     fractions = resolve_fractions(request.label_fractions, labels, levels=levels)
-    hyperparameters = get_hyperparameters(request.preset, request.hyperparameters)
+    weights = resolve_weights(request.weights, labels, levels=levels)
+    preset = request.chosen_preset
+    hyperparameters = get_hyperparameters(preset, request.hyperparameters)
+    for experiment in experiments:
+        refuse_untrained(experiment.resolved_labels, weights, hyperparameters, experiment.name)
     data: DataPath = MINI_ANI1X if request.data is None else request.data
     source = DataSource.of(data, levels=levels)
     tests = requested_sources(request, levels)
@@ -69,7 +74,8 @@ def build_settings(
             split_seed=request.split_seed,
             label_fractions={level.id: fraction for level, fraction in fractions.items()},
             rows=request.rows,
-            preset=request.preset,
+            weights=weights,
+            preset=preset,
             hyperparameters=strategy_hyperparameters(
                 experiment, hyperparameters, request.hyperparameters
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -13,6 +14,7 @@ from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
+from hippynn_mf.evaluation.doubts import few_labels
 from hippynn_mf.evaluation.scoring import ErrorsOfSet
 from hippynn_mf.evaluation.test_sets import (
     TestSet,
@@ -32,6 +34,8 @@ from hippynn_mf.runs.preflight import (
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.runs.sources import DATA, TestSource
 
+log = logging.getLogger(__name__)
+
 
 def errors_of_run(
     model: Model,
@@ -39,11 +43,22 @@ def errors_of_run(
     heldout: Structures,
     tests: Iterable[TestSet],
     device: torch.device,
-) -> tuple[dict[str, ErrorsOfSet], dict[str, np.ndarray]]:
-    """Errors and predictions of a run's model on its held-out structures and test sets."""
+) -> tuple[dict[str, ErrorsOfSet], dict[str, np.ndarray], list[str]]:
+    """Errors, predictions and doubts of a run's model on its held-out structures and test sets."""
     first = heldout_set(heldout, settings.data.shown, levels=settings.known)
     batch_size = settings.hyperparameters.eval_batch_size
-    return evaluate_model(model, chain([first], tests), batch_size=batch_size, device=device)
+    sets, doubts = chain([first], tests), list[str]()
+    found = evaluate_model(model, sets, batch_size=batch_size, device=device, doubts=doubts)
+    return *found, doubts
+
+
+def warn_of_doubts(settings: RunSettings, doubts: Sequence[str]) -> None:
+    """Every doubt in the log, and one line for all of them on the terminal."""
+    for doubt in doubts:
+        log.info("%s", doubt)
+    if doubts:
+        more = f" And {len(doubts) - 1} more in metrics.json." if len(doubts) > 1 else ""
+        log.warning("%s, seed %d: %s%s", settings.name, settings.seed, doubts[0], more)
 
 
 def inference_costs(model: Model, settings: RunSettings, heldout: Structures) -> dict[str, Any]:
@@ -91,7 +106,11 @@ def evaluate_run(
     parts = load_parts(settings, settings.experiment.resolved_labels)
     model = trained_model(settings, folder)
     tests_of_run = _not_trained_on(settings, parts)
-    errors, predictions = errors_of_run(model, settings, parts["test"], tests_of_run, target)
+    doubts = few_labels(parts["valid"], settings.experiment.resolved_labels)
+    errors, predictions, of_heads = errors_of_run(
+        model, settings, parts["test"], tests_of_run, target
+    )
+    warn_of_doubts(settings, of_heads)
     inference = costs["inference"] or inference_costs(model, settings, parts["test"])
     with folder.locked():
         if folder.read_settings() != stored:
@@ -102,6 +121,7 @@ def evaluate_run(
             predictions,
             training=costs["training"],
             inference=inference,
+            warnings=[*doubts, *of_heads],
             settings=whole if added else None,
         )
 

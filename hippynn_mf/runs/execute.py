@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,19 +26,29 @@ class Outcome:
     error: str | None
 
 
-def run_here(runs: Sequence[RunSettings], out: Path, *, progress: bool = True) -> list[Outcome]:
+def run_here(
+    runs: Sequence[RunSettings], out: Path, *, progress: bool = True, announcement: str = ""
+) -> list[Outcome]:
     """Execute the runs that are not finished in `out`, one after another in this process.
 
-    The outcomes are in the order of `runs`. Raises UserError before anything starts for wrong
-    input, and for runs of other settings in the same folders.
+    An `announcement` is printed once nothing would be refused any more. The outcomes are in the
+    order of `runs`. Raises UserError before anything starts for wrong input, and for runs of other
+    settings in the same folders.
     """
     to_do = select_unfinished(runs, out)
+    announce(announcement)
     errors: dict[tuple[str, int], str | None] = {}
     with Progress(to_do, out, disable=not progress) as shown:
         for settings in to_do:
             error = errors[settings.key] = execute_run(settings, out)
             shown.ended(settings.key, finished=error is None)
     return [Outcome(settings, errors.get(settings.key)) for settings in runs]
+
+
+def announce(text: str) -> None:
+    """One line on the terminal, none for no text."""
+    if text:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def select_unfinished(runs: Sequence[RunSettings], out: Path) -> list[RunSettings]:

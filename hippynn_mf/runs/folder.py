@@ -7,7 +7,8 @@
 - `epochs.jsonl`: validation metrics after every epoch
 - `checkpoint.pt`, `checkpoint-previous.pt`: the training after its last two epochs, see
   `checkpoints.py`; removed when the run is finished
-- `model.pt`: parameters of the best epoch (a state dict, loadable without running code)
+- `model.pt`: parameters of the epoch that is kept (a state dict, loadable without running code)
+- `model-best.pt`, `model-last.pt`: likewise of the best epoch and of the last one
 - `predictions.npz`: predictions and references on the held-out structures and every test set
 - `metrics.json`: errors with their units; written last, so its presence means finished
 - `failure.txt`: why the last attempt ended early, if it did
@@ -159,6 +160,7 @@ class RunFolder:
         *,
         training: Mapping[str, Any] | None,
         inference: Mapping[str, Any] | None,
+        warnings: Sequence[str] = (),
         settings: RunSettings | None = None,
     ) -> None:
         """Write predictions, settings that have changed, and last the metrics, all or nothing.
@@ -185,6 +187,7 @@ class RunFolder:
                 "training": training,
                 "inference": inference,
                 "predictions_sha256": file_hash(predictions_file),
+                "warnings": list(warnings),
             }
             validate_metrics(metrics, self.file("metrics.json"))
             metrics_file.write_text(json_text(metrics), encoding="utf-8")

@@ -10,13 +10,16 @@ from hippynn_mf.data.arrays import training_arrays
 from hippynn_mf.data.database import TrainingDatabase, build_database
 from hippynn_mf.data.differences import with_difference
 from hippynn_mf.data.structures import Structures
+from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.levels import Level
+from hippynn_mf.model.losses import LossWeights
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.parameters import Parts, State
 from hippynn_mf.runs.checkpoints import Checkpoints
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.log import EpochRecord
 from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.weights import weights_of_level
 from hippynn_mf.training.loop import continue_training, prepare_training
 from hippynn_mf.training.reptile import TaskDatabase
 from hippynn_mf.training.strategies import Phase
@@ -45,11 +48,26 @@ def train_phase(
     if phase.starts_from is not None:
         start_from(model, states[-1], phase.starts_from)
     database = phase_database(phase, parts, settings, consume=is_last)
-    training = prepare_training(model, database, hyperparameters, device=device, phase=phase)
+    weights = loss_weights(phase, settings, hyperparameters)
+    training = prepare_training(
+        model, database, hyperparameters, device=device, phase=phase, weights=weights
+    )
     checkpoints = Checkpoints(folder, training)
     checkpoints.restore()
     continue_training(training, [EpochRecord(folder, training.tracker), checkpoints])
     return checkpoints
+
+
+def loss_weights(
+    phase: Phase, settings: RunSettings, hyperparameters: Hyperparameters
+) -> dict[str, LossWeights]:
+    """The weights of every head of a phase, by level id; a difference has its higher level's."""
+    higher = None if phase.difference is None else phase.difference.higher
+    found = {}
+    for level in phase.labels:
+        named = (higher or level).id
+        found[level.id] = LossWeights(**weights_of_level(named, settings.weights, hyperparameters))
+    return found
 
 
 def start_from(model: Model, state: State, level: Level) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.evaluation.doubts import few_labels
 from hippynn_mf.evaluation.test_sets import (
     TestSet,
     heldout_set,
@@ -17,6 +19,8 @@ from hippynn_mf.evaluation.test_sets import (
 from hippynn_mf.labels import Labels, join_labels
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.strategies import Phase
+
+log = logging.getLogger(__name__)
 
 # What runs have in common that are checked together, on files that are read once.
 SHARED = ("data", "tests", "levels", "common_levels", "rows", "split_seed", "label_fractions")
@@ -47,7 +51,10 @@ def check_inputs(runs: Sequence[RunSettings]) -> None:
         shared = f"{species} {settings.model_dump_json(include=set(SHARED))}"
         by_input.setdefault(shared, []).append(settings)
     for group in by_input.values():
-        load_inputs(group)
+        parts = load_inputs(group)
+        for settings in group:
+            for doubt in few_labels(parts["valid"], settings.experiment.resolved_labels):
+                log.warning("%s", doubt)
 
 
 def load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structures]:

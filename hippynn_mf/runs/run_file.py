@@ -49,6 +49,11 @@ def merged(request: Request, changes: Mapping[str, Any]) -> Request:
     for name, value in changes.items():
         if name in ("hyperparameters", "label_fractions"):
             values[name] = {**values.get(name, {}), **value}
+        elif name == "weights":
+            before = {
+                level: w.model_dump(exclude_none=True) for level, w in request.weights.items()
+            }
+            values[name] = before | {level: before.get(level, {}) | w for level, w in value.items()}
         elif name == "tests":
             values[name] = _merged_tests(values.get(name, {}), value)
         else:
@@ -98,7 +103,7 @@ def _check_hyperparameters(request: Request) -> None:
         if name not in known:
             raise UserError(unknown_key("hyperparameters", name, known, dict(known_keys(Request))))
     with errors_about("[hyperparameters]"):
-        get_hyperparameters(request.preset, request.hyperparameters)
+        get_hyperparameters(request.chosen_preset, request.hyperparameters)
 
 
 def _files(request: Request) -> Iterator[tuple[str, Path]]:

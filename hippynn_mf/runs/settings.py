@@ -16,6 +16,7 @@ from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Levels
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.sources import DATA, TAKEN, DataSource, TestSource
+from hippynn_mf.runs.weights import WeightsById
 
 RunKey = tuple[str, int]
 
@@ -34,6 +35,7 @@ class RunSettings(BaseModel):
         tests: what is evaluated on and never trained on, beside the held-out structures.
         label_fractions: level id → fraction of its training and validation labels that is kept,
             see `keep_labels`.
+        weights: level id → term → weight in the loss, in place of the hyperparameters'.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +55,7 @@ class RunSettings(BaseModel):
     tests: tuple[TestSource, ...] = ()
     device: str
     label_fractions: dict[str, float] = {}
+    weights: WeightsById = {}
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -63,7 +66,7 @@ class RunSettings(BaseModel):
                 raise ValueError(f"a {what} is there twice: {', '.join(names)}")
         if taken := sorted(set(sets) & set(TAKEN)):
             raise ValueError(f"no test set is named {', '.join(taken)}")
-        used = {*self.labels, *self.common_levels, *self.label_fractions}
+        used = {*self.labels, *self.common_levels, *self.label_fractions, *self.weights}
         if unknown := sorted(used - set(ids)):
             raise ValueError(f"no record of level {', '.join(unknown)} among {', '.join(ids)}")
         return self

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.kept import kept_number
 
 Zeros = dict[tuple[str, str], float]
 
@@ -37,18 +39,20 @@ def summarize(folder: RunFolder) -> str:
     settings = folder.read_settings()
     labels = {level.id: level.label for level in settings.known}
     trained = [level.id for level in settings.experiment.resolved_labels]
-    lines = [kept_epoch(folder.read_epochs(), settings.hyperparameters.max_epochs)]
+    lines = [kept_epoch(folder.read_epochs(), settings.hyperparameters)]
     metrics = folder.read_metrics()
     zeros = _energy_zeros(folder, metrics["sets"], labels)
     lines += format_errors(metrics, trained, labels, zeros)
     return "\n".join(f"  {line}" for line in lines)
 
 
-def kept_epoch(epochs: Sequence[Mapping[str, Any]], max_epochs: int) -> str:
-    """Which epoch's parameters are in the model, of the last phase of a run."""
-    best = [record["epoch"] for record in epochs if record.get("best")]
-    kept = f"Epoch {best[-1] + 1} of {len(epochs)} was kept"
-    return kept + ("." if len(epochs) == max_epochs else f"; at most {max_epochs} were planned.")
+def kept_epoch(epochs: Sequence[Mapping[str, Any]], hyperparameters: Hyperparameters) -> str:
+    """Which epoch's parameters are in the model, of the last phase of a run, and by what rule."""
+    rule, planned = hyperparameters.kept_epoch, hyperparameters.max_epochs
+    kept = f"Epoch {kept_number(epochs, rule)} of {len(epochs)} was kept ({rule}"
+    if hyperparameters.ema_decay:
+        kept += f", weights averaged with decay {hyperparameters.ema_decay:g}"
+    return kept + (")." if len(epochs) == planned else f"); at most {planned} were planned.")
 
 
 def format_errors(

@@ -15,12 +15,14 @@ import torch
 from hippynn_mf.data.formats.sources import data_notes
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, describe_error
+from hippynn_mf.evaluation.doubts import few_labels
 from hippynn_mf.files import write_npz
 from hippynn_mf.model.parameters import State
 from hippynn_mf.network.device import choose_device
-from hippynn_mf.runs.checkpoints import remove_checkpoints, write_model
-from hippynn_mf.runs.evaluate import errors_of_run, inference_costs
+from hippynn_mf.runs.checkpoints import MODEL, remove_checkpoints, write_models
+from hippynn_mf.runs.evaluate import errors_of_run, inference_costs, warn_of_doubts
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
+from hippynn_mf.runs.kept import kept_number
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.models import read_state, trained_model
 from hippynn_mf.runs.phases import train_phase
@@ -93,38 +95,44 @@ def _train_in(
     )
     for note in data_notes(settings.data.path, levels=settings.known):
         log.info("%s", note)
+    doubts = few_labels(parts["valid"], settings.experiment.resolved_labels)
+    for doubt in doubts:
+        log.warning("%s", doubt)
     *earlier, last = settings.experiment.phases
+    rule = settings.hyperparameters.kept_epoch
     states: list[State] = []
     for phase in earlier:
         phase_folder = folder.phase(phase.name)
         phase_folder.path.mkdir(exist_ok=True)
         phase_folder.remove_leftovers()
-        if not all(phase_folder.file(name).exists() for name in ("model.pt", "epochs.jsonl")):
+        if not all(phase_folder.file(name).exists() for name in (MODEL, "epochs.jsonl")):
             log.info("phase %s", phase.name)
             checkpoints = train_phase(phase_folder, settings, phase, parts, states, device)
-            write_model(phase_folder, checkpoints.best)
+            write_models(phase_folder, checkpoints, rule)
         remove_checkpoints(phase_folder)
         states.append(read_state(phase_folder))
     log.info("phase %s", last.name)
     checkpoints = train_phase(folder, settings, last, parts, states, device, is_last=True)
     labels = settings.experiment.resolved_labels
-    states.append(checkpoints.best)
-    write_model(folder, settings.experiment.strategy.assemble(labels, states))
+    assemble = settings.experiment.strategy.assemble
+    write_models(folder, checkpoints, rule, lambda state: assemble(labels, [*states, state]))
     model = trained_model(settings, folder)
     tests = read_tests(settings)
-    errors, predictions = errors_of_run(model, settings, parts["test"], tests, device)
+    errors, predictions, of_heads = errors_of_run(model, settings, parts["test"], tests, device)
+    warn_of_doubts(settings, of_heads)
     cost = _cost(folder, settings, device)
     folder.write_results(
         errors,
         predictions,
         training=cost,
         inference=inference_costs(model, settings, parts["test"]),
+        warnings=[*doubts, *of_heads],
     )
     remove_checkpoints(folder)
 
 
 def _cost(folder: RunFolder, settings: RunSettings, device: torch.device) -> dict[str, Any]:
-    """How long the run trained, all phases together, as in `metrics.json`."""
+    """How long the run trained, all phases together, and what it kept, as in `metrics.json`."""
     epochs = [epoch for phase in folder.phases(settings) for epoch in phase.read_epochs()]
     cpu_s = [epoch.get("cpu_s") for epoch in epochs]
     # Not of epochs from before it was measured, nor where another device does the work.
@@ -133,6 +141,8 @@ def _cost(folder: RunFolder, settings: RunSettings, device: torch.device) -> dic
         "wall_s": sum(epoch["wall_s"] for epoch in epochs),
         "n_epochs": len(epochs),
         "cpu_s": sum(c for c in cpu_s if c is not None) if is_known else None,
+        "kept_by": (rule := settings.hyperparameters.kept_epoch),
+        "kept_epoch": kept_number(folder.read_epochs(), rule),
     }
 
 

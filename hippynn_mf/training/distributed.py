@@ -107,6 +107,12 @@ def train_distributed(
             f"A {type(database).__name__} cannot be shared among devices; make the database with "
             "hippynn_mf.load_database."
         )
+    if hyperparameters.ema_decay or hyperparameters.kept_epoch == "last":
+        raise UserError(
+            "Training on several devices keeps the best epoch of the weights themselves; found "
+            f"ema_decay={hyperparameters.ema_decay:g}, kept_epoch={hyperparameters.kept_epoch}. "
+            "Set ema_decay=0 and another kept_epoch."
+        )
     folder = Path(folder)
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists() and not resume:
