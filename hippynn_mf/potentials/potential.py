@@ -133,7 +133,9 @@ class Potential:
             raise UserError(f"Expected levels, each once; found: {', '.join(chosen) or 'none'}.")
         cards = tuple(card for card in self.card.levels if card.id in chosen)
         of_members = tuple(member.only(chosen) for member in self.card.members)
-        card = self.card.model_copy(update={"levels": cards, "members": of_members})
+        seen = self.card.seen and self.card.seen.only(chosen)
+        update = {"levels": cards, "members": of_members, "seen": seen}
+        card = self.card.model_copy(update=update)
         members = []
         for member in self.members:
             kept = _empty_member(card, next(member.parameters.parameters()).dtype)
@@ -156,5 +158,6 @@ class Potential:
             )
             for level in self.card.levels
         )
-        of_member = {"members": (self.card.members[number],), "levels": levels}
+        seen = self.card.seen and self.card.seen.only(())  # one member has no spread
+        of_member = {"members": (self.card.members[number],), "levels": levels, "seen": seen}
         return Potential(self.card.model_copy(update=of_member), (member,))

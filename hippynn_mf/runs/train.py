@@ -30,6 +30,7 @@ from hippynn_mf.files import write_npz
 from hippynn_mf.model.model import Model
 from hippynn_mf.model.parameters import State
 from hippynn_mf.network.device import choose_device
+from hippynn_mf.potentials.seen import distances_of
 from hippynn_mf.runs.checkpoints import remove_checkpoints, write_model
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.log import logged_to
@@ -249,6 +250,7 @@ def _facts(parts: Mapping[str, Structures], device: torch.device) -> dict[str, A
     """What `experiment.json` says beside the settings."""
     return {
         "n_structures": {name: len(part) for name, part in parts.items()},
+        "distances": distances_of(parts["train"].species, parts["train"].positions).model_dump(),
         "device_used": str(device),
         "versions": {name: version(name) for name in PACKAGES},
     }
