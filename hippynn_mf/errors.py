@@ -47,6 +47,12 @@ def describe_error(error: BaseException) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
+def printable(text: str) -> str:
+    """A message for a terminal: what files of others put into it can neither fail nor steer it."""
+    whole = text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in whole)
+
+
 def ignore_import_warnings() -> None:
     """Silence what importing hippynn 0.1.3 makes torch say, which no user can act on."""
     warnings.filterwarnings("ignore", message="Sparse invariant checks")

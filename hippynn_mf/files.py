@@ -63,6 +63,8 @@ def writing(path: Path) -> Iterator[None]:
             text = f"The disk of {folder} is full. Make room, and run the same command again."
         elif isinstance(error, FileNotFoundError) and not folder.is_dir():
             text = f"There is no folder {path.parent}. Make it first."
+        elif isinstance(error, FileNotFoundError):  # of what the block should have written
+            raise
         else:
             text = f"{path} cannot be written: {_reason(error)}"
         raise _file_error(error, text) from None

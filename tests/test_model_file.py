@@ -249,7 +249,7 @@ def rewrite_card(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"format": 2}, "model format 2, newer than 1.*Install a newer hippynn_mf"),
+        ({"format": 3}, "model format 3, newer than 2.*Install a newer hippynn_mf"),
         ({"format": 0}, "card is not valid"),
         ({"surprise": 1}, "card is not valid"),
         ({"members": []}, "card is not valid"),

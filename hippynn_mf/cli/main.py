@@ -15,7 +15,7 @@ from hippynn_mf.cli.data import data_app
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
 from hippynn_mf.cli.report import figures, graph, report, tables
 from hippynn_mf.cli.runs import campaign, evaluate, new, status, train
-from hippynn_mf.errors import UserError, ignore_import_warnings
+from hippynn_mf.errors import UserError, ignore_import_warnings, printable
 
 if TYPE_CHECKING:
     from hippynn_mf.runs.experiment import Experiment
@@ -109,7 +109,16 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except UserError as error:
-        typer.echo(f"hippynn-mf: {error}", err=True)
+        typer.echo(f"hippynn-mf: {printable(str(error))}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:  # who reads has seen enough, as 'hippynn-mf ... | head'
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)
+    except OSError as error:
+        # What no reader or writer has said better: see `files`.
+        about = f"{error.filename}: " if error.filename else ""
+        text = f"{about}{error.strerror or error}. Check the file, its folder and their rights."
+        typer.echo(f"hippynn-mf: {printable(text)}", err=True)
         sys.exit(2)
 
 

@@ -17,7 +17,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import validate_metrics
-from hippynn_mf.files import read_json, replace_when_complete, write_json
+from hippynn_mf.files import (
+    make_folder,
+    parse_json,
+    read_json,
+    read_text,
+    replace_when_complete,
+    write_json,
+)
 from hippynn_mf.runs.folder import FORMAT, RunFolder, find_runs
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.schema import describe_errors
@@ -173,7 +180,7 @@ def write_kept(target: Path, runs: Sequence[Run], ensembles: Iterable[Mapping[st
     shared = common_part(contents)
     shared["format"] = FORMAT
     lines = [difference(content, shared) for content in contents]
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     write_json(target / CAMPAIGN, shared)
     write_lines(target / RUNS, lines)
     write_lines(target / ENSEMBLES, ensembles)
@@ -243,11 +250,11 @@ def merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """JSON objects, one a line; a UserError naming the line that is none."""
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            found.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}, line {number} is not JSON ({error}). Restore it.") from None
+    for number, line in enumerate(read_text(path).removesuffix("\n").split("\n"), start=1):
+        content = parse_json(line, f"{path}, line {number}")
+        if not isinstance(content, dict):
+            raise UserError(f"{path}, line {number} should hold a JSON object. Restore it.")
+        found.append(content)
     return found
 
 

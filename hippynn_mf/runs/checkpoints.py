@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import replace_when_complete, writing
 from hippynn_mf.model.parameters import State
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.training.loop import Training, load_controller
@@ -127,7 +127,8 @@ def write_model(folder: RunFolder, parameters: State) -> None:
 def remove_checkpoints(folder: RunFolder) -> None:
     """Remove the checkpoints of a run or a phase that is finished."""
     for name in (CURRENT, PREVIOUS):
-        folder.file(name).unlink(missing_ok=True)
+        with writing(folder.file(name)):
+            folder.file(name).unlink(missing_ok=True)
 
 
 def _write(path: Path, state: TrainingState) -> None:

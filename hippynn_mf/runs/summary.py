@@ -79,14 +79,14 @@ def _energy_zeros(folder: RunFolder, sets: Mapping[str, Any], levels: Iterable[s
     path = folder.file("predictions.npz")
     if not path.exists():
         return zeros
-    with np.load(path, allow_pickle=False) as stored:
-        for name in sets:
-            for level in levels:
-                if (key := f"{name}.reference.{level}.energy") in stored:
-                    energies = stored[key]
-                    energies = energies[np.isfinite(energies)]
-                    if energies.size:
-                        zeros[name, level] = float(np.sqrt(np.mean(energies**2)))
+    stored = folder.read_predictions()
+    for name in sets:
+        for level in levels:
+            if (key := f"{name}.reference.{level}.energy") in stored:
+                energies = stored[key]
+                energies = energies[np.isfinite(energies)]
+                if energies.size:
+                    zeros[name, level] = float(np.sqrt(np.mean(energies**2)))
     return zeros
 
 

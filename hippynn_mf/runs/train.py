@@ -26,7 +26,7 @@ from hippynn_mf.evaluation.test_sets import (
     measure_inference,
     refuse_trained_on,
 )
-from hippynn_mf.files import write_npz
+from hippynn_mf.files import make_folder, write_npz
 from hippynn_mf.model.model import Model
 from hippynn_mf.model.parameters import State
 from hippynn_mf.network.device import choose_device
@@ -108,7 +108,7 @@ def _train_in(
     states: list[State] = []
     for phase in earlier:
         of_phase = folder.phase(phase.name)
-        of_phase.path.mkdir(exist_ok=True)
+        make_folder(of_phase.path)
         of_phase.remove_leftovers()
         if not all(of_phase.file(name).exists() for name in ("model.pt", "epochs.jsonl")):
             log.info("phase %s", phase.name)

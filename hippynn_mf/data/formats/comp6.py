@@ -14,7 +14,6 @@ A key map says which level and property each key holds, as JSON:
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from hippynn_mf.data.formats.hdf5 import open_hdf5, read_array, refuse_infinite, require_dataset
 from hippynn_mf.data.structures import Block, Structures, pad_blocks
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.files import exists, parse_json, read_text
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 log = logging.getLogger(__name__)
@@ -41,12 +41,9 @@ KEYS_OF_LOT = ("energies", "forces")
 
 def read_key_map(path: Path, *, levels: Levels = KNOWN_LEVELS) -> KeyMap:
     """Read a key map, whose levels are among `levels`; anything unknown is a UserError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"No key map {path}.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}).") from None
+    if not exists(path):
+        raise UserError(f"No key map {path}.")
+    content = parse_json(read_text(path, "a key map (JSON)"), path)
     return check_key_map(content, path, levels=levels)
 
 
