@@ -21,7 +21,10 @@ def errors_about(subject: object) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{subject}: {error}") from None
+        text = str(error)
+        if not text.startswith(str(subject)):
+            text = f"{subject}: {text}"
+        raise UserError(text) from None
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:

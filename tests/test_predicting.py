@@ -275,7 +275,7 @@ def test_wrong_files_are_refused_and_leave_nothing(tmp_path, model_file, capsys,
     cases = {
         bad: f"{bad}: structure 71 (CClH3): Atomic numbers [17] are outside the species",
         tmp_path / "none.xyz": "No file",
-        truncated: f"{truncated}: {truncated} is truncated: structure 5",
+        truncated: f"hippynn-mf: {truncated} is truncated: structure 5",
         empty: str(empty),
         text: f"{text}: ASE cannot read it",
     }

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from hippynn_mf.files import replace_when_complete, writing
+from hippynn_mf.files import replace_when_complete, require_file, writing
 from hippynn_mf.model.parameters import State
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.training.loop import Training, load_controller
@@ -89,6 +89,7 @@ class Checkpoints:
 
     def _read(self, path: Path) -> TrainingState:
         """The state in a file; an exception if it is not one of this training."""
+        require_file(path, "a checkpoint")
         content = path.read_bytes()
         digest, payload = content[:DIGEST_SIZE], content[DIGEST_SIZE:]
         if hashlib.sha256(payload).digest() != digest:

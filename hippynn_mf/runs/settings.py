@@ -24,6 +24,7 @@ from hippynn_mf.runs.experiment import Experiment
 
 DATA = "data"  # the training data among the sources of a run
 SET_NAME = r"[a-z0-9][a-z0-9_-]*"
+SLUG = NAME_PATTERN  # a folder's name: neither a separator nor a dot, so nothing leads outside
 TAKEN = (DATA, HELDOUT)  # names that no test set has
 
 RunKey = tuple[str, int]
@@ -178,12 +179,12 @@ class RunSettings(BaseModel):
 
     name: str
     strategy: str
-    slug: str
+    slug: Annotated[str, Field(pattern=rf"^{SLUG}$")]
     labels: dict[str, Literal["E", "EF"]]
     levels: tuple[LevelRecord, ...]
     common_levels: tuple[str, ...]
-    seed: int
-    split_seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)]
     rows: Rows
     preset: str
     hyperparameters: Hyperparameters

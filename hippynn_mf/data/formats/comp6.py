@@ -108,11 +108,18 @@ def _read_molecule(
             "If this is a file in the ANI-1x layout, pass it as --data."
         )
     where = group.name.lstrip("/")
-    symbols = [bytes(symbol).decode() for symbol in require_dataset(group, "species", path)[()]]
+    dataset = require_dataset(group, "species", path)
+    if dataset.ndim != 1 or h5py.check_string_dtype(dataset.dtype) is None:
+        raise UserError(
+            f"{path}, molecule {where}: species has shape {dataset.shape} and type "
+            f"{dataset.dtype}; a list of chemical symbols was expected."
+        )
+    symbols = [bytes(symbol).decode(errors="replace") for symbol in dataset[()]]
     unknown = sorted(set(symbols) - set(chemical_symbols[1:]))  # ASE's first is X, a ghost
     if unknown:
         raise UserError(f"{path}, molecule {where}: unknown elements {unknown}.")
-    n_conformers = len(require_dataset(group, "coordinates", path))
+    coordinates = require_dataset(group, "coordinates", path)
+    n_conformers = coordinates.shape[0] if coordinates.shape else 0
     shape = (n_conformers, len(symbols), 3)
     positions = read_array(group, "coordinates", path, shape)
     if not np.isfinite(positions).all():
@@ -148,7 +155,10 @@ def _check_level_of_theory(group: h5py.Group, key: str, level: Level, path: Path
     if "lot" not in group:
         log.warning("%s: %s has no lot; %s is taken for %s", path, group.name, key, level.id)
         return
-    found = bytes(np.ravel(group["lot"][()])[0]).decode()
+    lot = require_dataset(group, "lot", path)
+    if h5py.check_string_dtype(lot.dtype) is None or not lot.size:
+        raise UserError(f"{path}, molecule {group.name.lstrip('/')}: lot is no text. Remove it.")
+    found = bytes(np.ravel(lot[()])[0]).decode(errors="replace")
     expected = f"{level.method}/{level.basis}"
     if _plain(found) != _plain(expected):
         raise UserError(
