@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+LONGEST_VALUE = 200  # characters of a value in a message
+
 
 class UserError(Exception):
     """Wrong input. The message says what was found, what was expected, and what to do.
@@ -32,7 +34,13 @@ def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(dict.fromkeys(known))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."
+    return f"Unknown {kind} {shown(name)}.{hint} Known: {', '.join(names) or 'none'}."
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: what a file holds is not poured over the terminal."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def refuse_unknown_elements(numbers: Iterable[int], known: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import LONGEST_VALUE, UserError, shown
 
 N_SHOWN = 3  # wrong fields that a message names
 Model = TypeVar("Model", bound=BaseModel)
@@ -37,9 +37,10 @@ def describe_errors(error: ValidationError) -> str:
     details = error.errors(include_url=False)
     texts = []
     for detail in details[:N_SHOWN]:
-        field = ".".join(map(str, detail["loc"]))
-        found = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"
-        texts.append(f"{field}: {detail['msg']}{found}" if field else detail["msg"])
+        field = ".".join(map(str, detail["loc"]))[:LONGEST_VALUE]
+        found = "" if isinstance(detail["input"], dict) else f", found {shown(detail['input'])}"
+        message = detail["msg"][: 5 * LONGEST_VALUE]
+        texts.append(f"{field}: {message}{found}" if field else message)
     if len(details) > N_SHOWN:
         texts.append(f"and {len(details) - N_SHOWN} more")
     return "; ".join(texts)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, shown
 from hippynn_mf.evaluation.schema import validate_metrics
 from hippynn_mf.files import (
     make_folder,
@@ -27,7 +27,7 @@ from hippynn_mf.files import (
 )
 from hippynn_mf.runs.folder import FORMAT, RunFolder, find_runs
 from hippynn_mf.runs.settings import RunSettings
-from hippynn_mf.schema import describe_errors
+from hippynn_mf.schema import describe_errors, validate_json
 
 CAMPAIGN, RUNS, ENSEMBLES = "campaign.json", "runs.jsonl", "ensembles.jsonl"
 # What every line says for itself, shared or not.
@@ -147,7 +147,12 @@ def _kept_epoch(folder: RunFolder) -> KeptEpoch | None:
     best = [number for number, epoch in enumerate(epochs, start=1) if epoch.get("best")]
     if not best:
         return None
-    return KeptEpoch(number=best[-1], of=len(epochs), valid=epochs[best[-1] - 1]["valid"])
+    return validate_json(
+        KeptEpoch,
+        {"number": best[-1], "of": len(epochs), "valid": epochs[best[-1] - 1].get("valid")},
+        folder.file("epochs.jsonl"),
+        "train the run again",
+    )
 
 
 def _read_kept(out: Path) -> list[Run]:
@@ -167,11 +172,17 @@ def _read_kept(out: Path) -> list[Run]:
                 metrics=metrics,
                 where=where,
                 facts={k: v for k, v in content.items() if k not in ("format", "settings")},
-                kept_epoch=None if kept is None else KeptEpoch.model_validate(kept),
+                kept_epoch=None if kept is None else _read_kept_epoch(kept, where),
                 failure=content.get("failure"),
             )
         )
     return runs
+
+
+def _read_kept_epoch(content: Any, where: str) -> KeptEpoch:
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: kept_epoch is {shown(content)}; an object was expected.")
+    return validate_json(KeptEpoch, content, where, "use the folder of the runs")
 
 
 def write_kept(target: Path, runs: Sequence[Run], ensembles: Iterable[Mapping[str, Any]]) -> None:
@@ -250,7 +261,8 @@ def merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """JSON objects, one a line; a UserError naming the line that is none."""
     found = []
-    for number, line in enumerate(read_text(path).removesuffix("\n").split("\n"), start=1):
+    lines = read_text(path).split("\n")
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
         content = parse_json(line, f"{path}, line {number}")
         if not isinstance(content, dict):
             raise UserError(f"{path}, line {number} should hold a JSON object. Restore it.")

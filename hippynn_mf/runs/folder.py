@@ -283,8 +283,12 @@ class RunFolder:
             raise UserError(f"No {path.name} in {self.path}; train the run again.")
         lines = read_text(path).split("\n")[:-1]  # the last may be cut
         records = [parse_json(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
-        if not all(isinstance(record, dict) for record in records):
-            raise UserError(f"{path} is damaged: a line is no JSON object. Delete {self.path}.")
+        for number, record in enumerate(records, 1):
+            if not isinstance(record, dict) or type(record.get("epoch", 0)) is not int:
+                raise UserError(
+                    f"{path} is damaged: line {number} is no record of an epoch. Delete "
+                    f"{self.path}."
+                )
         return records
 
     def read_log(self, n_lines: int) -> list[str]:

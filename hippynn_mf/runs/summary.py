@@ -46,8 +46,10 @@ def summarize(folder: RunFolder) -> str:
 
 def kept_epoch(epochs: Sequence[Mapping[str, Any]], max_epochs: int) -> str:
     """Which epoch's parameters are in the model, of the last phase of a run."""
-    best = [record["epoch"] for record in epochs if record.get("best")]
-    kept = f"Epoch {best[-1] + 1} of {len(epochs)} was kept"
+    best = [number for number, record in enumerate(epochs, 1) if record.get("best")]
+    if not best:
+        raise UserError("No epoch is marked as the best one; train the run again.")
+    kept = f"Epoch {best[-1]} of {len(epochs)} was kept"
     return kept + ("." if len(epochs) == max_epochs else f"; at most {max_epochs} were planned.")
 
 

@@ -25,7 +25,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from hippynn_mf.data.formats.hdf5 import open_hdf5, read_array, refuse_infinite, require_dataset
 from hippynn_mf.data.structures import Block, Structures, pad_blocks
-from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.errors import UserError, shown, unknown_name_message
 from hippynn_mf.files import exists, parse_json, read_text
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
@@ -51,7 +51,7 @@ def check_key_map(content: Any, source: object, *, levels: Levels = KNOWN_LEVELS
     """A key map from plain values, checked; `source` is where it is from, for messages."""
     if not _is_key_map(content):
         raise UserError(
-            f'{source}: expected {{"<level>": {{"energy": "<key>"}}}}, found {content!r}.'
+            f'{source}: expected {{"<level>": {{"energy": "<key>"}}}}, found {shown(content)}.'
         )
     named: set[Level] = set()
     for level, keys in content.items():
