@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,10 +19,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def validate_json(
-    model: type[Model], content: Mapping[str, Any], source: object, remedy: str
-) -> Model:
+def validate_json(model: type[Model], content: object, source: object, remedy: str) -> Model:
     """An object of `model` from JSON content; a UserError that names file and fields otherwise."""
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"{source}: an object was expected, found {shown(content)}. Restore it, or {remedy}."
+        )
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:

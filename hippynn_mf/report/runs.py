@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hippynn_mf.errors import UserError, shown
+from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import validate_metrics
 from hippynn_mf.files import (
     make_folder,
@@ -180,8 +180,6 @@ def _read_kept(out: Path) -> list[Run]:
 
 
 def _read_kept_epoch(content: Any, where: str) -> KeptEpoch:
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: kept_epoch is {shown(content)}; an object was expected.")
     return validate_json(KeptEpoch, content, where, "use the folder of the runs")
 
 
