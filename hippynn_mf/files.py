@@ -175,8 +175,10 @@ def read_npz(path: Path, remedy: str = "Restore the file.") -> dict[str, np.ndar
         try:
             with zipfile.ZipFile(path) as members:
                 claimed = sum(member.file_size for member in members.infolist())
-            if claimed > LARGEST_RATIO * path.stat().st_size:
-                raise ValueError(f"it says that it holds {claimed:,} bytes")
+                if claimed > LARGEST_RATIO * path.stat().st_size:
+                    raise ValueError(f"it says that it holds {claimed:,} bytes")
+                if wrong := members.testzip():  # numpy does not look at the checksums
+                    raise ValueError(f"{wrong} does not have its checksum")
             with np.load(path, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
         except (OSError, MemoryError) as error:

@@ -85,7 +85,7 @@ def report(
     directory: Annotated[Path, typer.Argument(help="Folder of runs, or of kept results.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Page to write. (default: report.html in the folder)", dir_okay=False),
+        typer.Option(help="Page to write. (default: report.html in the folder)"),
     ] = None,
 ) -> None:
     """Write one page that shows a campaign: tables that sort, figures, settings, what failed.

@@ -24,6 +24,7 @@ from hippynn_mf.potentials.seen import Distances, Seen, spread_quantiles
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import load_best
 from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.schema import describe_errors
 
 # What members may differ in; where the data lie is no difference (see `RunSettings.differences`).
 OF_A_MEMBER = ("seed",)
@@ -102,7 +103,7 @@ def _read_facts(folder: RunFolder) -> RunFacts:
     try:
         return RunFacts.model_validate_json(json.dumps(read_json(path)))
     except ValidationError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+        raise UserError(f"{path} is damaged: {describe_errors(error)}.") from None
 
 
 def _spreads(folders: Sequence[RunFolder], level_ids: Sequence[str]) -> dict[str, float]:

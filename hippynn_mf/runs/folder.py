@@ -74,7 +74,7 @@ class RunFolder:
     @property
     def is_finished(self) -> bool:
         """Whether the run has its metrics, which are written last."""
-        return self.file("metrics.json").exists()
+        return exists(self.file("metrics.json"))
 
     @property
     def n_epochs(self) -> int:
@@ -272,7 +272,7 @@ class RunFolder:
         )
 
     def _read_json(self, name: str) -> dict[str, Any]:
-        if not self.file(name).exists():
+        if not exists(self.file(name)):
             raise UserError(f"No {name} in {self.path}; this is not a finished run.")
         return read_json(self.file(name))
 
