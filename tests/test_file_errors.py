@@ -24,7 +24,7 @@ from made_runs import (
     make_settings,
     run_metrics,
 )
-from potentials import random_potential
+from potentials import random_potential, trained_run
 
 from hippynn_mf.data.formats import hdf5_links, xyz_scan
 from hippynn_mf.data.formats.comp6 import read_comp6
@@ -64,6 +64,7 @@ def here(tmp_path, monkeypatch):
     random_potential({"DZ": "EF", "CC": "E"}, n_members=2).save(tmp_path / "model.safetensors")
     made_xyz.save(tmp_path / "in.xyz", made_xyz.label(made_xyz.molecules(2)))
     planted.write_ani1x(tmp_path / "data.h5", 3)
+    trained_run(tmp_path / "models", "SF-CC/E")
     make_run(tmp_path / "results", "SF-CC/E", 0, run_metrics({"ccsd(t)_cbs": heldout_errors(1.0)}))
     return tmp_path
 
@@ -73,7 +74,7 @@ def here(tmp_path, monkeypatch):
 WRITERS = {
     "predict": (["predict", "model.safetensors", "in.xyz", "--level", "CC", "--out"], "o.extxyz"),
     "extract": (["extract", "model.safetensors", "--level", "CC", "--out"], "o.safetensors"),
-    "export": (["export", "results/runs/sf_cc_e/seed-0", "--out"], "o.safetensors"),
+    "export": (["export", "models/runs/sf_cc_e/seed-0", "--out"], "o.safetensors"),
     "torsion": (
         ["torsion", "model.safetensors", "in.xyz", "--level", "CC", "--dihedral", "0,1,2,3"],
         None,
@@ -280,7 +281,12 @@ def test_damaged_arrays_are_one_message(tmp_path):
     path = tmp_path / "predictions.npz"
     np.savez(path, a=np.arange(1000.0), b=np.ones(3))
     whole = path.read_bytes()
-    for content in (b"", whole[:500], b"PK" + whole[2:], whole[:200] + b"\xff" * 50 + whole[250:]):
+    for content in (
+        b"",
+        whole[:500],
+        b"no zip" + whole[6:],
+        whole[:200] + b"\xff" * 50 + whole[250:],
+    ):
         path.write_bytes(content)
         with pytest.raises(FileError, match=r"predictions\.npz is damaged.*Restore"):
             read_npz(path)

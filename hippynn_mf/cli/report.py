@@ -101,7 +101,7 @@ def report(
 
 def graph(
     name: Annotated[str, typer.Argument(help="Experiment, as MF-DZ/EF-CC/E, or a run folder.")],
-    out: Annotated[Path, typer.Option(help="Image to write, as PNG.", dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="Image to write, as PNG.")],
     preset: Annotated[
         str | None, typer.Option(help="Of an experiment: quick or paper. (default: quick)")
     ] = None,
