@@ -67,6 +67,8 @@ def _add_distances(reasons: list[set[str]], systems: Systems, known: Distances) 
         far = is_element & (nearest > limit) & ~is_alone
         _add(reasons, system_of_atom[far], DISTANCE)
         for other in elements:
+            if chemical_symbols[other] not in symbols:
+                continue  # which is said of the element
             least = known.shortest.get(pair_name(z, other), np.inf) - DISTANCE_TOLERANCE
             short = is_element[receivers] & (numbers[senders] == other) & (lengths < least)
             _add(reasons, system_of_atom[receivers[short]], DISTANCE)
