@@ -35,7 +35,7 @@ def table(rows: list[dict[str, object]]) -> str:
 
 
 def main(
-    n: Annotated[int, typer.Option(help="Inputs of every kind.", min=1)] = 200,
+    n: Annotated[int, typer.Option(help="Inputs of every kind.", min=1)] = 100,
     out: Annotated[Path, typer.Option(help="File to write.")] = RESULT,
     first: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
 ) -> None:

@@ -68,7 +68,9 @@ def require_array(group: h5py.Group, key: str, path: Path, shape: tuple[int, ...
 def check_array(dataset: h5py.Dataset, path: Path, shape: tuple[int, ...]) -> h5py.Dataset:
     """The dataset itself; a UserError if it does not hold numbers in the expected shape."""
     found = None
-    if dataset.shape != shape:
+    if dataset.shape is None:
+        found = "has no values"
+    elif dataset.shape != shape:
         found = f"has shape {dataset.shape}, expected {shape}"
     elif dataset.dtype.kind not in "iuf":
         found = f"holds {dataset.dtype}, numbers were expected"
