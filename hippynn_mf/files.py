@@ -55,7 +55,7 @@ def writing(path: Path) -> Iterator[None]:
     """Make what the operating system says of writing a file a FileError that names it."""
     try:
         yield
-    except FileError:
+    except (FileError, TimeoutError):  # the latter of locks, which others hold
         raise
     except OSError as error:
         folder = path.absolute().parent
