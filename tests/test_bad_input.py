@@ -250,7 +250,7 @@ KEY_MAPS = {
     "unknown level": ('{"wb97x_dx": {"energy": "e"}}', ["'wb97x_dx'", "Did you mean wb97x_dz"]),
     "unknown property": ('{"DZ": {"energie": "e"}}', ["'energie'", "Did you mean energy"]),
     "gradient and forces": ('{"DZ": {"gradient": "g", "forces": "f"}}', ["both"]),
-    "no JSON": ("wb97x_dz: energies", ["keys.json is not JSON"]),
+    "no JSON": ("wb97x_dz: energies", ["keys.json is not valid JSON"]),
     "a list": ("[]", ["keys.json: expected"]),
     "a number for a key": ('{"DZ": {"energy": 5}}', ["keys.json", "5"]),
     "nothing": ("{}", ["keys.json names no key of", "comp6.h5"]),

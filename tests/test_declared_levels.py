@@ -105,8 +105,8 @@ def without(record, name):
 
 
 WRONG = {
-    "not JSON": ("{", r"levels\.json is not JSON"),
-    "not text": ("\udcff", r"levels\.json is not JSON"),
+    "not JSON": ("{", r"levels\.json is not valid JSON"),
+    "not text": ("\udcff", r"levels\.json is not a text file"),
     "no list": (LOW, "is not a list of levels: Input should be a valid array"),
     "no records": (["low"], "is not a list of levels: 0: "),
     "none": ([], "declares no level"),
@@ -172,7 +172,7 @@ def test_a_file_that_is_not_there_is_refused_by_every_command(tmp_path, capsys, 
         ["data", "convert", "data.h5", "data.xyz"],
     ):
         assert exit_code(*command, "--levels", "none.json") == 2
-        assert "none.json cannot be read: No such file" in capsys.readouterr().err
+        assert "No file none.json" in capsys.readouterr().err
     assert not files_below(tmp_path)
 
 

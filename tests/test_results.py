@@ -226,7 +226,7 @@ def test_a_damaged_line_is_named(kept):
     path = folder / "runs.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:2], lines[2][:50]]))
-    with pytest.raises(UserError, match=r"runs\.jsonl, line 3 is not JSON"):
+    with pytest.raises(UserError, match=r"runs\.jsonl, line 3 is not valid JSON"):
         read_results(folder)
     path.write_text("\n".join([lines[0].replace('"energy_rmse_kcal_per_mol"', '"energy_rms"')]))
     with pytest.raises(UserError, match=r"runs\.jsonl, line 1 is not what.*energy_rms"):

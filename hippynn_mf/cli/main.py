@@ -16,7 +16,7 @@ from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, tor
 from hippynn_mf.cli.report import figures, graph, report, tables
 from hippynn_mf.cli.runs import campaign, evaluate, new, reproduce, status, train
 from hippynn_mf.cli.stopping import Stopping, stoppable
-from hippynn_mf.errors import UserError, ignore_import_warnings
+from hippynn_mf.errors import UserError, ignore_import_warnings, printable
 
 if TYPE_CHECKING:
     from hippynn_mf.runs.experiment import Experiment
@@ -125,7 +125,17 @@ def _run(arguments: list[str] | None, stopping: Stopping) -> int:
         app(arguments)
     except UserError as error:
         if stopping.signal is None:
-            typer.echo(f"hippynn-mf: {error}", err=True)
+            typer.echo(f"hippynn-mf: {printable(str(error))}", err=True)
+            return 2
+    except BrokenPipeError:  # who reads has seen enough, as 'hippynn-mf ... | head'
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except OSError as error:
+        # What no reader or writer has said better: see `files`.
+        if stopping.signal is None:
+            about = f"{error.filename}: " if error.filename else ""
+            text = f"{about}{error.strerror or error}. Check the file, its folder and their rights."
+            typer.echo(f"hippynn-mf: {printable(text)}", err=True)
             return 2
     except SystemExit as end:
         if stopping.signal is None:

@@ -44,7 +44,6 @@ LevelsOption = Annotated[
     Path | None,
     typer.Option(
         help="JSON file that declares levels of your own, as scripts/xtb_levels.json.",
-        dir_okay=False,
     ),
 ]
 SetOption = Annotated[
@@ -154,7 +153,6 @@ def field_parameters(only: Collection[str] = ()) -> Iterator[inspect.Parameter]:
                 metavar=flag.metavar,
                 min=flag.least,
                 file_okay=flag.folder is not True,
-                dir_okay=flag.folder is not False,
                 show_default=False,
             )
             kind: Any = list[flag.kind] if flag.many else flag.kind  # type: ignore[name-defined]

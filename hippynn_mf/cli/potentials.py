@@ -72,6 +72,12 @@ def predict(
     structures: Annotated[Path, typer.Argument(metavar="IN", help="Any file that ASE reads.")],
     out: Annotated[Path, typer.Option(help="Extended XYZ file to write.")],
     level: LevelOption = None,
+    main: Annotated[
+        str | None,
+        typer.Option(
+            help="Level of the frames' own energy and forces. (default: the highest of --level)"
+        ),
+    ] = None,
     ensemble_std: Annotated[
         bool, typer.Option("--ensemble-std", help="Also standard deviations over the members.")
     ] = False,
@@ -104,15 +110,17 @@ def predict(
         device=device,
         atoms_per_block=atoms_per_block,
     )
-    n = predict_file(
+    outside = predict_file(
         evaluator,
         structures,
         out,
         [potential.level(name) for name in names],
+        main=main,
         ensemble_std=ensemble_std,
         batch_size=batch_size,
     )
-    typer.echo(f"{out}: {n} structures")
+    typer.echo(f"{out}: {outside.n} structures")
+    typer.echo(outside)
 
 
 def extract(

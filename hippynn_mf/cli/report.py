@@ -85,7 +85,7 @@ def report(
     directory: Annotated[Path, typer.Argument(help="Folder of runs, or of kept results.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Page to write. (default: report.html in the folder)", dir_okay=False),
+        typer.Option(help="Page to write. (default: report.html in the folder)"),
     ] = None,
 ) -> None:
     """Write one page that shows a campaign: tables that sort, figures, settings, what failed.
@@ -101,7 +101,7 @@ def report(
 
 def graph(
     name: Annotated[str, typer.Argument(help="Experiment, as MF-DZ/EF-CC/E, or a run folder.")],
-    out: Annotated[Path, typer.Option(help="Image to write, as PNG.", dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="Image to write, as PNG.")],
     preset: Annotated[
         str | None, typer.Option(help="Of an experiment: quick, paper or robust. (default: quick)")
     ] = None,

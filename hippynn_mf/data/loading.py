@@ -19,6 +19,7 @@ from hippynn_mf.data.fractions import keep_labels
 from hippynn_mf.data.splits import split_rows
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.files import reading, require_file
 from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
@@ -181,5 +182,6 @@ def file_hash(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> str:
     if source.is_dir():
         hashes = [file_hash(file_path) for file_path in sorted(source.glob("*.h5"))]
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
-    with source.open("rb") as stream:
+    require_file(source, "a data file")
+    with reading(source), source.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -167,6 +167,6 @@ def validate_metrics(content: Mapping[str, Any], source: object) -> RunMetrics:
 
     `source` is the file that the metrics are read from or written to.
     """
-    if "sets" not in content and "heldout" in content:
+    if isinstance(content, Mapping) and "sets" not in content and "heldout" in content:
         raise UserError(f"{source} has format 1. {CONVERT}")
     return validate_json(RunMetrics, content, source, "delete it and train the run again")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hippynn_mf.evaluation.schema import HELDOUT
-from hippynn_mf.files import replace_when_complete, write_json
+from hippynn_mf.files import make_folder, replace_when_complete, write_json
 from hippynn_mf.paper import cc_forces, strategies
 from hippynn_mf.paper.choice import PAPER_SETS, chosen_experiments, own_experiments
 from hippynn_mf.paper.claims import write_claims
@@ -79,7 +79,7 @@ def write_documents(out: Path, results: Results, selection: Selection | None = N
         ensembles |= find_ensembles(chosen, [name for name in names if name not in ensembles])
         tables = build_tables(specs, chosen, ensembles, selection)
         path = out / "tables" / f"{stem}.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         content = {"tables": [table.model_dump(mode="json") for table in tables]}
         write_json(path.with_suffix(".json"), content)
         with replace_when_complete(path) as unfinished:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.files import make_folder
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.levels import KNOWN_LEVELS, Levels
 from hippynn_mf.model.model import build_model
@@ -50,5 +51,5 @@ def write_model_graph(
     figure = draw_model_graph(
         build_model(hyperparameters, labels).heads, labels, name=experiment.name
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     return save_figure(figure, path)

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels, Properties, parse_labels
 from hippynn_mf.level_records import AtomicNumber, LevelRecord
+from hippynn_mf.potentials.seen import Seen
 from hippynn_mf.schema import Strict
 
 
@@ -102,7 +103,7 @@ class Units(Strict):
 class Card(Strict):
     """Everything about a model but its parameters."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2  # 2: with `seen`
     levels: tuple[LevelCard, ...] = Field(min_length=1)
     hyperparameters: Hyperparameters
     units: Units = Units()
@@ -110,6 +111,7 @@ class Card(Strict):
     constants: dict[str, dict[str, float]]
     training: TrainedOn
     members: tuple[MemberCard, ...] = Field(min_length=1)
+    seen: Seen | None = None  # not in files of before 0.2
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import replace_when_complete, require_file
 from hippynn_mf.potentials.card import Card
 from hippynn_mf.schema import describe_errors
 
@@ -70,6 +70,7 @@ def read_model_file(model: str | Path) -> tuple[Card, list[Tensors]]:
             f"{path} is a folder; a model file was expected. 'hippynn-mf export {path} --out "
             "model.safetensors' makes one of a run."
         )
+    require_file(path, "a model file")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

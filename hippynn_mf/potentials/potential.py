@@ -131,7 +131,9 @@ class Potential:
             raise UserError(f"Expected levels, each once; found: {', '.join(chosen) or 'none'}.")
         cards = tuple(card for card in self.card.levels if card.id in chosen)
         member_cards = tuple(member.only(chosen) for member in self.card.members)
-        card = self.card.model_copy(update={"levels": cards, "members": member_cards})
+        seen = self.card.seen and self.card.seen.only(chosen)
+        update = {"levels": cards, "members": member_cards, "seen": seen}
+        card = self.card.model_copy(update=update)
         members = []
         for member in self.members:
             kept = _empty_member(card, next(member.parameters.parameters()).dtype)
@@ -154,5 +156,6 @@ class Potential:
             )
             for level in self.card.levels
         )
-        changes = {"members": (self.card.members[number],), "levels": levels}
+        seen = self.card.seen and self.card.seen.only(())  # one member has no spread
+        changes = {"members": (self.card.members[number],), "levels": levels, "seen": seen}
         return Potential(self.card.model_copy(update=changes), (member,))

@@ -16,15 +16,20 @@ from pydantic import ValidationError
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import validate_metrics
-from hippynn_mf.files import read_json, replace_when_complete, write_json
+from hippynn_mf.files import (
+    make_folder,
+    parse_json,
+    read_json,
+    read_text,
+    replace_when_complete,
+    write_json,
+)
 from hippynn_mf.report.runs import KeptEpoch, Run, read_run
 from hippynn_mf.runs.folder import FORMAT, find_runs
 from hippynn_mf.runs.settings import RunSettings
-from hippynn_mf.schema import describe_errors
+from hippynn_mf.schema import describe_errors, validate_json
 
 CAMPAIGN, RUNS, ENSEMBLES = "campaign.json", "runs.jsonl", "ensembles.jsonl"
-
-
 # What every line says for itself, shared or not.
 OWN = ("name", "strategy", "slug", "labels", "seed", "split_seed")
 
@@ -74,11 +79,15 @@ def _read_kept(out: Path) -> list[Run]:
                 metrics=metrics,
                 where=where,
                 facts={k: v for k, v in content.items() if k not in ("format", "settings")},
-                kept_epoch=None if kept is None else KeptEpoch.model_validate(kept),
+                kept_epoch=None if kept is None else _read_kept_epoch(kept, where),
                 failure=content.get("failure"),
             )
         )
     return runs
+
+
+def _read_kept_epoch(content: Any, where: str) -> KeptEpoch:
+    return validate_json(KeptEpoch, content, where, "use the folder of the runs")
 
 
 def write_kept(target: Path, runs: Sequence[Run], ensembles: Iterable[Mapping[str, Any]]) -> None:
@@ -87,7 +96,7 @@ def write_kept(target: Path, runs: Sequence[Run], ensembles: Iterable[Mapping[st
     shared = common_part(contents)
     shared["format"] = FORMAT
     lines = [difference(content, shared) for content in contents]
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     write_json(target / CAMPAIGN, shared)
     write_lines(target / RUNS, lines)
     write_lines(target / ENSEMBLES, ensembles)
@@ -157,11 +166,12 @@ def merge(shared: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """JSON objects, one a line; a UserError naming the line that is none."""
     contents = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            contents.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}, line {number} is not JSON ({error}). Restore it.") from None
+    lines = read_text(path).split("\n")
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
+        content = parse_json(line, f"{path}, line {number}")
+        if not isinstance(content, dict):
+            raise UserError(f"{path}, line {number} should hold a JSON object. Restore it.")
+        contents.append(content)
     return contents
 
 

@@ -18,7 +18,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from hippynn_mf.evaluation.schema import HELDOUT
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import make_folder, replace_when_complete
 from hippynn_mf.report.columns import field_name, set_name
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import Run
@@ -232,7 +232,7 @@ def render_page(title: str, summary: Sequence[str], sections: Sequence[PageSecti
 
 def save_page(path: Path, content: str) -> Path:
     """Write the page, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replace_when_complete(path) as partial:
         partial.write_text(content, encoding="utf-8")
     return path

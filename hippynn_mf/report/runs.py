@@ -14,6 +14,7 @@ from hippynn_mf.hyperparameters import KeptEpoch as KeepRule
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.kept import kept_number
 from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.schema import validate_json
 
 
 class KeptEpoch(BaseModel):
@@ -102,4 +103,9 @@ def _kept_epoch(folder: RunFolder, rule: KeepRule) -> KeptEpoch | None:
     number = kept_number(epochs, rule)
     if number is None:
         return None
-    return KeptEpoch(number=number, of=len(epochs), valid=epochs[number - 1]["valid"])
+    return validate_json(
+        KeptEpoch,
+        {"number": number, "of": len(epochs), "valid": epochs[number - 1].get("valid")},
+        folder.file("epochs.jsonl"),
+        "train the run again",
+    )

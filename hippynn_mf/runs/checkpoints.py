@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import replace_when_complete, require_file, writing
 from hippynn_mf.hyperparameters import KeptEpoch
 from hippynn_mf.model.parameters import State
 from hippynn_mf.runs.folder import RunFolder
@@ -101,6 +101,7 @@ class Checkpoints:
 
     def _read(self, path: Path) -> TrainingState:
         """The state in a file; an exception if it is not one of this training."""
+        require_file(path, "a checkpoint")
         content = path.read_bytes()
         digest, payload = content[:DIGEST_SIZE], content[DIGEST_SIZE:]
         if hashlib.sha256(payload).digest() != digest:
@@ -160,7 +161,8 @@ def write_models(
 def remove_checkpoints(folder: RunFolder) -> None:
     """Remove the checkpoints of a run or a phase that is finished."""
     for name in (CURRENT, PREVIOUS):
-        folder.file(name).unlink(missing_ok=True)
+        with writing(folder.file(name)):
+            folder.file(name).unlink(missing_ok=True)
 
 
 def _write(path: Path, state: TrainingState) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.files import read_json
 from hippynn_mf.labels import Labels, plain_labels
 from hippynn_mf.level_records import LevelRecord
@@ -19,9 +20,11 @@ from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.parameters import fold
 from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, TrainedOn
 from hippynn_mf.potentials.potential import Potential, atomic_energies, split_constants
+from hippynn_mf.potentials.seen import Distances, Seen, spread_quantiles
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import load_best
 from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.schema import describe_errors
 
 # What members may differ in; where the data lie is no difference (see `RunSettings.differences`).
 OF_A_MEMBER = ("seed",)
@@ -79,6 +82,10 @@ def export_runs(paths: Sequence[Path]) -> Potential:
             MemberCard(seed=run_settings.seed, metrics=content, versions=run_facts.versions)
             for run_settings, content, run_facts in zip(settings, metrics, facts, strict=True)
         ),
+        seen=Seen(
+            distances=facts[0].distances,
+            spreads_ev_per_atom=_spreads(folders, [level.id for level in labels]),
+        ),
     )
     return Potential(card, tuple(members))
 
@@ -87,6 +94,7 @@ class RunFacts(BaseModel):
     """What `experiment.json` says beside the settings, as far as a model file repeats it."""
 
     n_structures: dict[str, int]
+    distances: Distances | None = None  # not in runs of before 0.2
     versions: dict[str, str]
 
 
@@ -95,7 +103,23 @@ def _read_facts(folder: RunFolder) -> RunFacts:
     try:
         return RunFacts.model_validate_json(json.dumps(read_json(path)))
     except ValidationError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+        raise UserError(f"{path} is damaged: {describe_errors(error)}.") from None
+
+
+def _spreads(folders: Sequence[RunFolder], level_ids: Sequence[str]) -> dict[str, float]:
+    """Quantiles of the members' spread on held-out structures; none where predictions are gone."""
+    if len(folders) < 2 or not all(f.file("predictions.npz").exists() for f in folders):
+        return {}
+    predictions = [folder.read_predictions() for folder in folders]
+    rows = [found[f"{HELDOUT}.rows"] for found in predictions]
+    if any(not np.array_equal(rows[0], each) for each in rows):
+        raise UserError(
+            f"{folders[0].path} and the others were tested on different structures, though their "
+            "settings are the same. Evaluate them again."
+        )
+    names = {level_id: f"{HELDOUT}.{level_id}.energy" for level_id in level_ids}
+    energies = {k: [found[name] for found in predictions] for k, name in names.items()}
+    return spread_quantiles(energies, (predictions[0][f"{HELDOUT}.species"] > 0).sum(axis=1))
 
 
 def _with_independent_heads(model: Model, settings: RunSettings, labels: Labels) -> Model:

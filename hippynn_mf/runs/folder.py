@@ -35,13 +35,26 @@ from pydantic import ValidationError
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, validate_metrics
-from hippynn_mf.files import json_text, read_json, replace_when_complete, write_json
+from hippynn_mf.files import (
+    exists,
+    json_text,
+    make_folder,
+    parse_json,
+    read_json,
+    read_npz,
+    read_text,
+    reading,
+    replace_when_complete,
+    write_json,
+    writing,
+)
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.schema import describe_errors
 
 FORMAT = 2
 FAILURE = "failure.txt"
 LOCK_WAIT_SECONDS = 10.0
+LOG_END = 2**20  # bytes of a log in which its last lines are looked for
 
 
 @dataclass(frozen=True)
@@ -62,14 +75,14 @@ class RunFolder:
     @property
     def is_finished(self) -> bool:
         """Whether the run has its metrics, which are written last."""
-        return self.file("metrics.json").exists()
+        return exists(self.file("metrics.json"))
 
     @property
     def n_epochs(self) -> int:
         """Epochs trained so far, in all phases."""
         n = 0
         for path in (self.file("epochs.jsonl"), *self.path.glob("*/epochs.jsonl")):
-            with suppress(FileNotFoundError):
+            with reading(path), suppress(FileNotFoundError):
                 n += path.read_bytes().count(b"\n")
         return n
 
@@ -110,9 +123,9 @@ class RunFolder:
         The operating system frees the lock when the process ends, however it ends. Waiting for it a
         little lets the workers of a killed campaign end first.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         try:
-            with FileLock(self.file(".lock"), timeout=wait_s):
+            with writing(self.file(".lock")), FileLock(self.file(".lock"), timeout=wait_s):
                 yield
         except Timeout:
             raise UserError(
@@ -133,7 +146,8 @@ class RunFolder:
     def remove_leftovers(self) -> None:
         """Remove what an attempt that ended early left behind; the lock must be held."""
         for path in [self.file(FAILURE), *self.path.glob(".*.partial")]:
-            path.unlink(missing_ok=True)
+            with writing(path):
+                path.unlink(missing_ok=True)
 
     def write_failure(self, message: str) -> None:
         """Leave what ended the run, which the next attempt removes."""
@@ -142,14 +156,12 @@ class RunFolder:
 
     def read_failure(self) -> str | None:
         """What ended the last attempt, None if nothing did."""
-        try:
-            return self.file(FAILURE).read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return None
+        path = self.file(FAILURE)
+        return read_text(path).strip() if exists(path) else None
 
     def prepare(self, settings: RunSettings, facts: dict[str, Any]) -> None:
         """Create the folder, and write settings and facts, which come first."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         content = {"format": FORMAT, "settings": settings.model_dump(mode="json"), **facts}
         write_json(self.file("experiment.json"), content)
 
@@ -227,7 +239,7 @@ class RunFolder:
         )
 
     def _read_json(self, name: str) -> dict[str, Any]:
-        if not self.file(name).exists():
+        if not exists(self.file(name)):
             raise UserError(f"No {name} in {self.path}; this is not a finished run.")
         return read_json(self.file(name))
 
@@ -236,24 +248,29 @@ class RunFolder:
         path = self.file("epochs.jsonl")
         if not path.exists():
             raise UserError(f"No {path.name} in {self.path}; train the run again.")
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        try:
-            return [
-                json.loads(line) for line in lines if line.endswith("\n")
-            ]  # the last may be cut
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}). Delete {self.path}.") from None
+        lines = read_text(path).split("\n")[:-1]  # the last may be cut
+        records = [parse_json(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
+        for number, record in enumerate(records, 1):
+            if not isinstance(record, dict) or type(record.get("epoch", 0)) is not int:
+                raise UserError(
+                    f"{path} is damaged: line {number} is no record of an epoch. Delete "
+                    f"{self.path}."
+                )
+        return records
 
     def read_log(self, n_lines: int) -> list[str]:
         """The last lines of the run's log."""
-        try:
-            return self.file("log.txt").read_text(encoding="utf-8").splitlines()[-n_lines:]
-        except FileNotFoundError:
+        path = self.file("log.txt")
+        if not exists(path):
             return []
+        with reading(path), path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - LOG_END))
+            return stream.read().decode(errors="replace").splitlines()[-n_lines:]
 
     def append_epoch(self, record: dict[str, Any]) -> None:
         """Add the metrics of one epoch."""
-        with self.file("epochs.jsonl").open("a", encoding="utf-8") as stream:
+        path = self.file("epochs.jsonl")
+        with writing(path), path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -272,8 +289,7 @@ class RunFolder:
             expected = self._read_metrics().get("predictions_sha256")
             if expected is not None and file_hash(path) != expected:
                 raise UserError(f"{path} is not what metrics.json is of: {self._interrupted}")
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        return read_npz(path, f"'hippynn-mf evaluate {self.path}' makes it again.")
 
 
 def find_runs(out: Path) -> list[RunFolder]:

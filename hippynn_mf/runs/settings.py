@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.sources import DataPath
@@ -13,10 +13,12 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Properties
 from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import Levels
+from hippynn_mf.levels import NAME_PATTERN, Levels
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.sources import DATA, TAKEN, DataSource, TestSource
 from hippynn_mf.runs.weights import WeightsById
+
+SLUG = NAME_PATTERN  # a folder's name: neither a separator nor a dot, so nothing leads outside
 
 RunKey = tuple[str, int]
 
@@ -42,12 +44,12 @@ class RunSettings(BaseModel):
 
     name: str
     strategy: str
-    slug: str
+    slug: Annotated[str, Field(pattern=rf"^{SLUG}$")]
     labels: dict[str, Literal["E", "EF"]]
     levels: tuple[LevelRecord, ...]
     common_levels: tuple[str, ...]
-    seed: int
-    split_seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)]
     rows: Rows
     preset: str
     hyperparameters: Hyperparameters

@@ -49,7 +49,10 @@ def summarize(folder: RunFolder) -> str:
 def kept_epoch(epochs: Sequence[Mapping[str, Any]], hyperparameters: Hyperparameters) -> str:
     """Which epoch's parameters are in the model, of the last phase of a run, and by what rule."""
     rule, planned = hyperparameters.kept_epoch, hyperparameters.max_epochs
-    kept = f"Epoch {kept_number(epochs, rule)} of {len(epochs)} was kept ({rule}"
+    number = kept_number(epochs, rule)
+    if number is None:
+        raise UserError("No epoch is marked as the best one; train the run again.")
+    kept = f"Epoch {number} of {len(epochs)} was kept ({rule}"
     if hyperparameters.ema_decay:
         kept += f", weights averaged with decay {hyperparameters.ema_decay:g}"
     return kept + (")." if len(epochs) == planned else f"); at most {planned} were planned.")
@@ -83,14 +86,14 @@ def _energy_zeros(folder: RunFolder, sets: Mapping[str, Any], levels: Iterable[s
     path = folder.file("predictions.npz")
     if not path.exists():
         return zeros
-    with np.load(path, allow_pickle=False) as stored:
-        for name in sets:
-            for level in levels:
-                if (key := f"{name}.reference.{level}.energy") in stored:
-                    energies = stored[key]
-                    energies = energies[np.isfinite(energies)]
-                    if energies.size:
-                        zeros[name, level] = float(np.sqrt(np.mean(energies**2)))
+    stored = folder.read_predictions()
+    for name in sets:
+        for level in levels:
+            if (key := f"{name}.reference.{level}.energy") in stored:
+                energies = stored[key]
+                energies = energies[np.isfinite(energies)]
+                if energies.size:
+                    zeros[name, level] = float(np.sqrt(np.mean(energies**2)))
     return zeros
 
 

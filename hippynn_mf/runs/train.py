@@ -16,9 +16,10 @@ from hippynn_mf.data.formats.sources import data_notes
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.evaluation.doubts import few_labels
-from hippynn_mf.files import write_npz
+from hippynn_mf.files import make_folder, write_npz
 from hippynn_mf.model.parameters import State
 from hippynn_mf.network.device import choose_device
+from hippynn_mf.potentials.seen import distances_of
 from hippynn_mf.runs.checkpoints import MODEL, remove_checkpoints, write_models
 from hippynn_mf.runs.evaluate import errors_of_run, inference_costs, warn_of_doubts
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
@@ -103,7 +104,7 @@ def _train_in(
     states: list[State] = []
     for phase in earlier:
         phase_folder = folder.phase(phase.name)
-        phase_folder.path.mkdir(exist_ok=True)
+        make_folder(phase_folder.path)
         phase_folder.remove_leftovers()
         if not all(phase_folder.file(name).exists() for name in (MODEL, "epochs.jsonl")):
             log.info("phase %s", phase.name)
@@ -150,6 +151,7 @@ def _facts(parts: Mapping[str, Structures], device: torch.device) -> dict[str, A
     """What `experiment.json` says beside the settings."""
     return {
         "n_structures": {name: len(part) for name, part in parts.items()},
+        "distances": distances_of(parts["train"].species, parts["train"].positions).model_dump(),
         "device_used": str(device),
         "versions": {name: version(name) for name in PACKAGES},
     }

@@ -22,7 +22,7 @@ from hippynn.experiment.metric_tracker import MetricTracker
 
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.errors import UserError
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import make_folder, replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.keys import POSITIONS, SPECIES
 from hippynn_mf.model.model import Model
@@ -119,7 +119,7 @@ def train_distributed(
         raise UserError(
             f"{checkpoint} is there already. Continue it with resume=True, or take another folder."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     training = prepare_training(model, database, hyperparameters)
     controller, tracker = training.controller, training.tracker
     data = {split: _digest(arrays) for split, arrays in database.splits.items()}

@@ -114,6 +114,13 @@ def spread() -> str:
     """)
 
 
+@block
+def fuzz() -> str:
+    """What became of wrong inputs."""
+    table: str = script("fuzz_counts").table(rows("fuzz"))
+    return table
+
+
 # data
 
 

@@ -39,9 +39,10 @@ def list_groups(file: h5py.File, path: Path) -> list[Group]:
                 f"and at most {LARGEST_NUMBER}."
             )
         coordinates = require_dataset(member, "coordinates", path)
-        groups.append(Group(name, member, numbers.astype(np.uint8), start, len(coordinates)))
+        size = coordinates.shape[0] if coordinates.shape else 0
+        groups.append(Group(name, member, numbers.astype(np.uint8), start, size))
         check_array(coordinates, path, groups[-1].shape)
-        start += len(coordinates)
+        start += size
     return groups
 
 
