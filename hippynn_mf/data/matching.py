@@ -125,9 +125,16 @@ class _Composition:
             for start in range(0, batch.size, ROWS_AT_ONCE):
                 rows = np.arange(start, min(start + ROWS_AT_ONCE, batch.size))
                 positions = batch.read(rows)
-                marks.append(_marks(batch.numbers, positions))
+                finite = np.isfinite(positions).all(axis=(1, 2))
+                positions = np.where(finite[:, None, None], positions, 0.0)
+                of_rows = _marks(batch.numbers, positions)
+                of_rows[~finite] = np.nan
+                marks.append(of_rows)
                 reach = max(reach, float(np.abs(positions).max(initial=0)))
         self.marks = np.concatenate(marks)
+        # Damaged positions, which readers refuse or leave out, are nobody's copies.
+        damaged = np.isnan(self.marks).any(axis=1)
+        self.damaged = damaged
         n_atoms = len(batches[0].numbers)
         limit = 1.01 * total_limit(n_atoms, reach)
         self.limits = np.full(self.marks.shape[1], limit)
@@ -138,7 +145,9 @@ class _Composition:
         n = len(self.marks)
         kept = np.empty((0, 2), np.int64)
         component = np.arange(n)
-        for near in _near_pairs(self.marks, self.limits):
+        whole = np.flatnonzero(~self.damaged)
+        for found in _near_pairs(self.marks[whole], self.limits):
+            near = whole[found]
             pairs = near[component[near[:, 0]] != component[near[:, 1]]]
             pairs = pairs[self._are_same(pairs)]
             if len(pairs):

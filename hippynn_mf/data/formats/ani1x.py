@@ -40,12 +40,14 @@ class FileIndex:
         rows: (n,) ascending positions in the file of the conformers that are kept.
         is_common: (n_file,) whether a conformer of the file is common.
         energies: level id → (n,) float64 in hartree, NaN where the label is missing.
+        labelled: level id → (n_file,) whether a conformer of the file has an energy.
     """
 
     groups: tuple[Group, ...]
     rows: np.ndarray
     is_common: np.ndarray
     energies: Mapping[str, np.ndarray]
+    labelled: Mapping[str, np.ndarray]
 
     @property
     def group_of_row(self) -> np.ndarray:
@@ -136,6 +138,7 @@ def index_ani1x(
     kept: list[np.ndarray] = []
     is_common: list[np.ndarray] = []
     energies: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
+    labelled: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
     groups = list_groups(file, path)
     total = sum(group.size for group in groups)
     progress = tqdm(
@@ -153,6 +156,7 @@ def index_ani1x(
             )
             for level_id, values in energies.items():
                 values.append(found[level_id][chosen])
+                labelled[level_id].append(np.isfinite(found[level_id]))
             kept.append(chosen)
             is_common.append(common)
             progress.update(group.size)
@@ -161,6 +165,7 @@ def index_ani1x(
         rows=np.flatnonzero(np.concatenate(kept)),
         is_common=np.concatenate(is_common),
         energies={name: np.concatenate(values) for name, values in energies.items()},
+        labelled={name: np.concatenate(values) for name, values in labelled.items()},
     )
     log.info("%s: %d of %d conformers kept", path, len(index.rows), len(index.is_common))
     return index
