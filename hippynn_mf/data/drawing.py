@@ -93,9 +93,7 @@ class _Reader:
         return np.asarray(block if len(block) == len(rows) else block[rows - rows[0]])
 
 
-def _label_table(
-    index: FileIndex, path: Path, labels: Labels, looked_at: np.ndarray
-) -> np.ndarray:
+def _label_table(index: FileIndex, path: Path, labels: Labels, looked_at: np.ndarray) -> np.ndarray:
     """(n_labels, n_file) which conformers have the energy, and the forces, of each level."""
     table = []
     for level, properties in labels.items():

@@ -81,12 +81,8 @@ def load_splits(
             n_common = int(index.is_common.sum())
             remedy = f"Of {len(index.is_common)} conformers, {n_common} carry all of {names}."
             raise UserError(f"{path}: no conformer has the labels of the experiment. {remedy}")
-        drawn = draw_splits(
-            index, path, references, rows=rows, split_by=split_by, seed=split_seed
-        )
-        members = split_rows(
-            index.rows, drawn.splits, validates_elsewhere=valid_source is not None
-        )
+        drawn = draw_splits(index, path, references, rows=rows, split_by=split_by, seed=split_seed)
+        members = split_rows(index.rows, drawn.splits, validates_elsewhere=valid_source is not None)
         wanted = {
             name: index.part(of_split, everything if name == "test" else labels)
             for name, of_split in members.items()

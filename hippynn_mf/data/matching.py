@@ -238,4 +238,3 @@ def _near_pairs(marks: np.ndarray, limits: np.ndarray) -> Iterator[np.ndarray]:
         near = (np.abs(marks[pairs[:, 0]] - marks[pairs[:, 1]]) <= limits).all(axis=1)
         if near.any():
             yield np.unique(np.sort(pairs[near], axis=1), axis=0)
-

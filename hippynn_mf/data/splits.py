@@ -192,4 +192,3 @@ def _is_last(
         if unit in units and (splits[heads] == source).sum() < 2:
             return True
     return False
-

@@ -13,6 +13,7 @@ from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, KeyMap
 from hippynn_mf.data.formats.sources import DataPath, absolute_paths
 from hippynn_mf.data.loading import file_hash
+from hippynn_mf.data.splits import SplitBy
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.layouts import find_layout
 from hippynn_mf.evaluation.schema import HELDOUT
@@ -23,10 +24,11 @@ from hippynn_mf.levels import KNOWN_LEVELS, NAME_PATTERN, Levels
 from hippynn_mf.runs.experiment import Experiment
 
 DATA = "data"  # the training data among the sources of a run
+VALID = "valid"  # the file of validation structures, if there is one
 SET_NAME = r"[a-z0-9][a-z0-9_-]*"
-TAKEN = (DATA, HELDOUT)  # names that no test set has
+TAKEN = (DATA, VALID, HELDOUT)  # names that no test set has
 
-RunKey = tuple[str, int]
+RunKey = tuple[str, int, int]
 
 
 class DataSource(BaseModel):
@@ -172,6 +174,8 @@ class RunSettings(BaseModel):
         tests: what is evaluated on and never trained on, beside the held-out structures.
         label_fractions: level id → fraction of its training and validation labels that is kept,
             see `keep_labels`.
+        split: what is drawn for test and validation, see `splits.py`.
+        valid: the file whose structures validate, None where a part of the data does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -191,6 +195,8 @@ class RunSettings(BaseModel):
     tests: tuple[TestSource, ...] = ()
     device: str
     label_fractions: dict[str, float] = {}
+    split: SplitBy = "conformer"
+    valid: DataSource | None = None
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -209,7 +215,7 @@ class RunSettings(BaseModel):
     @property
     def key(self) -> RunKey:
         """What tells the run from others of its campaign."""
-        return self.slug, self.seed
+        return self.slug, self.seed, self.split_seed
 
     @property
     def known(self) -> Levels:
@@ -233,8 +239,9 @@ class RunSettings(BaseModel):
 
     @property
     def sources(self) -> dict[str, DataSource]:
-        """The training data as `data`, and the test sets by name."""
-        return {DATA: self.data, **{source.name: source for source in self.tests}}
+        """The training data as `data`, those of validation as `valid`, and test sets by name."""
+        valid = {} if self.valid is None else {VALID: self.valid}
+        return {DATA: self.data, **valid, **{source.name: source for source in self.tests}}
 
     def test(self, name: str) -> TestSource | None:
         """The test set of this name, None without one."""
@@ -246,7 +253,7 @@ class RunSettings(BaseModel):
         A level that only one of both knows is no difference, another level of the same name is.
         """
         mine, theirs = _values(self), _values(other)
-        for name in self.sources.keys() ^ other.sources.keys():  # is one difference
+        for name in (self.sources.keys() ^ other.sources.keys()) - {VALID}:  # is one difference
             for values, settings in ((mine, self), (theirs, other)):
                 for key in [key for key in values if key.startswith(f"tests.{name}.")]:
                     del values[key]
@@ -276,7 +283,8 @@ class RunSettings(BaseModel):
         known = self.known
         at = {name: self.sources[name].at(path, levels=known) for name, path in paths.items()}
         tests = tuple(at.get(source.name, source) for source in self.tests)
-        return self.model_copy(update={"data": at.get(DATA, self.data), "tests": tests})
+        moved = {"data": at.get(DATA, self.data), "valid": at.get(VALID, self.valid)}
+        return self.model_copy(update={**moved, "tests": tests})
 
     def with_tests(self, more: Iterable[TestSource]) -> RunSettings:
         """The same settings with further test sets; a UserError for a name that is taken."""
@@ -296,8 +304,9 @@ def _values(settings: RunSettings) -> dict[str, Any]:
     parts = {key: value for key, value in content.items() if isinstance(value, dict)}
     for source in settings.tests:
         parts[f"tests.{source.name}"] = source.model_dump(mode="json", exclude={"name"})
-    for source_name in (DATA, *(name for name in parts if name.startswith("tests."))):
-        parts[source_name].pop("path")
+    for source_name in (DATA, VALID, *(name for name in parts if name.startswith("tests."))):
+        if source_name in parts:
+            parts[source_name].pop("path")
     for key, value in content.items():
         if key not in parts:
             values[key] = value

@@ -31,6 +31,7 @@ from hippynn_mf.model.model import Model
 from hippynn_mf.model.parameters import State
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.checkpoints import remove_checkpoints, write_model
+from hippynn_mf.runs.elements import elements_of_run, refuse_other_elements
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.models import read_state, trained_model
@@ -41,7 +42,7 @@ from hippynn_mf.runs.preflight import (
     read_tests,
     refuse_changed_files,
 )
-from hippynn_mf.runs.settings import DATA, RunSettings, TestSource
+from hippynn_mf.runs.settings import DATA, VALID, RunSettings, TestSource
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
     with folder.locked(wait_s=wait_s):
         if folder.is_finished:  # by a process that this one has waited for
             return folder
-        folder.prepare(settings, facts=_facts(parts, device))
+        folder.prepare(settings, facts=_facts(settings, parts, device))
         folder.remove_leftovers()
         write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
         with logged_to(folder.file("log.txt")), _failures_noted(folder):
@@ -219,6 +220,7 @@ def _not_trained_on(settings: RunSettings, parts: Mapping[str, Structures]) -> I
     """The test sets of a run, of which none may share conformers with its data."""
     for test in read_tests(settings):
         refuse_trained_on(test, parts, settings.data.shown)
+        refuse_other_elements(settings, elements_of_run(settings, parts["train"]), test)
         yield test
 
 
@@ -240,14 +242,20 @@ def _option(name: str, settings: RunSettings) -> str:
     """The option that says where a file of a run is."""
     if name == DATA:
         return "--train" if isinstance(settings.data.path, dict) else "--data"
+    if name == VALID:
+        return "--valid-file"
     source = settings.test(name)
     is_comp6 = source is not None and source.option.startswith("--comp6")
     return "--comp6" if is_comp6 else f"--test {name}=FILE"
 
 
-def _facts(parts: Mapping[str, Structures], device: torch.device) -> dict[str, Any]:
+def _facts(
+    settings: RunSettings, parts: Mapping[str, Structures], device: torch.device
+) -> dict[str, Any]:
     """What `experiment.json` says beside the settings."""
+    known = elements_of_run(settings, parts["train"])
     return {
+        "elements": {level.id: sorted(elements) for level, elements in known.items()},
         "n_structures": {name: len(part) for name, part in parts.items()},
         "device_used": str(device),
         "versions": {name: version(name) for name in PACKAGES},
