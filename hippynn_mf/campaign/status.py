@@ -104,8 +104,10 @@ def format_status(statuses: Sequence[RunStatus]) -> str:
         epochs = "" if s.max_epochs is None else f"{s.n_epochs}/{s.max_epochs}"
         best = "" if s.best is None else f"{s.best:.3f}"
         left = "" if s.seconds_left is None else format_duration(s.seconds_left)
+        split = f"  {s.split_seed:>5}" if splits else ""
         lines.append(
-            f"{s.name:<{width}}  {s.seed:>4}{f'  {s.split_seed:>5}' if splits else ''}  {s.state:<11}  {epochs:>10}  {best:>8}  {left:>8}"
+            f"{s.name:<{width}}  {s.seed:>4}{split}  {s.state:<11}  {epochs:>10}  {best:>8}  "
+            f"{left:>8}"
         )
     for s in statuses:
         if s.problem is not None:

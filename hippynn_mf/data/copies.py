@@ -48,8 +48,8 @@ class Joined:
     Attributes:
         structures: the first of each, with the labels of its copies where it lacks them.
         n_copies: structures that repeated another.
-        contradictions: labels in which copies differ by more than `SAME_ENERGY` or `SAME_FORCE`; the
-            first is kept.
+        contradictions: labels in which copies differ by more than `SAME_ENERGY` or `SAME_FORCE`;
+            the first is kept.
     """
 
     structures: Structures
@@ -60,7 +60,7 @@ class Joined:
 def join_copies(structures: Structures, first: np.ndarray | None = None) -> Joined:
     """Make copies of a conformer one, with forces turned into the frame of the first.
 
-    `first` (n,) says which are copies, by any number they have in common; by default they are found.
+    `first` (n,) says which are copies, by a number they have in common; by default they are found.
     """
     if first is None:
         first = find_copies(structures)

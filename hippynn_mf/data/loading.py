@@ -49,9 +49,10 @@ def load_splits(
     """Read a file in the ANI-1x layout, or extended XYZ, and split it.
 
     With `valid_source` the structures of that file validate, and what would validate trains. The
-    same conformer counts once, with the labels of all its copies. The test structures keep the labels of every level in the file, as references; the others keep
-    those of the experiment, or of a level in `label_fractions` this fraction, see `keep_labels`.
-    What is looked for in the file are `levels`.
+    same conformer counts once, with the labels of all its copies. The test structures keep the
+    labels of every level in the file, as references; the others keep those of the experiment, or of
+    a level in `label_fractions` this fraction, see `keep_labels`. What is looked for in the file
+    are `levels`.
 
     Raises UserError for wrong input, an empty split, a level without any label in training or
     validation, labels of copies that contradict each other, conformers of the data among those of
@@ -137,7 +138,8 @@ def _with_valid(
         if n_shared := int(find_shared(valid, parts[name]).sum()):
             raise UserError(
                 f"{shown}: {n_shared} of its {len(valid)} conformers are also in the {name} split "
-                f"of {path}. Validation structures are no others; remove them from one of the files."
+                f"of {path}. What validates neither trains nor tests; remove them from one of the "
+                "files."
             )
     ordered = {"train": parts.pop("train"), "valid": valid, "test": parts.pop("test")}
     return ordered | parts

@@ -193,8 +193,8 @@ def _marks(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Numbers (n, n_marks) in Å that turning, moving and reordering leave as they are.
 
     The largest and the smallest distance of an atom from the centre; then for each element the root
-    of the sum of its squared distances, and the distance of its own centre, times √n. Each changes by
-    no more than the atoms are displaced, all together.
+    of the sum of its squared distances, and the distance of its own centre, times √n. Each changes
+    by no more than the atoms are displaced, all together.
     """
     centred = positions.astype(np.float64) - positions.mean(axis=1, keepdims=True, dtype=np.float64)
     squares = np.einsum("nax,nax->na", centred, centred)

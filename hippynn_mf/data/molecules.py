@@ -13,11 +13,11 @@ DISTANCES_AT_ONCE = 2**20
 
 
 def molecule_ids(batch: Batch) -> np.ndarray:
-    """(n,) uint64: conformers with the same elements and bonds have the same, in any order of atoms.
+    """(n,) uint64, the same for conformers with the same elements and bonds, in any order of atoms.
 
     Atoms are told apart by their elements, their neighbours, those of these, and so on
-    (Weisfeiler and Lehman). Molecules that this cannot tell apart count as one, so none is ever in two
-    splits; a bond that is broken in a conformer makes it another molecule.
+    (Weisfeiler and Lehman). Molecules that this cannot tell apart count as one, so none is ever in
+    two splits; a bond that is broken in a conformer makes it another molecule.
     """
     numbers = batch.numbers
     n_atoms = len(numbers)

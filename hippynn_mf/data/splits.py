@@ -188,7 +188,4 @@ def _is_last(
     unit: int, source: int, splits: np.ndarray, owners: list[tuple[np.ndarray, np.ndarray]]
 ) -> bool:
     """Whether a unit is the only one of its split with some label."""
-    for units, heads in owners:
-        if unit in units and (splits[heads] == source).sum() < 2:
-            return True
-    return False
+    return any(unit in units and (splits[heads] == source).sum() < 2 for units, heads in owners)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Superposed:
     turns: np.ndarray
 
     def turned(self, vectors: np.ndarray) -> np.ndarray:
-        """Vectors (n, n_atoms, 3) of the second structures, as forces, in the frame of the first."""
+        """Vectors (n, n_atoms, 3) (as forces) of the second ones in the frame of the first."""
         ordered = np.take_along_axis(vectors, self.orders[:, :, None], axis=1)
         return np.asarray(ordered @ self.turns)
 
@@ -111,7 +112,7 @@ def _assignments(
     bounds = [0, *(np.flatnonzero(np.diff(elements)) + 1), len(elements)]
     marks = [
         np.concatenate(
-            [np.sort(each[:, a:b], axis=1) for a, b in zip(bounds[:-1], bounds[1:], strict=True)],
+            [np.sort(each[:, a:b], axis=1) for a, b in pairwise(bounds)],
             axis=1,
         )
         for each in lengths

@@ -82,10 +82,10 @@ def _refusal(
     ]
     if split != "train":
         remedies.append("choose another --split-seed")
-    elif list(settings.labels)[0] != level.id:
+    elif next(iter(settings.labels)) != level.id:
         remedies.append("couple the heads (--set coupling=delta, or MFC)")
     return (
-        f"{path}: {settings.name} has no energy of level {level.label} ({level.id}) for the element "
-        f"{symbols(lacking)} in its training structures, and {n} structures of the {split} split "
-        f"hold it: its atomic energy would be 0. Either {'; or '.join(remedies)}."
+        f"{path}: {settings.name} has no energy of level {level.label} ({level.id}) for the "
+        f"element {symbols(lacking)} in its training structures, and {n} structures of the {split} "
+        f"split hold it: its atomic energy would be 0. Either {'; or '.join(remedies)}."
     )
