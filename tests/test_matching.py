@@ -75,7 +75,10 @@ def test_a_disguised_copy_in_a_test_set_is_shared():
         ([6] * 6, [[np.cos(k * np.pi / 3), np.sin(k * np.pi / 3), 0] for k in range(6)]),
         ([1] * 8, list(itertools.product((0.0, 1.0), repeat=3))),
         ([8, 6, 8], [[-1.2, 0, 0], [0, 0, 0], [1.2, 0, 0]]),
-        ([6, 1, 9, 17, 35], [[0, 0, 0], [1, 0, 0], [-0.4, 1.3, 0], [-0.5, -0.9, 1.4], [-0.6, -1, -1.5]]),
+        (
+            [6, 1, 9, 17, 35],
+            [[0, 0, 0], [1, 0, 0], [-0.4, 1.3, 0], [-0.5, -0.9, 1.4], [-0.6, -1, -1.5]],
+        ),
         ([2], [[0.3, 0.2, 0.1]]),
     ],
     ids=["ring", "cube", "line", "chiral", "atom"],
@@ -100,7 +103,8 @@ def test_a_planar_structure_is_not_one_that_is_a_little_bent(height):
     numbers = np.array([6, 1, 1, 1])
     angles = 2 * np.pi * np.arange(3) / 3
     flat = np.vstack([[0, 0, 0], np.column_stack([np.cos(angles), np.sin(angles), 0 * angles])])
-    bent = flat + [[0, 0, height], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
+    bent = flat.copy()
+    bent[0, 2] = height
     pairs = np.triu_indices(4, 1)
     lengths = [np.linalg.norm(x[pairs[0]] - x[pairs[1]], axis=1) for x in (flat, bent)]
     assert np.abs(lengths[0] - lengths[1]).max() < 6e-5
