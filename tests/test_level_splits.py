@@ -82,7 +82,7 @@ def test_scarce_levels_of_a_file_train_validate_and_test(tmp_path, seed):
     path = write_ani1x(
         tmp_path / "few.h5",
         60,
-        missing={name: lost for name in ("CH4", "H3N", "CHN", "N2")}
+        missing=dict.fromkeys(("CH4", "H3N", "CHN", "N2"), lost)
         | {"H2O": {"ccsd(t)_cbs.energy": slice(6, None)}},
     )
     parts = load(path, split_seed=seed)
@@ -226,7 +226,7 @@ def test_molecules_of_a_scarce_level_are_in_every_split():
 
 def test_two_molecules_cannot_be_split(tmp_path):
     path = write_ani1x(tmp_path / "file.h5", {"H2O": 20, "CH4": 20})
-    with pytest.raises(UserError, match="at least 3 molecules .*found 2"):
+    with pytest.raises(UserError, match=r"at least 3 molecules .*found 2"):
         load(path, split_by="molecule")
 
 
