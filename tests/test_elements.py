@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from made_runs import TINY
 from planted import MOLECULES, write_ani1x
 from potentials import random_potential
-from tiny import TINY
 
 from hippynn_mf.data.database import training_arrays
 from hippynn_mf.data.elements import fitted_elements
 from hippynn_mf.data.formats.ani1x import read_ani1x
+from hippynn_mf.data.loading import load_splits
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.levels import CC, DZ
+from hippynn_mf.levels import CC, DZ, PAPER_LEVELS
 from hippynn_mf.model.model import build_model
 from hippynn_mf.potentials.calculator import MultiFidelityCalculator
 from hippynn_mf.potentials.card import format_card
@@ -28,6 +29,7 @@ from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.train import train_run
 from hippynn_mf.training.initial_heads import initialize_heads
 
+SF = parse_labels({"DZ": "E"})
 LABELS = parse_labels({"DZ": "EF", "CC": "E"})
 NO_CC = {"ccsd(t)_cbs.energy": slice(None)}
 WITH_N = [name for name in MOLECULES if "N" in name]
@@ -64,7 +66,7 @@ def test_a_coupled_head_inherits_and_says_so(no_nitrogen_at_cc, experiment, capl
 def test_what_is_inherited_is_the_atomic_energy_of_the_lower_level(no_nitrogen_at_cc):
     structures, _ = read_ani1x(no_nitrogen_at_cc, LABELS)
     torch.manual_seed(0)
-    model = build_model(Hyperparameters(**TINY, coupling="delta"), LABELS)
+    model = build_model(Hyperparameters(n_features=4, n_sensitivities=4, coupling="delta"), LABELS)
     arrays = training_arrays(structures, LABELS)
     rows = {name: torch.as_tensor(values) for name, values in arrays.items()}
     database = type("Rows", (), {"splits": {"train": rows}})()
@@ -76,25 +78,30 @@ def test_what_is_inherited_is_the_atomic_energy_of_the_lower_level(no_nitrogen_a
 
 def test_a_level_alone_with_an_element_has_nothing_to_add_to(tmp_path):
     """Coupled heads are fitted to differences: none tells N, which DZ has nowhere."""
-    lost = dict.fromkeys(WITH_N, {"wb97x_dz.energy": slice(None), "wb97x_dz.forces": slice(None)})
+    lost = {
+        name: {"wb97x_dz.energy": slice(None), "wb97x_dz.forces": slice(None)} for name in WITH_N
+    }
     path = write_ani1x(tmp_path / "data.h5", 20, missing=lost)
     with pytest.raises(UserError, match=r"level DZ \(wb97x_dz\) for the element N"):
         check_inputs(settings_for(path, "MFC-DZ/EF-CC/E"))
 
 
-@pytest.mark.parametrize("split", ["test", "valid"])
-def test_an_element_of_one_other_split_alone_is_refused(tmp_path, split):
+def test_an_element_of_one_other_split_alone_is_refused(tmp_path):
     """The one structure with nitrogen is drawn for test or validation, by some split seed."""
     path = write_ani1x(tmp_path / "data.h5", {"H2O": 15, "CH4": 15, "N2": 1})
     found = set()
-    for seed in range(40):
-        try:
-            check_inputs(settings_for(path, "SF-DZ/E", split_seed=seed))
-        except UserError as error:
-            found.add("test" if "of the test split hold it" in str(error) else "valid")
-            assert "the element N" in str(error)
-            assert "choose another --split-seed" in str(error)
-    assert split in found
+    for seed in range(12):
+        parts = load_splits(path, SF, common_levels=PAPER_LEVELS, rows="all", split_seed=seed)
+        (split,) = [name for name, part in parts.items() if (part.species == 7).any()]
+        found.add(split)
+        settings = settings_for(path, "SF-DZ/E", split_seed=seed)
+        if split == "train":
+            check_inputs(settings)
+            continue
+        message = rf"element N in.* 1 structures of the {split} split hold it.*another --split-seed"
+        with pytest.raises(UserError, match=message):
+            check_inputs(settings)
+    assert len(found) > 1
 
 
 def test_an_element_of_a_test_set_alone_is_refused(tmp_path):
@@ -174,7 +181,7 @@ def test_the_validation_file_of_a_run_is_recorded(tmp_path):
     assert stored.valid == settings.valid
     assert stored.sources["valid"].path == other
     (plain,) = settings_for(data, "SF-DZ/E")
-    with pytest.raises(UserError, match="holds another run: .*valid"):
+    with pytest.raises(UserError, match=r"holds another run: .*valid"):
         train_run(plain, tmp_path / "out")
     write_ani1x(other, 5, seed=6)
     with pytest.raises(UserError, match=r"valid\.h5 has changed"):
