@@ -133,8 +133,7 @@ class _Composition:
                 reach = max(reach, float(np.abs(positions).max(initial=0)))
         self.marks = np.concatenate(marks)
         # Damaged positions, which readers refuse or leave out, are nobody's copies.
-        damaged = np.isnan(self.marks).any(axis=1)
-        self.damaged = damaged
+        self.damaged = np.isnan(self.marks).any(axis=1)
         n_atoms = len(batches[0].numbers)
         limit = 1.01 * total_limit(n_atoms, reach)
         self.limits = np.full(self.marks.shape[1], limit)
@@ -144,7 +143,7 @@ class _Composition:
         """(n,) first conformer that each is the same as."""
         n = len(self.marks)
         kept = np.empty((0, 2), np.int64)
-        component = np.arange(n)
+        component: np.ndarray = np.arange(n)
         whole = np.flatnonzero(~self.damaged)
         for found in _near_pairs(self.marks[whole], self.limits):
             near = whole[found]
