@@ -403,9 +403,9 @@ def test_results_of_other_settings_are_not_overwritten(where, capsys, command, f
     if not finished:
         folder.file("metrics.json").unlink()
     before = files_below(where / "out")
-    message = refusal(capsys, *command(where, "--split-seed", 4))
+    message = refusal(capsys, *command(where, "--label-fraction", "CC=0.5"))
     assert f"{folder.path} holds another run" in message
-    assert "split_seed: 0 → 4" in message
+    assert "label_fractions" in message
     assert "Choose another --out" in message
     assert files_below(where / "out") == before
 

@@ -169,8 +169,10 @@ def test_other_settings_in_a_folder_are_refused_before_anything_starts(ani1x_fil
     run_campaign(runs[2:], tmp_path, engine=FakeEngine(), progress=False)
     before = files_below(tmp_path)
     engine = FakeEngine()
-    with pytest.raises(UserError, match=r"sf_dz_e/seed-0 holds another run: split_seed: 0 → 1"):
-        run_campaign(settings_for(ani1x_file, split_seed=1), tmp_path, engine=engine)
+    with pytest.raises(
+        UserError, match=r"sf_dz_e/seed-0 holds another run: rows: 'common' → 'all'"
+    ):
+        run_campaign(settings_for(ani1x_file, rows="all"), tmp_path, engine=engine)
     assert not engine.started
     assert files_below(tmp_path) == before
 

@@ -109,9 +109,14 @@ def owned(out: Path, runs: Sequence[RunSettings]) -> Iterator[Owner]:
     make_folder(out)
     with _locked(out):
         owner = Owner.this_process(len(runs))
-        names = [[settings.name, settings.slug, settings.seed] for settings in runs]
+        names = [_named(settings) for settings in runs]
         write_json(out / FILE, asdict(owner) | {"runs": names})
         yield owner
+
+
+def _named(settings: RunSettings) -> list[str | int]:
+    split = [settings.split_seed] if settings.split_seed else []
+    return [settings.name, settings.slug, settings.seed, *split]
 
 
 def refuse_owned(out: Path) -> None:
@@ -138,7 +143,7 @@ def _locked(out: Path) -> Iterator[None]:
 def read_campaign(out: Path) -> dict[str, Any] | None:
     """What `campaign.json` says, None without one that can be read.
 
-    `runs` is a list of name, slug and seed.
+    `runs` is a list of name, slug and seed, and a split seed other than 0.
     """
     try:
         content = parse_json(read_text(out / FILE), out / FILE)
@@ -148,7 +153,9 @@ def read_campaign(out: Path) -> dict[str, Any] | None:
         return None
     runs = content.get("runs")
     is_whole = isinstance(runs, list) and all(
-        isinstance(run, list) and [type(part) for part in run] == [str, str, int] for run in runs
+        isinstance(run, list)
+        and [type(part) for part in run] in ([str, str, int], [str, str, int, int])
+        for run in runs
     )
     return content if is_whole else content | {"runs": []}
 

@@ -70,7 +70,8 @@ def format_plan(planned: Sequence[PlannedRun], probed: Probe | None, n_workers: 
         if run.state == "done":
             continue
         settings = run.settings
-        line = f"{settings.name:<{width}}  seed {settings.seed:>2}  {run.state}"
+        of_split = f"  split seed {settings.split_seed}" if settings.split_seed else ""
+        line = f"{settings.name:<{width}}  seed {settings.seed:>2}{of_split}  {run.state}"
         if probed is not None and run.state != "broken":
             line += f", {format_duration(probed.seconds_of(settings))} from the start"
         lines.append(line + (f": {run.detail}" if run.detail else ""))

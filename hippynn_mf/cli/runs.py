@@ -106,10 +106,18 @@ def campaign(
     if len(failed) < len(outcomes):
         from hippynn_mf.report.results import Selection, read_results
 
-        selection = Selection(experiments=asked.experiments, seeds=list(asked.request.seeds))
+        splits = asked.request.split_seeds or (None,)
         try:
             results = read_results(out)
-            problems += [print_tables(results, selection), print_figures(results, selection)]
+            for split_seed in splits:
+                if len(splits) > 1:
+                    typer.echo(f"\nSplit seed {split_seed}:\n")
+                selection = Selection(
+                    experiments=asked.experiments,
+                    seeds=list(asked.request.seeds),
+                    split_seed=split_seed,
+                )
+                problems += [print_tables(results, selection), print_figures(results, selection)]
         except UserError as error:  # must not hide which runs failed
             problems.append(str(error))
     refuse_if(" ".join(filter(None, problems)))
@@ -188,7 +196,7 @@ def train(asked: Asked) -> None:
     typer.echo(next_commands(finished, out))
 
 
-@with_fields("--data", "--train", "--test", "--comp6", "--device")
+@with_fields("--data", "--train", "--valid-file", "--test", "--comp6", "--device")
 def evaluate(
     runs: Annotated[list[str], typer.Argument(help="Run folders, OUT/runs/NAME/seed-K.")],
     fields: Mapping[str, Any],
@@ -212,6 +220,8 @@ def evaluate(
         request.check_levels(run_settings.known)
     for folder, run_settings in zip(folders, settings, strict=True):
         moved = {} if request.data is None else {"data": request.data}
+        if request.valid is not None:
+            moved["valid"] = request.valid
         tests = []
         for name, test in request.tests.items():
             if run_settings.test(name) is None or test.path is None:

@@ -55,7 +55,9 @@ def read_values(
     given = {name: value for name, value in flags.items() if value is not None}
     values: dict[str, Any] = {
         name: given.pop(name)
-        for name in ("strategy", "levels", "preset", "rows", "split_seed", "device", "out")
+        for name in (
+            *("strategy", "levels", "preset", "rows", "split", "split_seed", "device", "out"),
+        )
         if name in given
     }
     experiments = [*names]
@@ -68,6 +70,8 @@ def read_values(
         "label_fraction": ("label_fractions", parse_fractions),
         "weight": ("weights", parse_weights),
         "seeds": ("seeds", parse_seeds),
+        "split_seeds": ("split_seeds", parse_seeds),
+        "valid_file": ("valid", Path),
     }
     for name, (field, read) in readers.items():
         if name in given:

@@ -6,6 +6,7 @@ scored in the same way.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 
 from hippynn_mf.data.arrays import reference_energies, reference_forces
 from hippynn_mf.data.checks import require_force_sign
+from hippynn_mf.data.copies import join_agreeing
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import KeyMap, read_comp6
 from hippynn_mf.data.formats.sources import DataPath, shown_path
@@ -29,6 +31,8 @@ from hippynn_mf.evaluation.scoring import ErrorsOfSet, LabelledSet, score_set
 from hippynn_mf.levels import KNOWN_LEVELS, Levels, highest_level
 from hippynn_mf.model.model import Model
 from hippynn_mf.model.predicting import build_predictor, predict_arrays
+
+log = logging.getLogger(__name__)
 
 N_TIMINGS = 3
 N_SHOWN = 3  # groups that a message names
@@ -83,7 +87,8 @@ def read_test_set(
 
     Raises:
         UserError: for a file that cannot be read or has no label, for elements that `species` or a
-            level does not know, and for forces whose sign is proved wrong.
+            level does not know, for copies of a conformer whose labels contradict each other, and
+            for forces whose sign is proved wrong.
     """
     path = shown_path(source, levels=levels)
     if keys is not None:
@@ -96,6 +101,7 @@ def read_test_set(
             f"{path} has no label of a known level of theory, so it tests nothing. See "
             f"'hippynn-mf data info {path}', or leave test set {name} out."
         )
+    structures = _each_once(structures, path)
     with errors_about(path):
         refuse_unknown_species(structures.species, species)
         labels = reference_labels(structures, levels)
@@ -109,6 +115,14 @@ def read_test_set(
         unproved=unproved,
     )
     return TestSet(name, path, structures, labelled)
+
+
+def _each_once(structures: Structures, path: Path) -> Structures:
+    """The conformers of a test set, each once with the labels of its copies."""
+    joined, n_copies = join_agreeing(structures, path)
+    if n_copies:
+        log.warning("%s: %d conformers repeat others; each counts once", path, n_copies)
+    return joined
 
 
 def refuse_trained_on(test: TestSet, parts: Mapping[str, Structures], data: Path) -> None:
@@ -125,8 +139,9 @@ def refuse_trained_on(test: TestSet, parts: Mapping[str, Structures], data: Path
     shown = [names[group] for group in np.unique(groups[shared])]
     more = ", …" if len(shown) > N_SHOWN else ""
     raise UserError(
-        f"{test.path}: {int(shared.sum())} of its {len(shared)} conformers are also in {data}, the "
-        f"same atoms at the same positions (of {', '.join(shown[:N_SHOWN])}{more}). What a model "
+        f"{test.path}: {int(shared.sum())} of its {len(shared)} conformers are also in {data}, "
+        "however turned, mirrored or ordered (of "
+        f"{', '.join(shown[:N_SHOWN])}{more}). What a model "
         "was trained on does not test it; remove them from one of the files."
     )
 

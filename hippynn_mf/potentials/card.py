@@ -22,10 +22,13 @@ class LevelCard(LevelRecord):
     `atomic_energies_kcal_per_mol` (E0) are what the first member's head adds for each atom of an
     element, with the trunk's part left out. Both are by atomic number. `trained` are the labels it
     was trained on; none of a head whose trunk was fine-tuned on another level afterwards.
+    `elements` are those for which its labels, or those of the level that its head is coupled to,
+    tell the atomic energy: it predicts no others. None, of an older file: all of the model.
     """
 
     atomic_energies_kcal_per_mol: dict[AtomicNumber, float]
     trained: tuple[Literal["energy", "forces"], ...]
+    elements: tuple[AtomicNumber, ...] | None = None
 
 
 class TrainedOn(Strict):
@@ -132,6 +135,11 @@ class Card(Strict):
         """Atomic numbers that the model knows."""
         return [number for number in self.hyperparameters.species if number]
 
+    def species_of(self, level_id: str) -> list[int]:
+        """Atomic numbers that a level of the model predicts."""
+        found = next(card.elements for card in self.levels if card.id == level_id)
+        return self.species if found is None else [z for z in self.species if z in found]
+
     @property
     def labels(self) -> Labels:
         """Every level with forces: a head predicts forces that it was not trained on."""
@@ -155,6 +163,9 @@ def format_card(card: Card) -> str:
         name = f"{level.label:<{width}}  {level_id:<{id_width}}".strip()
         line = f"{name:<{width + 2 + id_width}}  {level.method}/{level.basis}, trained on "
         line += " and ".join(level.trained) or "nothing since the trunk was fine-tuned"
+        species = card.species_of(level.id)
+        if species != card.species:
+            line += f" of {', '.join(chemical_symbols[number] for number in species)}"
         rmses = [member.heldout_energy_rmse(level.id) for member in card.members]
         known = [value for value in rmses if value is not None]
         if len(known) == len(rmses):

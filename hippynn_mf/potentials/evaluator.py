@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import nn
 
 from hippynn_mf.errors import UserError
@@ -106,7 +107,13 @@ class Evaluator:
     def __call__(
         self, systems: Systems, forces_of: Sequence[Level] = (), *, virials: bool = False
     ) -> Surfaces:
-        """Energies of every level, and forces (and virials) of the levels in `forces_of`."""
+        """Energies of every level, and forces (and virials) of the levels in `forces_of`.
+
+        A level whose labels do not cover the elements of a system has no energy (NaN) of it; to ask
+        for its forces is a UserError.
+        """
+        for level in forces_of:
+            self._refuse_other_elements(systems, level)
         names = [level.id for level in forces_of]
         # Forces are derivatives, also for callers who want no gradients of their own.
         with torch.inference_mode(False), torch.enable_grad():
@@ -122,6 +129,8 @@ class Evaluator:
             )
             surfaces.atomic_energies[level.id] = atomic_energies
             starts = np.cumsum([0, *systems.sizes[:-1]])
+            known = np.isin(systems.numbers.numpy(), self.potential.card.species_of(level.id))
+            atomic_energies[:, ~known] = np.nan
             surfaces.energies[level.id] = np.add.reduceat(atomic_energies, starts, axis=1)
         for name in names:
             slopes_by_member = torch.cat([part.by_vector[name] for part in parts])
@@ -136,6 +145,17 @@ class Evaluator:
                 system_of_pair = systems.system_of_atom[systems.receivers]
                 surfaces.virials[name] = sums.index_add_(1, system_of_pair, products).numpy()
         return surfaces
+
+    def _refuse_other_elements(self, systems: Systems, level: Level) -> None:
+        known = self.potential.card.species_of(level.id)
+        others = np.setdiff1d(systems.numbers.numpy(), known)
+        if len(others):
+            raise UserError(
+                f"Level {level.label} ({level.id}) of this model was not trained on "
+                f"{', '.join(chemical_symbols[z] for z in others)}, only on "
+                f"{', '.join(chemical_symbols[z] for z in known)}. Predict these structures at "
+                "another level, or train with labels that cover them."
+            )
 
     def _geometry(self, systems: Systems) -> Geometry:
         elements = torch.tensor(self.species)

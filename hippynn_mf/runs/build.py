@@ -35,7 +35,7 @@ EMBEDDED_TESTS: Mapping[str, RequestedTest] = {
 def build_settings(
     request: Request, experiments: Sequence[Experiment] | None = None
 ) -> list[RunSettings]:
-    """Settings of every experiment with every seed, seeds outermost.
+    """Settings of every experiment with every seed, split seeds outermost, then seeds.
 
     `experiments` are those of the request, where its names were looked up among known ones; without
     them every name must spell its experiment. Raises UserError for anything unknown, missing or
@@ -60,6 +60,7 @@ def build_settings(
     data: DataPath = MINI_ANI1X if request.data is None else request.data
     source = DataSource.of(data, levels=levels)
     tests = requested_sources(request, levels)
+    valid = None if request.valid is None else DataSource.of(request.valid, levels=levels)
     # With levels of one's own, all experiments on the same data have the same common structures.
     common = None if request.levels is None else tuple(labels_in_file(data, levels=levels))
     return [
@@ -71,7 +72,9 @@ def build_settings(
             levels=tuple(LevelRecord.of(level) for level in levels),
             common_levels=tuple(level.id for level in common or experiment.common_levels),
             seed=seed,
-            split_seed=request.split_seed,
+            split_seed=split_seed,
+            split=request.split,
+            valid=valid,
             label_fractions={level.id: fraction for level, fraction in fractions.items()},
             rows=request.rows,
             weights=weights,
@@ -83,6 +86,7 @@ def build_settings(
             tests=tests,
             device=request.device,
         )
+        for split_seed in request.split_seeds or (request.split_seed,)
         for seed in request.seeds
         for experiment in experiments
     ]

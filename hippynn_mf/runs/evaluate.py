@@ -25,6 +25,7 @@ from hippynn_mf.evaluation.test_sets import (
 )
 from hippynn_mf.model.model import Model
 from hippynn_mf.network.device import choose_device
+from hippynn_mf.runs.elements import elements_of_run, refuse_other_elements
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import trained_model
 from hippynn_mf.runs.preflight import (
@@ -32,7 +33,7 @@ from hippynn_mf.runs.preflight import (
     read_tests,
 )
 from hippynn_mf.runs.settings import RunSettings
-from hippynn_mf.runs.sources import DATA, TestSource
+from hippynn_mf.runs.sources import DATA, VALID, TestSource
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ def _not_trained_on(settings: RunSettings, parts: Mapping[str, Structures]) -> I
     """The test sets of a run, of which none may share conformers with its data."""
     for test in read_tests(settings):
         refuse_trained_on(test, parts, settings.data.shown)
+        refuse_other_elements(settings, elements_of_run(settings, parts["train"]), test)
         yield test
 
 
@@ -151,6 +153,8 @@ def _option(name: str, settings: RunSettings) -> str:
     """The option that says where a file of a run is."""
     if name == DATA:
         return "--train" if isinstance(settings.data.path, dict) else "--data"
+    if name == VALID:
+        return "--valid-file"
     source = settings.test(name)
     is_comp6 = source is not None and source.option.startswith("--comp6")
     return "--comp6" if is_comp6 else f"--test {name}=FILE"

@@ -13,7 +13,7 @@ from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.progress import Progress
 from hippynn_mf.runs.same_run import refuse_other_run
-from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.settings import RunKey, RunSettings
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def run_here(
     """
     to_do = select_unfinished(runs, out)
     announce(announcement)
-    errors: dict[tuple[str, int], str | None] = {}
+    errors: dict[RunKey, str | None] = {}
     with Progress(to_do, out, disable=not progress) as shown:
         for settings in to_do:
             error = errors[settings.key] = execute_run(settings, out)
@@ -53,7 +53,7 @@ def announce(text: str) -> None:
 
 def select_unfinished(runs: Sequence[RunSettings], out: Path) -> list[RunSettings]:
     """The runs that are not finished in `out`, after everything that would be refused."""
-    for (slug, seed), count in Counter(settings.key for settings in runs).items():
+    for (slug, seed, _), count in Counter(settings.key for settings in runs).items():
         if count > 1:
             raise UserError(f"Run {slug}, seed {seed} is asked for twice.")
     for settings in runs:
@@ -84,5 +84,6 @@ def execute_run(
 
 
 def run_name(settings: RunSettings) -> str:
-    """A run in messages: its experiment and its seed."""
-    return f"{settings.name}, seed {settings.seed}"
+    """A run in messages: its experiment and its seed, and that of its split if it is not 0."""
+    of_split = f", split seed {settings.split_seed}" if settings.split_seed else ""
+    return f"{settings.name}, seed {settings.seed}{of_split}"

@@ -65,7 +65,10 @@ def export_runs(paths: Sequence[Path]) -> Potential:
     }
     card = Card(
         levels=tuple(
-            level_card(members[0], level, trained[level.id]) for level in members[0].heads.levels
+            level_card(
+                members[0], level, trained[level.id], elements=facts[0].elements.get(level.id)
+            )
+            for level in members[0].heads.levels
         ),
         hyperparameters=first.hyperparameters,
         constants=constants,
@@ -96,6 +99,7 @@ class RunFacts(BaseModel):
     n_structures: dict[str, int]
     distances: Distances | None = None  # not in runs of before 0.2
     versions: dict[str, str]
+    elements: dict[str, tuple[int, ...]] = {}  # none of a run of an older version
 
 
 def _read_facts(folder: RunFolder) -> RunFacts:
@@ -157,10 +161,13 @@ def _refuse_infinite(model: Model, folder: RunFolder) -> None:
             raise UserError(f"{folder.path}: {name} is not finite; the training diverged.")
 
 
-def level_card(model: Model, level: Level, trained: Any) -> LevelCard:
-    """Card of a level of a model, and the labels that it was trained on."""
+def level_card(
+    model: Model, level: Level, trained: Any, *, elements: Sequence[int] | None = None
+) -> LevelCard:
+    """Card of a level of a model, and the labels and elements that it was trained on."""
     return LevelCard(
         **LevelRecord.of(level).model_dump(),
         atomic_energies_kcal_per_mol=atomic_energies(model, level),
         trained=tuple(trained),
+        elements=None if elements is None else tuple(elements),
     )

@@ -2,6 +2,8 @@
 
 `OUT/runs/<slug>/seed-<k>/`:
 
+A run with another split seed S than 0 lies beside it, in `seed-<k>-split-<S>/`.
+
 - `experiment.json`: every setting, with levels and the data's hashes, and versions; written first
 - `split.npz`: positions in the file of the train, valid and test conformers
 - `epochs.jsonl`: validation metrics after every epoch
@@ -66,11 +68,23 @@ class RunFolder:
     @classmethod
     def of(cls, out: Path, settings: RunSettings) -> RunFolder:
         """The folder in `out` that belongs to these settings."""
-        return cls(out / "runs" / settings.slug / f"seed-{settings.seed}")
+        folder = out / "runs" / settings.slug
+        plain = cls(folder / f"seed-{settings.seed}")
+        if settings.split_seed == 0 or plain.has_split(settings.split_seed):
+            return plain  # the second, of an older version
+        return cls(folder / run_folder_name(settings.seed, settings.split_seed))
 
     def file(self, name: str) -> Path:
         """A file of the folder."""
         return self.path / name
+
+    def has_split(self, split_seed: int) -> bool:
+        """Whether the folder holds a run with this split seed, as far as that can be read."""
+        try:
+            stored = self._read_json("experiment.json").get("settings")
+        except UserError:
+            return False
+        return isinstance(stored, dict) and stored.get("split_seed") == split_seed
 
     @property
     def is_finished(self) -> bool:
@@ -290,6 +304,11 @@ class RunFolder:
             if expected is not None and file_hash(path) != expected:
                 raise UserError(f"{path} is not what metrics.json is of: {self._interrupted}")
         return read_npz(path, f"'hippynn-mf evaluate {self.path}' makes it again.")
+
+
+def run_folder_name(seed: int, split_seed: int) -> str:
+    """The name of the folder of a run below that of its experiment."""
+    return f"seed-{seed}" if split_seed == 0 else f"seed-{seed}-split-{split_seed}"
 
 
 def find_runs(out: Path) -> list[RunFolder]:

@@ -22,6 +22,8 @@ from hippynn_mf.runs.run_file import SCHEMA, SUFFIX, read_run_file
 WIDTH = 98
 OTHERWISE = ("labels", "strategy", "tests", "hyperparameters", "label_fractions", "weights")
 PRESET = OWN_DATA_PRESET
+# What is shown of keys that are files, and have no default.
+PATHS = {"levels": "levels.json", "valid": "valid.xyz"}
 
 
 def write_run_file(path: Path, data: DataPath, levels: Path | None = None) -> None:
@@ -88,8 +90,8 @@ def _lines(
         value = proposed.get(name)
         if value is not None:
             yield f"{name} = {_toml(value)}"
-        elif name == "levels":
-            yield '# levels = "levels.json"'
+        elif name in PATHS:
+            yield f"# {name} = {_toml(PATHS[name])}"
         else:
             yield f"# {name} = {_toml(field.default)}"
     yield from _tables(info, data, folder)

@@ -17,13 +17,17 @@ from hippynn_mf.evaluation.test_sets import (
     refuse_trained_on,
 )
 from hippynn_mf.labels import Labels, join_labels
+from hippynn_mf.runs.elements import check_elements, refuse_other_elements
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.strategies import Phase
 
 log = logging.getLogger(__name__)
 
 # What runs have in common that are checked together, on files that are read once.
-SHARED = ("data", "tests", "levels", "common_levels", "rows", "split_seed", "label_fractions")
+SHARED = (
+    *("data", "valid", "tests", "levels", "common_levels", "rows", "split", "split_seed"),
+    "label_fractions",
+)
 
 
 def refuse_changed_files(settings: RunSettings) -> None:
@@ -66,6 +70,8 @@ def load_parts(settings: RunSettings, labels: Labels) -> Mapping[str, Structures
         common_levels=settings.experiment.common_levels,
         rows=settings.rows,
         split_seed=settings.split_seed,
+        split_by=settings.split,
+        valid_source=None if settings.valid is None else settings.valid.path,
         label_fractions={known.get(k): v for k, v in settings.label_fractions.items()},
         levels=known,
     )
@@ -103,8 +109,11 @@ def load_inputs(runs: Sequence[RunSettings]) -> Mapping[str, Structures]:
         with errors_about(run.data.shown):
             for phase in run.experiment.phases:
                 _refuse_without_pairs(phase, parts)
+    known = [check_elements(run, parts, run.data.shown) for run in runs]
     for test in read_tests(first):
         refuse_trained_on(test, parts, first.data.shown)
+        for run, elements in zip(runs, known, strict=True):
+            refuse_other_elements(run, elements, test)
     return parts
 
 

@@ -135,6 +135,22 @@ class Request(StrictKeys):
     split_seed: Annotated[Seed, Flag(("--split-seed",), kind=int, least=0)] = Field(
         0, description="Chooses test and validation structures."
     )
+    split_seeds: Annotated[tuple[Seed, ...], Flag(("--split-seeds",), metavar="K,...")] = Field(
+        (),
+        description="Instead of split_seed: every run with each of them, for tables of each.",
+    )
+    split: Annotated[Literal["conformer", "molecule"], Flag(("--split",), metavar="conformer|"
+                     "molecule")] = Field(
+        "conformer",
+        description="What is drawn for test and validation: conformers, or whole molecules (the "
+        "same elements and bonds), so that the tested ones are new.",
+    )  # fmt: skip
+    valid: Annotated[Files | None, Flag(("--valid-file",), metavar="FILE", help="Structures of "
+                     "this file validate, in the formats of --data.")] = Field(
+        None,
+        description="Validation structures: a file in the formats of data. What would be drawn for "
+        "validation trains. (default: a tenth of the data)",
+    )  # fmt: skip
     label_fractions: Annotated[
         dict[LevelName, Fraction], Flag(("--label-fraction",), metavar="LEVEL=FRACTION", many=True)
     ] = Field(
@@ -162,6 +178,10 @@ class Request(StrictKeys):
                 raise ValueError(f"Asked for twice: {what} {', '.join(repeated)}.")
         if not self.seeds:
             raise ValueError("seeds is empty; name at least one, as [0].")
+        if len(set(self.split_seeds)) < len(self.split_seeds):
+            raise ValueError("split_seeds names one twice.")
+        if self.split_seeds and "split_seed" in self.model_fields_set:
+            raise ValueError("split_seed and split_seeds both say the split. Leave one out.")
         if self.experiments and self.labels:
             raise ValueError("experiments and labels both say what to train. Leave one out.")
         if self.strategy is not None and not self.labels:
@@ -210,6 +230,7 @@ class Request(StrictKeys):
         tables: dict[str, object] = {
             "labels": self.labels,
             "data": self.data,
+            "valid": self.valid,
             "label_fractions": self.label_fractions,
             "weights": self.weights,
         }

@@ -9,18 +9,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.sources import DataPath
+from hippynn_mf.data.splits import SplitBy
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Properties
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import NAME_PATTERN, Levels
 from hippynn_mf.runs.experiment import Experiment
-from hippynn_mf.runs.sources import DATA, TAKEN, DataSource, TestSource
+from hippynn_mf.runs.sources import DATA, TAKEN, VALID, DataSource, TestSource
 from hippynn_mf.runs.weights import WeightsById
 
 SLUG = NAME_PATTERN  # a folder's name: neither a separator nor a dot, so nothing leads outside
 
-RunKey = tuple[str, int]
+RunKey = tuple[str, int, int]
 
 
 class RunSettings(BaseModel):
@@ -38,6 +39,8 @@ class RunSettings(BaseModel):
         label_fractions: level id → fraction of its training and validation labels that is kept,
             see `keep_labels`.
         weights: level id → term → weight in the loss, in place of the hyperparameters'.
+        split: what is drawn for test and validation, see `splits.py`.
+        valid: the file whose structures validate, None where a part of the data does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +61,8 @@ class RunSettings(BaseModel):
     device: str
     label_fractions: dict[str, float] = {}
     weights: WeightsById = {}
+    split: SplitBy = "conformer"
+    valid: DataSource | None = None
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -76,7 +81,7 @@ class RunSettings(BaseModel):
     @property
     def key(self) -> RunKey:
         """What tells the run from others of its campaign."""
-        return self.slug, self.seed
+        return self.slug, self.seed, self.split_seed
 
     @property
     def known(self) -> Levels:
@@ -100,8 +105,9 @@ class RunSettings(BaseModel):
 
     @property
     def sources(self) -> dict[str, DataSource]:
-        """The training data as `data`, and the test sets by name."""
-        return {DATA: self.data, **{source.name: source for source in self.tests}}
+        """The training data as `data`, those of validation as `valid`, and test sets by name."""
+        valid = {} if self.valid is None else {VALID: self.valid}
+        return {DATA: self.data, **valid, **{source.name: source for source in self.tests}}
 
     def test(self, name: str) -> TestSource | None:
         """The test set of this name, None without one."""
@@ -113,7 +119,7 @@ class RunSettings(BaseModel):
         A level that only one of both knows is no difference, another level of the same name is.
         """
         mine, theirs = _values(self), _values(other)
-        for name in self.sources.keys() ^ other.sources.keys():  # is one difference
+        for name in (self.sources.keys() ^ other.sources.keys()) - {VALID}:  # is one difference
             for values, settings in ((mine, self), (theirs, other)):
                 for key in [key for key in values if key.startswith(f"tests.{name}.")]:
                     del values[key]
@@ -143,7 +149,8 @@ class RunSettings(BaseModel):
         known = self.known
         at = {name: self.sources[name].at(path, levels=known) for name, path in paths.items()}
         tests = tuple(at.get(source.name, source) for source in self.tests)
-        return self.model_copy(update={"data": at.get(DATA, self.data), "tests": tests})
+        moved = {"data": at.get(DATA, self.data), "valid": at.get(VALID, self.valid)}
+        return self.model_copy(update={**moved, "tests": tests})
 
     def with_tests(self, more: Iterable[TestSource]) -> RunSettings:
         """The same settings with further test sets; a UserError for a name that is taken."""
@@ -163,8 +170,9 @@ def _values(settings: RunSettings) -> dict[str, Any]:
     parts = {key: value for key, value in content.items() if isinstance(value, dict)}
     for source in settings.tests:
         parts[f"tests.{source.name}"] = source.model_dump(mode="json", exclude={"name"})
-    for source_name in (DATA, *(name for name in parts if name.startswith("tests."))):
-        parts[source_name].pop("path")
+    for source_name in (DATA, VALID, *(name for name in parts if name.startswith("tests."))):
+        if source_name in parts:
+            parts[source_name].pop("path")
     for key, value in content.items():
         if key not in parts:
             values[key] = value

@@ -23,7 +23,8 @@ DATA = "data"  # the training data among the sources of a run
 SET_NAME = r"[a-z0-9][a-z0-9_-]*"
 
 
-TAKEN = (DATA, HELDOUT)  # names that no test set has
+VALID = "valid"  # the file of validation structures, if there is one
+TAKEN = (DATA, VALID, HELDOUT)  # names that no test set has
 
 
 class DataSource(BaseModel):

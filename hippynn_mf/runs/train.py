@@ -21,6 +21,7 @@ from hippynn_mf.model.parameters import State
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.potentials.seen import distances_of
 from hippynn_mf.runs.checkpoints import MODEL, remove_checkpoints, write_models
+from hippynn_mf.runs.elements import elements_of_run
 from hippynn_mf.runs.evaluate import errors_of_run, inference_costs, warn_of_doubts
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.kept import kept_number
@@ -58,7 +59,7 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
         if folder.is_finished:  # by a process that this one has waited for
             return folder
         refuse_other_run(folder, settings)
-        folder.prepare(settings, facts=_facts(parts, device))
+        folder.prepare(settings, facts=_facts(settings, parts, device))
         folder.remove_leftovers()
         write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
         with logged_to(folder.file("log.txt")), _failures_noted(folder):
@@ -147,9 +148,13 @@ def _cost(folder: RunFolder, settings: RunSettings, device: torch.device) -> dic
     }
 
 
-def _facts(parts: Mapping[str, Structures], device: torch.device) -> dict[str, Any]:
+def _facts(
+    settings: RunSettings, parts: Mapping[str, Structures], device: torch.device
+) -> dict[str, Any]:
     """What `experiment.json` says beside the settings."""
+    known = elements_of_run(settings, parts["train"])
     return {
+        "elements": {level.id: sorted(elements) for level, elements in known.items()},
         "n_structures": {name: len(part) for name, part in parts.items()},
         "distances": distances_of(parts["train"].species, parts["train"].positions).model_dump(),
         "device_used": str(device),

@@ -39,12 +39,14 @@ class FileIndex:
         rows: (n,) ascending positions in the file of the conformers that are kept.
         is_common: (n_file,) whether a conformer of the file is common.
         energies: level id → (n,) float64 in hartree, NaN where the label is missing.
+        labelled: level id → (n_file,) whether a conformer of the file has an energy.
     """
 
     groups: tuple[Group, ...]
     rows: np.ndarray
     is_common: np.ndarray
     energies: Mapping[str, np.ndarray]
+    labelled: Mapping[str, np.ndarray]
 
     @property
     def group_of_row(self) -> np.ndarray:
@@ -135,6 +137,7 @@ def index_ani1x(
     kept: list[np.ndarray] = []
     is_common: list[np.ndarray] = []
     energies: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
+    labelled: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
     groups = list_groups(file, path)
     with group_progress(path, "labels", groups) as progress:
         for group in groups:
@@ -143,6 +146,7 @@ def index_ani1x(
             )
             for level_id, values in energies.items():
                 values.append(labels_of_group[level_id][chosen])
+                labelled[level_id].append(np.isfinite(labels_of_group[level_id]))
             kept.append(chosen)
             is_common.append(common)
             progress.update(group.size)
@@ -151,6 +155,7 @@ def index_ani1x(
         rows=np.flatnonzero(np.concatenate(kept)),
         is_common=np.concatenate(is_common),
         energies={name: np.concatenate(values) for name, values in energies.items()},
+        labelled={name: np.concatenate(values) for name, values in labelled.items()},
     )
     log.info("%s: %d of %d conformers kept", path, len(index.rows), len(index.is_common))
     return index
