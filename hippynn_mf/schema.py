@@ -39,7 +39,8 @@ def describe_errors(error: ValidationError) -> str:
     for detail in details[:N_SHOWN]:
         field = ".".join(map(str, detail["loc"]))
         found = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"
-        texts.append(f"{field}: {detail['msg']}{found}" if field else detail["msg"])
+        message = detail["msg"].removeprefix("Value error, ")
+        texts.append(f"{field}: {message}{found}" if field else message)
     if len(details) > N_SHOWN:
         texts.append(f"and {len(details) - N_SHOWN} more")
     return "; ".join(texts)
