@@ -41,7 +41,7 @@ def describe_errors(error: ValidationError) -> str:
     for detail in details[:N_SHOWN]:
         field = ".".join(map(str, detail["loc"]))[:LONGEST_VALUE]
         found = "" if isinstance(detail["input"], dict) else f", found {shown(detail['input'])}"
-        message = detail["msg"][: 5 * LONGEST_VALUE]
+        message = detail["msg"].removeprefix("Value error, ")[: 5 * LONGEST_VALUE]
         texts.append(f"{field}: {message}{found}" if field else message)
     if len(details) > N_SHOWN:
         texts.append(f"and {len(details) - N_SHOWN} more")

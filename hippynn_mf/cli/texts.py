@@ -62,7 +62,7 @@ def read_values(
     }
     experiments = [*names]
     if "experiments" in given:
-        experiments += parse_names(given.pop("experiments"))
+        experiments += parse_names(given.pop("experiments"), "--experiments")
     tests = _parse_tests(given.pop("test", []), given)
     readers: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "label": ("labels", _parse_labels),
@@ -81,9 +81,14 @@ def read_values(
     return values | {name: value for name, value in parsed.items() if value}
 
 
-def parse_names(text: str) -> list[str]:
-    """Names with commas between."""
-    return [name.strip() for name in text.split(",")]
+def parse_names(text: str, option: str) -> list[str]:
+    """Names with commas between, each once; UserError names the option."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UserError(f"{option} expects names with commas between; found {text!r}.")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{option} names {', '.join(repeated)} twice: {text!r}.")
+    return names
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
