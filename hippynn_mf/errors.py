@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+LONGEST_VALUE = 200  # characters of a value in a message
+
 
 class UserError(Exception):
     """Wrong input. The message says what was found, what was expected, and what to do.
@@ -21,7 +23,10 @@ def errors_about(subject: object) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{subject}: {error}") from None
+        text = str(error)
+        if not text.startswith(str(subject)):
+            text = f"{subject}: {text}"
+        raise UserError(text) from None
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
@@ -29,7 +34,13 @@ def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(dict.fromkeys(known))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."
+    return f"Unknown {kind} {shown(name)}.{hint} Known: {', '.join(names) or 'none'}."
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: what a file holds is not poured over the terminal."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def refuse_unknown_elements(numbers: Iterable[int], known: Sequence[int]) -> None:
@@ -45,6 +56,12 @@ def refuse_unknown_elements(numbers: Iterable[int], known: Sequence[int]) -> Non
 def describe_error(error: BaseException) -> str:
     """An error in one line: a UserError's message alone, others with their type before it."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def printable(text: str) -> str:
+    """A message for a terminal: what files of others put into it can neither fail nor steer it."""
+    whole = text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in whole)
 
 
 def ignore_import_warnings() -> None:

@@ -11,7 +11,7 @@ from typing import Final
 # Inputs of a network.
 SPECIES: Final = "species"  # (n, n_atoms_max) atomic numbers, 0 = padding; uint8, int64 in batches
 POSITIONS: Final = "positions"  # (n, n_atoms_max, 3) Å, 0 for padding
-PAIRS: Final = "pairs"  # (n_pairs, 2) int64 of a batch, as of `NeighbourLists.of_batch`
+PAIRS: Final = "pairs"  # (n_pairs, 2) int64 of a batch, as of `NeighbourLists.batch_pairs`
 
 # Labels of a level, `<level id>.<kind>`: see `energy` and `forces`.
 ENERGY: Final = "energy"
@@ -24,6 +24,7 @@ GROUPS: Final = "groups"  # (n,) int64 which molecule each is a conformer of
 # Validation metrics.
 LOSS: Final = "loss"  # equation 1, a number without unit
 ENERGY_RMSE_SUM: Final = "energy_rmse_sum"  # kcal/mol, over the heads
+MAE_SUM: Final = "mae_sum"  # over the heads, energies in kcal/mol and trained forces in kcal/mol/Å
 
 
 def energy(level_id: str) -> str:

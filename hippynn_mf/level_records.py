@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.files import parse_json, read_text
 from hippynn_mf.levels import KNOWN_LEVELS, NAME_PATTERN, Level, Levels
 from hippynn_mf.schema import Strict, describe_errors
 
@@ -49,12 +49,12 @@ class LevelRecord(Strict):
 
     def differences(self, other: LevelRecord) -> list[str]:
         """What differs, field by field: this value, then the other's."""
-        found = []
+        texts = []
         for name in LevelRecord.model_fields:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
-                found.append(f"{name} is {mine!r}, not {theirs!r}")
-        return found
+                texts.append(f"{name} is {mine!r}, not {theirs!r}")
+        return texts
 
 
 def read_levels(path: Path, levels: Levels = KNOWN_LEVELS) -> Levels:
@@ -63,15 +63,7 @@ def read_levels(path: Path, levels: Levels = KNOWN_LEVELS) -> Levels:
     One that is known already may be declared again. Raises UserError for a file that cannot be read
     or holds anything else, and for a level that is another than the one known by its name.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"The levels in {path} cannot be read: {error.strerror}. Check the path; relative "
-            f"paths start at {Path.cwd()}."
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}).") from None
+    content = parse_json(read_text(path, "a JSON file of levels"), path)
     declared = levels_of_records(content, path)
     if not declared:
         raise UserError(f"{path} declares no level.")
@@ -95,8 +87,3 @@ def levels_of_records(content: Any, source: object) -> tuple[Level, ...]:
         if count > 1:
             raise UserError(f"{source}: level {name} is there {count} times. Keep one.")
     return tuple(record.level for record in records)
-
-
-def records_of(levels: Sequence[Level]) -> list[dict[str, Any]]:
-    """Levels as JSON."""
-    return [LevelRecord.of(level).model_dump(mode="json") for level in levels]

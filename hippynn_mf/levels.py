@@ -146,10 +146,10 @@ class Levels:
     """
 
     def __init__(self, levels: Iterable[Level] = ()) -> None:
-        found: dict[str, Level] = {}
+        by_name: dict[str, Level] = {}
         for level in levels:
             for name in dict.fromkeys((level.id, level.label)):
-                known = found.setdefault(name, level)
+                known = by_name.setdefault(name, level)
                 if known.id != level.id:
                     raise UserError(
                         f"Two levels of theory are named {name!r}, {known.id} and {level.id}; "
@@ -161,8 +161,8 @@ class Levels:
                         f"{'; '.join(level.differences(known))}. What is another level needs "
                         "another id and label."
                     )
-        self._by_name = MappingProxyType(found)
-        self._levels = tuple(sorted(dict.fromkeys(found.values()), key=lambda level: level.rank))
+        self._by_name = MappingProxyType(by_name)
+        self._levels = tuple(sorted(dict.fromkeys(by_name.values()), key=lambda level: level.rank))
 
     def __iter__(self) -> Iterator[Level]:
         """The levels, from the lowest to the highest rank."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import LONGEST_VALUE, UserError, shown
 
 N_SHOWN = 3  # wrong fields that a message names
 Model = TypeVar("Model", bound=BaseModel)
@@ -19,10 +19,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def validate_json(
-    model: type[Model], content: Mapping[str, Any], source: object, remedy: str
-) -> Model:
+def validate_json(model: type[Model], content: object, source: object, remedy: str) -> Model:
     """An object of `model` from JSON content; a UserError that names file and fields otherwise."""
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"{source}: an object was expected, found {shown(content)}. Restore it, or {remedy}."
+        )
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:
@@ -37,9 +39,10 @@ def describe_errors(error: ValidationError) -> str:
     details = error.errors(include_url=False)
     texts = []
     for detail in details[:N_SHOWN]:
-        field = ".".join(map(str, detail["loc"]))
-        found = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"
-        texts.append(f"{field}: {detail['msg']}{found}" if field else detail["msg"])
+        field = ".".join(map(str, detail["loc"]))[:LONGEST_VALUE]
+        found = "" if isinstance(detail["input"], dict) else f", found {shown(detail['input'])}"
+        message = detail["msg"].removeprefix("Value error, ")[: 5 * LONGEST_VALUE]
+        texts.append(f"{field}: {message}{found}" if field else message)
     if len(details) > N_SHOWN:
         texts.append(f"and {len(details) - N_SHOWN} more")
     return "; ".join(texts)

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import matplotlib.pyplot as plt
 import typer
-from benchmarking import RESULTS, start
+from benchmarking import RESULTS, DeviceOption, OutOption, start
 from matplotlib.axes import Axes
 
 from hippynn_mf.files import replace_when_complete
@@ -159,8 +159,8 @@ def draw(results: Mapping[str, Results], out: Path) -> Path:
     draw_steps(axes[0], results["step"])
     draw_dynamics(axes[1], results["inference"])
     draw_memory(axes[2], results["memory"])
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
     with replace_when_complete(out / "speed.png") as path:
         figure.savefig(path, format="png", dpi=110)
     plt.close(figure)
@@ -168,9 +168,9 @@ def draw(results: Mapping[str, Results], out: Path) -> Path:
 
 
 def main(
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:n.")] = "cpu",
+    device: DeviceOption = "cpu",
     draw_only: Annotated[bool, typer.Option("--draw-only", help="Measure nothing.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    out: OutOption = RESULTS,
 ) -> None:
     """Measure step, inference and memory, then draw."""
     for name in () if draw_only else BENCHMARKS:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
 from ase.build import molecule
-from benchmarking import RESULTS, Case, compare, quiet, start, timer, write
+from benchmarking import RESULTS, Case, DeviceOption, OutOption, compare, quiet, start, timer, write
 from tqdm import tqdm
 
 from hippynn_mf.hyperparameters import get_hyperparameters
@@ -71,19 +70,19 @@ def measure(
 
     forces = {name: evaluate(name).forces[level.id] for name in evaluators}
     for name in ("member", "single"):
-        found = forces["ensemble"][: len(forces[name])]
-        difference = np.abs(found - forces[name]).max()
+        together = forces["ensemble"][: len(forces[name])]
+        difference = np.abs(together - forces[name]).max()
         if not difference < ROUNDING[dtype]:
             raise RuntimeError(f"forces of {name} differ by {difference:.1e} eV/Å")
     timed = {name: timer(lambda name=name: evaluate(name), device) for name in evaluators}
-    found = compare(timed, repeats, reference="member")
+    times = compare(timed, repeats, reference="member")
     return {
         "at_once": max(last - begin for begin, last in evaluators["ensemble"].stacked),
-        "member_ms": found["member_ms"],
-        "ensemble_ms": found["ensemble_ms"],
-        "members_time": 1 / found["ensemble_speedup"],
-        "members_time_error": found["ensemble_speedup_error"] / found["ensemble_speedup"] ** 2,
-        "one_by_one_time": 1 / found["single_speedup"],
+        "member_ms": times["member_ms"],
+        "ensemble_ms": times["ensemble_ms"],
+        "members_time": 1 / times["ensemble_speedup"],
+        "members_time_error": times["ensemble_speedup_error"] / times["ensemble_speedup"] ** 2,
+        "one_by_one_time": 1 / times["single_speedup"],
     }
 
 
@@ -118,9 +117,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main(
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:n.")] = "cpu",
+    device: DeviceOption = "cpu",
     repeats: Annotated[int, typer.Option(min=2, help="Timed calls.")] = 31,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    out: OutOption = RESULTS,
 ) -> None:
     """Time ensembles; write `ensemble.json` and print it as a Markdown table."""
     target = choose_device(device)

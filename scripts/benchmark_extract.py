@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from ase.build import molecule
-from benchmarking import RESULTS, Case, compare, quiet, start, timer, write
+from benchmarking import RESULTS, Case, DeviceOption, OutOption, compare, quiet, start, timer, write
 from tqdm import tqdm
 
 from hippynn_mf.model.model import build_model
@@ -64,14 +64,14 @@ def measure(
             lambda evaluator=evaluator, systems=systems, levels=levels: evaluator(systems, levels),
             device,
         )
-    found = compare(timed, repeats, reference="built")
+    times = compare(timed, repeats, reference="built")
     return {
-        "built_ms": found["built_ms"],
-        "extracted_ms": found["extracted_ms"],
-        "parent_ms": found["parent_ms"],
-        "ratio": 1 / found["extracted_speedup"],
-        "ratio_error": found["extracted_speedup_error"] / found["extracted_speedup"] ** 2,
-        "parent_ratio": 1 / found["parent_speedup"],
+        "built_ms": times["built_ms"],
+        "extracted_ms": times["extracted_ms"],
+        "parent_ms": times["parent_ms"],
+        "ratio": 1 / times["extracted_speedup"],
+        "ratio_error": times["extracted_speedup_error"] / times["extracted_speedup"] ** 2,
+        "parent_ratio": 1 / times["parent_speedup"],
     }
 
 
@@ -91,9 +91,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main(
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:n.")] = "cpu",
+    device: DeviceOption = "cpu",
     repeats: Annotated[int, typer.Option(min=3, help="Timed calls.")] = 301,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    out: OutOption = RESULTS,
 ) -> None:
     """Time an extracted level; write `extract.json` and print it as a Markdown table."""
     target, rows = choose_device(device), []

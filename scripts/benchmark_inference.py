@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,7 +26,10 @@ from benchmarking import (
     MOLECULES,
     RESULTS,
     Case,
+    DeviceOption,
+    FullOption,
     Network,
+    OutOption,
     compare,
     measure_cases,
     network_pair,
@@ -102,10 +104,10 @@ def measure(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
 
 
 def main(
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:n.")] = "cpu",
+    device: DeviceOption = "cpu",
     repeats: Annotated[int, typer.Option(min=3, help="Timed calls; 3 of large boxes.")] = 11,
-    full: Annotated[bool, typer.Option("--full", help="Every combination: hours.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    full: FullOption = False,
+    out: OutOption = RESULTS,
 ) -> None:
     """Time predictions and dynamics; write `inference.json` and print a Markdown table."""
     rows = measure_cases(
@@ -118,12 +120,12 @@ def main(
     )
     typer.echo("| varied | value | stock ms | fast ms | fast is faster by | in blocks |")
     typer.echo("|---|---|---|---|---|---|")
-    for each in rows:
-        value = each.get(each["factor"], "the paper's network, 64 molecules of 9 atoms")
-        blocks = each.get("blocks_speedup")
+    for row in rows:
+        value = row.get(row["factor"], "the paper's network, 64 molecules of 9 atoms")
+        blocks = row.get("blocks_speedup")
         typer.echo(
-            f"| {each['factor']} | {value} | {each['stock_ms']:.1f} | {each['fast_ms']:.1f} "
-            f"| {each['fast_speedup']:.2f} ± {each['fast_speedup_error']:.2f} "
+            f"| {row['factor']} | {value} | {row['stock_ms']:.1f} | {row['fast_ms']:.1f} "
+            f"| {row['fast_speedup']:.2f} ± {row['fast_speedup_error']:.2f} "
             f"| {'' if blocks is None else f'{blocks:.2f}'} |"
         )
 

@@ -30,6 +30,8 @@ from benchmarking import (
     ATOMS_PER_BLOCK,
     RESULTS,
     Case,
+    DeviceOption,
+    OutOption,
     network_pair,
     quiet,
     row,
@@ -172,9 +174,9 @@ def _whole(n_atoms: float) -> int:
 
 
 def main(
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:n.")] = "cpu",
+    device: DeviceOption = "cpu",
     limit: Annotated[float, typer.Option(min=0.1, help="GiB of the largest box.")] = 4.0,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    out: OutOption = RESULTS,
     child: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Measure peaks; write `memory.json` and print it as a Markdown table."""
@@ -200,14 +202,14 @@ def main(
     write("memory", rows, target, out)
     typer.echo("| what | system | kernels | atoms | stock MiB | fast MiB | in blocks |")
     typer.echo("|---|---|---|---|---|---|---|")
-    for each in rows:
+    for line in rows:
         cells = [
-            each.get(f"{m}_mib", each["mib"] if each.get("model") == m else None) for m in MODELS
+            line.get(f"{m}_mib", line["mib"] if line.get("model") == m else None) for m in MODELS
         ]
         shown = " | ".join("" if cell is None else f"{cell:.0f}" for cell in cells)
         typer.echo(
-            f"| {each['factor']} | {each['system']} | {each['kernels']} "
-            f"| {each['n_atoms'] or ''} | {shown} |"
+            f"| {line['factor']} | {line['system']} | {line['kernels']} "
+            f"| {line['n_atoms'] or ''} | {shown} |"
         )
 
 

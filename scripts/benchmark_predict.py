@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import typer
 from ase import Atoms
-from benchmarking import RESULTS, Case, compare, quiet, random_molecules, start, write
+from benchmarking import RESULTS, Case, OutOption, compare, quiet, random_molecules, start, write
 from tqdm import tqdm
 
 from hippynn_mf.data.structures import atomic_energy_sum
@@ -124,7 +124,7 @@ def seconds_in_queue() -> float:
 
 def main(
     repeats: Annotated[int, typer.Option(min=3, help="Timed calls.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    out: OutOption = RESULTS,
 ) -> None:
     """Time predictions from file to file; write `predict.json` and print a Markdown table."""
     rows = []
@@ -142,13 +142,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "| network | atoms | structures | bare graph, 1/s | file to file, 1/s | fraction |",
         "|---|---|---|---|---|---|",
     ]
-    for each in rows:
-        least, most = min(each["sizes"]), max(each["sizes"])
+    for row in rows:
+        least, most = min(row["sizes"]), max(row["sizes"])
         sizes = str(least) if least == most else f"{least} to {most}"
         lines.append(
-            f"| {each['preset']} | {sizes} | {each['n']} "
-            f"| {each['bare_structures_per_s']:.0f} "
-            f"| {each['file_structures_per_s']:.0f} | {each['fraction']:.2f} |"
+            f"| {row['preset']} | {sizes} | {row['n']} "
+            f"| {row['bare_structures_per_s']:.0f} "
+            f"| {row['file_structures_per_s']:.0f} | {row['fraction']:.2f} |"
         )
     return "\n".join(lines)
 

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from benchmarking import RESULTS, label_set, start, write
+from benchmarking import RESULTS, OutOption, label_set, start, write
 from make_synthetic_ani1x import N_FULL, write_file
 from tqdm import tqdm
 
@@ -119,7 +119,7 @@ def main(
     sizes: Annotated[str, typer.Option(help="Conformers of the files.")] = SIZES,
     full: Annotated[bool, typer.Option("--full", help="Also one as large as ANI-1x.")] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Processes for every figure.")] = 3,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    out: OutOption = RESULTS,
     child: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Measure; write `reading.json` and print the table of docs/data-at-scale.md."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,6 +24,9 @@ from benchmarking import (
     MOLECULES,
     RESULTS,
     Case,
+    DeviceOption,
+    FullOption,
+    OutOption,
     compare,
     measure_cases,
     network_pair,
@@ -152,10 +154,10 @@ def measure(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
 
 
 def main(
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:n.")] = "cpu",
+    device: DeviceOption = "cpu",
     repeats: Annotated[int, typer.Option(min=2, help="Timed steps of each model.")] = 11,
-    full: Annotated[bool, typer.Option("--full", help="Every combination: hours.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    full: FullOption = False,
+    out: OutOption = RESULTS,
 ) -> None:
     """Time training steps; write `step.json` and print it as a Markdown table."""
     rows = measure_cases(
@@ -168,14 +170,14 @@ def main(
     )
     typer.echo("| varied | value | stock ms | fast ms | speed-up | our nodes alone | products ms |")
     typer.echo("|---|---|---|---|---|---|---|")
-    for each in rows:
-        value = each.get(each["factor"], "the paper's network, 64 molecules of 9 atoms")
-        nodes = each.get("nodes_speedup")
+    for row in rows:
+        value = row.get(row["factor"], "the paper's network, 64 molecules of 9 atoms")
+        nodes = row.get("nodes_speedup")
         typer.echo(
-            f"| {each['factor']} | {value} | {each['stock_ms']:.1f} | {each['fast_ms']:.1f} "
-            f"| {each['fast_speedup']:.2f} ± {each['fast_speedup_error']:.2f} "
+            f"| {row['factor']} | {value} | {row['stock_ms']:.1f} | {row['fast_ms']:.1f} "
+            f"| {row['fast_speedup']:.2f} ± {row['fast_speedup_error']:.2f} "
             f"| {'' if nodes is None else f'{1 / nodes:.3f} of stock'} "
-            f"| {each['fast_products_ms']:.1f} |"
+            f"| {row['fast_products_ms']:.1f} |"
         )
 
 

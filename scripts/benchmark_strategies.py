@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from benchmarking import RESULTS, start, write
+from benchmarking import RESULTS, OutOption, start, write
 from tqdm import tqdm
 
 from hippynn_mf.evaluation.test_sets import measure_inference
@@ -86,7 +86,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, of which the least counts.")] = 3,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    out: OutOption = RESULTS,
 ) -> None:
     """Time every strategy that learns CC; write `strategies.json` and print a Markdown table."""
     torch.set_num_threads(1)

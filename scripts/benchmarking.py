@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numba
 import numpy as np
@@ -39,6 +39,9 @@ from hippynn_mf.network.device import choose_device
 from hippynn_mf.network.final_gradients import FastCalculator
 from hippynn_mf.network.hipnn import NETWORKS
 
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:n.")]
+FullOption = Annotated[bool, typer.Option("--full", help="Every combination: hours.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of the results.")]
 RESULTS = Path(__file__).parent / "benchmarks"
 ATOMS_PER_BLOCK = 250
 WATER_DENSITY = 0.1003  # atoms per Å³ at 1 g/cm³

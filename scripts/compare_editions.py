@@ -23,7 +23,7 @@ def compare_metrics(
     old: Mapping[str, Any], new: Mapping[str, Any], test_file: str
 ) -> tuple[int, list[str]]:
     """How many values of the old metrics are the same in the new ones, and what is not."""
-    found, problems = dict(leaves(new)), []
+    new_values, problems = dict(leaves(new)), []
     n_equal = 0
     for name, value in leaves(old):
         if value is None and name in ("comp6", "test_file", "training", "inference"):
@@ -35,10 +35,10 @@ def compare_metrics(
             continue
         if wanted is None:
             continue
-        if wanted not in found:
+        if wanted not in new_values:
             problems.append(f"{name} = {value!r}: no {wanted}")
-        elif type(found[wanted]) is not type(value) or found[wanted] != value:
-            problems.append(f"{name} = {value!r}: {wanted} = {found[wanted]!r}")
+        elif type(new_values[wanted]) is not type(value) or new_values[wanted] != value:
+            problems.append(f"{name} = {value!r}: {wanted} = {new_values[wanted]!r}")
         else:
             n_equal += 1
     return n_equal, problems
@@ -56,9 +56,9 @@ def compare_folders(old: Path, new: Path) -> tuple[int, list[str]]:
     for run in sorted(runs & others):
         before, after = (_read(folder / run / "metrics.json") for folder in (old, new))
         test_file = name_of_test_file(_read(new / run / "experiment.json")["settings"])
-        n_equal, of_run = compare_metrics(before, after, test_file)
+        n_equal, run_problems = compare_metrics(before, after, test_file)
         total += n_equal
-        problems += [f"{run}: {problem}" for problem in of_run]
+        problems += [f"{run}: {problem}" for problem in run_problems]
     return total, problems
 
 

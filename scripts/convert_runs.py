@@ -149,17 +149,17 @@ def convert_metrics(
         for key in way:
             place = place.setdefault(key, {})
         place[last] = value
-    for part, of_heads in new["sets"].items():
-        entries = [entry for of_head in of_heads.values() for entry in of_head.values()]
+    for part, by_head in new["sets"].items():
+        entries = [entry for by_reference in by_head.values() for entry in by_reference.values()]
         if arrays is not None:
             n_structures = len(arrays[f"{part}.species"])
         elif part == "heldout" and n_heldout is not None:
             n_structures = n_heldout
         else:
             n_structures = max((e.get(name, 0) for e in entries for name in COUNTS), default=0)
-        for of_head in of_heads.values():
-            for reference, entry in of_head.items():
-                of_head[reference] = {"n_structures": n_structures, **entry}
+        for by_reference in by_head.values():
+            for reference, entry in by_reference.items():
+                by_reference[reference] = {"n_structures": n_structures, **entry}
     return {"training": None, "inference": None, **new}
 
 

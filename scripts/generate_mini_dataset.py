@@ -87,12 +87,12 @@ def compute_first_edition(
 ) -> None:
     """Compute the files of the first edition, or continue them."""
     samples = plan_samples()
-    of_file = {
+    writers = {
         "mini-ani1x.h5": (assemble_ani1x, ("full", "low")),
         "mini-comp6.h5": (assemble_comp6, ("comp6",)),
         "mini-cc-forces.h5": (assemble_ani1x, ("cc_forces",)),
     }
-    for name in of_file:
+    for name in writers:
         unpack(out / name, work)
     if not assemble:
         missing = [sample for sample in samples if not sample.path(work).exists()][:limit]
@@ -104,7 +104,7 @@ def compute_first_edition(
         ):
             pass
     out.mkdir(parents=True, exist_ok=True)
-    for name, (assemble_file, kinds) in of_file.items():
+    for name, (assemble_file, kinds) in writers.items():
         n = assemble_file(out / name, work, [s for s in samples if s.kind in kinds])
         logging.info("%s: %d conformers", out / name, n)
     if not assemble and limit is None:

@@ -21,8 +21,8 @@ import typer
 
 from hippynn_mf.report.ensemble import find_ensembles
 from hippynn_mf.report.experiment_figures import KINDS
+from hippynn_mf.report.kept import write_kept
 from hippynn_mf.report.results import Results, read_results
-from hippynn_mf.report.runs import write_kept
 from hippynn_mf.report.saving import save_with_numbers
 
 

@@ -17,8 +17,8 @@ import typer
 
 from hippynn_mf.paper.documents import write_documents
 from hippynn_mf.paper.figures import write_figures
+from hippynn_mf.report.kept import CAMPAIGN
 from hippynn_mf.report.results import read_results
-from hippynn_mf.report.runs import CAMPAIGN
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 # Figures that a folder has, of those that follow from metrics.

@@ -43,7 +43,7 @@ from hippynn_mf.model.losses import build_loss, build_metrics
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.report.columns import Column, comp6_delta_e, heldout_energy, heldout_force
-from hippynn_mf.report.runs import write_lines
+from hippynn_mf.report.kept import write_lines
 from hippynn_mf.report.statistics import estimate_mean, format_mean, paired_difference
 from hippynn_mf.runs.build import build_settings
 from hippynn_mf.runs.log import logged_to

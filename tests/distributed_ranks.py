@@ -110,7 +110,6 @@ def losses_of(heads: Any) -> dict[str, Any]:
     dz, cc = heads["DZ"], heads["CC"]
     return {
         "loss": build_loss(heads),
-        "mse": nodes.MaskedMSELoss.of_node(dz.forces) + nodes.MaskedMSELoss.of_node(cc.energy),
         "rmse": nodes.MaskedRMSELoss.of_node(dz.forces) + nodes.MaskedRMSELoss.of_node(cc.energy),
         "mae": nodes.MaskedMAELoss.of_node(dz.forces) + nodes.MaskedMAELoss.of_node(cc.energy),
         "hierarchicality": nodes.MaskedHierarchicalityLoss.of_node(dz.energy),
@@ -130,7 +129,6 @@ def nodes_of_errors() -> tuple[type, ...]:
     from hippynn_mf.model import losses as nodes
 
     return (
-        nodes.MaskedMSELoss,
         nodes.MaskedRMSELoss,
         nodes.MaskedMAELoss,
         nodes.MaskedHierarchicalityLoss,

@@ -11,7 +11,7 @@ from made_runs import COMP6, make_run, make_settings
 from hippynn_mf.files import write_npz
 from hippynn_mf.report.stored_predictions import heads_of, score_arrays
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.settings import TestSource
+from hippynn_mf.runs.sources import TestSource
 
 ENERGIES = {
     "heldout": ("wb97x_dz", "wb97x_tz", "mp2_tz", "ccsd(t)_cbs"),

@@ -9,16 +9,21 @@ from typing import Any
 import pytest
 
 from hippynn_mf.cli.main import main
+from hippynn_mf.errors import UserError
+from hippynn_mf.evaluation.schema import validate_metrics
+from hippynn_mf.files import write_json
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import labels_by_id
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import KNOWN_LEVELS, Level
 from hippynn_mf.paper.table1 import get_experiment
+from hippynn_mf.report.completeness import Written
 from hippynn_mf.runs import build
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import Request
-from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.sources import DataSource, TestSource
 
 # A network that trains in seconds, and whose shortest distance no planted structure is below.
 TINY = {
@@ -38,7 +43,10 @@ TINY_OPTIONS = [text for name, value in TINY.items() for text in ("--set", f"{na
 def build_settings(
     experiments: Sequence[Experiment], seeds: Sequence[int], **values: Any
 ) -> list[RunSettings]:
-    """Settings of runs of these experiments; `overrides` and files of tests by short names."""
+    """Settings of runs of these experiments; `overrides` and files of tests by short names.
+
+    With the preset `quick` where no other is asked for.
+    """
     tests = {}
     if (comp6 := values.pop("comp6", None)) is not None:
         keys = values.pop("comp6_keys", None)
@@ -50,7 +58,7 @@ def build_settings(
         seeds=seeds,
         hyperparameters=values.pop("overrides", {}),
         tests=tests,
-        **values,
+        **{"preset": "quick", **values},
     )
     return build.build_settings(request, experiments)
 
@@ -183,7 +191,20 @@ def write_run(
     """Write settings and metrics into a folder."""
     folder.prepare(settings, facts=facts or {})
     if metrics is not None:
-        folder.write_metrics(metrics)
+        write_metrics(folder, metrics)
+
+
+def write_metrics(folder: RunFolder, metrics: dict[str, Any]) -> None:
+    """Finish a run with planted metrics, which have no predictions."""
+    validate_metrics(metrics, folder.file("metrics.json"))
+    write_json(folder.file("metrics.json"), metrics)
+
+
+def require(written: Written) -> list[Path]:
+    """What was written; a UserError with the refusal if there is one."""
+    if written.refusal:
+        raise UserError(written.refusal)
+    return written.paths
 
 
 def exit_code(*arguments: object) -> int:

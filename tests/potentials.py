@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from made_runs import make_settings, run_metrics
+from made_runs import make_settings, run_metrics, write_metrics
 from tiny import tiny_model
 
 from hippynn_mf.hyperparameters import Hyperparameters
@@ -78,5 +78,5 @@ def trained_run(
     model = build_model(settings.hyperparameters, labels)
     stir(model.parameters)
     torch.save(model.parameters.state_dict(), folder.file("model.pt"))
-    folder.write_metrics(run_metrics())
+    write_metrics(folder, run_metrics())
     return folder

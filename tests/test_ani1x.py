@@ -6,7 +6,7 @@ import planted
 import pytest
 from planted import MOLECULES, conformers, damage, energy, forces, numbers_of, replace, write_ani1x
 
-from hippynn_mf.data.database import reference_energies, training_arrays
+from hippynn_mf.data.arrays import reference_energies, training_arrays
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels

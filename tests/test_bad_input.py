@@ -8,7 +8,14 @@ import numpy as np
 import planted
 import pytest
 import torch
-from made_runs import TINY_OPTIONS, build_settings, exit_code, files_below, run_metrics
+from made_runs import (
+    TINY_OPTIONS,
+    build_settings,
+    exit_code,
+    files_below,
+    run_metrics,
+    write_metrics,
+)
 
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
@@ -243,7 +250,7 @@ KEY_MAPS = {
     "unknown level": ('{"wb97x_dx": {"energy": "e"}}', ["'wb97x_dx'", "Did you mean wb97x_dz"]),
     "unknown property": ('{"DZ": {"energie": "e"}}', ["'energie'", "Did you mean energy"]),
     "gradient and forces": ('{"DZ": {"gradient": "g", "forces": "f"}}', ["both"]),
-    "no JSON": ("wb97x_dz: energies", ["keys.json is not JSON"]),
+    "no JSON": ("wb97x_dz: energies", ["keys.json is not valid JSON"]),
     "a list": ("[]", ["keys.json: expected"]),
     "a number for a key": ('{"DZ": {"energy": 5}}', ["keys.json", "5"]),
     "nothing": ("{}", ["keys.json names no key of", "comp6.h5"]),
@@ -291,12 +298,14 @@ LISTS = {
     "unknown experiment": (["--experiments", "SF-CC/E,SF-CC/F"], ["'SF-CC/F'", "SF-CC/E"]),
     "no forces": (["--experiments", "SF-CC/E,SF-CC/EF"], ["needs forces of level CC"]),
     "level of no declaration": (["--experiments", "SF-GFN2/E"], ["'GFN2'", "Known: DZ"]),
-    "no experiment": (["--experiments", ""], ["experiment ''"]),
+    "no experiment": (["--experiments", ""], ["--experiments expects names", "''"]),
+    "nothing between commas": (["--experiments", "SF-CC/E,"], ["--experiments", "'SF-CC/E,'"]),
     "an experiment twice": (["--experiments", "SF-CC/E,sf_cc_e"], ["twice", "SF-CC/E"]),
     "words for seeds": (["--seeds", "one"], ["--seeds", "0,1,2", "'one'"]),
     "no seed": (["--seeds", ""], ["--seeds", "''"]),
     "negative seed": (["--seeds", "0,-1"], ["not negative", "0,-1"]),
     "a seed twice": (["--seeds", "0,1,0"], ["twice: seed 0"]),
+    "a seed beyond those of NumPy": (["--seeds", f"0,{2**32}"], ["seeds.2 = 4294967296"]),
 }
 
 
@@ -385,7 +394,7 @@ def prepared_run(where, **options):
     folder.prepare(settings, facts={})
     model = build_model(settings.hyperparameters, experiment.resolved_labels)
     torch.save(model.parameters.state_dict(), folder.file("model.pt"))
-    folder.write_metrics(run_metrics())
+    write_metrics(folder, run_metrics())
     return folder
 
 
@@ -396,9 +405,9 @@ def test_results_of_other_settings_are_not_overwritten(where, capsys, command, f
     if not finished:
         folder.file("metrics.json").unlink()
     before = files_below(where / "out")
-    message = refusal(capsys, *command(where, "--split-seed", 4))
+    message = refusal(capsys, *command(where, "--label-fraction", "CC=0.5"))
     assert f"{folder.path} holds another run" in message
-    assert "split_seed: 0 → 4" in message
+    assert "label_fractions" in message
     assert "Choose another --out" in message
     assert files_below(where / "out") == before
 
@@ -512,6 +521,45 @@ def test_tables_and_figures_of_nothing_are_refused(where, capsys, command):
     assert "No runs in" in message
     assert "hippynn-mf reproduce" in message
     assert not list((where / "out").iterdir())
+
+
+ABSENT = {"seed": (["--seeds", "7"], "seed 7"), "split": (["--split-seed", "5"], "split seed 5")}
+
+
+@pytest.mark.parametrize(("options", "words"), ABSENT.values(), ids=list(ABSENT))
+@pytest.mark.parametrize("command", ["tables", "figures"])
+def test_tables_and_figures_of_seeds_that_no_run_has_are_refused(
+    where, capsys, command, options, words
+):
+    prepared_run(where)
+    before = files_below(where / "out")
+    message = refusal(capsys, command, where / "out", "--partial", *options)
+    assert f"No run has {words}. There are runs of 0." in message
+    assert files_below(where / "out") == before
+
+
+def test_a_page_that_is_not_named_as_html_is_refused(where, capsys):
+    prepared_run(where)
+    message = refusal(capsys, "report", where / "out", "--out", where / "page.pdf")
+    assert "name it *.html" in message
+    assert not (where / "page.pdf").exists()
+
+
+READ = {
+    "predict": ["predict", "mini-ani1x", "in.xyz", "--level", "CC", "--out", "in.xyz"],
+    "torsion": ["torsion", "mini-ani1x", "in.png", "--dihedral", "0,1,2,3", "--out", "in.png"],
+    "extract": ["extract", "in.safetensors", "--level", "CC", "--out", "in.safetensors"],
+    "mliap": ["mliap", "in.pkl", "--level", "CC", "--out", "in.pkl"],
+}
+
+
+@pytest.mark.parametrize("arguments", READ.values(), ids=list(READ))
+def test_what_is_read_is_not_replaced_by_what_is_made_of_it(where, capsys, monkeypatch, arguments):
+    monkeypatch.chdir(where)
+    source = where / arguments[-1]
+    source.write_text("content")
+    assert "is what is read" in refusal(capsys, *arguments, "--force")
+    assert source.read_text() == "content"
 
 
 @pytest.mark.parametrize("command", ["tables", "figures"])

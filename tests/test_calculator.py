@@ -13,6 +13,8 @@ from ase import Atoms, units
 from ase.build import bulk, make_supercell, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
@@ -414,3 +416,62 @@ def test_ten_picoseconds_of_dynamics_keep_their_energy():
 
 def test_it_is_offered_by_the_package():
     assert hippynn_mf.MultiFidelityCalculator is MultiFidelityCalculator
+
+
+# switching levels, and results as ASE knows them
+
+
+def test_another_level_forgets_the_results_of_the_one_before():
+    potential = random_potential({"DZ": "EF", "CC": "E"}, n_members=2)
+    atoms = molecule("CH3OH")
+    atoms.calc = MultiFidelityCalculator(potential, "DZ")
+    before = atoms.get_potential_energy()
+    atoms.calc.level = "CC"
+    assert atoms.calc.results == {}
+    assert atoms.calc.spreads == {}
+    expected = molecule("CH3OH")
+    expected.calc = MultiFidelityCalculator(potential, "CC")
+    assert atoms.get_potential_energy() == expected.get_potential_energy() != before
+    np.testing.assert_array_equal(atoms.get_forces(), expected.get_forces())
+    with pytest.raises(UserError, match="Unknown level of this model 'TZ'"):
+        atoms.calc.level = "TZ"
+    with pytest.raises(UserError, match="several levels"):
+        atoms.calc.level = None
+    assert atoms.calc.level.label == "CC"
+
+
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_results_fit_the_single_point_calculator_and_all_writers_of_ase(tmp_path, n_members):
+    potential = random_potential({"DZ": "EF"}, n_members=n_members)
+    atoms = molecule("CH3OH")
+    atoms.calc = MultiFidelityCalculator(potential)
+    atoms.get_forces()
+    fixed = SinglePointCalculator(atoms, **atoms.calc.results)
+    assert fixed.get_potential_energy() == atoms.get_potential_energy()
+    for name in ("out.traj", "out.extxyz", "out.json"):
+        write(tmp_path / name, atoms)
+        found = read(tmp_path / name)
+        assert found.get_potential_energy() == pytest.approx(atoms.get_potential_energy())
+    single = atoms.calc.single_point(atoms)
+    write(tmp_path / "spread.extxyz", single)
+    found = read(tmp_path / "spread.extxyz")
+    assert found.get_potential_energy() == pytest.approx(atoms.get_potential_energy())
+    np.testing.assert_allclose(found.get_forces(), atoms.get_forces(), atol=1e-7)
+    if n_members == 1:
+        assert "energy_std" not in found.info
+        return
+    assert found.info["energy_std"] == pytest.approx(
+        atoms.calc.get_property("energy_std", atoms), abs=1e-7
+    )
+    np.testing.assert_allclose(
+        found.arrays["forces_std"], atoms.calc.get_property("forces_std", atoms), atol=1e-7
+    )
+
+
+def test_spreads_follow_the_atoms():
+    atoms = molecule("CH3OH")
+    atoms.calc = MultiFidelityCalculator(random_potential({"DZ": "EF"}, n_members=2))
+    before = atoms.calc.get_property("energy_std", atoms)
+    atoms.rattle(0.05, seed=1)
+    assert atoms.calc.get_property("energy_std", atoms, allow_calculation=False) is None
+    assert atoms.calc.get_property("energy_std", atoms) != before

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from made_runs import NO_COMPILER, TINY, build_settings, files_below, run_metrics
+from made_runs import NO_COMPILER, TINY, build_settings, files_below, run_metrics, write_metrics
 from planted import write_ani1x
 
 from hippynn_mf.campaign.campaign import execute_in_worker, run_campaign
@@ -70,7 +70,7 @@ class FakeEngine:
         elif settings.name in self.failing:
             future.set_result("planted failure")
         else:
-            folder.write_metrics(run_metrics())
+            write_metrics(folder, run_metrics())
             future.set_result(None)
         return future
 
@@ -169,8 +169,10 @@ def test_other_settings_in_a_folder_are_refused_before_anything_starts(ani1x_fil
     run_campaign(runs[2:], tmp_path, engine=FakeEngine(), progress=False)
     before = files_below(tmp_path)
     engine = FakeEngine()
-    with pytest.raises(UserError, match=r"sf_dz_e/seed-0 holds another run: split_seed: 0 → 1"):
-        run_campaign(settings_for(ani1x_file, split_seed=1), tmp_path, engine=engine)
+    with pytest.raises(
+        UserError, match=r"sf_dz_e/seed-0 holds another run: rows: 'common' → 'all'"
+    ):
+        run_campaign(settings_for(ani1x_file, rows="all"), tmp_path, engine=engine)
     assert not engine.started
     assert files_below(tmp_path) == before
 

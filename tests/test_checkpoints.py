@@ -16,7 +16,7 @@ from hippynn_mf import UserError
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.runs import checkpoints
 from hippynn_mf.runs import train as running
-from hippynn_mf.runs.checkpoints import CURRENT, PREVIOUS
+from hippynn_mf.runs.checkpoints import BEST, CURRENT, LAST, MODEL, PREVIOUS
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.train import train_run
@@ -36,6 +36,13 @@ TINY = {
 SCHEDULES = {
     "cosine": {"scheduler": "cosine", "learning_rate": 0.4},
     "plateau": {"scheduler": "plateau", "patience": 1},
+    "average": {
+        "scheduler": "cosine",
+        "learning_rate": 0.4,
+        "ema_decay": 0.5,
+        "kept_epoch": "best_robust",
+    },
+    "last": {"scheduler": "cosine", "learning_rate": 0.4, "ema_decay": 0.7, "kept_epoch": "last"},
 }
 
 
@@ -58,7 +65,10 @@ def uninterrupted(request, data, tmp_path_factory):
 
 def results_of(folder):
     epochs = [{k: v for k, v in e.items() if k != "wall_s"} for e in folder.read_epochs()]
-    return epochs, torch.load(folder.file("model.pt"), weights_only=True)
+    states = {
+        name: torch.load(folder.file(name), weights_only=True) for name in (MODEL, LAST, BEST)
+    }
+    return epochs, states
 
 
 def assert_same_end(folder, epochs, weights):
@@ -218,7 +228,7 @@ def test_a_full_disk_loses_nothing(uninterrupted, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"seed-0 is full\. Make room; the same command cont"):
             train_run(settings, tmp_path)
     folder = RunFolder.of(tmp_path, settings)
-    assert "No space left" in folder.read_failure()
+    assert "The disk of" in folder.read_failure()
     assert not list(folder.path.glob(".*.partial"))
     assert_same_end(train_run(settings, tmp_path), epochs, weights)
     assert folder.read_failure() is None

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from made_predictions import predicted_run
-from made_runs import heldout_errors, make_run, run_metrics
+from made_runs import heldout_errors, make_run, require, run_metrics
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import MP2
@@ -35,7 +35,7 @@ def tz_runs(out, name, energies):
 def findings(out, *names, **options):
     selection = Selection(experiments=experiments(*names), **options)
     written = write_claims(out, read_results(out), selection)
-    (path,) = written.require()
+    (path,) = require(written)
     stored = Findings.model_validate(json.loads(path.with_suffix(".json").read_text()))
     assert format_claims(stored) == path.read_text()
     return stored.findings, path.read_text()
@@ -141,7 +141,7 @@ def test_without_both_models_of_a_claim_nothing_is_written(tmp_path):
     tz_runs(tmp_path, "SF-TZ/E", [1.0])
     selection = Selection(experiments=experiments("SF-TZ/E"))
     written = write_claims(tmp_path, read_results(tmp_path), selection)
-    assert written.require() == []
+    assert require(written) == []
     assert not (tmp_path / "tables").exists()
 
 

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import planted
 import pytest
-from made_runs import TINY_OPTIONS, exit_code, files_below, run_metrics
+from made_runs import TINY_OPTIONS, exit_code, files_below, run_metrics, write_metrics
 
 from hippynn_mf.cli import main as cli
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
@@ -18,6 +18,8 @@ RUN_FILES = {
     "split.npz",
     "epochs.jsonl",
     "model.pt",
+    "model-best.pt",
+    "model-last.pt",
     "predictions.npz",
     "metrics.json",
     ".lock",
@@ -102,7 +104,8 @@ def test_every_epoch_is_recorded(run):
 
 
 def test_metrics_have_the_documented_keys(metrics):
-    assert set(metrics) == {"format", "sets", "training", "inference", "predictions_sha256"}
+    keys = {"format", "sets", "training", "inference", "predictions_sha256", "warnings"}
+    assert set(metrics) == keys
     heldout, comp6 = metrics["sets"]["heldout"], metrics["sets"]["comp6"]
     references = {"wb97x_dz", "wb97x_tz", "mp2_tz", "ccsd(t)_cbs"}
     for head in ("wb97x_dz", "ccsd(t)_cbs"):
@@ -192,12 +195,13 @@ def test_tables_and_figures_are_made_of_the_trained_run(trained, capsys, metrics
     }
 
 
-def campaign_that_fails(runs, out, engine):
+def campaign_that_fails(runs, out, engine, announcement):
     """Stands for run_campaign: finishes the first run and fails the others."""
     assert engine.n_workers == 3
+    assert announcement.startswith("Preset quick: the default of this command")
     folder = RunFolder.of(out, runs[0])
     folder.prepare(runs[0], facts={})
-    folder.write_metrics(run_metrics())
+    write_metrics(folder, run_metrics())
     failed = [Outcome(settings, "planted failure") for settings in runs[1:]]
     return [Outcome(runs[0], None), *failed]
 

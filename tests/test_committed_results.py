@@ -12,8 +12,8 @@ import pytest
 
 from hippynn_mf.paper.table1 import strategies, table1
 from hippynn_mf.potentials.potential import Potential
+from hippynn_mf.report.kept import CAMPAIGN, ENSEMBLES, RUNS, read_lines
 from hippynn_mf.report.results import read_results
-from hippynn_mf.report.runs import CAMPAIGN, ENSEMBLES, RUNS, read_lines
 from hippynn_mf.report.spread import SpreadData
 
 TOP = Path(__file__).parent.parent

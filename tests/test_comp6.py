@@ -243,7 +243,7 @@ def test_a_key_map_is_returned_as_written(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"DZ": {"energy": ', r"keys\.json is not JSON"),
+        ('{"DZ": {"energy": ', r"keys\.json is not valid JSON"),
         ('["energies"]', r"keys\.json: expected .*found \['energies'\]"),
         ('{"DZ": "energies"}', r"keys\.json: expected"),
         ('{"DZ": {"energy": 3}}', r"keys\.json: expected"),

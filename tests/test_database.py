@@ -4,13 +4,8 @@ import torch
 from planted import MOLECULES, conformers, energy, forces, numbers_of, write_ani1x
 from tiny import split_structures
 
-from hippynn_mf.data.database import (
-    build_database,
-    is_per_atom,
-    reference_energies,
-    reference_forces,
-    training_arrays,
-)
+from hippynn_mf.data.arrays import reference_energies, reference_forces, training_arrays
+from hippynn_mf.data.database import build_database, is_per_atom
 from hippynn_mf.data.formats.ani1x import read_ani1x
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import DZ, MP2, PAPER_LEVELS, SELF_ENERGIES, TZ

@@ -25,7 +25,6 @@ from hippynn_mf.level_records import (
     LevelRecord,
     levels_of_records,
     read_levels,
-    records_of,
 )
 from hippynn_mf.levels import (
     DZ,
@@ -91,6 +90,10 @@ def test_the_same_declaration_again_changes_nothing(levels_file):
     assert read_levels(levels_file, known) == known
 
 
+def records_of(levels):
+    return [LevelRecord.of(level).model_dump(mode="json") for level in levels]
+
+
 def test_records_declare_the_levels_that_they_are_of(tmp_path):
     path = write(tmp_path / "paper.json", records_of(PAPER_LEVELS))
     assert read_levels(path) == read_levels(path, Levels()) == KNOWN_LEVELS
@@ -102,8 +105,8 @@ def without(record, name):
 
 
 WRONG = {
-    "not JSON": ("{", r"levels\.json is not JSON"),
-    "not text": ("\udcff", r"levels\.json is not JSON"),
+    "not JSON": ("{", r"levels\.json is not valid JSON"),
+    "not text": ("\udcff", r"levels\.json is not a text file"),
     "no list": (LOW, "is not a list of levels: Input should be a valid array"),
     "no records": (["low"], "is not a list of levels: 0: "),
     "none": ([], "declares no level"),
@@ -169,7 +172,7 @@ def test_a_file_that_is_not_there_is_refused_by_every_command(tmp_path, capsys, 
         ["data", "convert", "data.h5", "data.xyz"],
     ):
         assert exit_code(*command, "--levels", "none.json") == 2
-        assert "none.json cannot be read: No such file" in capsys.readouterr().err
+        assert "No file none.json" in capsys.readouterr().err
     assert not files_below(tmp_path)
 
 

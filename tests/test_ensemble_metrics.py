@@ -17,8 +17,8 @@ from hippynn_mf.files import write_npz
 from hippynn_mf.levels import KNOWN_LEVELS
 from hippynn_mf.report.columns import heldout_energy
 from hippynn_mf.report.ensemble import find_ensembles
+from hippynn_mf.report.kept import write_kept
 from hippynn_mf.report.results import read_results
-from hippynn_mf.report.runs import write_kept
 
 NAME = "MF-DZ/EF-CC/E"
 DZ, TZ, MP2, CC = "wb97x_dz", "wb97x_tz", "mp2_tz", "ccsd(t)_cbs"

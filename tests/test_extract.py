@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from hippynn_mf import MultiFidelityCalculator
 from hippynn_mf.potentials.evaluator import Evaluator
-from hippynn_mf.potentials.files import SHIPPED
+from hippynn_mf.potentials.model_file import SHIPPED
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 from hippynn_mf.units import EV_PER_KCAL_PER_MOL

@@ -258,7 +258,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"No file .*absent.xyz"):
         read_extxyz(tmp_path / "absent.xyz")
     (tmp_path / "folder.xyz").mkdir()
-    with pytest.raises(UserError, match=r"No file .*folder.xyz"):
+    with pytest.raises(UserError, match=r"folder.xyz is a folder"):
         read_extxyz(tmp_path / "folder.xyz")
     binary = tmp_path / "binary.xyz"
     binary.write_bytes(bytes(range(256)))

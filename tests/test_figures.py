@@ -3,7 +3,7 @@ import json
 import matplotlib.image
 import pytest
 from made_predictions import predicted_run
-from made_runs import exit_code, files_below, heldout_errors, make_run, run_metrics
+from made_runs import exit_code, files_below, heldout_errors, make_run, require, run_metrics
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.paper import FIGURES
@@ -113,14 +113,14 @@ def test_figure3_of_chosen_experiments_needs_and_has_their_levels_only(tmp_path)
     results = read_results(tmp_path)
     pair = [get_experiment(name) for name in ("SF-TZ/E", "MF-DZ/EF-TZ/E")]
     written = write_figures(tmp_path, results, Selection(experiments=pair))
-    assert (tmp_path / "figures" / "figure3.png") in written.require()
+    assert (tmp_path / "figures" / "figure3.png") in require(written)
     data = json.loads((tmp_path / "figures" / "figure3.json").read_text())
     assert {bar["level"] for bar in data["bars"]} == {"TZ"}
     (tmp_path / "figures" / "figure3.png").unlink()
     write_figures(tmp_path, results, Selection(experiments=pair[:1]))
     assert not (tmp_path / "figures" / "figure3.png").exists()
     with pytest.raises(UserError, match=r"figure3\.png \(SF-MP2/E, seed 0"):
-        write_figures(tmp_path, results).require()
+        require(write_figures(tmp_path, results))
 
 
 def test_figures_whose_files_are_gone_are_left_out_and_named(tmp_path, caplog):
@@ -143,5 +143,5 @@ def test_with_json_alone_figure3_is_drawn_all_the_same(tmp_path):
     for experiment in pair:
         make_run(tmp_path, experiment.name, 0, run_metrics({"wb97x_tz": heldout_errors(2.0)}))
     selection = Selection(experiments=pair)
-    (path,) = write_figures(tmp_path, read_results(tmp_path), selection).require()
+    (path,) = require(write_figures(tmp_path, read_results(tmp_path), selection))
     assert path == tmp_path / "figures" / "figure3.png"

@@ -74,14 +74,17 @@ def test_levels_that_the_file_does_not_have_are_left_out(ani1x_file):
     assert len(info["overlap"]) == 3
 
 
-def test_exact_repetitions_are_counted(ani1x_file):
+def test_repetitions_are_counted_however_they_are_written(ani1x_file):
     with h5py.File(ani1x_file, "r+") as file:
         water, hcn = file["H2O/coordinates"], file["CHN/coordinates"]
         water[7:10] = water[3]
         water[20] = water[21]
         hcn[4] = water[5]  # the same positions of other atoms
-        water[30] = water[31] + np.float32(1e-3)
-    assert describe_file(ani1x_file)["problems"]["duplicates"] == 4
+        water[30] = -water[31][[0, 2, 1]] + np.float32(0.5)  # turned, reordered and moved
+        water[33] = water[34] * np.float32(1.001)  # stretched
+    problems = describe_file(ani1x_file)["problems"]
+    assert problems["duplicates"] == 5
+    assert problems["contradicting_labels"] > 0  # those of the conformers that were there
 
 
 def test_conformers_with_atoms_that_nearly_touch_are_counted(ani1x_file):

@@ -106,7 +106,7 @@ def test_energies_and_forces_of_a_trajectory_are_those_of_ase(calculator, start)
         np.testing.assert_allclose(of_atoms, moved.calc.results["energies"], rtol=0, atol=1e-6)
         assert lmp.extract_fix("hippynn_mf", 0, 0) == pytest.approx(lmp.get_thermo("pe"))
         spread = lmp.extract_fix("hippynn_mf", 0, 1, 0)
-        assert spread == pytest.approx(moved.calc.results["energy_std"], abs=1e-9)
+        assert spread == pytest.approx(moved.calc.spreads["energy_std"], abs=1e-9)
         totals.append(lmp.get_thermo("etotal"))
         seen.append(moved.positions)
     assert np.abs(seen[-1] - seen[0]).max() > 0.1

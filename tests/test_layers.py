@@ -134,6 +134,6 @@ def test_sums_of_parts_give_the_average_of_the_whole(layer):
     ]
     totals = [sum(values) for values in zip(*parts, strict=True)]
     assert totals[1] == 18
-    together, whole = layer.of_sum(*totals), layer(predicted, true)
+    together, whole = layer.from_sum(*totals), layer(predicted, true)
     assert_close(together, whole)
     assert_close(gradient(together, predicted), gradient(whole, predicted))

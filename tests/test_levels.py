@@ -5,7 +5,7 @@ import pytest
 from planted import WATER, conformers, energy, forces, numbers_of, replace, write_ani1x
 
 from hippynn_mf import levels
-from hippynn_mf.data.database import reference_energies
+from hippynn_mf.data.arrays import reference_energies
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Properties, join_labels, parse_labels, plain_labels

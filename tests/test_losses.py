@@ -194,6 +194,7 @@ def test_metrics_are_named_by_level_and_computed_over_its_labels():
         "energy_rmse.ccsd(t)_cbs",
         "energy_mae.ccsd(t)_cbs",
         "energy_rmse_sum",
+        "mae_sum",
         "loss",
     ]
     modules, names = assemble_for_training(loss, metrics)
@@ -218,6 +219,9 @@ def test_metrics_are_named_by_level_and_computed_over_its_labels():
     assert_close(values[f"energy_mae.{CC.id}"].detach(), error.abs().mean())
     rmse_sum = values[f"energy_rmse.{DZ.id}"] + values[f"energy_rmse.{CC.id}"]
     assert_close(values["energy_rmse_sum"].detach(), rmse_sum.detach())
+    absolute = [values[f"energy_mae.{DZ.id}"], values[f"energy_mae.{CC.id}"]]
+    absolute.append(values[f"force_mae.{DZ.id}"])
+    assert_close(values["mae_sum"].detach(), sum(absolute).detach())
     assert_close(values["loss"].detach(), evaluate(loss, model, batch)[0])
 
 
@@ -226,7 +230,8 @@ def test_metrics_of_one_level_can_be_assembled():
     loss = build_loss(heads)
     modules, _ = assemble_for_training(loss, build_metrics(heads, loss))
     assert set(modules.evaluator.loss_names) == {
-        "energy_rmse.wb97x_tz", "energy_mae.wb97x_tz", "energy_rmse_sum", "loss",
+        "energy_rmse.wb97x_tz", "energy_mae.wb97x_tz", "energy_rmse_sum",
+        "mae_sum", "loss",
     }  # fmt: skip
 
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from made_predictions import predicted_run, references
-from made_runs import comp6_errors, heldout_errors, make_run, run_metrics
+from made_runs import comp6_errors, heldout_errors, make_run, require, run_metrics
 
 from hippynn_mf.paper.documents import write_documents
 from hippynn_mf.paper.table1 import get_experiment, table1
@@ -21,7 +21,7 @@ TITLES = {
 def documents(out, *names):
     chosen = [get_experiment(name) for name in names]
     written = write_documents(out, read_results(out), Selection(experiments=chosen))
-    (path,) = [path for path in written.require() if path.name == "low-level-forces.md"]
+    (path,) = [path for path in require(written) if path.name == "low-level-forces.md"]
     tables = json.loads(path.with_suffix(".json").read_text())["tables"]
     return path.read_text(), {table["title"]: table for table in tables}
 

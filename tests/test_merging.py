@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planted import AMMONIA, HCN, METHANE, NITROGEN, conformers, forces, numbers_of
+from planted import WATER as WATER_MOLECULE
 
 from hippynn_mf.data.formats.extxyz import Frame
 from hippynn_mf.data.formats.merging import merge_frames
-from hippynn_mf.data.matching import SAME_POSITION
 from hippynn_mf.errors import UserError
 from hippynn_mf.units import EV_PER_HARTREE
 
@@ -30,7 +31,7 @@ def random_positions(n, n_atoms=3, seed=0):
 def test_the_same_structures_of_two_files_are_one_conformer_with_both_labels():
     positions = random_positions(30)
     first = [frame(p, {"dz": -1.0 * i}, number=i + 1) for i, p in enumerate(positions)]
-    nudge = SAME_POSITION * np.random.default_rng(1).uniform(-0.99, 0.99, positions.shape)
+    nudge = 1e-5 * np.random.default_rng(1).uniform(-1, 1, positions.shape)  # five digits, twice
     order = np.random.default_rng(2).permutation(30)[:20]
     second = [
         frame((positions + nudge)[i], {"cc": -2.0 * i}, path="b.xyz", number=k + 1)
@@ -48,18 +49,73 @@ def test_the_same_structures_of_two_files_are_one_conformer_with_both_labels():
 
 
 @pytest.mark.parametrize("atom", [0, 2])
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_difference_in_one_coordinate_keeps_structures_apart(atom, axis):
+@pytest.mark.parametrize(("distance", "n_conformers"), [(1e-5, 1), (1e-4, 2), (1e-3, 2)])
+def test_a_bond_of_another_length_keeps_structures_apart(atom, distance, n_conformers):
     (positions,) = random_positions(1)
-    for distance, n_conformers in ((0.9 * SAME_POSITION, 1), (1.1 * SAME_POSITION, 2)):
-        other = positions.copy()
-        other[atom, axis] += distance
-        assert len(merge_frames([[frame(positions)], [frame(other)]]).frames) == n_conformers
+    other = positions.copy()
+    away = positions[atom] - positions[1]
+    other[atom] += distance * away / np.linalg.norm(away)
+    assert len(merge_frames([[frame(positions)], [frame(other)]]).frames) == n_conformers
+
+
+def changed(rng, numbers, positions, digits=5):
+    """The same structure turned, mirrored perhaps, moved, reordered and rounded; and how."""
+    order = rng.permutation(len(numbers))
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    return (
+        numbers[order],
+        np.round(positions[order] @ turn + rng.normal(size=3), digits),
+        order,
+        turn,
+    )
+
+
+@pytest.mark.parametrize("molecule", [WATER_MOLECULE, METHANE, AMMONIA, HCN, NITROGEN])
+@pytest.mark.parametrize("spread", [0.0, 0.08], ids=["symmetric", "distorted"])
+def test_copies_of_any_form_join_with_forces_in_the_frame_of_the_first(molecule, spread):
+    rng = np.random.default_rng(3)
+    numbers = numbers_of(molecule[0])
+    (positions,) = conformers(molecule, 1, seed=1, spread=spread)
+    own = forces(numbers, positions[None], "wb97x_tz")[0]
+    files = [[frame(positions, {"dz": -1.0}, numbers=numbers.astype(np.uint8))]]
+    for number in range(6):
+        of_copy, moved, order, turn = changed(rng, numbers, positions)
+        turned = own[order] @ turn
+        name = f"tz{number}"
+        files.append([frame(moved, {name: -2.0}, {name: turned}, numbers=of_copy.astype(np.uint8))])
+    merged = merge_frames(files)
+    (conformer,) = merged.frames
+    assert merged.n_matched == 1
+    np.testing.assert_array_equal(conformer.positions, positions)
+    assert len(conformer.energies) == 7
+    for turned in conformer.forces.values():
+        # Symmetric atoms may be exchanged, which leaves forces as they are.
+        np.testing.assert_allclose(turned, own, atol=2e-5)
+
+
+def test_forces_of_a_turned_copy_that_are_another_frames_are_refused():
+    rng = np.random.default_rng(4)
+    numbers = numbers_of(METHANE[0])
+    (positions,) = conformers(METHANE, 1, seed=1)
+    own = forces(numbers, positions[None], "wb97x_dz")[0]
+    of_copy, moved, order, _ = changed(rng, numbers, positions)
+    frames = [
+        frame(positions, forces={"dz": own}, numbers=numbers.astype(np.uint8)),
+        frame(moved, forces={"dz": own[order]}, numbers=of_copy.astype(np.uint8), number=2),
+    ]
+    with pytest.raises(UserError, match=r"structure 2 repeats a\.xyz, structure 1, but dz differs"):
+        merge_frames([frames])
 
 
 def test_other_atoms_at_the_same_positions_are_other_conformers():
     (positions,) = random_positions(1)
-    other = frame(positions, numbers=np.array([1, 8, 1], np.uint8))
+    other = frame(positions, numbers=np.array([8, 6, 1], np.uint8))
+    assert len(merge_frames([[frame(positions)], [other]]).frames) == 2
+
+
+def test_atoms_exchanged_with_another_element_make_another_conformer():
+    (positions,) = random_positions(1)
+    other = frame(positions[[1, 0, 2]])  # oxygen where a hydrogen was
     assert len(merge_frames([[frame(positions)], [other]]).frames) == 2
 
 
@@ -68,7 +124,7 @@ def test_the_search_agrees_with_a_comparison_of_all_pairs():
     positions = random_positions(40, n_atoms=9)[rng.integers(40, size=300)]
     merged = merge_frames([[frame(p, numbers=np.full(9, 6, np.uint8)) for p in positions]])
     apart = np.abs(positions[:, None] - positions[None]).max(axis=(2, 3))
-    first = np.unique((apart <= SAME_POSITION).argmax(axis=1))
+    first = np.unique((apart <= 1e-6).argmax(axis=1))
     assert len(merged.frames) == len(first) < 300
     for conformer, index in zip(merged.frames, first, strict=True):
         np.testing.assert_array_equal(conformer.positions, positions[index])

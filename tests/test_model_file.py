@@ -13,7 +13,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
-from made_runs import exit_code, heldout_errors, make_run, run_metrics
+from made_runs import exit_code, heldout_errors, make_run, run_metrics, write_metrics
 from potentials import random_potential, trained_run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -28,9 +28,9 @@ from hippynn_mf.labels import with_all_forces
 from hippynn_mf.levels import DZ, PAPER_LEVELS, Level
 from hippynn_mf.model.model import build_model
 from hippynn_mf.model.predicting import predict_arrays
-from hippynn_mf.potentials import files
+from hippynn_mf.potentials import model_file
 from hippynn_mf.potentials.evaluator import Evaluator
-from hippynn_mf.potentials.files import SHIPPED
+from hippynn_mf.potentials.model_file import SHIPPED
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 from hippynn_mf.runs.exporting import export_runs
@@ -249,7 +249,7 @@ def rewrite_card(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"format": 2}, "model format 2, newer than 1.*Install a newer hippynn_mf"),
+        ({"format": 3}, "model format 3, newer than 2.*Install a newer hippynn_mf"),
         ({"format": 0}, "card is not valid"),
         ({"surprise": 1}, "card is not valid"),
         ({"members": []}, "card is not valid"),
@@ -271,7 +271,7 @@ def resealed(path, potential, change) -> str:
     card, tensors = json.loads(header["hippynn_mf"]), load_file(path)
     change(card, tensors)
     text = json.dumps(card)
-    seal = files.checksum(text, tensors)
+    seal = model_file.checksum(text, tensors)
     save_file(tensors, path, metadata={"hippynn_mf": text, "sha256": seal})
     with pytest.raises(UserError) as refusal:
         Potential.load(path)
@@ -310,8 +310,9 @@ CONSTANTS = ("constants", "network.blocks.0.0.base_layer._extra_state")
         (first_tensor(lambda t: t[:-1]), "where (5, 6, 4) was expected"),
         (lambda card, tensors: tensors.pop("0.heads.wb97x_dz.layers.1.bias"), "do not fit"),
         (lambda card, tensors: tensors.clear(), "parameters are missing"),
-        (of_card("hyperparameters", "n_features", value=10**9), "where (5, 1000000000, 4)"),
-        (of_card("hyperparameters", "n_atom_layers", value=10**9), "4 layers, not 2000000002"),
+        (of_card("hyperparameters", "n_features", value=10**9), "n_features: Input should be less"),
+        (of_card("hyperparameters", "n_features", value=4096), "where (5, 4096, 4)"),
+        (of_card("hyperparameters", "n_atom_layers", value=64), "4 layers, not 130"),
         (of_card(*CONSTANTS, value={}), "constants do not fit"),
         (of_card(*CONSTANTS, value={"cusp_reg": -1.0}), "constants do not fit"),
         (of_card(*SELF, value={"-1": 0.0}), "card is not valid"),
@@ -352,6 +353,47 @@ def test_a_model_file_has_the_levels_that_its_run_records(tmp_path):
     low["self_energies_hartree"]["1"] = -0.6
     folder.file("experiment.json").write_text(json.dumps(stored))
     assert export_runs([folder.path]).levels[0].self_energies[1] == -0.6
+
+
+def seen_run(out, seed, energies):
+    """A run with distances of its training set and predictions of held-out structures."""
+    run = trained_run(out, seed=seed)
+    path = run.file("experiment.json")
+    distances = {"shortest": {"H-O": 0.9}, "farthest_neighbour": {"H": 1.1, "O": 1.0}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"distances": distances}))
+    arrays = {f"heldout.{level}.energy": values for level, values in energies.items()}
+    species = np.array([[8, 1, 1], [8, 1, 0]])
+    np.savez(
+        run.file("predictions.npz"),
+        **arrays,
+        **{"heldout.species": species, "heldout.rows": [1, 2]},
+    )
+    return run
+
+
+def test_a_model_file_says_what_its_runs_have_seen(tmp_path):
+    energies = [
+        {"wb97x_dz": np.array([0.0, 1.0]), "ccsd(t)_cbs": np.array([3.0, 2.0])},
+        {"wb97x_dz": np.array([6.0, 2.0]), "ccsd(t)_cbs": np.array([3.0, 2.0])},
+    ]
+    runs = [seen_run(tmp_path, seed, values) for seed, values in enumerate(energies)]
+    export_runs([run.path for run in runs]).save(tmp_path / "m.safetensors")
+    potential = Potential.load(tmp_path / "m.safetensors")
+    seen = potential.card.seen
+    assert seen.distances.shortest == {"H-O": 0.9}
+    spreads = (
+        np.array([6 / 3, 1 / 2]) / np.sqrt(2) * EV_PER_KCAL_PER_MOL
+    )  # of two members, per atom
+    expected = {"wb97x_dz": pytest.approx(np.quantile(spreads, 0.99)), "ccsd(t)_cbs": 0.0}
+    assert seen.spreads_ev_per_atom == expected
+    assert set(potential.only(["CC"]).card.seen.spreads_ev_per_atom) == {"ccsd(t)_cbs"}
+    assert potential.member(0).card.seen.spreads_ev_per_atom == {}
+    assert export_runs([runs[0].path]).card.seen.spreads_ev_per_atom == {}
+
+
+def test_runs_of_before_have_no_distances(tmp_path):
+    seen = export_runs([trained_run(tmp_path).path]).card.seen
+    assert (seen.distances, seen.spreads_ev_per_atom) == (None, {})
 
 
 def test_damaged_facts_of_a_run_are_named(tmp_path):
@@ -452,7 +494,7 @@ def test_every_shipped_model_loads():
 def test_the_card_is_shown(tmp_path, capsys):
     folder, out = trained_run(tmp_path), tmp_path / "model.safetensors"
     metrics = run_metrics(heldout={"wb97x_dz": heldout_errors(energy=1.234)})
-    folder.write_metrics(metrics)
+    write_metrics(folder, metrics)
     export_runs([folder.path]).save(out)
     assert exit_code("card", out) == 0
     shown = capsys.readouterr().out

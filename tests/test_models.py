@@ -152,36 +152,62 @@ def test_the_papers_network_has_575612_parameters_with_two_heads():
 
 
 def test_the_paper_preset_is_the_authors_example():
-    assert PRESETS["paper"].model_dump() == {
-        "tensor_order": 2,
-        "n_interaction_layers": 2,
-        "n_atom_layers": 4,
-        "n_features": 120,
-        "n_sensitivities": 20,
-        "dist_soft_min": 0.75,
-        "dist_soft_max": 5.5,
-        "dist_hard_max": 6.5,
-        "species": (0, 1, 6, 7, 8),
-        "interaction": "fast",
-        "coupling": "independent",
-        "precompute_pairs": True,
-        "energy_weight": 1.0,
-        "force_weight": 1.0,
-        "hierarchicality_weight": 1.0,
-        "batch_size": 256,
-        "eval_batch_size": 1024,
-        "learning_rate": 1e-3,
-        "max_epochs": 2000,
-        "scheduler": "plateau",
-        "patience": 20,
-        "termination_patience": 40,
-        "stopping_metric": "sum",
-        "fraction_train_eval": 0.1,
-        # of strategies that the paper does not train, ours
-        "fine_tuning_factor": 0.5,
-        "meta_steps": 5,
-        "meta_rate": 1.0,
+    assert PRESETS["paper"].model_dump() == PAPER
+
+
+def test_the_quick_preset_is_that_of_the_published_tables():
+    assert PRESETS["quick"].model_dump() == PAPER | {
+        "n_features": 48,
+        "n_sensitivities": 16,
+        "n_atom_layers": 3,
+        "batch_size": 32,
+        "learning_rate": 4e-3,
+        "max_epochs": 80,
+        "termination_patience": 80,
+        "scheduler": "cosine",
+        "fraction_train_eval": 0.05,
     }
+
+
+def test_the_robust_preset_has_the_network_and_the_schedule_of_quick():
+    robust, quick = (PRESETS[name].model_dump() for name in ("robust", "quick"))
+    changed = {name for name, value in robust.items() if value != quick[name]}
+    assert changed <= {"force_weight", "kept_epoch", "ema_decay", "coupling"}
+    assert changed
+
+
+PAPER = {
+    "tensor_order": 2,
+    "n_interaction_layers": 2,
+    "n_atom_layers": 4,
+    "n_features": 120,
+    "n_sensitivities": 20,
+    "dist_soft_min": 0.75,
+    "dist_soft_max": 5.5,
+    "dist_hard_max": 6.5,
+    "species": (0, 1, 6, 7, 8),
+    "interaction": "fast",
+    "coupling": "independent",
+    "precompute_pairs": True,
+    "energy_weight": 1.0,
+    "force_weight": 1.0,
+    "hierarchicality_weight": 1.0,
+    "batch_size": 256,
+    "eval_batch_size": 1024,
+    "learning_rate": 1e-3,
+    "max_epochs": 2000,
+    "scheduler": "plateau",
+    "patience": 20,
+    "termination_patience": 40,
+    "stopping_metric": "sum",
+    "kept_epoch": "best_energy",
+    "ema_decay": 0.0,
+    "fraction_train_eval": 0.1,
+    # of strategies that the paper does not train, ours
+    "fine_tuning_factor": 0.5,
+    "meta_steps": 5,
+    "meta_rate": 1.0,
+}
 
 
 def test_hyperparameters_reach_the_network():

@@ -58,7 +58,7 @@ def test_lists_hold_every_pair_within_the_cutoff(at_once, monkeypatch):
     species, positions = structures(2)
     lists = NeighbourLists.of(species, positions, CUTOFF)
     n_atoms = species.shape[1]
-    everything = lists.of_batch(torch.arange(len(species)), n_atoms)
+    everything = lists.batch_pairs(torch.arange(len(species)), n_atoms)
     found = {(i // n_atoms, i % n_atoms, j % n_atoms) for i, j in everything.tolist()}
     assert found == pairs_by_definition(species, positions)
     assert len(everything) == len(found)
@@ -72,9 +72,9 @@ def test_a_batch_numbers_the_places_of_its_own_padding():
     rows = torch.tensor([7, 0, 3])
     width = int((species[rows] > 0).sum(dim=1).max())
     for k, i, j in pairs_by_definition(species[rows], positions[rows]):
-        assert [k * width + i, k * width + j] in lists.of_batch(rows, width).tolist()
+        assert [k * width + i, k * width + j] in lists.batch_pairs(rows, width).tolist()
     expected = len(pairs_by_definition(species[rows], positions[rows]))
-    assert len(lists.of_batch(rows, width)) == expected
+    assert len(lists.batch_pairs(rows, width)) == expected
 
 
 def test_lists_are_compact():
@@ -90,14 +90,14 @@ def test_structures_of_more_than_256_atoms():
     species[1, 3:] = 0
     positions = torch.arange(300.0).view(1, 300, 1) * torch.tensor([1.5, 0, 0])
     lists = NeighbourLists.of(species, positions.repeat(2, 1, 1), CUTOFF)
-    pairs = lists.of_batch(torch.tensor([0]), 300)
+    pairs = lists.batch_pairs(torch.tensor([0]), 300)
     assert (pairs[:, 0] - pairs[:, 1]).abs().tolist() == [1] * 598
-    assert lists.of_batch(torch.tensor([1]), 300).tolist() == [[0, 1], [1, 0], [1, 2], [2, 1]]
+    assert lists.batch_pairs(torch.tensor([1]), 300).tolist() == [[0, 1], [1, 0], [1, 2], [2, 1]]
 
 
 def test_atoms_without_neighbours():
     lists = NeighbourLists.of(torch.ones(3, 1, dtype=torch.int64), torch.zeros(3, 1, 3), CUTOFF)
-    assert lists.of_batch(torch.tensor([2, 0]), 1).shape == (0, 2)
+    assert lists.batch_pairs(torch.tensor([2, 0]), 1).shape == (0, 2)
 
 
 def train(path, **changes):

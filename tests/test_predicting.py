@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
@@ -23,6 +24,7 @@ from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.predicted_labels import PredictedLabels
 from hippynn_mf.potentials.predicting import predict, predict_file
+from hippynn_mf.potentials.seen import Seen, distances_of, spread_quantiles
 
 LABELS = {"DZ": "EF", "CC": "E"}
 FLOAT32_EV = 2e-3  # of random parameters with energies of 10⁴ eV
@@ -139,20 +141,21 @@ def test_labels_of_the_file_are_kept_as_references(single, tmp_path):
     assert not any(key.startswith("std_") for key in read_again.info)
     assert np.abs(read_again.info["energy_ccsd(t)_cbs"]) > 100
     np.testing.assert_array_equal(read_again.arrays["REF_forces_ccsd(t)_cbs"], 7.0)
-    assert read_again.get_potential_energy() == -55.5
-    np.testing.assert_array_equal(read_again.get_forces(), 1.0)
+    assert read_again.info["REF_energy"] == -55.5
+    np.testing.assert_array_equal(read_again.arrays["REF_forces"], 1.0)
+    assert read_again.get_potential_energy() == read_again.info["energy_ccsd(t)_cbs"]
 
 
 def test_batches_end_at_a_number_of_atoms(single, monkeypatch):
     monkeypatch.setattr(batch, "MOST_ATOMS", 10)
     sizes = []
-    whole = predicting.Systems.of_batch
+    whole = predicting.Systems.from_batch
 
-    def of_batch(batch, *arguments, first):
+    def from_batch(batch, *arguments, first):
         sizes.append((first, batch.sizes.sum()))
         return whole(batch, *arguments, first=first)
 
-    monkeypatch.setattr(predicting.Systems, "of_batch", of_batch)
+    monkeypatch.setattr(predicting.Systems, "from_batch", from_batch)
     systems = [molecule(name) for name in ("H2O", "CH4", "H2O", "C6H6", "H2O")]
     assert len(list(predict(single, systems, ["CC"]))) == 5
     assert sizes == [(0, 8), (2, 3), (3, 12), (4, 3)]
@@ -233,7 +236,7 @@ def test_structures_are_written_in_the_order_they_were_read(tmp_path, endless, m
     structures, taken = endless
     monkeypatch.setattr(structure_files, "read_structures", lambda path: structures)
     out = tmp_path / "out.xyz"
-    labelling = structure_files.Labelling(tmp_path / "in.xyz", out, [], 4)
+    labelling = structure_files.Labelling(tmp_path / "in.xyz", out, [], None, 4)
     for number in range(1, 4):
         assert len(labelling.read()) == 4
         assert len(taken) == 4 * number + 1
@@ -274,7 +277,7 @@ def test_wrong_files_are_refused_and_leave_nothing(tmp_path, model_file, capsys,
     cases = {
         bad: f"{bad}: structure 71 (CClH3): Atomic numbers [17] are outside the species",
         tmp_path / "none.xyz": "No file",
-        truncated: f"{truncated}: ASE cannot read it",
+        truncated: f"hippynn-mf: {truncated} is truncated: structure 5",
         empty: str(empty),
         text: f"{text}: ASE cannot read it",
     }
@@ -323,7 +326,7 @@ def test_the_file_is_as_ase_would_write_it(tmp_path, single, monkeypatch):
     write(tmp_path / "expected.extxyz", list(predicted))
     for least in (0, 2**40):
         monkeypatch.setattr(structure_files, "LARGE_FILE", least)
-        assert predict_file(single, source, target, ["CC", "DZ"], **options) == len(systems)
+        assert predict_file(single, source, target, ["CC", "DZ"], **options).n == len(systems)
         assert target.read_bytes() == (tmp_path / "expected.extxyz").read_bytes()
         target.unlink()
 
@@ -388,3 +391,186 @@ def test_the_process_of_files_does_without_torch():
     command = "import sys, hippynn_mf.potentials.structure_files; print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
     assert ran.stdout.strip() == "False", ran.stderr
+
+
+# what is written, and what is said of it
+
+
+@pytest.mark.parametrize("way_of_blank", ["extxyz", "gz"])
+def test_a_blank_line_between_structures_ends_the_prediction(
+    tmp_path, model_file, capsys, way_of_blank
+):
+    text = "".join("3\n\nO 0 0 0\nH 0.97 0 0\nH -0.24 0.94 0\n" + "\n" * n for n in (0, 1, 0))
+    source = tmp_path / "in.xyz"
+    source.write_text(text)
+    if way_of_blank == "gz":
+        source = tmp_path / "in.xyz.gz"
+        source.write_bytes(gzip.compress(text.encode()))
+    out = tmp_path / "out.extxyz"
+    assert exit_code("predict", model_file, source, "--level", "CC", "--out", out) == 2
+    assert "line 11 is blank, and more follows" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_formats_that_ase_reads_in_part_are_refused(tmp_path, model_file, capsys):
+    pdb = tmp_path / "in.pdb"
+    write(pdb, [molecule("H2O"), molecule("CH4")])
+    whole = pdb.read_text()
+    out = tmp_path / "out.extxyz"
+    command = ["predict", model_file, pdb, "--level", "CC", "--out", out]
+    assert exit_code(*command) == 0
+    assert len(read(out, ":")) == 2
+    pdb.write_text(whole.rpartition("ENDMDL")[0])
+    assert exit_code(*command, "--force") == 2
+    assert "ASE reads 1 structures, and the file holds 2" in capsys.readouterr().err
+
+
+def test_frames_have_the_labels_of_the_main_level(tmp_path, model_file, ensemble, way):
+    source, out = tmp_path / "in.extxyz", tmp_path / "out.extxyz"
+    atoms = molecule("H2O")
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.5, forces=np.ones((3, 3)))
+    write(source, [atoms] * 3)
+    command = ["predict", model_file, source, "--out", out, "--force", "--ensemble-std"]
+    for options, level in (
+        (["--level", "DZ"], "wb97x_dz"),
+        (["--level", "DZ,CC"], "ccsd(t)_cbs"),
+        (["--level", "DZ,CC", "--main", "DZ"], "wb97x_dz"),
+    ):
+        assert exit_code(*command, *options) == 0
+        for found in read(out, ":"):
+            assert found.get_potential_energy() == found.info[f"energy_{level}"] != -1.5
+            np.testing.assert_array_equal(found.get_forces(), found.arrays[f"forces_{level}"])
+            assert found.info["energy_std"] == found.info[f"std_energy_{level}"] > 0
+            assert found.arrays["forces_std"].shape == (3, 3)
+            assert found.info["REF_energy"] == -1.5
+            np.testing.assert_array_equal(found.arrays["REF_forces"], 1.0)
+    again = tmp_path / "again.extxyz"
+    assert exit_code("predict", model_file, out, "--level", "CC", "--out", again) == 0
+    assert read(again).info["REF_energy"] == -1.5  # the label, not the prediction before
+    assert exit_code(*command, "--level", "DZ", "--main", "CC") == 2
+
+
+def test_two_labels_that_would_become_one_are_refused(single):
+    atoms = molecule("H2O")
+    atoms.info["REF_energy"] = -3.0
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.5)
+    with pytest.raises(UserError, match="has both energy and REF_energy"):
+        next(predict(single, [atoms], ["CC"]))
+
+
+def charged(**info) -> Atoms:
+    atoms = molecule("H2O")
+    atoms.info |= info
+    return atoms
+
+
+def partly_charged() -> Atoms:
+    atoms = molecule("H2O")
+    atoms.set_initial_charges([0.5, 0.25, 0.25])
+    return atoms
+
+
+CHARGED = [
+    charged(charge=1),
+    charged(total_charge=-1.0),
+    charged(spin=2),
+    charged(multiplicity=3),
+    charged(charge="plus"),
+    partly_charged(),
+    molecule("OH"),  # of ASE, with magnetic moments
+]
+
+
+@pytest.mark.parametrize("atoms", CHARGED)
+def test_charged_and_open_shell_structures_are_refused(tmp_path, ensemble, single, atoms, way):
+    message = "neutral closed shells only"
+    with pytest.raises(UserError, match=f"structure 2.*{message}"):
+        list(predict(single, [molecule("H2O"), atoms], ["CC"]))
+    calculator = MultiFidelityCalculator(ensemble, "CC")
+    atoms.calc = calculator
+    with pytest.raises(UserError, match=message):
+        atoms.get_potential_energy()
+    atoms.calc = None
+    write(tmp_path / "in.extxyz", [molecule("H2O"), atoms])
+    with pytest.raises(UserError, match=f"structure 2.*{message}"):
+        predict_file(single, tmp_path / "in.extxyz", tmp_path / "out.extxyz", ["CC"])
+
+
+@pytest.mark.parametrize("info", [{"charge": 0}, {"spin": 0}, {"spin": 1}, {"multiplicity": 1}])
+def test_neutral_singlets_that_say_so_are_predicted(single, info):
+    assert list(predict(single, [charged(**info)], ["CC"]))
+
+
+def water(length: float = 0.97) -> Atoms:
+    return Atoms("OHH", [(0, 0, 0), (length, 0, 0), (-0.24, 0.94, 0)])
+
+
+def seen_potential(ensemble: Potential, limit: float) -> Potential:
+    species = np.array([[8, 1, 1], [8, 1, 1]])
+    positions = np.stack([water().positions, water(1.2).positions])
+    seen = Seen(
+        distances=distances_of(species, positions), spreads_ev_per_atom={"ccsd(t)_cbs": limit}
+    )
+    return Potential(ensemble.card.model_copy(update={"seen": seen}), ensemble.members)
+
+
+def test_structures_outside_what_the_model_has_seen_are_marked(tmp_path, ensemble, capsys):
+    path = tmp_path / "seen.safetensors"
+    seen_potential(ensemble, 1e9).save(path)
+    cases = [
+        (water(), ""),
+        (water(1.2), ""),
+        (water(0.9), "distance"),  # nearer than any O and H
+        (water(1.5), "distance"),  # farther than any H from its nearest neighbour
+        (molecule("CH4"), "element"),
+        (Atoms("O"), ""),  # a single atom has no distance
+    ]
+    write(tmp_path / "in.extxyz", [atoms for atoms, _ in cases])
+    out = tmp_path / "out.extxyz"
+    command = ["predict", path, tmp_path / "in.extxyz", "--level", "CC", "--out", out]
+    assert exit_code(*command) == 0
+    assert (
+        "outside what the model has seen: 3 of 6 structures (1 with elements that the training "
+        "set lacks, 2 with distances beyond those of the training set), marked outside=T"
+    ) in capsys.readouterr().out
+    for found, (_, reason) in zip(read(out, ":"), cases, strict=True):
+        assert found.info["outside"] == bool(reason)
+        assert found.info.get("outside_by", "") == reason
+
+
+def test_a_spread_beyond_that_of_held_out_structures_is_outside(ensemble):
+    potential = seen_potential(ensemble, 1e-12)
+    (found,) = predict(Evaluator(potential), [water()], ["CC"])
+    assert found.info["outside_by"] == "spread"
+    (found,) = predict(Evaluator(potential), [water()], ["DZ"])  # whose spread is not known
+    assert not found.info["outside"]
+    (found,) = predict(Evaluator(potential.member(0)), [water()], ["CC"])
+    assert not found.info["outside"]
+
+
+def test_a_model_file_of_before_says_that_it_is_unknown(tmp_path, model_file, capsys):
+    write(tmp_path / "in.extxyz", molecule("CH4"))
+    out = tmp_path / "out.extxyz"
+    assert (
+        exit_code("predict", model_file, tmp_path / "in.extxyz", "--level", "CC", "--out", out) == 0
+    )
+    assert "unknown for this model file" in capsys.readouterr().out
+    assert "outside" not in read(out).info
+
+
+def test_distances_are_the_shortest_by_elements_and_the_farthest_neighbours():
+    species = np.array([[8, 1, 1], [8, 1, 0], [2, 0, 0]])
+    positions = np.zeros((3, 3, 3))
+    positions[0] = [(0, 0, 0), (1, 0, 0), (0, 2, 0)]
+    positions[1, 1] = (0, 0, 3)
+    found = distances_of(species, positions)
+    assert found.shortest == {"H-O": 1.0, "H-H": pytest.approx(5**0.5, abs=1e-4)}
+    assert found.farthest_neighbour == {"H": 3.0, "O": 3.0}  # and none of the lone helium
+
+
+def test_the_quantile_of_the_spread_is_numpys():
+    rng = np.random.default_rng(0)
+    energies, n_atoms = rng.normal(size=(4, 500)), rng.integers(1, 20, 500)
+    found = spread_quantiles({"x": list(energies), "alone": [energies[0]]}, n_atoms)
+    spread = energies.std(axis=0, ddof=1) / n_atoms * units.kcal / units.mol
+    assert found == {"x": pytest.approx(np.quantile(spread, 0.99))}

@@ -41,6 +41,7 @@ HOLES = {
     "H2O": {"hf_tz.energy": slice(0, 3), "mp2_tz.corr_energy": slice(2, 6)},
     "N2": dict.fromkeys(planted.ANI1X_ENERGIES, slice(10, 15)),
 }
+CO_COPY = 1513  # of row 1497, in the embedded file: bonds that are 1.5e-5 Å apart
 WIDE = ("CCHHHHHHO", [(1.4 * i, 0.9 * (i % 2), 0.5 * (i % 3)) for i in range(9)])
 
 
@@ -77,7 +78,12 @@ def plain_arrays(path, labels, rows, split_seed):
     width = (species[kept] > 0).sum(axis=1).max()
     own = np.zeros(9)
     own[list(SELF_ENERGIES)] = list(SELF_ENERGIES.values())
-    splits = assign_splits(is_common, split_seed)
+    table = [np.isfinite(values) for values in energies.values()]
+    table += [np.isfinite(values).all(axis=(1, 2)) for values in forces.values()]
+    looked_at = is_common | (rows == "all")
+    splits = assign_splits(is_common, split_seed, has_label=np.array(table) & looked_at)
+    if rows == "all" and path == MINI_ANI1X:
+        kept[CO_COPY] = False  # it has no label that the other lacks, which is common
     arrays = {}
     for index, name in enumerate(SPLITS):
         chosen = kept & (splits == index)

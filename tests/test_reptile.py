@@ -11,7 +11,7 @@ from planted import write_ani1x
 from tiny import tiny_model
 
 from hippynn_mf import UserError
-from hippynn_mf.data.database import training_arrays
+from hippynn_mf.data.arrays import training_arrays
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS

@@ -97,7 +97,8 @@ def test_settings_lists_what_set_takes(capsys):
     text = capsys.readouterr().out
     for name in Hyperparameters.model_fields:
         assert f"\n{name}  (" in text
-    assert "n_features  (whole number; quick 48, paper 120)" in text
+    assert "n_features  (whole number; quick 48, paper 120, robust 48)" in text
+    assert "batch_size  (whole number; quick 32, paper 256, robust 32)" in text
     assert exit_code("settings", "--json") == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["species"]["defaults"]["paper"] == list(PRESETS["paper"].species)
@@ -201,7 +202,7 @@ def test_settings_of_a_request(ani1x_file, comp6_file):
     ]
     for run in runs:
         assert run.hyperparameters.n_features == TINY["n_features"]
-        assert (run.split_seed, run.rows, run.preset) == (2, "all", "quick")
+        assert (run.split_seed, run.rows, run.preset) == (2, "all", "robust")
         assert run.label_fractions == {CC.id: 0.5}
         assert run.data.path == ani1x_file
         assert run.test("comp6").energy_cut_kcal_per_mol == 9

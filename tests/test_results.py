@@ -5,10 +5,10 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.levels import CC, Level
 from hippynn_mf.report.columns import TRAINING, heldout_energy
+from hippynn_mf.report.kept import write_kept
 from hippynn_mf.report.results import read_results
-from hippynn_mf.report.runs import write_kept
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.settings import DataSource
+from hippynn_mf.runs.sources import DataSource
 
 ENERGY = heldout_energy(CC)
 
@@ -68,6 +68,11 @@ MIXTURES = {
     "hyperparameters": (
         {"hyperparameters": get_hyperparameters("quick", {"max_epochs": 5})},
         "hyperparameters.max_epochs",
+    ),
+    "weights": ({"weights": {"wb97x_dz": {"forces": 4.0}}}, "weights.wb97x_dz"),
+    "the preset for own data": (
+        {"preset": "robust", "hyperparameters": get_hyperparameters("robust")},
+        "preset",
     ),
     "tests": ({"tests": ()}, r"tests\.comp6"),
     "another test file": (
@@ -221,7 +226,7 @@ def test_a_damaged_line_is_named(kept):
     path = folder / "runs.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:2], lines[2][:50]]))
-    with pytest.raises(UserError, match=r"runs\.jsonl, line 3 is not JSON"):
+    with pytest.raises(UserError, match=r"runs\.jsonl, line 3 is not valid JSON"):
         read_results(folder)
     path.write_text("\n".join([lines[0].replace('"energy_rmse_kcal_per_mol"', '"energy_rms"')]))
     with pytest.raises(UserError, match=r"runs\.jsonl, line 1 is not what.*energy_rms"):

@@ -1,4 +1,4 @@
-"""What is imported while the package runs, by a calculator, a look-up and `--help`.
+"""What is imported while the package runs, by a calculator, a look-up and `--help`; the rooms.
 
 import-linter (`[tool.importlinter]` in pyproject.toml) reads the import statements; here processes
 say what they have loaded, through whatever door.
@@ -6,13 +6,18 @@ say what they have loaded, through whatever door.
 
 import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "hippynn_mf"
+PROJECT = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+CONTRIBUTING = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+NO_ROOM = {"embedded", "__pycache__"}  # data, and what Python writes
 
 LOOK_UP = """
 from hippynn_mf.paper.table1 import get_experiment, strategies, table1
@@ -96,6 +101,22 @@ def test_modules_are_imported_by_name_in_named_files_only():
         if imports_by_name(ast.parse(path.read_text(encoding="utf-8")))
     }
     assert found == set(MAY_IMPORT_BY_NAME)
+
+
+def test_every_room_is_described_in_the_order_of_imports():
+    described = re.findall(r"^\| `(\w+)/` \| .{10,} \|$", CONTRIBUTING, re.MULTILINE)
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - NO_ROOM
+    assert sorted(described) == sorted(rooms)
+    contract, *_ = tomllib.loads(PROJECT)["tool"]["importlinter"]["contracts"]
+    layers = [name.strip() for layer in contract["layers"] for name in layer.split("|")]
+    assert described == [name for name in layers if name in rooms]
+
+
+def test_what_contributors_are_told_of_exists():
+    named = set(re.findall(r"(?:\w+/)+\w+\.(?:py|md)|(?:\w+/)+(?=`)", CONTRIBUTING))
+    places = (PACKAGE.parent, PACKAGE)  # rooms are named as folders of the package
+    assert len(named) > 30
+    assert [name for name in sorted(named) if not any((p / name).exists() for p in places)] == []
 
 
 def imports_by_name(tree: ast.AST) -> bool:

@@ -100,10 +100,13 @@ WRONG = {
         '[tests.mine]\npth = "data.h5"',
         ["[tests.mine] has no key 'pth'. Did you mean path?", "Known: path, keys, energy_cut"],
     ),
-    "name of a test": ('[tests.Mine]\npath = "data.h5"', ["[tests]: 'Mine' is no name"]),
+    "name of a test": (
+        '[tests.Mine]\npath = "data.h5"',
+        ["[tests]: 'Mine' is no name", "small letters, digits"],
+    ),
     "key of a level": ('[[levels]]\nid = "a"\nlabl = "A"', ["[levels] has no key 'labl'. Did you"]),
     "level that lacks a key": ('[[levels]]\nid = "a"', ["[levels] lacks the key 'label'"]),
-    "wrong type": ('seeds = "0"', ["seeds = '0': a list was expected"]),
+    "wrong type": ('seeds = "0"', ["seeds = '0': a list in [brackets] was expected"]),
     "text for a number": ('split_seed = "0"', ["split_seed = '0': a whole number was expected"]),
     "true for a number": ("split_seed = true", ["split_seed = True: a whole number was expected"]),
     "number for a path": ("data = 3", ["data = 3: a path in quotes was expected"]),
@@ -120,6 +123,9 @@ WRONG = {
     "missing test": ('[tests]\nmine = "no.h5"', ["tests.mine.path: there is no file"]),
     "a seed twice": ("seeds = [1, 1]", ["Asked for twice: seed 1"]),
     "negative seed": ("seeds = [0, -1]", ["seeds.2 = -1", "greater than or equal to 0"]),
+    "large seed": ("split_seed = 4294967296", ["split_seed = 4294967296", "4294967295"]),
+    "text for a list": ('experiments = "SF-CC/E"', ["a list in [brackets] was expected"]),
+    "empty path": ('out = ""', ["out = '': a path was expected"]),
     "no seed": ("seeds = []", ["seeds is empty"]),
     "fraction": ("[label_fractions]\nCC = 1.5", ["label_fractions.CC = 1.5", "equal to 1"]),
     "both ways": (
@@ -190,7 +196,7 @@ def test_options_override_a_run_file(ani1x_file, tmp_path, capsys):
     run = RunFolder(tmp_path / "results" / "runs" / "sf_cc_e" / "seed-2")
     assert run.read_settings().hyperparameters.max_epochs == 1
     out = capsys.readouterr().out
-    assert out.startswith(f"{run.path}\n  Epoch 1 of 1 was kept.\n")
+    assert out.startswith(f"{run.path}\n  Epoch 1 of 1 was kept (last).\n")
     assert "heldout   CC energy" in out.replace("  heldout", "heldout")
     assert f"hippynn-mf export {run.path}" in out
 
@@ -214,8 +220,10 @@ def test_a_new_run_file_trains_at_once(ani1x_file, tmp_path, capsys):
         "data": "planted.h5",
         "rows": "all",
         "seeds": [0],
+        "preset": "robust",
         "out": "results",
         "label_fractions": {},
+        "weights": {},
         "hyperparameters": {"species": [0, 1, 6, 7, 8]},
     }
     assert exit_code("train", path, *TINY_OPTIONS) == 0
@@ -237,7 +245,8 @@ def test_every_line_of_a_new_run_file_is_explained(ani1x_file, tmp_path):
     # What is commented out is right, too.
     defaults = [line[2:] for line in lines if line.startswith("# ") and " = " in line.split("#")[1]]
     keys = {line.split(" = ")[0] for line in defaults}
-    assert {"preset", "split_seed", "device"} <= keys
+    assert {"split_seed", "device"} <= keys
+    assert 'preset = "robust"' in lines
 
 
 def test_a_new_run_file_of_files_of_levels(tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from made_runs import (
     make_run,
     make_settings,
     run_metrics,
+    write_metrics,
 )
 from pydantic import ValidationError
 
@@ -23,7 +24,8 @@ from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.runs.folder import RunFolder, find_runs
-from hippynn_mf.runs.settings import DataSource, TestSource
+from hippynn_mf.runs.same_run import refuse_other_run
+from hippynn_mf.runs.sources import DataSource, TestSource
 
 OWN = Level("gfn2", "GFN2", "GFN2-xTB", "minimal", 5.0, ("gfn2.energy",), self_energies={1: -0.4})
 OWN_RUN = {
@@ -107,6 +109,10 @@ CHANGES = {
         {"hyperparameters": get_hyperparameters("quick", {"batch_size": 8, "max_epochs": 9})},
         ["hyperparameters.batch_size: 32 → 8", "hyperparameters.max_epochs: 80 → 9"],
     ),
+    "weights": (
+        {"weights": {"wb97x_dz": {"forces": 4.0}}},
+        ["weights.wb97x_dz: None → {'forces': 4.0}"],
+    ),
     "data": (
         {"data": DataSource(path="/data/made.h5", sha256=HASH)},
         [f"data.sha256: {'0123456789abcdef' * 4!r} → {HASH!r}"],
@@ -186,7 +192,7 @@ def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tmp_path, other, m
     folder = make_run(tmp_path, "SF-CC/E", 0, run_metrics())
     before = files_below(tmp_path)
     with pytest.raises(UserError, match=rf"seed-0 holds another run: .*{message}.*--out"):
-        folder.prepare(other, facts={})
+        refuse_other_run(folder, other)
     assert files_below(tmp_path) == before
 
 
@@ -210,7 +216,7 @@ def test_a_damaged_or_newer_folder_is_a_clear_error(tmp_path, content, message):
         folder.read_settings()
     assert str(folder.path) in str(error.value)
     with pytest.raises(UserError, match=f"(?s){message}"):
-        folder.prepare(make_settings("SF-CC/E"), facts={})
+        refuse_other_run(folder, make_settings("SF-CC/E"))
 
 
 def test_a_folder_without_experiment_is_a_clear_error(tmp_path):
@@ -222,7 +228,7 @@ def test_a_run_is_finished_when_its_metrics_are_there(tmp_path):
     folder = make_run(tmp_path, "SF-CC/E", 0, None)
     assert not folder.is_finished
     metrics = run_metrics({"ccsd(t)_cbs": heldout_errors(1.25)})
-    folder.write_metrics(metrics)
+    write_metrics(folder, metrics)
     assert folder.is_finished
     assert folder.read_metrics() == metrics
 
@@ -306,8 +312,9 @@ def test_an_evaluation_that_is_killed_leaves_no_mixture_unnoticed(tmp_path, monk
 
 def test_metrics_that_are_not_numbers_are_never_written(tmp_path):
     folder = make_run(tmp_path, "SF-CC/E", 0, run_metrics())
+    sets = run_metrics({"ccsd(t)_cbs": heldout_errors(float("nan"))})["sets"]
     with pytest.raises(UserError, match=r"energy_rmse_kcal_per_mol: .*finite.*found nan"):
-        folder.write_metrics(run_metrics({"ccsd(t)_cbs": heldout_errors(float("nan"))}))
+        folder.write_results(sets, {"heldout.rows": np.arange(3)}, **NO_COSTS)
     assert folder.read_metrics() == run_metrics()
     assert sorted(files_below(folder.path)) == ["experiment.json", "metrics.json"]
 

@@ -12,6 +12,7 @@ from made_runs import (
     exit_code,
     heldout_errors,
     make_run,
+    require,
     run_metrics,
     spelt_experiment,
 )
@@ -23,7 +24,7 @@ from hippynn_mf.paper.figures import write_figures
 from hippynn_mf.report.columns import Column
 from hippynn_mf.report.forces_figure import draw_forces
 from hippynn_mf.report.results import Selection, read_results
-from hippynn_mf.runs.settings import TestSource
+from hippynn_mf.runs.sources import TestSource
 
 LOW = Level("low", "LO", "m", "b", 1.0, ("low.energy",), "low.forces")
 HIGH = Level("high", "HI", "m", "b", 2.0, ("high.energy",), "high.forces")
@@ -59,7 +60,7 @@ def tables_of(out, name):
 
 def test_every_set_has_a_document_with_a_table_for_each_level(own):
     written = write_documents(own, read_results(own))
-    names = {path.name for path in written.require()}
+    names = {path.name for path in require(written)}
     assert names == {"experiments.md", "set-water.md", "set-dimers.md"}
     low, high, beside_labels, beside_head = tables_of(own, "set-water")
     assert low["title"] == "Models of LO: errors on water"
@@ -87,7 +88,7 @@ def test_sets_of_conformers_have_differences_of_energies(own):
 def test_missing_seeds_of_a_set_are_refused_or_named(own):
     make_run(own, "SF-HI/E", 3, None, **OWN)
     with pytest.raises(UserError, match=r"tables/set-water\.md \(MF-LO/EF-HI/E, seed 3; SF-HI"):
-        write_documents(own, read_results(own)).require()
+        require(write_documents(own, read_results(own)))
     write_documents(own, read_results(own), Selection(partial=True))
     assert "Partial" in (own / "tables" / "set-water.md").read_text()
 

@@ -115,12 +115,12 @@ def test_durations_are_readable(seconds, text):
 
 def test_a_plan_tells_what_is_there(out):
     runs = [make_settings("SF-CC/E", seed) for seed in range(5)]
-    runs[2] = make_settings("SF-CC/E", 2, split_seed=9)
+    runs[2] = make_settings("SF-CC/E", 2, rows="all")
     planned = plan_runs(runs, out)
     states = [run.state for run in planned]
     assert states == ["done", "to continue", "broken", "broken", "to do"]
     assert planned[1].detail == "1 of 80 epochs"
-    assert "split_seed: 0 → 9" in planned[2].detail
+    assert "rows: 'common' → 'all'" in planned[2].detail
     text = format_plan(planned, None, None)
     assert text.startswith("5 runs: 1 done, 1 to continue, 2 broken, 1 to do")
     assert "seed  0" not in text
@@ -267,8 +267,8 @@ def test_a_worker_ends_with_the_process_of_its_campaign(tmp_path):
 
 
 def test_files_are_looked_at_seldom_and_more_seldom_for_many_runs():
-    assert Owner.of_this_process(1).file_seconds >= 10
-    assert Owner.of_this_process(100).file_seconds > Owner.of_this_process(1).file_seconds
+    assert Owner.this_process(1).file_seconds >= 10
+    assert Owner.this_process(100).file_seconds > Owner.this_process(1).file_seconds
     assert look_seconds(1) >= 10
     assert look_seconds(100) > look_seconds(1)
 
@@ -326,7 +326,7 @@ def test_phases_are_looked_at_in_turns(tmp_path):
 def test_progress_knows_what_is_there_already(tmp_path, capsys):
     add_epochs(make_run(tmp_path, "SF-CC/E", 0, None), [1.0] * 20)
     with Progress([make_settings("SF-CC/E", seed) for seed in (0, 1)], tmp_path) as shown:
-        shown.ended(("sf_cc_e", 1), finished=False)
+        shown.ended(("sf_cc_e", 1, 0), finished=False)
     assert capsys.readouterr().err.startswith("12 % trained, 0 of 2 runs finished, after 0 min 00")
 
 

@@ -1,14 +1,21 @@
-"""How `hippynn-mf train` ends: errors beside predicting zero, the epoch kept, next commands."""
+"""How `hippynn-mf train` ends: errors, those of the composition alone, the epoch kept."""
 
 import logging
+import shlex
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from tiny import structures, tiny_model
 
 from hippynn_mf.cli.main import _Once
+from hippynn_mf.evaluation.scoring import NO_FORCES
+from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.potentials.card import format_card
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.summary import format_errors, kept_epoch, next_commands
+from hippynn_mf.runs.summary import composition_errors, format_errors, kept_epoch, next_commands
+from hippynn_mf.training.initial_heads import atomic_energies, initialize_heads
 
 LABELS = {"low": "LO", "mid": "MI", "high": "HI"}
 FORCE = {
@@ -49,13 +56,14 @@ METRICS = {
 
 
 def test_errors_of_every_level_on_every_test_set():
-    zeros = {("heldout", "low"): 100.0, ("heldout", "high"): 90.0}
-    lines = format_errors(METRICS, ["low", "high"], LABELS, zeros)
+    alone = {("heldout", "low", "low"): 100.0, ("heldout", "high", "high"): 90.0}
+    alone |= {("heldout", "high", "mid"): 95.0, ("heldout", "low", "mid"): 1.0}
+    *lines, _, _ = format_errors(METRICS, ["low", "high"], LABELS, alone)
     assert [line.split() for line in lines] == [
-        ["test", "set", "level", "RMSE", "predicting", "zero"],
+        ["test", "set", "level", "RMSE", "composition", "alone"],
         ["heldout", "LO", "energy", "1.50", "100.00", "kcal/mol"],
         ["heldout", "LO", "force", "2.00", "30.00", "kcal/mol/Å"],
-        ["heldout", "MI", "energy,", "head", "HI", "3.25", "kcal/mol"],
+        ["heldout", "MI", "energy,", "head", "HI", "3.25", "95.00", "kcal/mol"],
         ["heldout", "HI", "energy", "2.00", "90.00", "kcal/mol"],
         ["mine", "MI", "energy,", "head", "HI", "4.00", "kcal/mol"],
         ["comp6", "HI", "conformer", "energy", "0.50", "8.00", "kcal/mol"],
@@ -68,24 +76,80 @@ def test_a_run_that_was_tested_on_nothing_has_no_table():
     assert format_errors({"format": 2, "sets": {}}, ["low"], LABELS) == []
 
 
+def test_what_composition_alone_is_wrong_by():
+    species = np.array([[1, 1, 8], [1, 1, 0], [6, 0, 0]])
+    fitted = {"low": {1: -1.0, 6: -5.0, 8: -10.0}, "high": {1: -2.0, 6: 0.0, 8: 0.0}}
+    stored = {
+        "mine.species": species,
+        # Of the atomic energies of the low head, −12, −2 and −5, off by 3 and by −4.
+        "mine.reference.low.energy": np.array([-9.0, -6.0, np.nan]),
+        "mine.reference.high.energy": np.full(3, np.nan),
+    }
+    errors = composition_errors(stored, fitted, LABELS)
+    assert errors == {
+        ("mine", "low", "low"): pytest.approx(np.sqrt((3**2 + 4**2) / 2)),
+        ("mine", "high", "low"): pytest.approx(np.sqrt((5**2 + 2**2) / 2)),
+    }
+
+
+@pytest.mark.parametrize("coupling", ["independent", "delta"])
+def test_atomic_energies_are_those_that_were_fitted_on_training_data(coupling):
+    """Of the model without its network, so that the summary's column needs no training data."""
+    model = tiny_model({"DZ": "E", "CC": "E"}, coupling=coupling)
+    species, positions = structures(3)
+    planted = {"wb97x_dz": (-1.0, 3.0, 5.0, 7.0), "ccsd(t)_cbs": (-2.0, 4.0, 4.0, 8.0)}
+    rows = {"species": species, "positions": positions}
+    for level, values in planted.items():
+        energies = sum(
+            value * (species == number).sum(dim=1, keepdim=True)
+            for number, value in zip((1, 6, 7, 8), values, strict=True)
+        )
+        rows[f"{level}.energy"] = energies.to(positions.dtype)
+    initialize_heads(model.heads, SimpleNamespace(splits={"train": rows}))
+    for level in model.heads.levels:
+        fitted = atomic_energies(model.heads, level)
+        assert fitted.tolist() == pytest.approx(planted[level.id], abs=1e-4)
+
+
+def test_labels_without_an_error_are_named_with_the_reason():
+    unproved = {**energies(1.0), **NO_FORCE, "force_reason": "the sign is not proved"}
+    absent = {**energies(1.0), **NO_FORCE, "force_reason": NO_FORCES}
+    metrics = {"sets": {"mine": {"low": {"low": unproved}, "high": {"high": absent}}}}
+    lines = format_errors(metrics, ["low", "high"], LABELS)
+    assert lines[-1] == "mine: no error of LO forces: the sign is not proved."
+    assert sum("no error" in line for line in lines) == 1
+
+
 @pytest.mark.parametrize(
-    ("best", "max_epochs", "text"),
+    ("best", "values", "text"),
     [
-        ([True, False, True, False], 4, "Epoch 3 of 4 was kept."),
-        ([True, False], 80, "Epoch 1 of 2 was kept; at most 80 were planned."),
+        ([1, 0, 1, 0], {"max_epochs": 4}, "Epoch 3 of 4 was kept (best_energy)."),
+        ([1, 0], {}, "Epoch 1 of 2 was kept (best_energy); at most 2000 were planned."),
+        ([1, 0, 1, 0], {"max_epochs": 4, "kept_epoch": "last"}, "Epoch 4 of 4 was kept (last)."),
+        (
+            [1, 0, 1],
+            {"max_epochs": 3, "kept_epoch": "best_robust", "ema_decay": 0.99},
+            "Epoch 3 of 3 was kept (best_robust, weights averaged with decay 0.99).",
+        ),
     ],
 )
-def test_the_epoch_that_was_kept(best, max_epochs, text):
-    epochs = [{"epoch": n, "best": is_best} for n, is_best in enumerate(best)]
-    assert kept_epoch(epochs, max_epochs) == text
+def test_the_epoch_that_was_kept(best, values, text):
+    epochs = [{"epoch": n, "best": bool(is_best)} for n, is_best in enumerate(best)]
+    assert kept_epoch(epochs, Hyperparameters(**values)) == text
 
 
 def test_the_next_commands(tmp_path):
-    folder = RunFolder(tmp_path / "runs" / "a" / "seed-0")
-    lines = next_commands([folder], tmp_path).splitlines()
-    assert lines[0] == "Next:"
-    for command, line in zip(("export", "evaluate", "tables"), lines[1:], strict=True):
-        assert line.startswith(f"  hippynn-mf {command} {tmp_path}")
+    out = tmp_path / "my results"
+    folders = [RunFolder(out / "runs" / name) for name in ("b/seed-0", "a/seed-0", "a/seed-1")]
+    first, *commands = next_commands(folders, out).splitlines()
+    assert first == "Next:"
+    words = [shlex.split(line) for line in commands]
+    seeds = [str(folder.path) for folder in folders[1:]]  # an ensemble is of one experiment
+    assert words == [
+        ["hippynn-mf", "report", str(out)],
+        ["hippynn-mf", "evaluate", *seeds, "--test", "NAME=FILE"],
+        ["hippynn-mf", "export", *seeds, "--out", "model.safetensors"],
+    ]
 
 
 def test_a_warning_is_shown_once():

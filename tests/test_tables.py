@@ -10,6 +10,7 @@ from made_runs import (
     files_below,
     heldout_errors,
     make_run,
+    require,
     run_metrics,
     spelt_experiment,
 )
@@ -22,7 +23,8 @@ from hippynn_mf.paper.table1 import PaperExperiment, Published, get_experiment, 
 from hippynn_mf.paper.tables import paper_table
 from hippynn_mf.report.completeness import missing_runs
 from hippynn_mf.report.results import Selection, read_results
-from hippynn_mf.report.tables import TableData, build_table
+from hippynn_mf.report.table_data import TableData
+from hippynn_mf.report.tables import build_table
 from hippynn_mf.report.text import format_document, main_table
 
 DOCUMENTS = ["table2.md", "table3.md", "table4.md", "low-level-forces.md"]
@@ -69,7 +71,7 @@ def written(out, **options):
 
 
 def tables(out, **options):
-    return written(out, **options).require()
+    return require(written(out, **options))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from made_runs import (
 )
 
 from hippynn_mf.campaign.plan import plan_runs
+from hippynn_mf.cli.texts import read_values
 from hippynn_mf.data.checks.slopes import find_slope
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
@@ -31,12 +32,17 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.scoring import score_set
 from hippynn_mf.evaluation.test_sets import read_test_set
 from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import CC, DZ, TZ, Level, Levels
+from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS, TZ, Level, Levels
 from hippynn_mf.paper.table1 import get_experiment
+from hippynn_mf.runs.build import requested_source
+from hippynn_mf.runs.evaluate import evaluate_run
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.preflight import check_inputs, refuse_changed_files
-from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource, parse_test
-from hippynn_mf.runs.train import evaluate_run, train_run
+from hippynn_mf.runs.request import Request
+from hippynn_mf.runs.same_run import refuse_other_run
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.sources import DataSource, TestSource
+from hippynn_mf.runs.train import train_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
 
@@ -60,14 +66,20 @@ def write_test_file(path, n=6, *, seed=5, **options):
     return planted.write_ani1x(path, n, seed=seed, more_forces=planted.CC_FORCES, **options)
 
 
+def asked(*texts, levels=KNOWN_LEVELS):
+    """The test set that somebody asks for who types `--test` before each of these texts."""
+    ((name, test),) = Request.of(read_values({"test": texts}, (), ())).tests.items()
+    return requested_source(name, test, levels)
+
+
 def sets_in(folder):
     """A test set of every layout: all levels, COMP6 with a cut, extended XYZ, and one level."""
     keys = read_key_map(MINI_COMP6_KEYS)
     return (
-        parse_test(f"ani1x={folder / 'test.h5'}"),
+        asked(f"ani1x={folder / 'test.h5'}"),
         TestSource.of("comp6", folder / "comp6.h5", keys=keys, energy_cut=100.0),
-        parse_test(f"extxyz={folder / 'test.xyz'}"),
-        parse_test(f"cc=CC:{folder / 'cc.xyz'}"),
+        asked(f"extxyz={folder / 'test.xyz'}"),
+        asked(f"cc=CC:{folder / 'cc.xyz'}"),
     )
 
 
@@ -285,7 +297,7 @@ def test_a_file_that_changes_stops_a_campaign(trained, tmp_path, name):
             for source in settings.tests
         )
     with pytest.raises(UserError, match=rf"{path.name} has changed since .*seed-0 began"):
-        folder.refuse_other(changed)
+        refuse_other_run(folder, changed)
 
 
 # What is refused before anything is trained.
@@ -309,8 +321,8 @@ def leak(trained, folder, nudge):
 def test_conformers_that_were_trained_on_are_refused_with_their_number(trained, tmp_path):
     settings = leak(trained, tmp_path, 5e-7)
     message = (
-        r"test\.h5: 3 of its 30 conformers are also in .*data\.h5, the same atoms at the same "
-        r"positions \(of CH4, N2\).*remove them"
+        r"test\.h5: 3 of its 30 conformers are also in .*data\.h5, however turned, "
+        r"mirrored or ordered \(of CH4, N2\).*remove them"
     )
     with pytest.raises(UserError, match=message):
         train_run(settings, tmp_path / "out")
@@ -319,8 +331,8 @@ def test_conformers_that_were_trained_on_are_refused_with_their_number(trained, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_conformer_that_has_moved_is_another_one(trained, tmp_path):
-    settings = leak(trained, tmp_path, 5e-6)
+def test_a_conformer_with_an_atom_elsewhere_is_another_one(trained, tmp_path):
+    settings = leak(trained, tmp_path, 2e-4)
     with pytest.raises(UserError, match=r"test\.h5: 1 of its 30 conformers.*\(of N2\)"):
         check_inputs([settings])
 
@@ -421,19 +433,26 @@ def test_a_set_is_named_with_its_file_and_its_level(trained):
         assert (source.keys, source.energy_cut_kcal_per_mol) == (None, None)
     assert ani1x.path == trained / "test.h5"
     assert cc.path == {CC_ID: trained / "cc.xyz"}
-    assert parse_test(f"c={trained / 'comp6.h5'}").keys == PUBLIC_KEYS
+    assert asked(f"c={trained / 'comp6.h5'}").keys == PUBLIC_KEYS
     assert comp6.option == f"--comp6 {trained / 'comp6.h5'}"
     for source in (ani1x, extxyz, cc):
-        flag, text = source.option.split(" ")
-        assert (flag, parse_test(text)) == ("--test", source)
+        assert asked(*source.option.split(" ")[1::2]) == source
+
+
+def test_every_file_of_a_set_of_several_levels_is_an_option_of_its_own(trained):
+    files = {DZ_ID: trained / "cc.xyz", CC_ID: trained / "cc.xyz"}
+    source = TestSource.of("both", files)
+    words = source.option.split(" ")
+    assert words[::2] == ["--test", "--test"]
+    assert asked(*words[1::2]) == source
 
 
 WRONG = {
-    "no name": ("test.h5", r"--test expects NAME=FILE, or NAME=LEVEL:FILE.*found 'test\.h5'"),
+    "no name": ("test.h5", r"--test expects NAME=FILE or NAME=LEVEL:FILE; found 'test\.h5'"),
     "no file": ("a=", "--test expects NAME=FILE"),
-    "a wrong name": ("A b=test.h5", r"named by lower-case letters, digits.*found 'A b'"),
-    "the held-out set": ("heldout=test.h5", "not data or heldout; found 'heldout'"),
-    "the training data": ("data=test.h5", "not data or heldout; found 'data'"),
+    "a wrong name": ("A b=test.h5", r"'A b' is no name for an entry"),
+    "the held-out set": ("heldout=test.h5", "heldout is the test set of every run; choose another"),
+    "the training data": ("data=test.h5", "not data or valid or heldout; found 'data'"),
     "absent": ("a=absent.h5", r"No file .*absent\.h5"),
     "an unknown level": ("a=CX:cc.xyz", "Unknown level of theory 'CX'"),
     "a level of HDF5": ("a=CC:test.h5", r"test\.h5: the file of a level is extended XYZ"),
@@ -444,7 +463,13 @@ WRONG = {
 def test_what_names_no_set_is_refused(trained, monkeypatch, text, message):
     monkeypatch.chdir(trained)
     with pytest.raises(UserError, match=message):
-        parse_test(text)
+        asked(text)
+
+
+@pytest.mark.parametrize("name", ["A b", "heldout", "data"])
+def test_a_source_has_a_name_of_its_own(trained, name):
+    with pytest.raises(UserError, match=rf"named by lower-case letters, digits.*found '{name}'"):
+        TestSource.of(name, trained / "test.h5")
 
 
 def test_a_cut_is_for_molecules(trained):
@@ -468,12 +493,12 @@ def test_a_finished_run_without_a_set_names_the_command_that_adds_it(tmp_path, s
         rf".*runs/\*/seed-\* {option}' adds these errors"
     )
     with pytest.raises(UserError, match=message):
-        folder.refuse_other(settings)
+        refuse_other_run(folder, settings)
     (planned,) = plan_runs([settings], tmp_path)
     assert planned.state == "broken"
     assert "hippynn-mf evaluate" in planned.detail
     with pytest.raises(UserError, match="holds another run") as error:
-        folder.refuse_other(make_settings(NAME, split_seed=1, tests=()))
+        refuse_other_run(folder, make_settings(NAME, split_seed=1, tests=()))
     assert "hippynn-mf evaluate" not in str(error.value)
 
 
@@ -482,7 +507,7 @@ def test_an_unfinished_run_goes_on_with_a_further_set(tmp_path):
     folder.prepare(make_settings(NAME, tests=(COMP6, CC_FORCES)), facts={})
     assert folder.read_settings().tests == (COMP6, CC_FORCES)
     with pytest.raises(UserError, match=r"holds another run: tests\.cc-forces: 'cc-forces\.h5' → "):
-        folder.refuse_other(make_settings(NAME))  # which would lose it
+        refuse_other_run(folder, make_settings(NAME))  # which would lose it
 
 
 def test_where_the_file_lies_makes_no_difference():
@@ -567,7 +592,7 @@ def test_a_run_of_levels_that_nothing_else_knows_is_trained_and_tested(trained, 
             "levels": (LevelRecord.of(own),),
             "common_levels": ("own",),
             "data": DataSource.of({"OWN": tmp_path / "data.xyz"}, levels=levels),
-            "tests": (parse_test(f"unseen=OWN:{tmp_path / 'own.xyz'}", levels=levels),),
+            "tests": (asked(f"unseen=OWN:{tmp_path / 'own.xyz'}", levels=levels),),
         }
     )
     check_inputs([settings])
@@ -581,4 +606,4 @@ def test_a_run_of_levels_that_nothing_else_knows_is_trained_and_tested(trained, 
     evaluate_run(folder, device="cpu")
     assert folder.read_metrics()["sets"] == metrics["sets"]
     with pytest.raises(UserError, match="Unknown level"):
-        parse_test(f"unseen=OWN:{tmp_path / 'own.xyz'}")
+        asked(f"unseen=OWN:{tmp_path / 'own.xyz'}")

@@ -18,7 +18,7 @@ from hippynn_mf.data.loading import load_splits
 from hippynn_mf.labels import Properties, parse_labels
 from hippynn_mf.level_records import read_levels
 from hippynn_mf.levels import Levels
-from hippynn_mf.report.tables import TableData
+from hippynn_mf.report.table_data import TableData
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 ase = pytest.importorskip("ase")

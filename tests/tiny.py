@@ -12,7 +12,7 @@ from hippynn.experiment.metric_tracker import MetricTracker
 from planted import MOLECULES, conformers, numbers_of
 
 from hippynn_mf.data.database import TrainingDatabase
-from hippynn_mf.data.splits import split_rows
+from hippynn_mf.data.splits import assign_splits, split_rows
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
@@ -34,7 +34,7 @@ def split_structures(
     structures: Structures, is_common: np.ndarray, seed: int
 ) -> dict[str, Structures]:
     """The kept conformers of each split."""
-    members = split_rows(structures.rows, is_common, seed)
+    members = split_rows(structures.rows, assign_splits(is_common, seed))
     return {name: structures[indices] for name, indices in members.items()}
 
 

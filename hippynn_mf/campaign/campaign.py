@@ -13,7 +13,7 @@ from pathlib import Path
 from hippynn_mf.campaign.engines import Engine, available_cores
 from hippynn_mf.campaign.lease import Owner, end_with, owned, refuse_owned
 from hippynn_mf.errors import describe_error, ignore_import_warnings
-from hippynn_mf.runs.execute import Outcome, execute_run, run_name, select_unfinished
+from hippynn_mf.runs.execute import Outcome, announce, execute_run, run_name, select_unfinished
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.progress import Progress
 from hippynn_mf.runs.settings import RunKey, RunSettings
@@ -26,19 +26,26 @@ MAX_REASON = 300  # characters of what an engine says about it
 
 
 def run_campaign(
-    runs: Sequence[RunSettings], out: Path, *, engine: Engine, progress: bool = True
+    runs: Sequence[RunSettings],
+    out: Path,
+    *,
+    engine: Engine,
+    progress: bool = True,
+    announcement: str = "",
 ) -> list[Outcome]:
     """Execute the runs that are not finished in `out`, with a progress bar over their epochs.
 
     Finished runs are left as they are; a run that was interrupted continues. A run that fails is an
     outcome and the others go on; one whose worker is lost is given to another worker, as long as it
-    makes progress. The outcomes are in the order of `runs`.
+    makes progress. The outcomes are in the order of `runs`. An `announcement` is printed once
+    nothing would be refused any more.
 
     Raises UserError before anything starts for wrong input, for runs of other settings in the same
     folders, and for a folder in which another campaign runs.
     """
     refuse_owned(out)  # first, since reading large files takes minutes
     to_do = select_unfinished(runs, out)
+    announce(announcement)
     errors: dict[RunKey, str | None] = {}
     if to_do:
         with owned(out, runs) as owner, Progress(to_do, out, disable=not progress) as shown:

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import multiprocessing
 import os
 import runpy
-import subprocess
+import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tqdm import tqdm
+
+from hippynn_mf.campaign.processes import (
+    end_marked,
+    end_with_parent,
+    guarded,
+    stopped_ended,
+    wait_for_end,
+)
 from hippynn_mf.errors import UserError
 
 if TYPE_CHECKING:
     from parsl import Config
 
+log = logging.getLogger(__name__)
+
+END_SECONDS = 10.0  # for the idle workers of a pool to end
 HEARTBEAT_SECONDS = 2  # within which a local worker that was killed is noticed
 LOST_AFTER_SECONDS = 30
 
@@ -62,16 +78,48 @@ class LocalPool:
     @contextmanager
     def open(self, out: Path) -> Iterator[Executor]:
         """A process pool."""
-        of_others = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(self.n_workers, mp_context=multiprocessing.get_context("spawn"))
+        if os.name == "posix":  # before there is a mark, since it lives as long as this process
+            resource_tracker.ensure_running()
+        with guarded() as mark:
+            pool = _QuietPool(
+                self.n_workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin_worker,
+            )
+            is_whole = False
+            try:
+                with stopped_ended(mark, lambda message: log.warning("%s", message)):
+                    yield pool
+                is_whole = True
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+                # What does not end by itself is killed, also after another interrupt; a broken pool
+                # would wait for ever for a worker that somebody has stopped.
+                try:
+                    is_whole = is_whole and wait_for_end(mark, END_SECONDS)
+                finally:
+                    if not is_whole:
+                        end_marked(mark)
+
+
+def _begin_worker() -> None:
+    """End with the campaign, also before the first run; own nothing that a kill would leave."""
+    end_with_parent()
+    tqdm.set_lock(threading.RLock())  # else a semaphore of the system, for bars nobody sees
+
+
+class _QuietPool(ProcessPoolExecutor):
+    """Workers do not hear Ctrl-C, which the terminal sends to all: the campaign ends them."""
+
+    def submit(self, *arguments: Any, **options: Any) -> Any:
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            return super().submit(*arguments, **options)
+        # Workers are started here, and inherit what is blocked; it waits for this process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            yield pool
-        except BaseException:  # also an interrupt
-            for process in set(multiprocessing.active_children()) - of_others:
-                process.terminate()
-            raise
+            return super().submit(*arguments, **options)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)
@@ -99,31 +147,19 @@ class ParslSite:
     def open(self, out: Path) -> Iterator[Executor]:
         """Parsl's pool; the processes that it starts here end with this one."""
         require_parsl()
-        from parsl import DataFlowKernel
-        from parsl.concurrent import ParslPoolExecutor
-
-        class _Watched(ParslPoolExecutor):
-            """Says when a block has failed for good, after which Parsl fails every task."""
-
-            def submit(self, *arguments: Any, **options: Any) -> Any:
-                if any(getattr(e, "bad_state_is_set", False) for e in kernel.executors.values()):
-                    raise BrokenExecutor("Parsl has given up its executor")
-                return super().submit(*arguments, **options)  # type: ignore[no-untyped-call]
+        from hippynn_mf.campaign.parsl_session import parsl_pool
 
         config = self._local_config(out) if self.site is None else read_site(self.site)
-        kernel = DataFlowKernel(config)
-        try:
-            with _guarded(kernel):
-                yield _Watched(dfk=kernel)
-        finally:
-            kernel.cleanup()
+        with parsl_pool(config) as pool:
+            yield pool
 
     def _local_config(self, out: Path) -> Config:
         from parsl import Config
         from parsl.executors import HighThroughputExecutor
         from parsl.providers import LocalProvider
 
-        scripts = Path(sys.executable).parent  # Parsl's, where no environment is activated
+        # Parsl's, where no environment is activated
+        scripts = shlex.quote(str(Path(sys.executable).parent))
         executor = HighThroughputExecutor(
             label="local",
             address="127.0.0.1",
@@ -133,7 +169,7 @@ class ParslSite:
             heartbeat_period=HEARTBEAT_SECONDS,
             heartbeat_threshold=LOST_AFTER_SECONDS,
             provider=LocalProvider(  # type: ignore[no-untyped-call]
-                init_blocks=1, max_blocks=1, worker_init=f'export PATH="{scripts}:$PATH"'
+                init_blocks=1, max_blocks=1, worker_init=f'export PATH={scripts}:"$PATH"'
             ),
         )
         return Config([executor], run_dir=str(out / "parsl"), strategy="none", usage_tracking=0)
@@ -165,32 +201,6 @@ def read_site(path: Path) -> Config:
             "Examples are under scripts/sites/."
         )
     return config
-
-
-@contextmanager
-def _guarded(kernel: Any) -> Iterator[None]:
-    """End Parsl's interchanges when this process ends, however it ends.
-
-    They would stay, and with them the managers that they talk to; a pipe that closes tells a small
-    process of ours to end them.
-    """
-    executors = kernel.executors.values()
-    processes = [getattr(executor, "interchange_proc", None) for executor in executors]
-    pids = [str(process.pid) for process in processes if process is not None]
-    script = (
-        "import os, signal, sys\n"
-        "if not sys.stdin.read():\n"
-        "    for pid in sys.argv[1:]:\n"
-        "        try: os.kill(int(pid), signal.SIGTERM)\n"
-        "        except ProcessLookupError: pass\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, *pids], stdin=subprocess.PIPE, start_new_session=True
-    ) as guard:
-        try:
-            yield
-        finally:
-            guard.communicate(b"done")
 
 
 def available_cores() -> int:

@@ -7,7 +7,6 @@ operating system frees however the process ends, refuses a second one.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import platform
@@ -24,7 +23,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.files import write_json
+from hippynn_mf.files import make_folder, parse_json, read_text, write_json, writing
 from hippynn_mf.runs.settings import RunSettings
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class Owner:
     file_seconds: float = FILE_SECONDS
 
     @classmethod
-    def of_this_process(cls, n_runs: int = 0) -> Owner:
+    def this_process(cls, n_runs: int = 0) -> Owner:
         """A new campaign of this process over so many runs."""
         process = psutil.Process()
         seconds = FILE_SECONDS + FILE_SECONDS_PER_RUN * n_runs
@@ -84,13 +83,13 @@ class Owner:
         """
         path = out / FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(read_text(path), path)
         except FileNotFoundError:
             return f"{path} is gone"
         except OSError as error:  # file systems do that
             _warn_once(f"{path} cannot be read at the moment ({error.strerror})")
             return None
-        except ValueError as error:
+        except UserError as error:
             _warn_once(f"{path} is damaged ({error}); the run goes on")
             return None
         if not isinstance(content, dict) or not isinstance(content.get("id"), str):
@@ -107,12 +106,17 @@ def _warn_once(message: str) -> None:
 @contextmanager
 def owned(out: Path, runs: Sequence[RunSettings]) -> Iterator[Owner]:
     """Own a results folder for a campaign over these runs; a UserError if another campaign does."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with _locked(out):
-        owner = Owner.of_this_process(len(runs))
-        names = [[settings.name, settings.slug, settings.seed] for settings in runs]
+        owner = Owner.this_process(len(runs))
+        names = [_named(settings) for settings in runs]
         write_json(out / FILE, asdict(owner) | {"runs": names})
         yield owner
+
+
+def _named(settings: RunSettings) -> list[str | int]:
+    split = [settings.split_seed] if settings.split_seed else []
+    return [settings.name, settings.slug, settings.seed, *split]
 
 
 def refuse_owned(out: Path) -> None:
@@ -125,7 +129,7 @@ def refuse_owned(out: Path) -> None:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     try:
-        with FileLock(out / LOCK, timeout=0):
+        with writing(out / LOCK), FileLock(out / LOCK, timeout=0):
             yield
     except Timeout:
         stored = read_campaign(out) or {}
@@ -139,17 +143,19 @@ def _locked(out: Path) -> Iterator[None]:
 def read_campaign(out: Path) -> dict[str, Any] | None:
     """What `campaign.json` says, None without one that can be read.
 
-    `runs` is a list of name, slug and seed.
+    `runs` is a list of name, slug and seed, and a split seed other than 0.
     """
     try:
-        content = json.loads((out / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = parse_json(read_text(out / FILE), out / FILE)
+    except (OSError, UserError):
         return None
     if not isinstance(content, dict):
         return None
     runs = content.get("runs")
     is_whole = isinstance(runs, list) and all(
-        isinstance(run, list) and [type(part) for part in run] == [str, str, int] for run in runs
+        isinstance(run, list)
+        and [type(part) for part in run] in ([str, str, int], [str, str, int, int])
+        for run in runs
     )
     return content if is_whole else content | {"runs": []}
 

@@ -11,6 +11,7 @@ from typing import Literal
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.progress import format_duration
+from hippynn_mf.runs.same_run import refuse_other_run
 from hippynn_mf.runs.settings import RunSettings
 
 N_STEPS = 20
@@ -48,7 +49,7 @@ def plan_runs(runs: Sequence[RunSettings], out: Path) -> list[PlannedRun]:
 
 def _plan_run(settings: RunSettings, folder: RunFolder) -> PlannedRun:
     try:
-        folder.refuse_other(settings)
+        refuse_other_run(folder, settings)
         if folder.is_finished:
             folder.read_metrics()
             return PlannedRun(settings, "done")
@@ -69,7 +70,8 @@ def format_plan(planned: Sequence[PlannedRun], probed: Probe | None, n_workers: 
         if run.state == "done":
             continue
         settings = run.settings
-        line = f"{settings.name:<{width}}  seed {settings.seed:>2}  {run.state}"
+        of_split = f"  split seed {settings.split_seed}" if settings.split_seed else ""
+        line = f"{settings.name:<{width}}  seed {settings.seed:>2}{of_split}  {run.state}"
         if probed is not None and run.state != "broken":
             line += f", {format_duration(probed.seconds_of(settings))} from the start"
         lines.append(line + (f": {run.detail}" if run.detail else ""))

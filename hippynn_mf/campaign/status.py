@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hippynn_mf.campaign.lease import read_campaign
 from hippynn_mf.errors import UserError
-from hippynn_mf.runs.folder import RunFolder, find_runs
+from hippynn_mf.runs.folder import RunFolder, find_runs, run_folder_name
 from hippynn_mf.runs.progress import format_duration
 
 RunState = Literal["finished", "running", "failed", "interrupted", "waiting", "broken"]
@@ -31,6 +31,7 @@ class RunStatus:
     seconds_left: float | None = None  # at most, since a training may stop earlier
     problem: str | None = None
     log: list[str] = field(default_factory=list)
+    split_seed: int = 0
 
 
 def read_status(out: Path) -> list[RunStatus]:
@@ -42,9 +43,9 @@ def read_status(out: Path) -> list[RunStatus]:
     campaign = read_campaign(out) or {"runs": []}
     begun = {folder.path for folder in folders}
     waiting = [
-        RunStatus(name, seed, "waiting")
-        for name, slug, seed in campaign["runs"]
-        if out / "runs" / slug / f"seed-{seed}" not in begun
+        RunStatus(name, seed, "waiting", split_seed=sum(split))
+        for name, slug, seed, *split in campaign["runs"]  # none, of an older version
+        if out / "runs" / slug / run_folder_name(seed, sum(split)) not in begun
     ]
     if not folders and not waiting:
         raise UserError(f"No runs in {out}. Train some with 'hippynn-mf campaign --out {out}'.")
@@ -59,14 +60,18 @@ def _status_of(folder: RunFolder) -> RunStatus:
         if folder.is_finished:
             folder.read_metrics()
     except UserError as error:
-        text = folder.path.name.removeprefix("seed-")
-        seed = int(text) if text.isdecimal() else -1
-        return RunStatus(folder.path.parent.name, seed, "broken", problem=str(error))
+        seed, split = (
+            int(text) if text.isdecimal() else -1
+            for text in (folder.path.name.removeprefix("seed-") + "-split-0").split("-split-")[:2]
+        )
+        name = folder.path.parent.name
+        return RunStatus(name, seed, "broken", problem=str(error), split_seed=split)
     max_epochs = settings.n_epochs_planned
-    epochs = [epoch for of_phase in by_phase for epoch in of_phase]
+    epochs = [epoch for phase_epochs in by_phase for epoch in phase_epochs]
     known: dict[str, Any] = {
         "name": settings.name,
         "seed": settings.seed,
+        "split_seed": settings.split_seed,
         "n_epochs": len(epochs),
         "max_epochs": max_epochs,
     }
@@ -90,13 +95,19 @@ def _status_of(folder: RunFolder) -> RunStatus:
 def format_status(statuses: Sequence[RunStatus]) -> str:
     """A table of the runs, then every failure with the last lines of its log."""
     width = max(len(status.name) for status in statuses)
-    lines = [f"{'run':<{width}}  seed  {'state':<11}  {'epochs':>10}  {'best':>8}  {'left':>8}"]
+    splits = any(s.split_seed for s in statuses)
+    head = "  split" if splits else ""
+    lines = [
+        f"{'run':<{width}}  seed{head}  {'state':<11}  {'epochs':>10}  {'best':>8}  {'left':>8}"
+    ]
     for s in statuses:
         epochs = "" if s.max_epochs is None else f"{s.n_epochs}/{s.max_epochs}"
         best = "" if s.best is None else f"{s.best:.3f}"
         left = "" if s.seconds_left is None else format_duration(s.seconds_left)
+        split = f"  {s.split_seed:>5}" if splits else ""
         lines.append(
-            f"{s.name:<{width}}  {s.seed:>4}  {s.state:<11}  {epochs:>10}  {best:>8}  {left:>8}"
+            f"{s.name:<{width}}  {s.seed:>4}{split}  {s.state:<11}  {epochs:>10}  {best:>8}  "
+            f"{left:>8}"
         )
     for s in statuses:
         if s.problem is not None:

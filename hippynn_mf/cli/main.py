@@ -14,8 +14,9 @@ import typer
 from hippynn_mf.cli.data import data_app
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
 from hippynn_mf.cli.report import figures, graph, report, tables
-from hippynn_mf.cli.runs import campaign, evaluate, new, status, train
-from hippynn_mf.errors import UserError, ignore_import_warnings
+from hippynn_mf.cli.runs import campaign, evaluate, new, reproduce, status, train
+from hippynn_mf.cli.stopping import Stopping, stoppable
+from hippynn_mf.errors import UserError, ignore_import_warnings, printable
 
 if TYPE_CHECKING:
     from hippynn_mf.runs.experiment import Experiment
@@ -27,8 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
-app.command()(campaign)
-app.command("reproduce", help="The same as campaign.")(campaign)
+app.command("campaign")(campaign)
+app.command("reproduce", help="The same as campaign, with the preset quick on any data.")(reproduce)
 for command in (
     *(new, train, status, evaluate),
     *(tables, figures, report, graph),
@@ -106,11 +107,45 @@ def main(arguments: list[str] | None = None) -> None:
     ignore_import_warnings()
     if not sys.stderr.isatty():
         os.environ.setdefault("HIPPYNN_PROGRESS", "none")  # hippynn's bars are for terminals
+    with stoppable() as stopping:
+        code = _run(arguments, stopping)
+    if "hippynn_mf.campaign.parsl_session" in sys.modules:
+        from hippynn_mf.campaign import parsl_session
+
+        if parsl_session.is_abandoned:  # threads of Parsl would keep this process
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None, stopping: Stopping) -> int:
+    """Run a command; its exit code."""
     try:
         app(arguments)
     except UserError as error:
-        typer.echo(f"hippynn-mf: {error}", err=True)
-        sys.exit(2)
+        if stopping.signal is None:
+            typer.echo(f"hippynn-mf: {printable(str(error))}", err=True)
+            return 2
+    except BrokenPipeError:  # who reads has seen enough, as 'hippynn-mf ... | head'
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except OSError as error:
+        # What no reader or writer has said better: see `files`.
+        if stopping.signal is None:
+            about = f"{error.filename}: " if error.filename else ""
+            text = f"{about}{error.strerror or error}. Check the file, its folder and their rights."
+            typer.echo(f"hippynn-mf: {printable(text)}", err=True)
+            return 2
+    except SystemExit as end:
+        if stopping.signal is None:
+            raise
+        if end.code in (0, None):  # done before the signal was heard
+            return 0
+    except (Exception, KeyboardInterrupt):  # imports make other errors of an interrupt
+        if stopping.signal is None:
+            raise
+    return stopping.exit_code
 
 
 def train_script(experiment: Experiment) -> None:

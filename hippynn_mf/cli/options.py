@@ -44,7 +44,6 @@ LevelsOption = Annotated[
     Path | None,
     typer.Option(
         help="JSON file that declares levels of your own, as scripts/xtb_levels.json.",
-        dir_okay=False,
     ),
 ]
 SetOption = Annotated[
@@ -83,6 +82,15 @@ class Asked:
     request: Request
     experiments: list[Experiment]
     settings: list[RunSettings]
+    preset_reason: str  # why the runs have their preset
+
+    @property
+    def preset_line(self) -> str:
+        """Which preset is used and why, and what of it the paper has otherwise."""
+        from hippynn_mf.report.tables import recipe_text
+
+        named = dict.fromkeys(map(recipe_text, self.settings))
+        return f"Preset {' · '.join(named)}: {self.preset_reason}."
 
 
 def asking(defaults: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -92,18 +100,18 @@ def asking(defaults: Mapping[str, Any]) -> Callable[[Callable[..., None]], Calla
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        _, *own_options = inspect.signature(command, eval_str=True).parameters.values()
 
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
-            others = {parameter.name: values.pop(parameter.name) for parameter in own}
+            others = {parameter.name: values.pop(parameter.name) for parameter in own_options}
             words = values.pop("words") or []
             command(_ask(words, values, defaults), **others)
 
         words = inspect.Parameter(
             "words", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=WordsArgument
         )
-        _give_signature(with_options, [words, *field_parameters(), *own])
+        _give_signature(with_options, [words, *field_parameters(), *own_options])
         return with_options
 
     return decorate
@@ -113,7 +121,7 @@ def with_fields(*flags: str) -> Callable[[Callable[..., None]], Callable[..., No
     """A command that takes some of the options of a request, as `fields`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [
+        own_options = [
             parameter
             for parameter in inspect.signature(command, eval_str=True).parameters.values()
             if parameter.name != "fields"
@@ -121,10 +129,10 @@ def with_fields(*flags: str) -> Callable[[Callable[..., None]], Callable[..., No
 
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
-            others = {parameter.name: values.pop(parameter.name) for parameter in own}
+            others = {parameter.name: values.pop(parameter.name) for parameter in own_options}
             command(**others, fields=values)
 
-        _give_signature(with_options, [*own, *field_parameters(flags)])
+        _give_signature(with_options, [*own_options, *field_parameters(flags)])
         return with_options
 
     return decorate
@@ -145,7 +153,6 @@ def field_parameters(only: Collection[str] = ()) -> Iterator[inspect.Parameter]:
                 metavar=flag.metavar,
                 min=flag.least,
                 file_okay=flag.folder is not True,
-                dir_okay=flag.folder is not False,
                 show_default=False,
             )
             kind: Any = list[flag.kind] if flag.many else flag.kind  # type: ignore[name-defined]
@@ -173,6 +180,7 @@ def _ask(words: Sequence[str], flags: Mapping[str, Any], defaults: Mapping[str, 
     changes = read_values(flags, names, files)
     before = Request() if run_file is None else read_run_file(run_file, replaced=set(changes))
     request = merged(before, changes)
+    asked_for = request.preset
     said = request.model_fields_set | ({"experiments"} if request.labels else set())
     request = request.model_copy(
         update={name: value for name, value in defaults.items() if name not in said}
@@ -181,7 +189,17 @@ def _ask(words: Sequence[str], flags: Mapping[str, Any], defaults: Mapping[str, 
         known = request.known
         request.check_levels(known)
         experiments = parse_experiments(request.experiment_names, known)
-        return Asked(request, experiments, build_settings(request, experiments))
+        settings = build_settings(request, experiments)
+        return Asked(request, experiments, settings, _preset_reason(request, asked_for, defaults))
+
+
+def _preset_reason(request: Request, asked_for: str | None, defaults: Mapping[str, Any]) -> str:
+    if asked_for is not None:
+        return "as asked for"
+    if "preset" in defaults:
+        return "the default of this command"
+    data = "the embedded data" if request.data is None else "data of your own"
+    return f"the default with {data}; --preset chooses another"
 
 
 def known_levels_of(path: Path | None) -> Levels:
@@ -194,8 +212,8 @@ def parse_experiments(names: Sequence[str], levels: Levels | None = None) -> lis
     from hippynn_mf.levels import KNOWN_LEVELS
     from hippynn_mf.paper.table1 import GROUPS, get_experiment
 
-    of_levels = KNOWN_LEVELS if levels is None else levels
-    named = [get_experiment(name, levels=of_levels) for name in names if name not in GROUPS]
+    known_levels = KNOWN_LEVELS if levels is None else levels
+    named = [get_experiment(name, levels=known_levels) for name in names if name not in GROUPS]
     known = {experiment.name for experiment in named}
     for name in names:  # groups share experiments, which are meant once
         for experiment in GROUPS[name]() if name in GROUPS else ():

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hippynn_mf.cli.options import DeviceOption
+from hippynn_mf.cli.texts import parse_names
 from hippynn_mf.errors import UserError, errors_about
 
 ModelArgument = Annotated[
@@ -72,6 +73,12 @@ def predict(
     structures: Annotated[Path, typer.Argument(metavar="IN", help="Any file that ASE reads.")],
     out: Annotated[Path, typer.Option(help="Extended XYZ file to write.")],
     level: LevelOption = None,
+    main: Annotated[
+        str | None,
+        typer.Option(
+            help="Level of the frames' own energy and forces. (default: the highest of --level)"
+        ),
+    ] = None,
     ensemble_std: Annotated[
         bool, typer.Option("--ensemble-std", help="Also standard deviations over the members.")
     ] = False,
@@ -95,24 +102,27 @@ def predict(
     from hippynn_mf.potentials.potential import Potential
     from hippynn_mf.potentials.predicting import predict_file
 
-    refuse_existing(out, force)
+    for path in (model, structures):
+        refuse_existing(out, force, read=path)
     potential = Potential.load(model)
-    names = [None] if level is None else [name.strip() for name in level.split(",")]
+    names = [None] if level is None else parse_names(level, "--level")
     evaluator = Evaluator(
         potential,
         dtype=DTYPES[dtype.value],
         device=device,
         atoms_per_block=atoms_per_block,
     )
-    n = predict_file(
+    outside = predict_file(
         evaluator,
         structures,
         out,
         [potential.level(name) for name in names],
+        main=main,
         ensemble_std=ensemble_std,
         batch_size=batch_size,
     )
-    typer.echo(f"{out}: {n} structures")
+    typer.echo(f"{out}: {outside.n} structures")
+    typer.echo(outside)
 
 
 def extract(
@@ -128,7 +138,7 @@ def extract(
     """
     from hippynn_mf.potentials.potential import Potential
 
-    refuse_existing(out, force)
+    refuse_existing(out, force, read=model)
     potential = Potential.load(model)
     if seed is not None:
         potential = potential.member(seed)
@@ -157,7 +167,7 @@ def mliap(
     from hippynn_mf.potentials.mliap import write_mliap
     from hippynn_mf.potentials.potential import Potential
 
-    refuse_existing(out, force)
+    refuse_existing(out, force, read=model)
     potential = Potential.load(model)
     if seed is not None:
         potential = potential.member(seed)
@@ -187,7 +197,7 @@ def torsion(
     from hippynn_mf.report.torsion import write_torsion
 
     for path in (out, out.with_suffix(".json")):
-        refuse_existing(path, force)
+        refuse_existing(path, force, read=structure)
     if not (360 / step).is_integer():
         raise UserError(f"--step divides 360 degrees into equal parts; {step} does not.")
     if f"*{out.suffix}" not in PICTURES:
@@ -207,8 +217,13 @@ def torsion(
         typer.echo(path)
 
 
-def refuse_existing(path: Path, force: bool) -> None:
-    """Raise UserError if a file to write exists, unless it is to be replaced, or has no folder."""
+def refuse_existing(path: Path, force: bool, *, read: object = None) -> None:
+    """Raise UserError if a file to write exists, unless it is to be replaced, or has no folder.
+
+    What is `read` is never replaced.
+    """
+    if read is not None and path.exists() and Path(str(read)).exists() and path.samefile(str(read)):
+        raise UserError(f"{path} is what is read; name another file to write.")
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it.")
     if path.exists() and not force:

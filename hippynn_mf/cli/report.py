@@ -24,6 +24,8 @@ from hippynn_mf.errors import UserError
 if TYPE_CHECKING:  # pandas and matplotlib take a second, which --help need not wait for
     from hippynn_mf.report.results import Results, Selection
 
+PAGES = (".html", ".htm")
+
 OnlySplitOption = Annotated[
     int | None,
     typer.Option(
@@ -73,7 +75,7 @@ def figures(
 
     Example: hippynn-mf figures results --only parity,spread
     """
-    kinds = None if only is None else parse_names(only)
+    kinds = None if only is None else parse_names(only, "--only")
     from hippynn_mf.report.results import read_results
 
     results = read_results(directory)
@@ -85,7 +87,7 @@ def report(
     directory: Annotated[Path, typer.Argument(help="Folder of runs, or of kept results.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Page to write. (default: report.html in the folder)", dir_okay=False),
+        typer.Option(help="Page to write. (default: report.html in the folder)"),
     ] = None,
 ) -> None:
     """Write one page that shows a campaign: tables that sort, figures, settings, what failed.
@@ -94,6 +96,8 @@ def report(
 
     Example: hippynn-mf report results
     """
+    if out is not None and out.suffix not in PAGES:
+        raise UserError(f"The page is HTML; name it *.html, not {out.name}.")
     from hippynn_mf.paper.page import write_page
 
     typer.echo(write_page(out or directory / "report.html", directory))
@@ -101,9 +105,9 @@ def report(
 
 def graph(
     name: Annotated[str, typer.Argument(help="Experiment, as MF-DZ/EF-CC/E, or a run folder.")],
-    out: Annotated[Path, typer.Option(help="Image to write, as PNG.", dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="Image to write, as PNG.")],
     preset: Annotated[
-        str | None, typer.Option(help="Of an experiment: quick or paper. (default: quick)")
+        str | None, typer.Option(help="Of an experiment: quick, paper or robust. (default: quick)")
     ] = None,
     set_: SetOption = None,
     levels: LevelsOption = None,
@@ -127,13 +131,24 @@ def make_selection(
     partial: bool,
     metric: MetricChoice = MetricChoice.rmse,
 ) -> Selection:
-    """What was chosen by options; experiments are of levels that the runs know."""
+    """What was chosen by options; experiments are of levels that the runs know.
+
+    Raises UserError for seeds of which no run is there.
+    """
     from hippynn_mf.report.results import Selection
 
-    names = None if experiments is None else parse_names(experiments)
+    wanted = None if seeds is None else list(parse_seeds(seeds))
+    there = sorted({run.seed for run in results.runs})
+    if wanted is not None and not set(wanted) & set(there):
+        raise UserError(f"No run has seed {seeds}. There are runs of {', '.join(map(str, there))}.")
+    splits = results.split_seeds
+    if split_seed is not None and split_seed not in splits:
+        known = ", ".join(map(str, splits))
+        raise UserError(f"No run has split seed {split_seed}. There are runs of {known}.")
+    names = None if experiments is None else parse_names(experiments, "--experiments")
     return Selection(
         experiments=None if names is None else parse_experiments(names, results.known),
-        seeds=None if seeds is None else list(parse_seeds(seeds)),
+        seeds=wanted,
         split_seed=split_seed,
         metric=metric.value,
         partial=partial,

@@ -10,6 +10,7 @@ from typing import Any
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.request_fields import COMP6, Flag
+from hippynn_mf.runs.weights import parse_weights
 
 RUN_FILE_SUFFIX = ".toml"
 # Experiments are no paths, although they have slashes.
@@ -54,18 +55,23 @@ def read_values(
     given = {name: value for name, value in flags.items() if value is not None}
     values: dict[str, Any] = {
         name: given.pop(name)
-        for name in ("strategy", "levels", "preset", "rows", "split_seed", "device", "out")
+        for name in (
+            *("strategy", "levels", "preset", "rows", "split", "split_seed", "device", "out"),
+        )
         if name in given
     }
     experiments = [*names]
     if "experiments" in given:
-        experiments += parse_names(given.pop("experiments"))
+        experiments += parse_names(given.pop("experiments"), "--experiments")
     tests = _parse_tests(given.pop("test", []), given)
     readers: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "label": ("labels", _parse_labels),
         "set": ("hyperparameters", parse_overrides),
         "label_fraction": ("label_fractions", parse_fractions),
+        "weight": ("weights", parse_weights),
         "seeds": ("seeds", parse_seeds),
+        "split_seeds": ("split_seeds", parse_seeds),
+        "valid_file": ("valid", Path),
     }
     for name, (field, read) in readers.items():
         if name in given:
@@ -75,9 +81,14 @@ def read_values(
     return values | {name: value for name, value in parsed.items() if value}
 
 
-def parse_names(text: str) -> list[str]:
-    """Names with commas between."""
-    return [name.strip() for name in text.split(",")]
+def parse_names(text: str, option: str) -> list[str]:
+    """Names with commas between, each once; UserError names the option."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UserError(f"{option} expects names with commas between; found {text!r}.")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{option} names {', '.join(repeated)} twice: {text!r}.")
+    return names
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -179,11 +190,13 @@ def _parse_tests(texts: Sequence[str], given: dict[str, Any]) -> dict[str, dict[
         if not separator or not rest:
             raise UserError(f"--test expects NAME=FILE or NAME=LEVEL:FILE; found {text!r}.")
         level, colon, file = rest.partition(":")
-        of_level = bool(colon) and not Path(rest).exists() and "/" not in level and len(level) > 1
+        is_of_level = (
+            bool(colon) and not Path(rest).exists() and "/" not in level and len(level) > 1
+        )
         before = tests.get(name, {}).get("path", {})
-        if before and not (of_level and isinstance(before, dict) and level not in before):
+        if before and not (is_of_level and isinstance(before, dict) and level not in before):
             raise UserError(f"--test names {name} twice: {text!r}. Tests have different names.")
-        tests[name] = {"path": {**before, level: Path(file)} if of_level else Path(rest)}
+        tests[name] = {"path": {**before, level: Path(file)} if is_of_level else Path(rest)}
     comp6 = {
         key: given.pop(option)
         for option, key in (

@@ -14,13 +14,12 @@ from typing import TextIO
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from hippynn_mf.data.checks.gate import check_structures
 from hippynn_mf.data.checks.report import Accepted
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.ani1x_writer import formula, write_ani1x
-from hippynn_mf.data.formats.atoms import Group
+from hippynn_mf.data.formats.atoms import Group, group_progress
 from hippynn_mf.data.formats.extxyz import GROUP
 from hippynn_mf.data.formats.extxyz_keys import FORCES, energy_key, extxyz_key
 from hippynn_mf.data.formats.hdf5 import open_hdf5, read_array, refuse_infinite
@@ -122,20 +121,12 @@ def _to_extxyz(path: Path, out: Path, drop_others: bool, levels: Levels) -> list
                 f"{', '.join(others)}. Leave them out with --drop-others."
             )
         labels = {key: name for key, name in names.items() if name is not None}
-        total = sum(group.size for group in groups)
-        progress = tqdm(
-            total=total,
-            desc=f"{path.name}: structures",
-            unit="structure",
-            unit_scale=True,
-            delay=2,
-            disable=None,
-        )
         n_partial = 0
-        with progress:
+        with group_progress(path, "structures", groups) as progress:
             for group in groups:
                 n_partial += _write_group(stream, group, labels, path, levels)
                 progress.update(group.size)
+    total = sum(group.size for group in groups)
     notes = [f"{path}: {total} structures in {len(groups)} groups", *_check(path, levels)]
     if n_partial and not drop_others:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The hippynn database of an experiment: shifted, converted, cast last, batches cut to size."""
+"""The hippynn database of an experiment, whose batches are cut to size."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from hippynn.databases import Database
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
+from hippynn_mf.data.arrays import training_arrays
 from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.loading import load_splits
@@ -18,52 +19,12 @@ from hippynn_mf.data.neighbours import NeighbourLists
 from hippynn_mf.data.structures import (
     ROWS_AT_ONCE,
     Structures,
-    atomic_energy_sum,
-    blocks_of,
 )
 from hippynn_mf.keys import PAIRS, POSITIONS, SPECIES, is_per_atom
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import KNOWN_LEVELS, PAPER_LEVELS, Level, Levels
-from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 log = logging.getLogger(__name__)
-
-
-def training_arrays(
-    structures: Structures, labels: Labels, *, consume: bool = False
-) -> dict[str, np.ndarray]:
-    """Arrays by `db_name`, in the units of training.
-
-    `species` (n, n_atoms_max) uint8; `positions` (n, n_atoms_max, 3) float32 in Å;
-    `<level>.energy` (n, 1) float32 in kcal/mol without self energies; `<level>.forces`
-    (n, n_atoms_max, 3) float32 in kcal/mol/Å. NaN marks missing labels. The self energies are
-    subtracted in float64, and the cast comes last. Species and positions are those of `structures`,
-    not copies; with `consume`, forces also take the place of its own, for which it is then no
-    longer good.
-    """
-    positions = structures.positions.astype(np.float32, copy=False)
-    arrays = {SPECIES: structures.species, POSITIONS: positions}
-    for level, properties in labels.items():
-        energies = reference_energies(structures, level)
-        arrays[level.energy_name] = energies[:, None].astype(np.float32)
-        if properties.forces:
-            forces = structures.forces[level.id]
-            target = forces if consume else np.empty(forces.shape, np.float32)
-            for rows in blocks_of(len(forces)):
-                target[rows] = reference_forces(structures[rows], level)
-            arrays[level.forces_name] = target
-    return arrays
-
-
-def reference_energies(structures: Structures, level: Level) -> np.ndarray:
-    """Energies (n,) float64 in kcal/mol without self energies, NaN where missing."""
-    shifted = structures.energies[level.id] - atomic_energy_sum(structures.species, level)
-    return np.asarray(shifted * KCAL_PER_MOL_PER_HARTREE)
-
-
-def reference_forces(structures: Structures, level: Level) -> np.ndarray:
-    """Forces (n, n_atoms_max, 3) float64 in kcal/mol/Å, NaN where missing, 0 for padding."""
-    return structures.forces[level.id].astype(np.float64) * KCAL_PER_MOL_PER_HARTREE
 
 
 class Batches(Dataset[list[torch.Tensor]]):
@@ -104,7 +65,7 @@ class Batches(Dataset[list[torch.Tensor]]):
         batch = batch[:1] if idle else batch[rank::n_ranks]
         if self.n_atoms is not None:
             width = int(self.n_atoms[batch[-1]])
-        tensors = [self._of_batch(name, batch, width) for name in self.names]
+        tensors = [self._batch_tensor(name, batch, width) for name in self.names]
         if not idle:
             return tensors
         return [
@@ -112,9 +73,9 @@ class Batches(Dataset[list[torch.Tensor]]):
             for name, tensor in zip(self.names, tensors, strict=True)
         ]
 
-    def _of_batch(self, name: str, rows: torch.Tensor, width: int) -> torch.Tensor:
+    def _batch_tensor(self, name: str, rows: torch.Tensor, width: int) -> torch.Tensor:
         if name == PAIRS and self.pairs is not None:
-            return self.pairs.of_batch(rows, width)
+            return self.pairs.batch_pairs(rows, width)
         array = self.arrays[name][rows]
         if name == SPECIES:
             array = array.to(torch.int64)  # hippynn's type; one byte is enough to keep

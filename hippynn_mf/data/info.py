@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import Counter
 from typing import Any
@@ -13,6 +12,7 @@ from ase.data import chemical_symbols
 
 from hippynn_mf.data.checks.gate import check_structures
 from hippynn_mf.data.checks.report import CheckReport
+from hippynn_mf.data.copies import join_copies
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.hdf5 import require_dataset
 from hippynn_mf.data.formats.layout import energy_datasets
@@ -61,7 +61,7 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
         "checks": report.model_dump(mode="json")["outcomes"],
         "problems": {
             **count_non_finite(source, labels, levels=levels),
-            "duplicates": count_duplicates(structures),
+            **count_copies(structures),
             f"shorter_than_{SHORTEST_DISTANCE}_angstrom": count_close_atoms(structures),
         },
     }
@@ -144,15 +144,13 @@ def _overlap(structures: Structures, levels: list[Level]) -> dict[str, int]:
     }
 
 
-def count_duplicates(structures: Structures) -> int:
-    """Structures that repeat another one of their group exactly: same atoms, same positions."""
-    repeated = 0
-    for _, members in structures.by_group():
-        digests = {
-            hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in members.positions
-        }
-        repeated += len(members) - len(digests)
-    return repeated
+def count_copies(structures: Structures) -> dict[str, int]:
+    """Structures that repeat another, however turned, mirrored, ordered or rounded.
+
+    And labels in which such copies contradict each other, for which training refuses the file.
+    """
+    joined = join_copies(structures)
+    return {"duplicates": joined.n_copies, "contradicting_labels": len(joined.contradictions)}
 
 
 def count_close_atoms(structures: Structures) -> int:

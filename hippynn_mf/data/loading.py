@@ -13,14 +13,24 @@ import numpy as np
 from hippynn_mf.data.checks.gate import pass_gate
 from hippynn_mf.data.checks.pairs import draw_conformers
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport
-from hippynn_mf.data.formats.ani1x import FileIndex, Rows, index_ani1x, labels_in_file
+from hippynn_mf.data.copies import join_agreeing
+from hippynn_mf.data.drawing import draw_splits
+from hippynn_mf.data.formats.ani1x import (
+    FileIndex,
+    Rows,
+    index_ani1x,
+    labels_in_file,
+    read_ani1x,
+)
 from hippynn_mf.data.formats.atoms import read_parts
 from hippynn_mf.data.formats.extxyz_keys import energy_key, forces_key
 from hippynn_mf.data.formats.sources import DataPath, as_data_path, is_extxyz, open_data, shown_path
 from hippynn_mf.data.fractions import keep_labels
-from hippynn_mf.data.splits import split_rows
+from hippynn_mf.data.matching import find_shared
+from hippynn_mf.data.splits import SplitBy, split_rows
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.files import reading, require_file
 from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
@@ -35,19 +45,23 @@ def load_splits(
     rows: Rows,
     split_seed: int,
     label_fractions: Mapping[Level, float] | None = None,
+    split_by: SplitBy = "conformer",
+    valid_source: DataPath | None = None,
     levels: Levels = KNOWN_LEVELS,
     accepted: Accepted = NOTHING,
     reports: list[CheckReport] | None = None,
 ) -> Mapping[str, Structures]:
     """Read a file in the ANI-1x layout, or extended XYZ, and split it.
 
-    The test structures keep the labels of every level in the file, as references; the others keep
-    those of the experiment, or of a level in `label_fractions` this fraction, see `keep_labels`.
-    What is looked for in the file are `levels`. The outcomes of the checks, see `check_structures`,
-    are appended to `reports`.
+    With `valid_source` the structures of that file validate, and what would validate trains. The
+    same conformer counts once, with the labels of all its copies. The test structures keep the
+    labels of every level in the file, as references; the others keep those of the experiment, or of
+    a level in `label_fractions` this fraction, see `keep_labels`. What is looked for in the file
+    are `levels`. The outcomes of the checks, see `check_structures`, are appended to `reports`.
 
     Raises UserError for wrong input, an empty split, a level without any label in training or
-    validation, or what the checks refuse and `accepted` does not cover.
+    validation, labels of copies that contradict each other, conformers of the data among those of
+    `valid_source`, or what the checks refuse and `accepted` does not cover.
     """
     path = shown_path(source, levels=levels)
     references = labels_in_file(source, levels=levels)
@@ -73,28 +87,69 @@ def load_splits(
             n_common = int(index.is_common.sum())
             remedy = f"Of {len(index.is_common)} conformers, {n_common} carry all of {names}."
             raise UserError(f"{path}: no conformer has the labels of the experiment. {remedy}")
-        members = split_rows(index.rows, index.is_common, split_seed)
+        drawn = draw_splits(index, path, references, rows=rows, split_by=split_by, seed=split_seed)
+        members = split_rows(index.rows, drawn.splits, validates_elsewhere=valid_source is not None)
         wanted = {
             name: index.part(of_split, everything, forces=everything if name == "test" else labels)
             for name, of_split in members.items()
         }
         for name, labels_of_sample in samples.items():
             (level,) = labels_of_sample
-            sampled = _sample_for_sign(index, members["train"], level)
-            wanted[name] = index.part(sampled, labels_of_sample)
+            rows_of_sample = _sample_for_sign(index, members["train"], level)
+            wanted[name] = index.part(rows_of_sample, labels_of_sample)
         parts = read_parts(path, index.groups, wanted)
+    n_copies = 0
+    for name in members:
+        of_split = drawn.first[parts[name].rows]
+        parts[name], n = join_agreeing(parts[name], path, of_split)
+        n_copies += n
+    if n_copies:
+        log.warning("%s: %d conformers repeat others; each counts once", path, n_copies)
+    if valid_source is not None:
+        parts = _with_valid(parts, path, valid_source, labels, levels)
     for split in ("train", "valid"):
         refuse_missing_level(parts[split], labels, split, path)
-    drawn = [parts.pop(name) for name in samples]
-    report = pass_gate(list(parts.values()), levels, source, accepted=accepted, samples=drawn)
+    sampled = [parts.pop(name) for name in samples]
+    found = []
+    if valid_source is not None:
+        found.append(pass_gate(parts["valid"], levels, valid_source, accepted=accepted))
+    of_source = [parts[name] for name in members if name != "valid" or valid_source is None]
+    found.insert(0, pass_gate(of_source, levels, source, accepted=accepted, samples=sampled))
     if reports is not None:
-        reports.append(report)
+        reports += found
     fractions = {
         level: value for level, value in (label_fractions or {}).items() if level in labels
     }
     for split in ("train", "valid"):
         parts[split] = keep_labels(parts[split].only(labels), labels, fractions, split_seed)
     return parts
+
+
+def _with_valid(
+    parts: dict[str, Structures], path: Path, source: DataPath, labels: Labels, levels: Levels
+) -> dict[str, Structures]:
+    """The parts with the validation structures of another file, which share none with them."""
+    shown = shown_path(source, levels=levels)
+    found = labels_in_file(source, levels=levels)
+    for level, properties in labels.items():
+        if level not in found or (properties.forces and not found[level].forces):
+            raise UserError(
+                f"{shown}: the validation file has no labels {level.label}/{properties}, which the "
+                f"experiment trains on. {_list_labels(found)}"
+            )
+    structures, _ = read_ani1x(source, labels, levels=levels)
+    valid, n_copies = join_agreeing(structures, shown)
+    if n_copies:
+        log.warning("%s: %d conformers repeat others; each counts once", shown, n_copies)
+    for name in ("train", "test"):
+        if n_shared := int(find_shared(valid, parts[name]).sum()):
+            raise UserError(
+                f"{shown}: {n_shared} of its {len(valid)} conformers are also in the {name} split "
+                f"of {path}. What validates neither trains nor tests; remove them from one of the "
+                "files."
+            )
+    ordered = {"train": parts.pop("train"), "valid": valid, "test": parts.pop("test")}
+    return ordered | parts
 
 
 def _sample_for_sign(index: FileIndex, train: np.ndarray, level: Level) -> np.ndarray:
@@ -184,5 +239,6 @@ def file_hash(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> str:
     if source.is_dir():
         hashes = [file_hash(file_path) for file_path in sorted(source.glob("*.h5"))]
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
-    with source.open("rb") as stream:
+    require_file(source, "a data file")
+    with reading(source), source.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

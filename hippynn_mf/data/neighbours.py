@@ -52,7 +52,7 @@ class NeighbourLists:
         n_structures = len(self.starts) - 1
         return (self.atoms.nbytes + self.starts.nbytes) / max(1, n_structures)
 
-    def of_batch(self, rows: Tensor, n_atoms: int) -> Tensor:
+    def batch_pairs(self, rows: Tensor, n_atoms: int) -> Tensor:
         """Pairs (n_pairs, 2) int64 of a batch of structures padded to `n_atoms`.
 
         They number the places of the padded batch: k * n_atoms + i is atom i of its structure k.

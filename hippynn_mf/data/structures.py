@@ -157,10 +157,10 @@ def atomic_energy_sum(species: np.ndarray, level: Level) -> np.ndarray:
 
 def elements_of(species: np.ndarray) -> list[int]:
     """The atomic numbers that occur, in ascending order; 0 is padding."""
-    found: set[int] = set()
+    elements: set[int] = set()
     for rows in blocks_of(len(species)):
-        found.update(np.unique(species[rows]).tolist())
-    return sorted(found)
+        elements.update(np.unique(species[rows]).tolist())
+    return sorted(elements)
 
 
 def blocks_of(n: int) -> Iterator[slice]:

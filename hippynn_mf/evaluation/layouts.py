@@ -29,7 +29,7 @@ def find_layout(source: DataPath) -> Layout:
         groups = [
             item for item in islice(file.values(), N_LOOKED_AT) if isinstance(item, h5py.Group)
         ]
-        found = ", ".join(islice(file, N_LOOKED_AT)) or "nothing"
+        first_names = ", ".join(islice(file, N_LOOKED_AT)) or "nothing"
         if any("atomic_numbers" in group for group in groups) and not path.is_dir():
             return "ani1x"
         for group in groups:
@@ -39,5 +39,5 @@ def find_layout(source: DataPath) -> Layout:
     raise UserError(
         f"{path} has no layout that can be read. Test sets are files in the ANI-1x layout "
         "(formula/atomic_numbers), files or folders in the COMP6 layout (group/molecule/species), "
-        f"or extended XYZ (.xyz); found {found}."
+        f"or extended XYZ (.xyz); found {first_names}."
     )

@@ -107,11 +107,17 @@ OF_DIFFERENCES = (
 
 
 class TrainingCost(Strict):
-    """How long a run trained, all phases together; `cpu_s` is the time of its processor cores."""
+    """How long a run trained, all phases together; `cpu_s` is the time of its processor cores.
+
+    `kept_epoch`, from 1, is the one of the last phase that the rule `kept_by` chose; both are None
+    of runs from before there were other rules than `best_energy`.
+    """
 
     wall_s: Annotated[float, Field(ge=0)]
     n_epochs: Count
     cpu_s: Annotated[float, Field(ge=0)] | None = None
+    kept_by: str | None = None
+    kept_epoch: Annotated[int, Field(gt=0)] | None = None
 
 
 class InferenceCost(Strict):
@@ -129,7 +135,7 @@ class RunMetrics(Strict):
 
     The sets are `heldout`, then the test sets of the run in their order; in each, every head is
     compared with every level of the set. `predictions_sha256` is that of the `predictions.npz`
-    that the errors were computed with.
+    that the errors were computed with. `warnings` say of which errors little can be expected.
     """
 
     format: Literal[2]
@@ -137,6 +143,7 @@ class RunMetrics(Strict):
     training: TrainingCost | None = None
     inference: InferenceCost | None = None
     predictions_sha256: str | None = None
+    warnings: list[str] = Field([])
 
 
 def _require_whole(
@@ -160,6 +167,6 @@ def validate_metrics(content: Mapping[str, Any], source: object) -> RunMetrics:
 
     `source` is the file that the metrics are read from or written to.
     """
-    if "sets" not in content and "heldout" in content:
+    if isinstance(content, Mapping) and "sets" not in content and "heldout" in content:
         raise UserError(f"{source} has format 1. {CONVERT}")
     return validate_json(RunMetrics, content, source, "delete it and train the run again")

@@ -150,8 +150,8 @@ def _forces(
     true = test.labels[reference.forces_name][kept]
     metrics = force_metrics(predicted[kept], true, test.atom_mask[kept])
     if not metrics["n_force_components"]:
-        of_these = "none of these structures" if test.cut is None else "no structure that counts"
-        metrics |= _none("force", f"{of_these} has forces of this level")
+        structures = "none of these structures" if test.cut is None else "no structure that counts"
+        metrics |= _none("force", f"{structures} has forces of this level")
     return metrics
 
 

@@ -6,6 +6,7 @@ scored in the same way.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,20 +16,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from hippynn_mf.data.arrays import reference_energies, reference_forces
 from hippynn_mf.data.checks.gate import pass_gate
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport
-from hippynn_mf.data.database import reference_energies, reference_forces
+from hippynn_mf.data.copies import join_agreeing
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import KeyMap, read_comp6
 from hippynn_mf.data.formats.sources import DataPath, shown_path
 from hippynn_mf.data.matching import find_shared
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.evaluation.doubts import no_better
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.evaluation.scoring import ErrorsOfSet, LabelledSet, score_set
 from hippynn_mf.levels import KNOWN_LEVELS, Levels, highest_level
 from hippynn_mf.model.model import Model
 from hippynn_mf.model.predicting import build_predictor, predict_arrays
+
+log = logging.getLogger(__name__)
 
 N_TIMINGS = 3
 N_SHOWN = 3  # groups that a message names
@@ -87,19 +92,21 @@ def read_test_set(
 
     Raises:
         UserError: for a file that cannot be read or has no label, for elements that `species` or a
-            level does not know, and for what the checks refuse, see `check_structures`.
+            level does not know, for copies of a conformer whose labels contradict each other, and
+            for what the checks refuse, see `check_structures`.
     """
     path = shown_path(source, levels=levels)
     if keys is not None:
         structures = read_comp6(path, keys, levels=levels)
     else:
-        of_file = labels_in_file(source, levels=levels)
-        structures, _ = read_ani1x(source, of_file, levels=levels)
+        file_labels = labels_in_file(source, levels=levels)
+        structures, _ = read_ani1x(source, file_labels, levels=levels)
     if not len(structures):
         raise UserError(
             f"{path} has no label of a known level of theory, so it tests nothing. See "
             f"'hippynn-mf data info {path}', or leave test set {name} out."
         )
+    structures = _each_once(structures, path)
     with errors_about(path):
         refuse_unknown_species(structures.species, species)
         labels = reference_labels(structures, levels)
@@ -117,6 +124,14 @@ def read_test_set(
     return TestSet(name, path, structures, labelled)
 
 
+def _each_once(structures: Structures, path: Path) -> Structures:
+    """The conformers of a test set, each once with the labels of its copies."""
+    joined, n_copies = join_agreeing(structures, path)
+    if n_copies:
+        log.warning("%s: %d conformers repeat others; each counts once", path, n_copies)
+    return joined
+
+
 def refuse_trained_on(test: TestSet, parts: Mapping[str, Structures], data: Path) -> None:
     """Raise UserError if conformers of a test set are among a run's data, of any split.
 
@@ -131,8 +146,9 @@ def refuse_trained_on(test: TestSet, parts: Mapping[str, Structures], data: Path
     shown = [names[group] for group in np.unique(groups[shared])]
     more = ", …" if len(shown) > N_SHOWN else ""
     raise UserError(
-        f"{test.path}: {int(shared.sum())} of its {len(shared)} conformers are also in {data}, the "
-        f"same atoms at the same positions (of {', '.join(shown[:N_SHOWN])}{more}). What a model "
+        f"{test.path}: {int(shared.sum())} of its {len(shared)} conformers are also in {data}, "
+        "however turned, mirrored or ordered (of "
+        f"{', '.join(shown[:N_SHOWN])}{more}). What a model "
         "was trained on does not test it; remove them from one of the files."
     )
 
@@ -143,13 +159,15 @@ def evaluate_model(
     *,
     batch_size: int,
     device: torch.device | str = "cpu",
+    doubts: list[str] | None = None,
 ) -> tuple[dict[str, ErrorsOfSet], dict[str, np.ndarray]]:
     """Errors and predictions of a model with forces of every head, on every set.
 
     Returns the `sets` of `metrics.json`, and arrays for `predictions.npz`: for every set the
     predictions `<set>.<level>.energy` in kcal/mol (without self energies) and
     `<set>.<level>.forces` in kcal/mol/Å, the references `<set>.reference.<level>.…` in the same
-    units, and `<set>.species`, `.rows` and `.groups` of its structures.
+    units, and `<set>.species`, `.rows` and `.groups` of its structures. `doubts` get a line for
+    every head that is no better than the level below it.
     """
     errors: dict[str, ErrorsOfSet] = {}
     arrays: dict[str, np.ndarray] = {}
@@ -159,6 +177,8 @@ def evaluate_model(
             model, structures.species, structures.positions, batch_size=batch_size, device=device
         )
         errors[name] = score_set(predicted, test.labels, model.heads.levels)
+        if doubts is not None:
+            doubts += no_better(name, test.labels, predicted, model.heads.levels)
         arrays |= {f"{name}.{key}": values for key, values in predicted.items()}
         arrays |= {f"{name}.reference.{key}": v for key, v in test.labels.labels.items()}
         for key in ("species", "rows", "groups"):

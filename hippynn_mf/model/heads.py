@@ -53,12 +53,12 @@ class CoupledHEnergy(HEnergy):
         lower_atom_energies: Tensor,
     ) -> tuple[Any, ...]:
         """What `HEnergy` returns, with the lower energies in those of structures and atoms."""
-        energies, of_atoms, terms, *hierarchicalities = super().forward(
+        energies, atom_energies, terms, *hierarchicalities = super().forward(
             all_features, mol_index, n_molecules
         )
         return (
             energies + lower_energies,
-            of_atoms + lower_atom_energies,
+            atom_energies + lower_atom_energies,
             [term + lower_energies for term in terms],
             *hierarchicalities,
         )

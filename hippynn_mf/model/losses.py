@@ -12,6 +12,7 @@ from hippynn.graphs.nodes.targets import HEnergyNode
 
 from hippynn_mf import keys
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.model import masked_errors as layers
 from hippynn_mf.model.heads import Head, Heads
 
@@ -23,6 +24,15 @@ class LossWeights:
     energy: float = 1.0
     forces: float = 1.0
     hierarchicality: float = 1.0
+
+    @classmethod
+    def of(cls, hyperparameters: Hyperparameters) -> LossWeights:
+        """The weights that hyperparameters have for every level."""
+        return cls(
+            energy=hyperparameters.energy_weight,
+            forces=hyperparameters.force_weight,
+            hierarchicality=hyperparameters.hierarchicality_weight,
+        )
 
 
 def build_loss(heads: Heads, weights: Mapping[str, LossWeights] | None = None) -> Any:
@@ -66,7 +76,8 @@ def build_metrics(heads: Heads, loss: Any) -> dict[str, Any]:
     """Validation metrics for `assemble_for_training`: name → loss node.
 
     `energy_rmse.<level id>`, `energy_mae.…`, `force_rmse.…`, `force_mae.…` for every head, their
-    energy RMSEs summed over the heads (`energy_rmse_sum`), and the loss.
+    energy RMSEs summed over the heads (`energy_rmse_sum`), all their MAEs summed (`mae_sum`), and
+    the loss.
     """
     metrics: dict[str, Any] = {}
     for level_id, head in heads.items():
@@ -78,15 +89,11 @@ def build_metrics(heads: Heads, loss: Any) -> dict[str, Any]:
     energy_errors = [metrics[keys.energy_rmse(level_id)] for level_id in heads]
     # A sum of one node is that node, which may stand for two names.
     metrics[keys.ENERGY_RMSE_SUM] = sum(energy_errors[1:], start=energy_errors[0])
+    absolute = [metrics[keys.energy_mae(level_id)] for level_id in heads]
+    absolute += [metrics[name] for name in map(keys.force_mae, heads) if name in metrics]
+    metrics[keys.MAE_SUM] = sum(absolute[1:], start=absolute[0])
     metrics[keys.LOSS] = loss
     return metrics
-
-
-class MaskedMSELoss(_BaseCompareLoss):
-    """Mean squared error over valid labels; `MaskedMSELoss.of_node(energy)`."""
-
-    _classname = "MaskedMSE"
-    torch_module = layers.MaskedMSE()
 
 
 class MaskedRMSELoss(_BaseCompareLoss):

@@ -37,13 +37,13 @@ class MaskedAverage(torch.nn.Module):
 
     def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
         """Scalar, zero without a valid label; `predicted` and `true` have one shape."""
-        return self.of_sum(*self.sum_and_count(predicted, true))
+        return self.from_sum(*self.sum_and_count(predicted, true))
 
     def sum_and_count(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
         """The sum over a batch's valid labels, and their number. Both are scalars."""
         raise NotImplementedError
 
-    def of_sum(self, total: Tensor, n_valid: Tensor) -> Tensor:
+    def from_sum(self, total: Tensor, n_valid: Tensor) -> Tensor:
         """The average over all batches, given their sums and counts added up."""
         return total / n_valid.clamp(min=1)
 
@@ -69,9 +69,9 @@ class MaskedMAE(MaskedAverage):
 class MaskedRMSE(MaskedMSE):
     """Root mean squared error over valid labels, in the unit of the labels."""
 
-    def of_sum(self, total: Tensor, n_valid: Tensor) -> Tensor:
+    def from_sum(self, total: Tensor, n_valid: Tensor) -> Tensor:
         """Scalar; zero with zero gradient where there is no error."""
-        mean_square = super().of_sum(total, n_valid)
+        mean_square = super().from_sum(total, n_valid)
         # The root has an infinite slope at zero, which would turn a zero gradient into NaN. A
         # mean square that is NaN is not zero: a diverged model must not look perfect.
         zero = mean_square == 0

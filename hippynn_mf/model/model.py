@@ -64,7 +64,18 @@ def build_model(
     coupling = hyperparameters.coupling
     if not has_second_network:
         return Model(species, positions, build_heads(network, labels, coupling=coupling))
-    own = network_class("correction", (species, positions), module_kwargs=arguments)
+    correction = network_class("correction", (species, positions), module_kwargs=arguments)
     *_, highest = labels
-    heads = build_heads(network, labels, coupling=coupling, own_networks={highest: own})
-    return Model(species, positions, heads, {highest.id: own})
+    heads = build_heads(network, labels, coupling=coupling, own_networks={highest: correction})
+    return Model(species, positions, heads, {highest.id: correction})
+
+
+def trunk_of_state(state: Mapping[str, torch.Tensor]) -> tuple[tuple[int, ...] | None, int]:
+    """What a state dict of `Model.parameters` says of its trunk, before any is built.
+
+    The shape (n_sensitivities, n_features, n_species) of the first interaction layer, None without
+    one, and how many interaction and atom layers there are.
+    """
+    first = state.get("network.blocks.0.0.base_layer.int_weights")
+    layers = {tuple(name.split(".")[2:4]) for name in state if name.startswith("network.blocks.")}
+    return None if first is None else tuple(first.shape), len(layers)

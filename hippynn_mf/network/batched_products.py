@@ -94,9 +94,9 @@ class _Times(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Gradients of both factors."""
         rows, matrices = ctx.saved_tensors
-        of_rows = times(gradient, matrices, ctx.runs, transposed=not ctx.transposed)
+        row_gradient = times(gradient, matrices, ctx.runs, transposed=not ctx.transposed)
         left, right = (gradient, rows) if ctx.transposed else (rows, gradient)
-        return of_rows, outer(left, right, ctx.runs), None, None
+        return row_gradient, outer(left, right, ctx.runs), None, None
 
 
 class _Outer(torch.autograd.Function):
@@ -117,8 +117,8 @@ class _Outer(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         """Gradients of both factors."""
         left, right = ctx.saved_tensors
-        of_left = times(right, gradient, ctx.runs, transposed=True)
-        return of_left, times(left, gradient, ctx.runs), None
+        left_gradient = times(right, gradient, ctx.runs, transposed=True)
+        return left_gradient, times(left, gradient, ctx.runs), None
 
 
 def _blocks(runs: Runs) -> Iterator[tuple[slice, Any]]:

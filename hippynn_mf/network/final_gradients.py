@@ -42,12 +42,12 @@ class FinalStressForce(StressForce):
     ) -> tuple[Tensor, Tensor]:
         """Forces (n, n_atoms, 3), and stress (n, 3, 3), of periodic cells by their volume."""
         # Other properties may be derivatives of the same energy.
-        of_strain, of_coordinates = torch.autograd.grad(
+        strain_gradient, coordinate_gradient = torch.autograd.grad(
             energy.sum(), [strain, coordinates], retain_graph=True
         )
         if self.pbc:
-            of_strain = of_strain / torch.det(cell.detach()).view(-1, 1, 1)
-        return -of_coordinates, of_strain
+            strain_gradient = strain_gradient / torch.det(cell.detach()).view(-1, 1, 1)
+        return -coordinate_gradient, strain_gradient
 
 
 class FastCalculator(HippynnCalculator):

@@ -27,7 +27,7 @@ class PairGeometry(torch.nn.Module):
     def forward(
         self, coordinates: Tensor, real_atoms: Tensor, inv_real_atoms: Tensor, pairs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What hippynn's pair finders return, of `pairs` as in `NeighbourLists.of_batch`."""
+        """What hippynn's pair finders return, of `pairs` as in `NeighbourLists.batch_pairs`."""
         pair_first, pair_second = inv_real_atoms[pairs].unbind(dim=1)
         atoms = coordinates.flatten(0, 1)[real_atoms]
         vectors = atoms[pair_second] - atoms[pair_first]
@@ -66,9 +66,9 @@ def precompute_pairs(modules: TrainingModules, database: TrainingDatabase) -> Tr
     outputs, nodes = copy_subgraph(modules.model.nodes_to_compute, [])
     finders = [node for node in nodes if isinstance(node, PairIndexer)]
     if len(finders) != 1 or type(finders[0]) not in (OpenPairIndexer, StoredPairs):
-        found = ", ".join(type(finder).__name__ for finder in finders) or "none"
+        kinds = ", ".join(type(finder).__name__ for finder in finders) or "none"
         raise UserError(
-            f"Pairs can be stored for one OpenPairIndexer; this graph has: {found}. Train without "
+            f"Pairs can be stored for one OpenPairIndexer; this graph has: {kinds}. Train without "
             "precompute_pairs; hippynn has a function of the same name for periodic systems."
         )
     (finder,) = finders

@@ -14,7 +14,7 @@ from typing import Literal
 
 import pandas as pd
 
-from hippynn_mf.files import replace_when_complete, write_json
+from hippynn_mf.files import make_folder, replace_when_complete, write_json
 from hippynn_mf.levels import CC, DZ, MP2, TZ
 from hippynn_mf.paper.choice import chosen_experiments
 from hippynn_mf.paper.published import DZ_TO_MP2_FORCES
@@ -128,8 +128,8 @@ def find(claim: Claim, results: Results, ensembles: Mapping[str, EnsembleRecord]
     zero = results.values(claim.better, claim.column, "label_rms")
     worse = results.values(claim.worse, claim.column)
     if claim.worse == DZ_LABELS and (record := ensembles.get(claim.better)):
-        of_labels = claim.column.of_head(DZ).pick(record.differences(), "rmse")
-        worse = worse if of_labels is None else pd.Series(of_labels, better.index)
+        label_error = claim.column.at_head(DZ).pick(record.differences(), "rmse")
+        worse = worse if label_error is None else pd.Series(label_error, better.index)
     improvement = percent_improvement(better, worse)
     published = [
         published_value(claim.better, claim.column),
@@ -217,7 +217,7 @@ def write_claims(out: Path, results: Results, selection: Selection) -> Written:
     if not findings.findings:
         return Written(out)
     path = out / "tables" / "claims.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_json(path.with_suffix(".json"), findings.model_dump(mode="json"))
     with replace_when_complete(path) as unfinished:
         unfinished.write_text(format_claims(findings), encoding="utf-8")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hippynn_mf.evaluation.schema import HELDOUT
-from hippynn_mf.files import replace_when_complete, write_json
+from hippynn_mf.files import make_folder, replace_when_complete, write_json
 from hippynn_mf.paper import cc_forces, strategies
 from hippynn_mf.paper.choice import PAPER_SETS, chosen_experiments, own_experiments
 from hippynn_mf.paper.claims import write_claims
@@ -16,7 +16,8 @@ from hippynn_mf.report.completeness import Written, missing_runs
 from hippynn_mf.report.ensemble import EnsembleRecord, find_ensembles
 from hippynn_mf.report.results import Results, Selection
 from hippynn_mf.report.set_tables import set_tables
-from hippynn_mf.report.tables import TableData, build_table
+from hippynn_mf.report.table_data import TableData
+from hippynn_mf.report.tables import build_table
 from hippynn_mf.report.text import format_document
 
 
@@ -33,12 +34,12 @@ def document_specs(results: Results, selection: Selection) -> dict[str, list[Tab
     documents = {f"table{number}": [paper_table(number, chosen)] for number in TABLES}
     documents["low-level-forces"] = low_level_tables(chosen)
     results = selection.of(results)
-    own = own_experiments(chosen)
+    beyond_table1 = own_experiments(chosen)
     documents["experiments"] = [
         spec
         for name in PAPER_SETS
         if name == HELDOUT or name in results.sets
-        for spec in set_tables(results, name, own)
+        for spec in set_tables(results, name, beyond_table1)
     ]
     documents[cc_forces.DOCUMENT] = cc_forces.cc_force_tables(results, selection.experiments)
     documents[strategies.STRATEGIES_DOCUMENT] = strategies.strategy_tables(
@@ -78,7 +79,7 @@ def write_documents(out: Path, results: Results, selection: Selection | None = N
         ensembles |= find_ensembles(chosen, [name for name in names if name not in ensembles])
         tables = build_tables(specs, chosen, ensembles, selection)
         path = out / "tables" / f"{stem}.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         content = {"tables": [table.model_dump(mode="json") for table in tables]}
         write_json(path.with_suffix(".json"), content)
         with replace_when_complete(path) as unfinished:

@@ -37,9 +37,9 @@ LEVELS = (TZ, MP2, CC)
 # head against DFT/TZ on the held-out and against MP2/TZ on the COMP6 structures.
 METRICS: tuple[tuple[str, dict[str, Column]], ...] = (
     ("energy", {level.label: heldout_energy(level) for level in LEVELS}),
-    ("force, held-out TZ", {level.label: heldout_force(TZ).of_head(level) for level in LEVELS}),
-    ("force, COMP6 MP2", {level.label: comp6_force(MP2).of_head(level) for level in LEVELS}),
-    ("ΔE, COMP6 CC", {level.label: comp6_delta_e(CC).of_head(level) for level in LEVELS}),
+    ("force, held-out TZ", {level.label: heldout_force(TZ).at_head(level) for level in LEVELS}),
+    ("force, COMP6 MP2", {level.label: comp6_force(MP2).at_head(level) for level in LEVELS}),
+    ("ΔE, COMP6 CC", {level.label: comp6_delta_e(CC).at_head(level) for level in LEVELS}),
 )
 # Metrics that tables 2 to 4 report, beside the energy: their `other` number.
 PUBLISHED_OTHER = {"TZ": "force, held-out TZ", "MP2": "force, COMP6 MP2", "CC": "ΔE, COMP6 CC"}
@@ -151,5 +151,5 @@ def _draw_bar(axes: Axes, x: float, width: float, color: str, estimate: Estimate
 def _tick(data: Figure3Data, level: str) -> str:
     """Name of a level, and the seeds that its bars rest on."""
     seeds = {int(seed) for bar in data.bars if bar.level == level for seed in bar.values_percent}
-    found = f"seeds {', '.join(map(str, sorted(seeds)))}" if seeds else "no pair of runs"
-    return f"X = {level}\n{found}"
+    seeds_text = f"seeds {', '.join(map(str, sorted(seeds)))}" if seeds else "no pair of runs"
+    return f"X = {level}\n{seeds_text}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.files import make_folder
 from hippynn_mf.levels import Level, highest_level
 from hippynn_mf.paper import FIGURES, cc_forces
 from hippynn_mf.paper.cc_forces import DOCUMENT as CC_FORCES
@@ -57,7 +58,7 @@ def write_figures(
     chosen = [name for name in FIGURES if only is None or name in only]
     selected = selection.of(results)
     selected.require_one_split()
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "figures")
     written = Written(out)
     planned = [figure for name in chosen for figure in shared_figures(results, selection, name)]
     if only is not None and CC_FORCES in only and not any(f.stem == CC_FORCES for f in planned):

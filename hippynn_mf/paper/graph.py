@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.files import make_folder
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.levels import KNOWN_LEVELS, Levels
 from hippynn_mf.model.model import build_model
 from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.report.model_graph import draw_model_graph
 from hippynn_mf.report.saving import save_figure
-from hippynn_mf.runs.build import of_strategy
+from hippynn_mf.runs.build import strategy_hyperparameters
 from hippynn_mf.runs.folder import RunFolder
 
 
@@ -43,12 +44,12 @@ def write_model_graph(
     else:
         experiment = get_experiment(name, levels=levels)
         hyperparameters = get_hyperparameters(preset or "quick", overrides)
-        hyperparameters = of_strategy(experiment, hyperparameters, overrides or {})
+        hyperparameters = strategy_hyperparameters(experiment, hyperparameters, overrides or {})
     if experiment.strategy.has_second_network:
         raise UserError(f"{experiment.name} has two networks; the picture shows one.")
     labels = experiment.resolved_labels
     figure = draw_model_graph(
         build_model(hyperparameters, labels).heads, labels, name=experiment.name
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     return save_figure(figure, path)

@@ -50,10 +50,10 @@ def write_page(path: Path, directory: Path) -> Path:
     results = read_results(directory)
     sections = []
     for split_seed in results.split_seeds:
-        found = _split_sections(results, Selection(split_seed=split_seed, partial=True))
+        of_this_split = _split_sections(results, Selection(split_seed=split_seed, partial=True))
         if len(results.split_seeds) > 1:
-            found = [_of_split(section, split_seed) for section in found]
-        sections += found
+            of_this_split = [_named_by_split(section, split_seed) for section in of_this_split]
+        sections += of_this_split
     sections += [runs_section(results)]
     if failures := failures_section(results):
         sections.append(failures)
@@ -79,7 +79,7 @@ def _summary(results: Results) -> list[str]:
     return texts + ([f"{n_left} not finished"] if n_left else [])
 
 
-def _of_split(section: PageSection, split_seed: int) -> PageSection:
+def _named_by_split(section: PageSection, split_seed: int) -> PageSection:
     return PageSection(
         id=f"split-{split_seed}-{section.id}",
         title=f"{section.title}, split seed {split_seed}",

@@ -80,8 +80,8 @@ def get_experiment(name: str, *, levels: Levels = KNOWN_LEVELS) -> Experiment:
             return experiment
     parsed = parse_experiment(name, levels=levels, known=(e.name for e in experiments))
     # Levels may be named by their ids, and in any order.
-    own = (parsed.strategy, parsed.resolved_labels)
-    return next((e for e in experiments if (e.strategy, e.resolved_labels) == own), parsed)
+    wanted = (parsed.strategy, parsed.resolved_labels)
+    return next((e for e in experiments if (e.strategy, e.resolved_labels) == wanted), parsed)
 
 
 def published_result(experiment: Experiment) -> Published | None:

@@ -11,15 +11,18 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import Level
+from hippynn_mf.potentials.charged import refuse_charged
 from hippynn_mf.potentials.evaluator import Evaluator, Surfaces
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 
 DTypeName = Literal["float32", "float64"]
+SPREADS = ("energy_std", "forces_std")
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -48,10 +51,12 @@ class MultiFidelityCalculator(Calculator):
 
     ASE's properties are means over the members: `energy`, `free_energy` (the same), `energies` (of
     atoms), `forces`, and `stress` of systems that are periodic along all axes. With several
-    members, `energy_std` and `forces_std` are the standard deviations (n − 1) over them.
+    members, `energy_std` and `forces_std` are the standard deviations (n − 1) over them, which
+    `get_property` gives and `spreads` holds beside ASE's `results`. Setting `level` to another one
+    clears both.
 
     Raises UserError for a level that the model lacks, and, when it computes, for elements that it
-    does not know, overlapping atoms, and positions that are not finite.
+    does not know, overlapping atoms, positions that are not finite, and charged atoms.
     """
 
     def __init__(
@@ -67,13 +72,54 @@ class MultiFidelityCalculator(Calculator):
         if dtype not in DTYPES:
             raise UserError(unknown_name_message("dtype", dtype, DTYPES))
         self.potential = model if isinstance(model, Potential) else Potential.load(model)
-        self.level = self.potential.level(level)
+        self.spreads: dict[str, Any] = {}
+        self._level = self.potential.level(level)
         self.evaluator = Evaluator(
             self.potential, dtype=DTYPES[dtype], device=device, atoms_per_block=atoms_per_block
         )
         self.implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
         if len(self.potential.members) > 1:
-            self.implemented_properties += ["energy_std", "forces_std"]
+            self.implemented_properties += SPREADS
+
+    @property
+    def level(self) -> Level:
+        """The level of energies and forces; set by an id, a label or a `Level`."""
+        return self._level
+
+    @level.setter
+    def level(self, level: str | Level | None) -> None:
+        self._level = self.potential.level(level)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was computed; ASE calls it when atoms change."""
+        super().reset()
+        self.spreads = {}
+
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """As ASE's, and also the standard deviations over the members."""
+        if name not in SPREADS or name not in self.implemented_properties:
+            return super().get_property(name, atoms, allow_calculation)
+        if super().get_property("energy", atoms, allow_calculation) is None:
+            return None
+        value = self.spreads[name]
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    def single_point(self, atoms: Atoms) -> Atoms:
+        """A copy of the atoms with the results, and the spreads where ASE's writers keep them.
+
+        Its calculator is ASE's `SinglePointCalculator`; with several members,
+        `info["energy_std"]` in eV and `arrays["forces_std"]` (n_atoms, 3) in eV/Å.
+        """
+        self.get_property("energy", atoms)
+        copy = atoms.copy()
+        copy.calc = SinglePointCalculator(copy, **self.results)
+        if self.spreads:
+            copy.info["energy_std"] = self.spreads["energy_std"]
+            copy.arrays["forces_std"] = self.spreads["forces_std"]
+        return copy
 
     def calculate(
         self,
@@ -83,20 +129,21 @@ class MultiFidelityCalculator(Calculator):
     ) -> None:
         """Compute everything; ASE calls it."""
         super().calculate(atoms, properties, system_changes)
-        found = self._evaluate(self.atoms, [self.level])
+        surfaces = self._evaluate(self.atoms, [self.level])
         name = self.level.id
-        energies, forces = found.energies[name][:, 0], found.forces[name]
+        energies, forces = surfaces.energies[name][:, 0], surfaces.forces[name]
         self.results = {
             "energy": float(energies.mean()),
             "free_energy": float(energies.mean()),
-            "energies": found.atomic_energies[name].mean(axis=0),
+            "energies": surfaces.atomic_energies[name].mean(axis=0),
             "forces": forces.mean(axis=0),
         }
-        if "energy_std" in self.implemented_properties:
-            self.results["energy_std"] = float(energies.std(ddof=1))
-            self.results["forces_std"] = forces.std(axis=0, ddof=1)
+        self.spreads = {}
+        if len(energies) > 1:
+            spreads = float(energies.std(ddof=1)), forces.std(axis=0, ddof=1)
+            self.spreads = dict(zip(SPREADS, spreads, strict=True))
         if self.atoms.pbc.all():
-            stress = found.virials[name].mean(axis=0)[0] / self.atoms.get_volume()
+            stress = surfaces.virials[name].mean(axis=0)[0] / self.atoms.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
         elif "stress" in properties:
             raise PropertyNotImplementedError(
@@ -105,17 +152,17 @@ class MultiFidelityCalculator(Calculator):
 
     def get_level_energies(self, atoms: Atoms) -> dict[str, np.ndarray]:
         """Total energies in eV of every level, by its id: (n_members,) of one pass."""
-        found = self._evaluate(atoms, [])
-        return {name: values[:, 0] for name, values in found.energies.items()}
+        surfaces = self._evaluate(atoms, [])
+        return {name: values[:, 0] for name, values in surfaces.energies.items()}
 
     def get_level_difference(
         self, atoms: Atoms, high: str | Level, low: str | Level
     ) -> LevelDifference:
         """Level `high` minus level `low`; energies with the difference of the atoms' energies."""
         first, second = self.potential.level(high), self.potential.level(low)
-        found = self._evaluate(atoms, list(dict.fromkeys([first, second])))
-        energies = (found.energies[first.id] - found.energies[second.id])[:, 0]
-        forces = found.forces[first.id] - found.forces[second.id]
+        surfaces = self._evaluate(atoms, list(dict.fromkeys([first, second])))
+        energies = (surfaces.energies[first.id] - surfaces.energies[second.id])[:, 0]
+        forces = surfaces.forces[first.id] - surfaces.forces[second.id]
         several = len(energies) > 1
         return LevelDifference(
             energy=float(energies.mean()),
@@ -125,5 +172,6 @@ class MultiFidelityCalculator(Calculator):
         )
 
     def _evaluate(self, atoms: Any, forces_of: Sequence[Level]) -> Surfaces:
+        refuse_charged(atoms)
         systems = Systems.of([atoms], self.evaluator.cutoff, self.evaluator.species)
         return self.evaluator(systems, forces_of, virials=bool(atoms.pbc.all()))

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels, Properties, parse_labels
 from hippynn_mf.level_records import AtomicNumber, LevelRecord
+from hippynn_mf.potentials.seen import Seen
 from hippynn_mf.schema import Strict
 
 
@@ -21,10 +22,13 @@ class LevelCard(LevelRecord):
     `atomic_energies_kcal_per_mol` (E0) are what the first member's head adds for each atom of an
     element, with the trunk's part left out. Both are by atomic number. `trained` are the labels it
     was trained on; none of a head whose trunk was fine-tuned on another level afterwards.
+    `elements` are those for which its labels, or those of the level that its head is coupled to,
+    tell the atomic energy: it predicts no others. None, of an older file: all of the model.
     """
 
     atomic_energies_kcal_per_mol: dict[AtomicNumber, float]
     trained: tuple[Literal["energy", "forces"], ...]
+    elements: tuple[AtomicNumber, ...] | None = None
 
 
 class TrainedOn(Strict):
@@ -53,10 +57,10 @@ class MemberCard(Strict):
         sets = {
             name: {
                 head: {reference: e for reference, e in errors.items() if reference in level_ids}
-                for head, errors in of_heads.items()
+                for head, errors in by_head.items()
                 if head in level_ids
             }
-            for name, of_heads in self.metrics["sets"].items()
+            for name, by_head in self.metrics["sets"].items()
         }
         metrics = self.metrics | {"sets": sets}
         if (metrics.get("inference") or {}).get("level") not in level_ids:
@@ -66,10 +70,10 @@ class MemberCard(Strict):
     def heldout_energy_rmse(self, level_id: str) -> float | None:
         """Error of a head against its own level on held-out structures, in kcal/mol, if known."""
         if "sets" in self.metrics:
-            of_head = self.metrics["sets"].get("heldout", {}).get(level_id, {})
+            by_reference = self.metrics["sets"].get("heldout", {}).get(level_id, {})
         else:
-            of_head = self.metrics.get("heldout", {})
-        error: float | None = of_head.get(level_id, {}).get("energy_rmse_kcal_per_mol")
+            by_reference = self.metrics.get("heldout", {})
+        error: float | None = by_reference.get(level_id, {}).get("energy_rmse_kcal_per_mol")
         return error
 
     def _only_of_format_1(self, level_ids: Collection[str]) -> MemberCard:
@@ -102,7 +106,7 @@ class Units(Strict):
 class Card(Strict):
     """Everything about a model but its parameters."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2  # 2: with `seen`
     levels: tuple[LevelCard, ...] = Field(min_length=1)
     hyperparameters: Hyperparameters
     units: Units = Units()
@@ -110,14 +114,15 @@ class Card(Strict):
     constants: dict[str, dict[str, float]]
     training: TrainedOn
     members: tuple[MemberCard, ...] = Field(min_length=1)
+    seen: Seen | None = None  # not in files of before 0.2
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         names = [name for level in self.levels for name in {level.id, level.label}]
         seeds = [member.seed for member in self.members]
-        for what, found in (("level", names), ("seed", seeds)):
-            if len(set(found)) < len(found):
-                raise ValueError(f"a {what} is there twice: {found}")
+        for what, values in (("level", names), ("seed", seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"a {what} is there twice: {values}")
         return self
 
     @property
@@ -129,6 +134,11 @@ class Card(Strict):
     def species(self) -> list[int]:
         """Atomic numbers that the model knows."""
         return [number for number in self.hyperparameters.species if number]
+
+    def species_of(self, level_id: str) -> list[int]:
+        """Atomic numbers that a level of the model predicts."""
+        found = next(card.elements for card in self.levels if card.id == level_id)
+        return self.species if found is None else [z for z in self.species if z in found]
 
     @property
     def labels(self) -> Labels:
@@ -153,9 +163,12 @@ def format_card(card: Card) -> str:
         name = f"{level.label:<{width}}  {level_id:<{id_width}}".strip()
         line = f"{name:<{width + 2 + id_width}}  {level.method}/{level.basis}, trained on "
         line += " and ".join(level.trained) or "nothing since the trunk was fine-tuned"
-        found = [member.heldout_energy_rmse(level.id) for member in card.members]
-        known = [value for value in found if value is not None]
-        if len(known) == len(found):
+        species = card.species_of(level.id)
+        if species != card.species:
+            line += f" of {', '.join(chemical_symbols[number] for number in species)}"
+        rmses = [member.heldout_energy_rmse(level.id) for member in card.members]
+        known = [value for value in rmses if value is not None]
+        if len(known) == len(rmses):
             line += f"; held-out energy RMSE {sum(known) / len(known):.2f} kcal/mol"
         lines.append(line)
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import nn
 
 from hippynn_mf.errors import UserError
@@ -93,8 +94,8 @@ class Evaluator:
         if self.alone is not None:
             return self.alone
         n_members, sizes = len(self.potential.members), self.potential.card.hyperparameters
-        of_a_member = n_atoms * sizes.n_features * sizes.n_sensitivities
-        size = min(n_members, max(1, LARGEST_ARRAY // of_a_member))
+        member_size = n_atoms * sizes.n_features * sizes.n_sensitivities
+        size = min(n_members, max(1, LARGEST_ARRAY // member_size))
         groups = []
         for first in range(0, n_members, size):
             key = first, min(first + size, n_members)
@@ -106,7 +107,13 @@ class Evaluator:
     def __call__(
         self, systems: Systems, forces_of: Sequence[Level] = (), *, virials: bool = False
     ) -> Surfaces:
-        """Energies of every level, and forces (and virials) of the levels in `forces_of`."""
+        """Energies of every level, and forces (and virials) of the levels in `forces_of`.
+
+        A level whose labels do not cover the elements of a system has no energy (NaN) of it; to ask
+        for its forces is a UserError.
+        """
+        for level in forces_of:
+            self._refuse_other_elements(systems, level)
         names = [level.id for level in forces_of]
         # Forces are derivatives, also for callers who want no gradients of their own.
         with torch.inference_mode(False), torch.enable_grad():
@@ -117,13 +124,17 @@ class Evaluator:
         surfaces = Surfaces({}, {}, {}, {})
         for level in self.potential.levels:
             kcal_per_mol = energies[level.id].double().cpu().numpy()
-            of_atoms = kcal_per_mol * EV_PER_KCAL_PER_MOL + self._self_energies(systems, level)
-            surfaces.atomic_energies[level.id] = of_atoms
+            atomic_energies = kcal_per_mol * EV_PER_KCAL_PER_MOL + self._self_energies(
+                systems, level
+            )
+            surfaces.atomic_energies[level.id] = atomic_energies
             starts = np.cumsum([0, *systems.sizes[:-1]])
-            surfaces.energies[level.id] = np.add.reduceat(of_atoms, starts, axis=1)
+            known = np.isin(systems.numbers.numpy(), self.potential.card.species_of(level.id))
+            atomic_energies[:, ~known] = np.nan
+            surfaces.energies[level.id] = np.add.reduceat(atomic_energies, starts, axis=1)
         for name in names:
-            found = torch.cat([part.by_vector[name] for part in parts])
-            slopes = found.double().cpu() * EV_PER_KCAL_PER_MOL
+            slopes_by_member = torch.cat([part.by_vector[name] for part in parts])
+            slopes = slopes_by_member.double().cpu() * EV_PER_KCAL_PER_MOL
             n = len(slopes)
             forces = torch.zeros(n, len(systems.numbers), 3, dtype=torch.float64)
             forces.index_add_(1, systems.receivers, slopes).index_add_(1, systems.senders, -slopes)
@@ -131,9 +142,20 @@ class Evaluator:
             if virials:
                 products = systems.vectors.unsqueeze(2) * slopes.unsqueeze(2)
                 sums = torch.zeros(n, len(systems), 3, 3, dtype=torch.float64)
-                of_pair = systems.system_of_atom[systems.receivers]
-                surfaces.virials[name] = sums.index_add_(1, of_pair, products).numpy()
+                system_of_pair = systems.system_of_atom[systems.receivers]
+                surfaces.virials[name] = sums.index_add_(1, system_of_pair, products).numpy()
         return surfaces
+
+    def _refuse_other_elements(self, systems: Systems, level: Level) -> None:
+        known = self.potential.card.species_of(level.id)
+        others = np.setdiff1d(systems.numbers.numpy(), known)
+        if len(others):
+            raise UserError(
+                f"Level {level.label} ({level.id}) of this model was not trained on "
+                f"{', '.join(chemical_symbols[z] for z in others)}, only on "
+                f"{', '.join(chemical_symbols[z] for z in known)}. Predict these structures at "
+                "another level, or train with labels that cover them."
+            )
 
     def _geometry(self, systems: Systems) -> Geometry:
         elements = torch.tensor(self.species)

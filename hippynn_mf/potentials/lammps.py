@@ -135,7 +135,7 @@ class LammpsForces:
     ) -> None:
         """Fill the forces `f` (n_atoms, 3); LAMMPS calls it."""
         try:
-            found = self._evaluate(lmp, n_atoms, x)
+            surfaces = self._evaluate(lmp, n_atoms, x)
         except Exception as error:
             logger.error("step %d: %s", step, error)
             self.error = error
@@ -144,13 +144,13 @@ class LammpsForces:
             lmp.force_timeout()
             return
         name = self.calculator.level.id
-        energies = found.energies[name][:, 0]
+        energies = surfaces.energies[name][:, 0]
         spread = float(energies.std(ddof=1)) if len(energies) > 1 else 0.0
-        virial = -found.virials[name].mean(axis=0)[0]
-        f[:] = found.forces[name].mean(axis=0)
+        virial = -surfaces.virials[name].mean(axis=0)[0]
+        f[:] = surfaces.forces[name].mean(axis=0)
         lmp.fix_external_set_energy_global(self.fix_id, float(energies.mean()))
         lmp.fix_external_set_energy_peratom(
-            self.fix_id, found.atomic_energies[name].mean(axis=0).tolist()
+            self.fix_id, surfaces.atomic_energies[name].mean(axis=0).tolist()
         )
         lmp.fix_external_set_virial_global(self.fix_id, [float(virial[k]) for k in VOIGT])
         lmp.fix_external_set_vector(self.fix_id, 1, spread)

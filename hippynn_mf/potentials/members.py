@@ -82,8 +82,8 @@ class Alone(nn.Module):
         slopes = {}
         for place, name in enumerate(slopes_of):
             more = place + 1 < len(slopes_of)
-            (found,) = torch.autograd.grad(energies[name].sum(), vectors, retain_graph=more)
-            slopes[name] = found.unsqueeze(0)
+            (gradients,) = torch.autograd.grad(energies[name].sum(), vectors, retain_graph=more)
+            slopes[name] = gradients.unsqueeze(0)
         return Slopes({k: e.detach().view(1, -1) for k, e in energies.items()}, slopes)
 
 
@@ -108,8 +108,8 @@ class Stacked(nn.Module):
         # Members share atoms but not derivatives: each has its own copy of what is differentiated.
         inputs = [whole.pairs.distances, whole.pairs.components]
         with torch.set_grad_enabled(bool(slopes_of)):
-            for each in inputs:
-                each.requires_grad_(bool(slopes_of))
+            for differentiated in inputs:
+                differentiated.requires_grad_(bool(slopes_of))
             elements = geometry.one_hot.to(inputs[0].dtype).repeat(self.n, 1)
             features = self.network.through_blocks(elements, whole)
             energies = {k: _energies_of_atoms(head, features) for k, head in self.heads.items()}
@@ -117,10 +117,10 @@ class Stacked(nn.Module):
         slot_of_pair = geometry.whole.pairs.receivers.slot_of_pair
         for place, name in enumerate(slopes_of):
             more = place + 1 < len(slopes_of)
-            found = torch.autograd.grad(energies[name].sum(), inputs, retain_graph=more)
-            of_components = found[1].view(self.n, -1, found[1].shape[1])[:, slot_of_pair]
-            of_distances = found[0].view(self.n, -1)
-            slopes[name] = vector_slopes(geometry.vectors, of_distances, of_components)
+            gradients = torch.autograd.grad(energies[name].sum(), inputs, retain_graph=more)
+            component_slopes = gradients[1].view(self.n, -1, gradients[1].shape[1])[:, slot_of_pair]
+            distance_slopes = gradients[0].view(self.n, -1)
+            slopes[name] = vector_slopes(geometry.vectors, distance_slopes, component_slopes)
         return Slopes({k: e.detach().view(self.n, -1) for k, e in energies.items()}, slopes)
 
 
@@ -131,7 +131,7 @@ def _energies_of_atoms(head: Any, features: Sequence[Tensor]) -> Tensor:
     return torch.stack(terms).sum(dim=0)
 
 
-def vector_slopes(vectors: Tensor, of_distances: Tensor, of_components: Tensor) -> Tensor:
+def vector_slopes(vectors: Tensor, distance_slopes: Tensor, component_slopes: Tensor) -> Tensor:
     """Derivatives by the vectors (n_pairs, 3), from those by distances and tensor components.
 
     `of_distances` (..., n_pairs) and `of_components` (..., n_pairs, 1, 4 or 9) give
@@ -139,14 +139,14 @@ def vector_slopes(vectors: Tensor, of_distances: Tensor, of_components: Tensor) 
     functions at once.
     """
     distances = vectors.norm(dim=1, keepdim=True)
-    unit, n_components = vectors / distances, of_components.shape[-1]
-    radial = of_distances.unsqueeze(-1) * unit
+    unit, n_components = vectors / distances, component_slopes.shape[-1]
+    radial = distance_slopes.unsqueeze(-1) * unit
     if n_components == 1:
         return radial
-    of_unit = of_components[..., 1:4]
+    unit_slopes = component_slopes[..., 1:4]
     if n_components == 9:
-        of_products = of_components[..., 4:] @ quadrupole_basis(unit).t()
-        symmetric = of_products.view(*of_unit.shape, 3)
-        of_unit = of_unit + 2 * (symmetric * unit.unsqueeze(1)).sum(dim=-1)
-    along = (of_unit * unit).sum(dim=-1, keepdim=True)
-    return radial + (of_unit - along * unit) / distances
+        product_slopes = component_slopes[..., 4:] @ quadrupole_basis(unit).t()
+        symmetric = product_slopes.view(*unit_slopes.shape, 3)
+        unit_slopes = unit_slopes + 2 * (symmetric * unit.unsqueeze(1)).sum(dim=-1)
+    along = (unit_slopes * unit).sum(dim=-1, keepdim=True)
+    return radial + (unit_slopes - along * unit) / distances

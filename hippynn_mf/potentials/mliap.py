@@ -46,10 +46,10 @@ def build_mliap(
             f"{', '.join(map(str, seeds))}."
         )
     alone = potential.only([potential.level(level)])
-    (found,), (model,) = alone.levels, alone.members
+    (level_alone,), (model,) = alone.levels, alone.members
     species = alone.card.species
     interface = _interface_class()(
-        model.heads[found.id].energy,
+        model.heads[level_alone.id].energy,
         # hippynn takes LAMMPS' number of an element for its place among the species.
         [chemical_symbols[number] for number in species],
         compute_dtype=dtype,
@@ -57,7 +57,7 @@ def build_mliap(
     )
     self_energies = torch.zeros(max(species) + 1, dtype=torch.float64)
     for number in species:
-        hartree = found.self_energies[number]
+        hartree = level_alone.self_energies[number]
         self_energies[number] = hartree * EV_PER_HARTREE / EV_PER_KCAL_PER_MOL
     interface.graph = WholeEnergies(interface.graph, self_energies)
     return interface
@@ -133,8 +133,8 @@ class WholeEnergies(nn.Module):
         """Energies of the local atoms (n_local, 1), their sum, and forces of the pairs."""
         self._refuse_missing_ghosts(pair_i, pair_j, int(n_local))
         energies, _, forces = self.graph(species, pair_i, pair_j, vectors, n_local)
-        own: Any = self.self_energies
-        whole = energies.double() + own[species[0, : int(n_local)]].unsqueeze(1)
+        self_energies: Any = self.self_energies
+        whole = energies.double() + self_energies[species[0, : int(n_local)]].unsqueeze(1)
         return whole, whole.sum(), forces
 
     def _refuse_missing_ghosts(self, pair_i: Tensor, pair_j: Tensor, n_local: int) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hippynn_mf.errors import UserError, errors_about, unknown_name_message
 from hippynn_mf.levels import Level
-from hippynn_mf.model.model import Model, build_model
+from hippynn_mf.model.model import Model, build_model, trunk_of_state
 from hippynn_mf.potentials.card import Card
-from hippynn_mf.potentials.files import read_model_file, write_model_file
+from hippynn_mf.potentials.model_file import read_model_file, write_model_file
 
 
 def split_constants(
@@ -32,19 +32,17 @@ def _restore(card: Card, state: Mapping[str, Tensor]) -> Model:
     if len(dtypes) != 1 or not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise UserError("parameters are missing, not finite, or of several kinds of numbers.")
     sizes = card.architecture
-    first = state.get("network.blocks.0.0.base_layer.int_weights")
+    shape, n = trunk_of_state(state)
     expected = (sizes.n_sensitivities, sizes.n_features, len(card.species))
-    if first is None or tuple(first.shape) != expected:
-        found = None if first is None else tuple(first.shape)
-        raise UserError(f"parameters do not fit the model: {found} where {expected} was expected.")
-    layers = {tuple(name.split(".")[2:4]) for name in state if name.startswith("network.blocks.")}
+    if shape != expected:
+        raise UserError(f"parameters do not fit the model: {shape} where {expected} was expected.")
     n_layers = sizes.n_interaction_layers * (sizes.n_atom_layers + 1)
-    if len(layers) != n_layers:
-        raise UserError(f"parameters do not fit the model: {len(layers)} layers, not {n_layers}.")
+    if n != n_layers:
+        raise UserError(f"parameters do not fit the model: {n} layers, not {n_layers}.")
     member = _empty_member(card, dtypes.pop())
     _, constants = split_constants(member.parameters.state_dict())
-    of_file = {name: list(values) for name, values in card.constants.items()}
-    if of_file != {name: list(values) for name, values in constants.items()} or any(
+    names_in_file = {name: list(values) for name, values in card.constants.items()}
+    if names_in_file != {name: list(values) for name, values in constants.items()} or any(
         value < 0 for values in card.constants.values() for value in values.values()
     ):
         raise UserError(f"its constants do not fit the model; expected those of {constants}.")
@@ -132,8 +130,10 @@ class Potential:
         if not chosen or len(set(chosen)) < len(chosen):
             raise UserError(f"Expected levels, each once; found: {', '.join(chosen) or 'none'}.")
         cards = tuple(card for card in self.card.levels if card.id in chosen)
-        of_members = tuple(member.only(chosen) for member in self.card.members)
-        card = self.card.model_copy(update={"levels": cards, "members": of_members})
+        member_cards = tuple(member.only(chosen) for member in self.card.members)
+        seen = self.card.seen and self.card.seen.only(chosen)
+        update = {"levels": cards, "members": member_cards, "seen": seen}
+        card = self.card.model_copy(update=update)
         members = []
         for member in self.members:
             kept = _empty_member(card, next(member.parameters.parameters()).dtype)
@@ -156,5 +156,6 @@ class Potential:
             )
             for level in self.card.levels
         )
-        of_member = {"members": (self.card.members[number],), "levels": levels}
-        return Potential(self.card.model_copy(update=of_member), (member,))
+        seen = self.card.seen and self.card.seen.only(())  # one member has no spread
+        changes = {"members": (self.card.members[number],), "levels": levels, "seen": seen}
+        return Potential(self.card.model_copy(update=changes), (member,))

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
-from hippynn_mf.data.formats.extxyz_keys import REFERENCE, STD
+from hippynn_mf.data.formats.extxyz_keys import REFERENCE, STD, energy_key, forces_key
+from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
+
+ENERGY, FORCES = "energy", "forces"  # ASE's names, of the main level
+SPREADS = ("energy_std", "forces_std")  # of the main level; ASE keeps them, as no names of its own
+OUTSIDE, OUTSIDE_BY = "outside", "outside_by"
+# What a structure may have of another prediction.
+MARKS = (OUTSIDE, OUTSIDE_BY)
 
 
 @dataclass(frozen=True)
@@ -19,16 +28,24 @@ class PredictedLabels:
     Attributes:
         of_structures: key → (n,), as energies in eV.
         of_atoms: name of columns → (n_atoms, 3), as forces in eV/Å.
+        marks: for each structure, further `info`, as that it lies outside; may be empty.
     """
 
     of_structures: dict[str, np.ndarray]
     of_atoms: dict[str, np.ndarray]
+    marks: Sequence[Mapping[str, Any]] = field(default=())
 
 
 def add_labels(
-    structures: Sequence[Atoms], labels: PredictedLabels, levels: Sequence[Level]
+    structures: Sequence[Atoms],
+    labels: PredictedLabels,
+    levels: Sequence[Level],
+    main: Level | None = None,
 ) -> None:
-    """Put labels of the levels into `info` and `arrays`; what was there becomes a reference."""
+    """Put labels of the levels into `info` and `arrays`, those of `main` also as ASE's results.
+
+    What was there becomes a reference: the structures' own results, and labels of these levels.
+    """
     end = 0
     for number, atoms in enumerate(structures):
         _set_references_aside(atoms, levels)
@@ -37,13 +54,49 @@ def add_labels(
             atoms.info[key] = float(values[number])
         for key, values in labels.of_atoms.items():
             atoms.arrays[key] = values[start:end]
+        if labels.marks:
+            atoms.info.update(labels.marks[number])
+        if main is not None:
+            _add_main(atoms, main)
+
+
+def _add_main(atoms: Atoms, main: Level) -> None:
+    """Make the labels of a level the structure's own, as ASE's readers and writers know them."""
+    energy, forces = energy_key(main), forces_key(main)
+    atoms.calc = SinglePointCalculator(
+        atoms, energy=atoms.info[energy], forces=atoms.arrays[forces]
+    )
+    if STD + energy in atoms.info:
+        atoms.info[SPREADS[0]] = atoms.info[STD + energy]
+        atoms.arrays[SPREADS[1]] = atoms.arrays[STD + forces]
+
+
+def _is_predicted(atoms: Atoms, energy: float | None) -> bool:
+    """Whether a structure's own energy is that of an earlier prediction, which names its level."""
+    named = [v for key, v in atoms.info.items() if key.startswith(f"{ENERGY}_")]
+    return OUTSIDE in atoms.info or any(np.ndim(v) == 0 and v == energy for v in named)
 
 
 def _set_references_aside(atoms: Atoms, levels: Sequence[Level]) -> None:
-    """Rename labels of the levels, and forget standard deviations of another prediction."""
+    """Rename labels, and forget an earlier prediction, whose references stay."""
+    results = {} if atoms.calc is None else dict(atoms.calc.results)
+    atoms.calc = None
+    if not _is_predicted(atoms, results.get(ENERGY)):
+        for name, value in results.items():
+            is_of_atoms = np.shape(value)[:1] == (len(atoms),) and name != "stress"
+            values = atoms.arrays if is_of_atoms else atoms.info
+            if REFERENCE + name in values:
+                raise UserError(
+                    f"A structure ({atoms.symbols}) has both {name} and {REFERENCE}{name}, which "
+                    "its own labels become. Remove one of them."
+                )
+            values[REFERENCE + name] = value
+    for name in (*MARKS, SPREADS[0]):
+        atoms.info.pop(name, None)
+    atoms.arrays.pop(SPREADS[1], None)
     for level in levels:
         for name in (level.id, level.label):
             for key, values in ((f"energy_{name}", atoms.info), (f"forces_{name}", atoms.arrays)):
                 values.pop(STD + key, None)
                 if key in values:
-                    values[REFERENCE + key] = values.pop(key)
+                    values.setdefault(REFERENCE + key, values.pop(key))

@@ -65,8 +65,8 @@ class FinalSensitivities(nn.Module):
 
     def forward(self, distances: Tensor) -> Tensor:
         """Sensitivities (n_members * n_pairs, n_sensitivities) of the distances in Å."""
-        found: Tensor = _Gaussians.apply(distances, self.centres, self.widths, self.cutoff)  # type: ignore[no-untyped-call]
-        return found
+        sensitivities: Tensor = _Gaussians.apply(distances, self.centres, self.widths, self.cutoff)  # type: ignore[no-untyped-call]
+        return sensitivities
 
 
 class _Gaussians(torch.autograd.Function):

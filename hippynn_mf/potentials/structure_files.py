@@ -7,7 +7,6 @@ start, and does not import torch. Small files are read and written in between.
 
 from __future__ import annotations
 
-import errno
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +20,11 @@ from loky.process_executor import BrokenProcessPool
 
 from hippynn_mf.data.formats.xyz_file import write_structures
 from hippynn_mf.errors import UserError
+from hippynn_mf.files import require_file, writing
 from hippynn_mf.levels import Level
 from hippynn_mf.potentials.batch import Batch, in_batches
+from hippynn_mf.potentials.charged import neutral
+from hippynn_mf.potentials.counting import expected_structures
 from hippynn_mf.potentials.predicted_labels import PredictedLabels, add_labels
 
 LARGE_FILE = 2**22  # bytes, some thousand small molecules: twice what pays for a process
@@ -31,10 +33,15 @@ LARGE_FILE = 2**22  # bytes, some thousand small molecules: twice what pays for 
 def read_structures(path: Path) -> Iterator[Atoms]:
     """Structures of a file in any format of ASE, one after another.
 
-    Raises UserError if the file is missing, or ASE cannot read it.
+    Raises UserError if the file is missing or no regular file, ASE cannot read it, or reads fewer
+    structures than it holds, as far as its format tells.
     """
-    exact = _on_disk(path) == path
+    file = _on_disk(path)
+    require_file(file, "a file of structures")
+    exact = file == path
+    n = 0
     try:
+        expected = expected_structures(file, None if exact else str(path).rpartition("@")[2])
         for atoms in iread(path if exact else str(path), do_not_split_by_at_sign=exact):
             for key, value in atoms.info.items():
                 if isinstance(value, str) and "\n" in value:
@@ -43,6 +50,12 @@ def read_structures(path: Path) -> Iterator[Atoms]:
                         "Remove it."
                     )
             yield atoms
+            n += 1
+        if expected is not None and n != expected:
+            raise UserError(
+                f"ASE reads {n} structures, and the file holds {expected}. Write it as extended "
+                "XYZ, or split it."
+            )
     except UserError:
         raise
     except Exception as error:  # of ASE's readers, each in its own way
@@ -67,10 +80,15 @@ class Labelling:
     """
 
     def __init__(
-        self, source: Path, target: Path, levels: Sequence[Level], batch_size: int
+        self,
+        source: Path,
+        target: Path,
+        levels: Sequence[Level],
+        main: Level | None,
+        batch_size: int,
     ) -> None:
-        self.target, self.levels = target, levels
-        self.batches = in_batches(read_structures(source), batch_size)
+        self.target, self.levels, self.main = target, levels, main
+        self.batches = in_batches(neutral(read_structures(source)), batch_size)
         self.waiting: deque[list[Atoms]] = deque()  # read, and not yet labelled
 
     def read(self) -> Batch | None:
@@ -84,32 +102,28 @@ class Labelling:
     def write(self, labels: PredictedLabels) -> None:
         """Append the first batch that waits, with its labels, to the target."""
         structures = self.waiting.popleft()
-        add_labels(structures, labels, self.levels)
-        try:
-            with self.target.open("a", encoding="utf-8") as stream:
-                write_structures(stream, structures)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise UserError(f"The disk of {self.target.parent} is full. Make room.") from None
+        add_labels(structures, labels, self.levels, self.main)
+        with writing(self.target), self.target.open("a", encoding="utf-8") as stream:
+            write_structures(stream, structures)
 
 
 @contextmanager
 def labelled_file(
-    source: Path, target: Path, levels: Sequence[Level], batch_size: int
+    source: Path, target: Path, levels: Sequence[Level], main: Level | None, batch_size: int
 ) -> Iterator[tuple[Iterator[Batch], Callable[[PredictedLabels], None]]]:
     """The batches of `source`, and a function that takes the labels of each before the next.
 
     The labelled structures are in `target` when the batches are at an end. Errors as of
     `Labelling`; UserError also if the process of a large file is ended from outside.
     """
-    target.write_bytes(b"")
+    with writing(target):
+        target.write_bytes(b"")
     if _on_disk(source).stat().st_size < LARGE_FILE:
-        labelling = Labelling(source, target, levels, batch_size)
+        labelling = Labelling(source, target, levels, main, batch_size)
         yield iter(labelling.read, None), labelling.write
         return
     executor = ProcessPoolExecutor(
-        max_workers=1, initializer=_open, initargs=(source, target, levels, batch_size)
+        max_workers=1, initializer=_open, initargs=(source, target, levels, main, batch_size)
     )
     try:
         written = executor.submit(int)  # of the batch before
@@ -144,10 +158,12 @@ def _read_ahead(executor: ProcessPoolExecutor) -> Iterator[Batch]:
 _labelling: Labelling
 
 
-def _open(source: Path, target: Path, levels: Sequence[Level], batch_size: int) -> None:
+def _open(
+    source: Path, target: Path, levels: Sequence[Level], main: Level | None, batch_size: int
+) -> None:
     global _labelling
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the process that ends this one
-    _labelling = Labelling(source, target, levels, batch_size)
+    _labelling = Labelling(source, target, levels, main, batch_size)
 
 
 def _read() -> Batch | None:

@@ -51,17 +51,17 @@ class Systems:
         Raises UserError, naming the system, for no atoms, elements other than `species`, positions
         or cells that are not finite, a periodic axis without a cell, and overlapping atoms.
         """
-        return cls.of_batch(Batch.of(systems), cutoff, species, first=first)
+        return cls.from_batch(Batch.of(systems), cutoff, species, first=first)
 
     @classmethod
-    def of_batch(
+    def from_batch(
         cls, batch: Batch, cutoff: float, species: Sequence[int], *, first: int = 0
     ) -> Systems:
         """As `of`."""
-        found = _pairs_of_small(batch, cutoff, species)
-        if found is None:
-            found = _pairs_one_by_one(batch, cutoff, species, first)
-        receivers, senders, vectors = map(torch.as_tensor, found)
+        pairs = _pairs_of_small(batch, cutoff, species)
+        if pairs is None:
+            pairs = _pairs_one_by_one(batch, cutoff, species, first)
+        receivers, senders, vectors = map(torch.as_tensor, pairs)
         return cls(
             numbers=torch.as_tensor(batch.numbers.astype(np.int64)),
             system_of_atom=torch.arange(len(batch)).repeat_interleave(torch.tensor(batch.sizes)),
@@ -109,12 +109,12 @@ def _pairs_one_by_one(
     receivers, senders, vectors, start = [], [], [], 0
     for number, atoms in enumerate(systems, first + 1):  # messages count from 1
         try:
-            found = _pairs(atoms, finder, species)
+            pairs = _pairs(atoms, finder, species)
         except UserError as error:
             raise UserError(f"structure {number} ({atoms.symbols}): {error}") from None
-        receivers.append(found[0] + start)
-        senders.append(found[1] + start)
-        vectors.append(found[2])
+        receivers.append(pairs[0] + start)
+        senders.append(pairs[1] + start)
+        vectors.append(pairs[2])
         start += len(atoms)
     return np.concatenate(receivers), np.concatenate(senders), np.concatenate(vectors)
 

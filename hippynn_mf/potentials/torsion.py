@@ -65,8 +65,8 @@ def scan_torsion(
     evaluator = Evaluator(potential, dtype=torch.float64)
     surfaces = evaluator(Systems.of(structures, evaluator.cutoff, evaluator.species))
     energies = {
-        name: (of_level - of_level.mean(axis=1, keepdims=True)) / EV_PER_KCAL_PER_MOL
-        for name, of_level in surfaces.energies.items()
+        name: (level_energies - level_energies.mean(axis=1, keepdims=True)) / EV_PER_KCAL_PER_MOL
+        for name, level_energies in surfaces.energies.items()
     }
     return TorsionScan(np.asarray(angles, float), energies, structures)
 
@@ -77,8 +77,10 @@ def _beyond_the_bond(atoms: Atoms, dihedral: Sequence[int]) -> list[int]:
         raise UserError(
             f"A dihedral is four different atoms of 0 to {len(atoms) - 1}, found {numbers}."
         )
-    found = build_neighbor_list(atoms, natural_cutoffs(atoms, mult=1.2), self_interaction=False)
-    bonds = networkx.from_scipy_sparse_array(found.get_connectivity_matrix(sparse=True))
+    neighbours = build_neighbor_list(
+        atoms, natural_cutoffs(atoms, mult=1.2), self_interaction=False
+    )
+    bonds = networkx.from_scipy_sparse_array(neighbours.get_connectivity_matrix(sparse=True))
     for pair in itertools.pairwise(numbers):
         if not bonds.has_edge(*pair):
             raise UserError(f"Atoms {pair[0]} and {pair[1]} of {atoms.symbols} are not bonded.")

@@ -55,16 +55,16 @@ class Column:
         """Errors of a level's head against the level itself."""
         return cls(name, level, level, quantity)
 
-    def of_head(self, head: Level) -> Column:
+    def at_head(self, head: Level) -> Column:
         """The same errors of another head."""
         return replace(self, head=head)
 
     @property
     def heading(self) -> str:
         """Quantity, set and level, and the head where it is another."""
-        of_head = "" if self.head == self.reference else f" of the {self.head.label} head"
+        at_head = "" if self.head == self.reference else f" of the {self.head.label} head"
         quantity = QUANTITY_NAMES[self.quantity]
-        return f"{quantity}{of_head}, {set_name(self.set)} {self.reference.label}"
+        return f"{quantity}{at_head}, {set_name(self.set)} {self.reference.label}"
 
     @property
     def unit(self) -> str:
@@ -93,9 +93,9 @@ class Column:
 
     def entry(self, sets: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """All errors of this head against this level, None where there are none."""
-        found: Mapping[str, Any] | None
-        found = sets.get(self.set, {}).get(self.head.id, {}).get(self.reference.id)
-        return found
+        entry: Mapping[str, Any] | None
+        entry = sets.get(self.set, {}).get(self.head.id, {}).get(self.reference.id)
+        return entry
 
 
 @dataclass(frozen=True)

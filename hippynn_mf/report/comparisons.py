@@ -105,9 +105,9 @@ def compare_predictions(members: Sequence[Run]) -> list[Comparison]:
     stacks: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for member in members:
         arrays = member.require_folder().read_predictions()
-        own = {name: array for name, array in arrays.items() if name not in names}
-        references = references or own
-        require_same_tests(references, own, members[0], member)
+        labels_of_member = {name: array for name, array in arrays.items() if name not in names}
+        references = references or labels_of_member
+        require_same_tests(references, labels_of_member, members[0], member)
         for name in names:
             stacks[name].append(arrays[name])
     predictions = {name: np.stack(stack) for name, stack in stacks.items()}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.levels import KNOWN_LEVELS, Levels
 from hippynn_mf.report.runs import Run
-from hippynn_mf.runs.folder import remedy_of_untested
+from hippynn_mf.runs.same_run import remedy_of_untested
 
 
 def run_key(run: Run) -> tuple[str, int, int]:
@@ -39,16 +39,17 @@ def refuse_duplicates(runs: Sequence[Run]) -> None:
 
 def refuse_mixtures(runs: Sequence[Run]) -> None:
     """Raise UserError unless all runs are of one data set and one recipe, as a table needs it."""
-    own = {"name", "strategy", "slug", "labels", "seed", "split_seed"}
+    fields_of_rows = {"name", "strategy", "slug", "labels", "seed", "split_seed"}
     for run in runs[1:]:
         first = runs[0]
         # What strategies stand for is what their rows are compared in.
-        strategies = [each.settings.experiment.strategy for each in (run, first)]
+        strategies = [compared.settings.experiment.strategy for compared in (run, first)]
         theirs = {f"hyperparameters.{name}" for s in strategies for name in s.overrides}
         differences = [
             text
             for text in run.settings.differences(first.settings)
-            if text.split(":")[0].split(".")[0] not in own and text.split(":")[0] not in theirs
+            if text.split(":")[0].split(".")[0] not in fields_of_rows
+            and text.split(":")[0] not in theirs
         ]
         if differences:
             raise UserError(

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hippynn_mf.errors import UserError
 from hippynn_mf.report.results import Results
 
 
@@ -57,12 +56,6 @@ class Written:
             f"--seeds {','.join(map(str, seeds))}' and the options of the other runs. To write "
             f"what is there: 'hippynn-mf tables {self.out} --partial', and the same with figures."
         )
-
-    def require(self) -> list[Path]:
-        """The paths; a UserError with the refusal if there is one."""
-        if self.refusal:
-            raise UserError(self.refusal)
-        return self.paths
 
 
 def missing_runs(

@@ -20,8 +20,9 @@ import numpy as np
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import SetErrors
 from hippynn_mf.files import read_json, write_json
+from hippynn_mf.report.kept import ENSEMBLES
 from hippynn_mf.report.results import Results
-from hippynn_mf.report.runs import ENSEMBLES, Run
+from hippynn_mf.report.runs import Run
 from hippynn_mf.report.stored_predictions import (
     level_differences,
     prediction_names,
@@ -69,7 +70,7 @@ def find_ensembles(results: Results, names: Sequence[str]) -> dict[str, Ensemble
     were not tested on the same structures, or for several split seeds. If the results are not all
     finished runs of their folder, the file is neither written nor refused.
     """
-    found = {}
+    records = {}
     for name in names:
         if not results.by_name.get(name):
             continue
@@ -77,11 +78,11 @@ def find_ensembles(results: Results, names: Sequence[str]) -> dict[str, Ensemble
         path, record = _stored(results, members)
         without = [m for m in members if not _has_predictions(m)]
         if record is not None and record.members == _digests(members):
-            found[name] = record
+            records[name] = record
         elif not without:
-            found[name] = score_ensemble(members)
+            records[name] = score_ensemble(members)
             if results.is_whole:
-                write_json(path, found[name].content())
+                write_json(path, records[name].content())
         elif record is not None and results.is_whole:
             raise UserError(
                 f"{path} is of seeds {', '.join(record.members)} of {name} as they were, not of "
@@ -89,7 +90,7 @@ def find_ensembles(results: Results, names: Sequence[str]) -> dict[str, Ensemble
                 f"{without[0].where} has no predictions.npz to make it again. Bring the "
                 f"predictions back ('hippynn-mf evaluate' makes them), or delete {path.name}."
             )
-    return found
+    return records
 
 
 def _stored(results: Results, members: Sequence[Run]) -> tuple[Path, EnsembleRecord | None]:
@@ -114,11 +115,11 @@ def _has_predictions(member: Run) -> bool:
 
 def _digests(members: Sequence[Run]) -> dict[str, str]:
     """SHA-256 of every member's errors by seed."""
-    found = {}
+    digests = {}
     for member in members:
         text = json.dumps(member.sets, sort_keys=True)
-        found[str(member.seed)] = hashlib.sha256(text.encode()).hexdigest()
-    return found
+        digests[str(member.seed)] = hashlib.sha256(text.encode()).hexdigest()
+    return digests
 
 
 def score_ensemble(members: Sequence[Run]) -> EnsembleRecord:
@@ -133,9 +134,9 @@ def score_ensemble(members: Sequence[Run]) -> EnsembleRecord:
     sums: dict[str, np.ndarray] = {}
     for member in members:
         arrays = member.require_folder().read_predictions()
-        own = {name: array for name, array in arrays.items() if name not in predicted}
-        references = references or own
-        require_same_tests(references, own, members[0], member)
+        labels_of_member = {name: array for name, array in arrays.items() if name not in predicted}
+        references = references or labels_of_member
+        require_same_tests(references, labels_of_member, members[0], member)
         _require_own_metrics(arrays, member)
         for name in predicted:
             sums[name] = sums.get(name, np.float64(0)) + arrays[name].astype(np.float64)
@@ -178,20 +179,20 @@ def require_same_tests(
 def _require_own_metrics(arrays: Mapping[str, np.ndarray], member: Run) -> None:
     """Raise UserError unless the stored predictions of a member give its stored metrics."""
     unproved = unproved_forces(arrays, member.sets)
-    found = dict(_numbers(score_arrays(arrays, member.settings, unproved)))
+    scored = dict(_numbers(score_arrays(arrays, member.settings, unproved)))
     stored = dict(_numbers(member.sets))
     wrong = sorted(
         name
-        for name in found.keys() | stored
-        if name not in found
+        for name in scored.keys() | stored
+        if name not in scored
         or name not in stored
-        or not math.isclose(found[name], stored[name], rel_tol=RELATIVE_TOLERANCE)
+        or not math.isclose(scored[name], stored[name], rel_tol=RELATIVE_TOLERANCE)
     )
     if wrong:
         name = wrong[0]
         raise UserError(
             f"{member.where}: predictions.npz does not give the errors of metrics.json. "
-            f"{len(wrong)} differ, the first of them {name.lstrip('.')}: {found.get(name)} from "
+            f"{len(wrong)} differ, the first of them {name.lstrip('.')}: {scored.get(name)} from "
             f"the predictions, {stored.get(name)} stored. Evaluate the run again with "
             "'hippynn-mf evaluate'."
         )

@@ -91,8 +91,8 @@ def forces_data(
                 mean_prediction=mean_prediction,
             )
         )
-    own = {
-        low.id: [column.of_head(low).pick(record.differences(), "rmse") for record in records]
+    errors_of_labels = {
+        low.id: [column.at_head(low).pick(record.differences(), "rmse") for record in records]
         for low in low_levels
     }
     sizes = [v for name in names for v in results.values(name, column, "label_rms")]
@@ -106,7 +106,7 @@ def forces_data(
         bars=bars,
         low_levels={
             low: next((value for value in values if value is not None), None)
-            for low, values in own.items()
+            for low, values in errors_of_labels.items()
         },
         label_rms=float(estimate_mean(sizes).value) if sizes else None,  # type: ignore[union-attr]
     )

@@ -78,19 +78,19 @@ def make_learning_curves(members: Sequence[Run]) -> tuple[Figure, LearningData]:
     curves: list[LearningCurve] = []
     for row, kind in zip(grid, kinds, strict=True):
         metric, unit = KINDS[kind]
-        of_kind = []
+        curves_of_row = []
         for axes, (level, properties) in zip(row, labels.items(), strict=True):
             if kind == "forces" and not properties.forces:
                 leave_empty(axes, f"{level.label} {kind}", "not trained")
                 continue
             name = f"{metric}.{level.id}"
-            values = {seed: _of_metric(each, name) for seed, each in epochs.items()}
-            of_kind.append(_curve(level, kind, values, kept))
+            values = {seed: _metric_by_epoch(each, name) for seed, each in epochs.items()}
+            curves_of_row.append(_curve(level, kind, values, kept))
             axes.set_title(f"{level.label} {kind}", size=10)
-            _draw_curve(axes, of_kind[-1], values, level_color(level, labels))
+            _draw_curve(axes, curves_of_row[-1], values, level_color(level, labels))
             axes.set(xlabel="epoch", ylabel=f"validation RMSE ({unit})")
         _share_limits([axes for axes in row if axes.axison])
-        curves += of_kind
+        curves += curves_of_row
     data = LearningData(format=3, name=settings.name, seeds=list(epochs), curves=curves)
     return figure, data
 
@@ -106,13 +106,13 @@ def _validation_errors(
     for member in members:
         member.require_folder()
         by_phase[member.seed] = [phase.read_epochs() for phase in member.phase_folders()]
-    n_epochs = [max(map(len, of_phase)) for of_phase in zip(*by_phase.values(), strict=True)]
+    n_epochs = [max(map(len, phase)) for phase in zip(*by_phase.values(), strict=True)]
     starts = [1 + sum(n_epochs[:place]) for place in range(len(n_epochs))]
     errors = {
         seed: {
             start + n: epoch["valid"]
-            for start, of_phase in zip(starts, phases, strict=True)
-            for n, epoch in enumerate(of_phase)
+            for start, phase in zip(starts, phases, strict=True)
+            for n, epoch in enumerate(phase)
         }
         for seed, phases in by_phase.items()
     }
@@ -124,7 +124,7 @@ def _validation_errors(
     return errors, kept
 
 
-def _of_metric(epochs: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
+def _metric_by_epoch(epochs: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
     return {number: errors[name] for number, errors in epochs.items() if name in errors}
 
 

@@ -1,6 +1,9 @@
 """The graph of a model: the shared trunk and a linear head per level, as the paper's figure 2.
 
-Everything drawn is read from the nodes of a model: layers, their sizes, levels, parameters.
+Everything drawn is read from the nodes of a model: layers, their sizes, levels, parameters. The
+places are our own: networkx's layered layout sorts the linear layers of all heads into one column,
+so that heads stand mixed, arrows cross and boxes overlap; hippynn's drawing has a box per node of
+the graph, some thirty of them, without sizes.
 """
 
 from __future__ import annotations
@@ -196,6 +199,7 @@ def _box(
             edgecolor=edge,
             linewidth=1.3,
             linestyle="--" if dashed else "-",
+            label=text,
         )
     )
     axes.text(x, y, text, ha="center", va="center", size=size, linespacing=1.25)

@@ -18,17 +18,18 @@ import jinja2
 from matplotlib.figure import Figure
 
 from hippynn_mf.evaluation.schema import HELDOUT
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import make_folder, replace_when_complete
 from hippynn_mf.report.columns import field_name, set_name
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import Run
-from hippynn_mf.report.tables import TableData
+from hippynn_mf.report.table_data import TableData
 from hippynn_mf.report.text import (
     how_to_read,
     main_lines,
     paired_lines,
     table_notes,
 )
+from hippynn_mf.runs.weights import weights_text
 
 TEMPLATE = "page.html.j2"
 DOTS_PER_INCH = 110
@@ -75,15 +76,15 @@ class PageSection:
 
 def document_section(name: str, title: str, tables: Sequence[TableData]) -> PageSection:
     """The tables of a document, each followed by what it is compared with."""
-    found = []
+    page_tables = []
     for place, table in enumerate(tables):
         id_ = f"{name}-{place}"
         heading = f"{table.title} ({table.metric.upper()})"
-        found.append(PageTable(id_, heading, main_lines(table), _items(table_notes(table))))
+        page_tables.append(PageTable(id_, heading, main_lines(table), _items(table_notes(table))))
         if paired := paired_lines(table):
             beside = f"Beside {table.reference}, seed by seed"
-            found.append(PageTable(f"{id_}-paired", beside, paired))
-    return PageSection(name, title, tables=found, notes=_items(how_to_read(tables)))
+            page_tables.append(PageTable(f"{id_}-paired", beside, paired))
+    return PageSection(name, title, tables=page_tables, notes=_items(how_to_read(tables)))
 
 
 def _items(lines: Iterable[str]) -> list[str]:
@@ -176,16 +177,23 @@ def settings_section(results: Results) -> PageSection:
             "rows": one.rows,
             "split seed": one.split_seed,
             "labels kept": _fractions(one.label_fractions),
+            "weights": weights_text(one.hyperparameters, one.weights, one.known) or "all 1",
             "common levels": ", ".join(one.common_levels),
             **one.hyperparameters.model_dump(mode="json"),
         }
         for name, value in plain.items():
             values.setdefault(name, {})[_shown(value)] = None
-    recipe = [["setting", "value"], *([name, " · ".join(found)] for name, found in values.items())]
+    recipe = [
+        ["setting", "value"],
+        *([name, " · ".join(versions_and_device)] for name, versions_and_device in values.items()),
+    ]
     versions: dict[str, dict[str, None]] = {}
     for run in results.runs:
-        found = {**run.facts.get("versions", {}), "device": run.facts.get("device_used")}
-        for name, value in found.items():
+        versions_and_device = {
+            **run.facts.get("versions", {}),
+            "device": run.facts.get("device_used"),
+        }
+        for name, value in versions_and_device.items():
             if value is not None:
                 versions.setdefault(name, {})[str(value)] = None
     tables = [
@@ -224,7 +232,7 @@ def render_page(title: str, summary: Sequence[str], sections: Sequence[PageSecti
 
 def save_page(path: Path, content: str) -> Path:
     """Write the page, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replace_when_complete(path) as partial:
         partial.write_text(content, encoding="utf-8")
     return path

@@ -27,7 +27,8 @@ from hippynn_mf.report.compatible import (
     refuse_mixtures,
     run_key,
 )
-from hippynn_mf.report.runs import ENSEMBLES, Run, read_lines, read_runs
+from hippynn_mf.report.kept import ENSEMBLES, read_lines, read_runs
+from hippynn_mf.report.runs import Run
 from hippynn_mf.runs.experiment import Experiment
 
 KEY = ["experiment", "seed", "split_seed"]
@@ -88,13 +89,13 @@ class Results:
         return {name: [run.seed for run in runs] for name, runs in grouped.items()}
 
     def _grouped(self, condition: Callable[[Run], bool]) -> dict[str, list[Run]]:
-        found: dict[str, list[Run]] = {}
+        grouped: dict[str, list[Run]] = {}
         for run in self.runs:
             if condition(run):
-                found.setdefault(run.name, []).append(run)
-        for runs in found.values():
+                grouped.setdefault(run.name, []).append(run)
+        for runs in grouped.values():
             runs.sort(key=lambda run: (run.settings.split_seed, run.seed))
-        return found
+        return grouped
 
     @cached_property
     def experiments(self) -> Mapping[str, Experiment]:
@@ -169,11 +170,11 @@ class Results:
         place = (name, *column.address.values())
         series, place = (errors, (*place, metric)) if isinstance(column, Column) else (costs, place)
         try:
-            found = series.loc[place]
+            values = series.loc[place]
         except KeyError:
             return pd.Series(dtype=float)
         self.require_one_split()
-        return found.droplevel("split_seed")
+        return values.droplevel("split_seed")
 
     def require_one_split(self) -> None:
         """Raise UserError if finished runs have several split seeds."""

@@ -1,30 +1,20 @@
-"""One run as the report sees it, and the form in which many are kept in a few files.
-
-A folder of kept results has `campaign.json`, what all of its runs share; `runs.jsonl`, a line per
-run with its name, labels and seeds, what differs from the others, and its metrics; and
-`ensembles.jsonl`, a line per experiment. A run is what its line and the shared part say together.
-"""
+"""One run as the report sees it, from its folder or from a line of kept results."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.schema import validate_metrics
-from hippynn_mf.files import read_json, replace_when_complete, write_json
-from hippynn_mf.runs.folder import FORMAT, RunFolder, find_runs
+from hippynn_mf.files import read_json
+from hippynn_mf.hyperparameters import KeptEpoch as KeepRule
+from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.kept import kept_number
 from hippynn_mf.runs.settings import RunSettings
-from hippynn_mf.schema import describe_errors
-
-CAMPAIGN, RUNS, ENSEMBLES = "campaign.json", "runs.jsonl", "ensembles.jsonl"
-# What every line says for itself, shared or not.
-OWN = ("name", "strategy", "slug", "labels", "seed", "split_seed")
+from hippynn_mf.schema import validate_json
 
 
 class KeptEpoch(BaseModel):
@@ -91,170 +81,31 @@ class Run:
         return self.folder
 
 
-def read_runs(out: Path) -> list[Run]:
-    """The runs of a folder of runs, or of one of kept results.
-
-    Raises UserError if there are none, or for a file that is not what hippynn_mf writes.
-    """
-    if (out / RUNS).exists():
-        return _read_kept(out)
-    folders = find_runs(out)
-    if not folders:
-        raise UserError(
-            f"No runs in {out / 'runs'}, and no {out / RUNS}. Train some with 'hippynn-mf "
-            "reproduce'."
-        )
-    return [read_run(folder) for folder in folders]
-
-
 def read_run(folder: RunFolder) -> Run:
     """A run from its folder."""
     content = read_json(folder.file("experiment.json"))
+    settings = folder.read_settings()
     return Run(
-        settings=folder.read_settings(),
+        settings=settings,
         metrics=folder.read_metrics() if folder.is_finished else None,
         where=str(folder.path),
         folder=folder,
         facts={key: value for key, value in content.items() if key not in ("format", "settings")},
-        kept_epoch=_kept_epoch(folder),
+        kept_epoch=_kept_epoch(folder, settings.hyperparameters.kept_epoch),
         failure=folder.read_failure(),
     )
 
 
-def _settings(content: Mapping[str, Any], source: object) -> RunSettings:
-    if content.get("format") != FORMAT:
-        raise UserError(
-            f"{source} has format {content.get('format')!r}; this version of hippynn_mf reads "
-            f"format {FORMAT}. Restore the file, or use the version that wrote it."
-        )
-    try:
-        return RunSettings.model_validate_json(json.dumps(content.get("settings")))
-    except ValidationError as error:
-        raise UserError(f"{source} is damaged: {describe_errors(error)}.") from None
-
-
-def _kept_epoch(folder: RunFolder) -> KeptEpoch | None:
+def _kept_epoch(folder: RunFolder, rule: KeepRule) -> KeptEpoch | None:
     if not folder.file("epochs.jsonl").exists():
         return None
     epochs = folder.read_epochs()
-    best = [number for number, epoch in enumerate(epochs, start=1) if epoch.get("best")]
-    if not best:
+    number = kept_number(epochs, rule)
+    if number is None:
         return None
-    return KeptEpoch(number=best[-1], of=len(epochs), valid=epochs[best[-1] - 1]["valid"])
-
-
-def _read_kept(out: Path) -> list[Run]:
-    shared = read_json(out / CAMPAIGN)
-    runs = []
-    for number, line in enumerate(read_lines(out / RUNS), start=1):
-        content = merge(shared, line)
-        where = f"{out / RUNS}, line {number}"
-        metrics = content.pop("metrics", None)
-        if metrics is not None:
-            validate_metrics(metrics, where)
-        kept = content.pop("kept_epoch", None)
-        settings = _settings(content, where)
-        runs.append(
-            Run(
-                settings=settings,
-                metrics=metrics,
-                where=where,
-                facts={k: v for k, v in content.items() if k not in ("format", "settings")},
-                kept_epoch=None if kept is None else KeptEpoch.model_validate(kept),
-                failure=content.get("failure"),
-            )
-        )
-    return runs
-
-
-def write_kept(target: Path, runs: Sequence[Run], ensembles: Iterable[Mapping[str, Any]]) -> None:
-    """Write runs and ensembles in the form that is kept; of data files, only their names."""
-    contents = [_content(run) for run in sorted(runs, key=_order)]
-    shared = common_part(contents)
-    shared["format"] = FORMAT
-    lines = [difference(content, shared) for content in contents]
-    target.mkdir(parents=True, exist_ok=True)
-    write_json(target / CAMPAIGN, shared)
-    write_lines(target / RUNS, lines)
-    write_lines(target / ENSEMBLES, ensembles)
-
-
-def _order(run: Run) -> tuple[str, int, int]:
-    return run.settings.slug, run.settings.split_seed, run.settings.seed
-
-
-def _content(run: Run) -> dict[str, Any]:
-    settings = run.settings.model_dump(mode="json")
-    for source in (settings["data"], *settings["tests"]):
-        path = source["path"]
-        source["path"] = (
-            {level: Path(each).name for level, each in path.items()}
-            if isinstance(path, dict)
-            else Path(path).name
-        )
-    metrics = None if run.metrics is None else {**run.metrics}
-    if metrics is not None:
-        metrics.pop("predictions_sha256", None)  # they stay behind
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "settings": settings,
-        **run.facts,
-        "kept_epoch": None if run.kept_epoch is None else run.kept_epoch.model_dump(mode="json"),
-        "metrics": metrics,
-    }
-    return content if run.failure is None else content | {"failure": run.failure}
-
-
-def common_part(contents: Sequence[Mapping[str, Any]], *, top: bool = True) -> dict[str, Any]:
-    """What all nested dictionaries say alike; neither metrics nor what tells runs apart."""
-    first, *others = contents
-    shared: dict[str, Any] = {}
-    for key, value in first.items():
-        if key in OWN or (top and key in ("metrics", "kept_epoch")):
-            continue
-        values = [value, *(other.get(key, ...) for other in others)]
-        if all(isinstance(each, dict) for each in values):
-            shared[key] = common_part(values, top=False)
-        elif all(each == value for each in values):
-            shared[key] = value
-    return shared
-
-
-def difference(content: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
-    """What nested dictionaries say beyond the shared part, so that `merge` gives them again."""
-    found: dict[str, Any] = {}
-    for key, value in content.items():
-        if key not in shared:
-            found[key] = value
-        elif isinstance(value, dict) and (inner := difference(value, shared[key])):
-            found[key] = inner
-    return found
-
-
-def merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Both nested dictionaries together."""
-    merged = dict(shared)
-    for key, value in own.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """JSON objects, one a line; a UserError naming the line that is none."""
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            found.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}, line {number} is not JSON ({error}). Restore it.") from None
-    return found
-
-
-def write_lines(path: Path, contents: Iterable[Mapping[str, Any]]) -> None:
-    """JSON objects, one a line, complete or not at all."""
-    text = "".join(
-        json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n" for content in contents
+    return validate_json(
+        KeptEpoch,
+        {"number": number, "of": len(epochs), "valid": epochs[number - 1].get("valid")},
+        folder.file("epochs.jsonl"),
+        "train the run again",
     )
-    with replace_when_complete(path) as partial:
-        partial.write_text(text, encoding="utf-8")

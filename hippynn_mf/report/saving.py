@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from hippynn_mf.files import replace_when_complete, write_json
+from hippynn_mf.files import make_folder, replace_when_complete, write_json
 from hippynn_mf.schema import Strict
 
 
@@ -20,6 +20,6 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
 def save_with_numbers(figure: Figure, data: Strict, path: Path) -> Path:
     """Write a figure as PNG, and the numbers in it as JSON beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_json(path.with_suffix(".json"), data.model_dump(mode="json"))
     return save_figure(figure, path)

@@ -25,9 +25,9 @@ def set_tables(results: Results, name: str, experiments: Iterable[Experiment]) -
     """
     ordered = sorted(experiments, key=lambda e: (len(e.resolved_labels), e.name))
     return [
-        *_of_levels(results, name, ordered),
-        *_of_strategies(results, name, ordered),
-        *_of_low_forces(results, name, ordered),
+        *_level_tables(results, name, ordered),
+        *_strategy_tables(results, name, ordered),
+        *_low_force_tables(results, name, ordered),
     ]
 
 
@@ -40,7 +40,9 @@ def _errors_title(name: str) -> str:
     return "held-out errors" if name == HELDOUT else f"errors on {set_name(name)}"
 
 
-def _of_levels(results: Results, name: str, experiments: Sequence[Experiment]) -> list[TableSpec]:
+def _level_tables(
+    results: Results, name: str, experiments: Sequence[Experiment]
+) -> list[TableSpec]:
     levels = {level for experiment in experiments for level in experiment.resolved_labels}
     tables = []
     for level in sorted(levels, key=lambda level: level.rank):
@@ -52,7 +54,7 @@ def _of_levels(results: Results, name: str, experiments: Sequence[Experiment]) -
     return tables
 
 
-def _of_strategies(
+def _strategy_tables(
     results: Results, name: str, experiments: Sequence[Experiment]
 ) -> list[TableSpec]:
     tables = []
@@ -69,7 +71,7 @@ def _of_strategies(
     return tables
 
 
-def _of_low_forces(
+def _low_force_tables(
     results: Results, name: str, experiments: Sequence[Experiment]
 ) -> list[TableSpec]:
     pairs: dict[tuple[Level, Level], list[Experiment]] = {}
@@ -78,14 +80,14 @@ def _of_low_forces(
             pairs.setdefault((low, high), []).append(experiment)
     where = "Held-out" if name == HELDOUT else set_name(name)
     tables = []
-    for (low, high), of_pair in pairs.items():
-        names = [e.name for e in of_pair]
-        with_head = [e.name for e in of_pair if low in e.maintained_levels]
+    for (low, high), learners in pairs.items():
+        names = [e.name for e in learners]
+        with_head = [e.name for e in learners if low in e.maintained_levels]
         force = Column.own(name, high, "force")
         if _any_error(results, names, force):
             if _any_error(results, names, Column.own(name, low, "force")):
                 tables.append(beside_labels(force, high, low, names, where))
-            if _any_error(results, with_head, force.of_head(low)):
+            if _any_error(results, with_head, force.at_head(low)):
                 tables.append(beside_head(force, high, low, with_head, where))
     return tables
 

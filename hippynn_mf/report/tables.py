@@ -1,4 +1,4 @@
-"""A table of results as numbers: what `tables/*.json` hold, and how it is made of runs.
+"""How a table of results is made of runs.
 
 Statistics are those of `hippynn_mf.report.statistics`. Every row can be compared with one
 reference, seed by seed: another experiment, a lower level's head of the same run, or the labels of
@@ -8,7 +8,6 @@ a lower level taken as the prediction.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import pandas as pd
 
@@ -18,7 +17,6 @@ from hippynn_mf.report.columns import (
     LowHead,
     LowLevel,
     Metric,
-    PublishedNumber,
     RowSpec,
     TableSpec,
 )
@@ -26,101 +24,14 @@ from hippynn_mf.report.ensemble import EnsembleRecord
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.statistics import (
     CONFIDENCE,
-    Estimate,
     estimate_mean,
     paired_difference,
     percent_improvement,
     percent_of_means,
 )
-from hippynn_mf.schema import Strict
-
-
-class Cell(Strict):
-    """One experiment in one column, in the unit of the column.
-
-    Attributes:
-        values: error by seed.
-        mean: mean of the values; None without any.
-        ensemble: error of the mean prediction of all seeds; None for one seed, or unknown.
-        published: the paper's.
-        reference: error of a low level's own labels, or mean error of its head, where that is the
-            reference.
-        difference: mean of value − reference, paired by seed.
-        percent_improvement: from the paired log ratios.
-        published_percent_improvement: from the published means.
-    """
-
-    values: dict[str, float]
-    mean: Estimate | None
-    ensemble: float | None
-    published: PublishedNumber | None
-    reference: float | None
-    difference: Estimate | None
-    percent_improvement: Estimate | None
-    published_percent_improvement: float | None
-
-
-class RowData(Strict):
-    """One experiment."""
-
-    model: str
-    seeds: list[int]
-    cells: list[Cell]
-
-
-class ColumnData(Strict):
-    """A column: its unit and address, the error of predicting zero, and why a number is missing.
-
-    `published_reference` is the paper's error of a low level's own labels. Costs are no errors,
-    and have neither set nor levels.
-    """
-
-    heading: str
-    unit: str
-    set: str | None
-    head: str | None
-    reference: str | None
-    quantity: str
-    label_rms: float | None
-    null_reason: str | None
-    published_reference: float | None
-    is_error: bool
-
-
-class TestSet(Strict):
-    """A test set with the name of its file, or of its files."""
-
-    __test__ = False  # no test of pytest's
-
-    name: str
-    file: str
-    sha256: str
-
-
-class Source(Strict):
-    """The data and recipe of all runs of a table, and the test sets that its columns are of."""
-
-    rows: str
-    preset: str
-    data_file: str
-    data_sha256: str
-    split_seed: int
-    tests: list[TestSet]
-
-
-class TableData(Strict):
-    """A table: everything that its text says, unrounded."""
-
-    format: Literal[2]
-    title: str
-    metric: Metric
-    confidence: float
-    reference: str
-    paired_with_experiment: bool
-    columns: list[ColumnData]
-    rows: list[RowData]
-    missing: list[str]
-    source: Source | None
+from hippynn_mf.report.table_data import Cell, ColumnData, Origin, RowData, TableData, TestFile
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.weights import weights_text
 
 
 def build_table(
@@ -152,7 +63,7 @@ def build_table(
             for row in rows
         ],
         missing=[str(run) for run in missing],
-        source=_source(spec, results, rows),
+        source=_origin(spec, results, rows),
     )
 
 
@@ -200,15 +111,17 @@ def _cell(
     column = spec.columns[place]
     values = results.values(row.name, column, metric)
     record = ensembles.get(row.name)
-    own: float | None = None
+    reference_error: float | None = None
     against = _no_values()
     if isinstance(spec.reference, LowLevel) and isinstance(column, Column):
         if record is not None:
-            own = column.of_head(spec.reference.level).pick(record.differences(), metric)
-        against = against if own is None else pd.Series(own, values.index)
+            reference_error = column.at_head(spec.reference.level).pick(
+                record.differences(), metric
+            )
+        against = against if reference_error is None else pd.Series(reference_error, values.index)
     elif isinstance(spec.reference, LowHead) and isinstance(column, Column):
-        against = results.values(row.name, column.of_head(spec.reference.level), metric)
-        own = float(against.mean()) if len(against) else None
+        against = results.values(row.name, column.at_head(spec.reference.level), metric)
+        reference_error = float(against.mean()) if len(against) else None
     elif isinstance(spec.reference, str) and spec.reference != row.name:
         against = results.values(spec.reference, column, metric)
     return Cell(
@@ -216,7 +129,7 @@ def _cell(
         mean=estimate_mean(values),
         ensemble=_ensemble(record, column, metric),
         published=row.published[place] if metric == "rmse" else None,
-        reference=own,
+        reference=reference_error,
         difference=paired_difference(values, against),
         percent_improvement=percent_improvement(values, against),
         published_percent_improvement=_published_percent(spec, place, row, metric),
@@ -237,27 +150,40 @@ def _published_percent(spec: TableSpec, place: int, row: RowSpec, metric: Metric
         reference = None
     else:
         numbers = {other.name: other.published[place] for other in spec.rows}
-        found = numbers.get(spec.reference) if row.name != spec.reference else None
-        reference = found.value if found else None
+        published_number = numbers.get(spec.reference) if row.name != spec.reference else None
+        reference = published_number.value if published_number else None
     if published is None or reference is None or metric != "rmse":
         return None
     return percent_of_means(published.value, reference)
 
 
-def _source(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Source | None:
+def recipe_text(settings: RunSettings) -> str:
+    """The preset of a run, followed by what the paper has otherwise: weights 1, its kept epoch."""
+    hyperparameters = settings.hyperparameters
+    parts = [settings.preset]
+    if weights := weights_text(hyperparameters, settings.weights, settings.known):
+        parts.append(f"weights {weights}")
+    if hyperparameters.kept_epoch != "best_energy":
+        parts.append(f"kept epoch {hyperparameters.kept_epoch}")
+    if hyperparameters.ema_decay:
+        parts.append(f"average of weights {hyperparameters.ema_decay:g}")
+    return ", ".join(parts)
+
+
+def _origin(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Origin | None:
     runs = [run for row in rows for run in results.by_name[row.name]]
     if not runs:
         return None
     settings = runs[0].settings
     shown = {column.set for column in spec.columns if isinstance(column, Column)}
-    return Source(
+    return Origin(
         rows=settings.rows,
-        preset=settings.preset,
+        preset=recipe_text(settings),
         data_file=settings.data.file_name,
         data_sha256=settings.data.sha256,
         split_seed=settings.split_seed,
         tests=[
-            TestSet(name=test.name, file=test.file_name, sha256=test.sha256)
+            TestFile(name=test.name, file=test.file_name, sha256=test.sha256)
             for test in settings.tests
             if test.name in shown
         ],

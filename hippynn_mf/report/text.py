@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hippynn_mf.report.columns import set_name
 from hippynn_mf.report.statistics import FEWEST_FOR_INTERVAL, format_interval, format_mean
-from hippynn_mf.report.tables import Cell, RowData, TableData
+from hippynn_mf.report.table_data import Cell, RowData, TableData
 
 FORMULAS = """\
 - ±: 95 % interval of the mean over n seeds, t·s/√n, with the standard deviation s (n − 1) and the

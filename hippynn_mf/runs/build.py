@@ -19,7 +19,9 @@ from hippynn_mf.levels import Levels
 from hippynn_mf.runs.experiment import Experiment, parse_experiment
 from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.request_fields import COMP6, ENERGY_CUT_KCAL_PER_MOL, RequestedTest
-from hippynn_mf.runs.settings import DataSource, RunSettings, TestSource
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.sources import DataSource, TestSource
+from hippynn_mf.runs.weights import refuse_untrained, resolve_weights
 
 # The tests that the embedded data have.
 EMBEDDED_TESTS: Mapping[str, RequestedTest] = {
@@ -33,7 +35,7 @@ EMBEDDED_TESTS: Mapping[str, RequestedTest] = {
 def build_settings(
     request: Request, experiments: Sequence[Experiment] | None = None
 ) -> list[RunSettings]:
-    """Settings of every experiment with every seed, seeds outermost.
+    """Settings of every experiment with every seed, split seeds outermost, then seeds.
 
     `experiments` are those of the request, where its names were looked up among known ones; without
     them every name must spell its experiment. Raises UserError for anything unknown, missing or
@@ -50,10 +52,15 @@ def build_settings(
         raise UserError(f"Asked for twice: experiment {', '.join(repeated)}.")
     labels = join_labels(*(experiment.resolved_labels for experiment in experiments))
     fractions = resolve_fractions(request.label_fractions, labels, levels=levels)
-    hyperparameters = get_hyperparameters(request.preset, request.hyperparameters)
+    weights = resolve_weights(request.weights, labels, levels=levels)
+    preset = request.chosen_preset
+    hyperparameters = get_hyperparameters(preset, request.hyperparameters)
+    for experiment in experiments:
+        refuse_untrained(experiment.resolved_labels, weights, hyperparameters, experiment.name)
     data: DataPath = MINI_ANI1X if request.data is None else request.data
     source = DataSource.of(data, levels=levels)
     tests = requested_sources(request, levels)
+    valid = None if request.valid is None else DataSource.of(request.valid, levels=levels)
     # With levels of one's own, all experiments on the same data have the same common structures.
     common = None if request.levels is None else tuple(labels_in_file(data, levels=levels))
     return [
@@ -65,23 +72,29 @@ def build_settings(
             levels=tuple(LevelRecord.of(level) for level in levels),
             common_levels=tuple(level.id for level in common or experiment.common_levels),
             seed=seed,
-            split_seed=request.split_seed,
+            split_seed=split_seed,
+            split=request.split,
+            valid=valid,
             label_fractions={level.id: fraction for level, fraction in fractions.items()},
             rows=request.rows,
             accept_outliers=request.accept_outliers,
             accept_charged=request.accept_charged,
-            preset=request.preset,
-            hyperparameters=of_strategy(experiment, hyperparameters, request.hyperparameters),
+            weights=weights,
+            preset=preset,
+            hyperparameters=strategy_hyperparameters(
+                experiment, hyperparameters, request.hyperparameters
+            ),
             data=source,
             tests=tests,
             device=request.device,
         )
+        for split_seed in request.split_seeds or (request.split_seed,)
         for seed in request.seeds
         for experiment in experiments
     ]
 
 
-def of_strategy(
+def strategy_hyperparameters(
     experiment: Experiment, hyperparameters: Hyperparameters, asked: Mapping[str, Any]
 ) -> Hyperparameters:
     """The hyperparameters with those that the experiment's strategy stands for.
@@ -119,10 +132,12 @@ def _said(test: RequestedTest) -> dict[str, Any]:
 
 def requested_sources(request: Request, levels: Levels) -> tuple[TestSource, ...]:
     """The source of every test of a request."""
-    return tuple(test_source(name, test, levels) for name, test in requested_tests(request).items())
+    return tuple(
+        requested_source(name, test, levels) for name, test in requested_tests(request).items()
+    )
 
 
-def test_source(name: str, test: RequestedTest, levels: Levels) -> TestSource:
+def requested_source(name: str, test: RequestedTest, levels: Levels) -> TestSource:
     """The source of a test with its file; a UserError for what cannot be a test."""
     if test.path is None:
         raise UserError(f"The test {name} has no file.")

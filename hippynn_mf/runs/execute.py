@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pathlib import Path
 from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.progress import Progress
-from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.same_run import refuse_other_run
+from hippynn_mf.runs.settings import RunKey, RunSettings
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +26,18 @@ class Outcome:
     error: str | None
 
 
-def run_here(runs: Sequence[RunSettings], out: Path, *, progress: bool = True) -> list[Outcome]:
+def run_here(
+    runs: Sequence[RunSettings], out: Path, *, progress: bool = True, announcement: str = ""
+) -> list[Outcome]:
     """Execute the runs that are not finished in `out`, one after another in this process.
 
-    The outcomes are in the order of `runs`. Raises UserError before anything starts for wrong
-    input, and for runs of other settings in the same folders.
+    An `announcement` is printed once nothing would be refused any more. The outcomes are in the
+    order of `runs`. Raises UserError before anything starts for wrong input, and for runs of other
+    settings in the same folders.
     """
     to_do = select_unfinished(runs, out)
-    errors: dict[tuple[str, int], str | None] = {}
+    announce(announcement)
+    errors: dict[RunKey, str | None] = {}
     with Progress(to_do, out, disable=not progress) as shown:
         for settings in to_do:
             error = errors[settings.key] = execute_run(settings, out)
@@ -39,13 +45,19 @@ def run_here(runs: Sequence[RunSettings], out: Path, *, progress: bool = True) -
     return [Outcome(settings, errors.get(settings.key)) for settings in runs]
 
 
+def announce(text: str) -> None:
+    """One line on the terminal, none for no text."""
+    if text:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
 def select_unfinished(runs: Sequence[RunSettings], out: Path) -> list[RunSettings]:
     """The runs that are not finished in `out`, after everything that would be refused."""
-    for (slug, seed), count in Counter(settings.key for settings in runs).items():
+    for (slug, seed, _), count in Counter(settings.key for settings in runs).items():
         if count > 1:
             raise UserError(f"Run {slug}, seed {seed} is asked for twice.")
     for settings in runs:
-        RunFolder.of(out, settings).refuse_other(settings)
+        refuse_other_run(RunFolder.of(out, settings), settings)
     to_do = [settings for settings in runs if not RunFolder.of(out, settings).is_finished]
     if len(to_do) < len(runs):
         log.info("%d of %d runs are finished already", len(runs) - len(to_do), len(runs))
@@ -72,5 +84,6 @@ def execute_run(
 
 
 def run_name(settings: RunSettings) -> str:
-    """A run in messages: its experiment and its seed."""
-    return f"{settings.name}, seed {settings.seed}"
+    """A run in messages: its experiment and its seed, and that of its split if it is not 0."""
+    of_split = f", split seed {settings.split_seed}" if settings.split_seed else ""
+    return f"{settings.name}, seed {settings.seed}{of_split}"

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.files import read_json
 from hippynn_mf.labels import Labels, plain_labels
 from hippynn_mf.level_records import LevelRecord
@@ -19,9 +20,11 @@ from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.parameters import fold
 from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, TrainedOn
 from hippynn_mf.potentials.potential import Potential, atomic_energies, split_constants
+from hippynn_mf.potentials.seen import Distances, Seen, spread_quantiles
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import load_best
 from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.schema import describe_errors
 
 # What members may differ in; where the data lie is no difference (see `RunSettings.differences`).
 OF_A_MEMBER = ("seed",)
@@ -62,7 +65,10 @@ def export_runs(paths: Sequence[Path]) -> Potential:
     }
     card = Card(
         levels=tuple(
-            level_card(members[0], level, trained[level.id]) for level in members[0].heads.levels
+            level_card(
+                members[0], level, trained[level.id], elements=facts[0].elements.get(level.id)
+            )
+            for level in members[0].heads.levels
         ),
         hyperparameters=first.hyperparameters,
         constants=constants,
@@ -76,8 +82,12 @@ def export_runs(paths: Sequence[Path]) -> Potential:
             n_structures=facts[0].n_structures,
         ),
         members=tuple(
-            MemberCard(seed=each.seed, metrics=content, versions=of_run.versions)
-            for each, content, of_run in zip(settings, metrics, facts, strict=True)
+            MemberCard(seed=run_settings.seed, metrics=content, versions=run_facts.versions)
+            for run_settings, content, run_facts in zip(settings, metrics, facts, strict=True)
+        ),
+        seen=Seen(
+            distances=facts[0].distances,
+            spreads_ev_per_atom=_spreads(folders, [level.id for level in labels]),
         ),
     )
     return Potential(card, tuple(members))
@@ -87,7 +97,9 @@ class RunFacts(BaseModel):
     """What `experiment.json` says beside the settings, as far as a model file repeats it."""
 
     n_structures: dict[str, int]
+    distances: Distances | None = None  # not in runs of before 0.2
     versions: dict[str, str]
+    elements: dict[str, tuple[int, ...]] = {}  # none of a run of an older version
 
 
 def _read_facts(folder: RunFolder) -> RunFacts:
@@ -95,7 +107,23 @@ def _read_facts(folder: RunFolder) -> RunFacts:
     try:
         return RunFacts.model_validate_json(json.dumps(read_json(path)))
     except ValidationError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+        raise UserError(f"{path} is damaged: {describe_errors(error)}.") from None
+
+
+def _spreads(folders: Sequence[RunFolder], level_ids: Sequence[str]) -> dict[str, float]:
+    """Quantiles of the members' spread on held-out structures; none where predictions are gone."""
+    if len(folders) < 2 or not all(f.file("predictions.npz").exists() for f in folders):
+        return {}
+    predictions = [folder.read_predictions() for folder in folders]
+    rows = [found[f"{HELDOUT}.rows"] for found in predictions]
+    if any(not np.array_equal(rows[0], each) for each in rows):
+        raise UserError(
+            f"{folders[0].path} and the others were tested on different structures, though their "
+            "settings are the same. Evaluate them again."
+        )
+    names = {level_id: f"{HELDOUT}.{level_id}.energy" for level_id in level_ids}
+    energies = {k: [found[name] for found in predictions] for k, name in names.items()}
+    return spread_quantiles(energies, (predictions[0][f"{HELDOUT}.species"] > 0).sum(axis=1))
 
 
 def _with_independent_heads(model: Model, settings: RunSettings, labels: Labels) -> Model:
@@ -112,17 +140,19 @@ def _with_independent_heads(model: Model, settings: RunSettings, labels: Labels)
 def _refuse_mixture(folders: Sequence[RunFolder], settings: Sequence[RunSettings]) -> None:
     first = settings[0]
     seen: dict[int, Path] = {}
-    for folder, each in zip(folders, settings, strict=True):
-        same_seed = each.model_copy(update={name: getattr(first, name) for name in OF_A_MEMBER})
+    for folder, run_settings in zip(folders, settings, strict=True):
+        same_seed = run_settings.model_copy(
+            update={name: getattr(first, name) for name in OF_A_MEMBER}
+        )
         differences = same_seed.differences(first)
         if differences:
             raise UserError(
                 f"{folder.path} and {folders[0].path} are no members of one ensemble: "
                 f"{'; '.join(differences)}. Members differ in their seeds only."
             )
-        if each.seed in seen:
-            raise UserError(f"{folder.path} and {seen[each.seed]} have the same seed {each.seed}.")
-        seen[each.seed] = folder.path
+        if (seed := run_settings.seed) in seen:
+            raise UserError(f"{folder.path} and {seen[seed]} have the same seed {seed}.")
+        seen[seed] = folder.path
 
 
 def _refuse_infinite(model: Model, folder: RunFolder) -> None:
@@ -131,10 +161,13 @@ def _refuse_infinite(model: Model, folder: RunFolder) -> None:
             raise UserError(f"{folder.path}: {name} is not finite; the training diverged.")
 
 
-def level_card(model: Model, level: Level, trained: Any) -> LevelCard:
-    """Card of a level of a model, and the labels that it was trained on."""
+def level_card(
+    model: Model, level: Level, trained: Any, *, elements: Sequence[int] | None = None
+) -> LevelCard:
+    """Card of a level of a model, and the labels and elements that it was trained on."""
     return LevelCard(
         **LevelRecord.of(level).model_dump(),
         atomic_energies_kcal_per_mol=atomic_energies(model, level),
         trained=tuple(trained),
+        elements=None if elements is None else tuple(elements),
     )

@@ -2,12 +2,15 @@
 
 `OUT/runs/<slug>/seed-<k>/`:
 
+A run with another split seed S than 0 lies beside it, in `seed-<k>-split-<S>/`.
+
 - `experiment.json`: every setting, with levels and the data's hashes, and versions; written first
 - `split.npz`: positions in the file of the train, valid and test conformers
 - `epochs.jsonl`: validation metrics after every epoch
 - `checkpoint.pt`, `checkpoint-previous.pt`: the training after its last two epochs, see
   `checkpoints.py`; removed when the run is finished
-- `model.pt`: parameters of the best epoch (a state dict, loadable without running code)
+- `model.pt`: parameters of the epoch that is kept (a state dict, loadable without running code)
+- `model-best.pt`, `model-last.pt`: likewise of the best epoch and of the last one
 - `predictions.npz`: predictions and references on the held-out structures and every test set
 - `metrics.json`: errors with their units; written last, so its presence means finished
 - `failure.txt`: why the last attempt ended early, if it did
@@ -34,13 +37,26 @@ from pydantic import ValidationError
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, validate_metrics
-from hippynn_mf.files import json_text, read_json, replace_when_complete, write_json
-from hippynn_mf.runs.settings import RunSettings, TestSource
+from hippynn_mf.files import (
+    exists,
+    json_text,
+    make_folder,
+    parse_json,
+    read_json,
+    read_npz,
+    read_text,
+    reading,
+    replace_when_complete,
+    write_json,
+    writing,
+)
+from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.schema import describe_errors
 
 FORMAT = 2
 FAILURE = "failure.txt"
 LOCK_WAIT_SECONDS = 10.0
+LOG_END = 2**20  # bytes of a log in which its last lines are looked for
 
 
 @dataclass(frozen=True)
@@ -52,23 +68,35 @@ class RunFolder:
     @classmethod
     def of(cls, out: Path, settings: RunSettings) -> RunFolder:
         """The folder in `out` that belongs to these settings."""
-        return cls(out / "runs" / settings.slug / f"seed-{settings.seed}")
+        folder = out / "runs" / settings.slug
+        plain = cls(folder / f"seed-{settings.seed}")
+        if settings.split_seed == 0 or plain.has_split(settings.split_seed):
+            return plain  # the second, of an older version
+        return cls(folder / run_folder_name(settings.seed, settings.split_seed))
 
     def file(self, name: str) -> Path:
         """A file of the folder."""
         return self.path / name
 
+    def has_split(self, split_seed: int) -> bool:
+        """Whether the folder holds a run with this split seed, as far as that can be read."""
+        try:
+            stored = self._read_json("experiment.json").get("settings")
+        except UserError:
+            return False
+        return isinstance(stored, dict) and stored.get("split_seed") == split_seed
+
     @property
     def is_finished(self) -> bool:
         """Whether the run has its metrics, which are written last."""
-        return self.file("metrics.json").exists()
+        return exists(self.file("metrics.json"))
 
     @property
     def n_epochs(self) -> int:
         """Epochs trained so far, in all phases."""
         n = 0
         for path in (self.file("epochs.jsonl"), *self.path.glob("*/epochs.jsonl")):
-            with suppress(FileNotFoundError):
+            with reading(path), suppress(FileNotFoundError):
                 n += path.read_bytes().count(b"\n")
         return n
 
@@ -84,13 +112,13 @@ class RunFolder:
     def read_settings(self) -> RunSettings:
         """Settings from `experiment.json`. Raises UserError if this is no run of this version."""
         stored = self._read_json("experiment.json")
-        found = stored.get("format")
-        if found != FORMAT:
+        number = stored.get("format")
+        if number != FORMAT:
             remedy = (
-                CONVERT if found == 1 else "Choose another folder, or the version that wrote it."
+                CONVERT if number == 1 else "Choose another folder, or the version that wrote it."
             )
             raise UserError(
-                f"{self.path} has run format {found!r}; this version of hippynn_mf reads format "
+                f"{self.path} has run format {number!r}; this version of hippynn_mf reads format "
                 f"{FORMAT}. {remedy}"
             )
         path = self.file("experiment.json")
@@ -109,9 +137,9 @@ class RunFolder:
         The operating system frees the lock when the process ends, however it ends. Waiting for it a
         little lets the workers of a killed campaign end first.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         try:
-            with FileLock(self.file(".lock"), timeout=wait_s):
+            with writing(self.file(".lock")), FileLock(self.file(".lock"), timeout=wait_s):
                 yield
         except Timeout:
             raise UserError(
@@ -132,7 +160,8 @@ class RunFolder:
     def remove_leftovers(self) -> None:
         """Remove what an attempt that ended early left behind; the lock must be held."""
         for path in [self.file(FAILURE), *self.path.glob(".*.partial")]:
-            path.unlink(missing_ok=True)
+            with writing(path):
+                path.unlink(missing_ok=True)
 
     def write_failure(self, message: str) -> None:
         """Leave what ended the run, which the next attempt removes."""
@@ -141,44 +170,14 @@ class RunFolder:
 
     def read_failure(self) -> str | None:
         """What ended the last attempt, None if nothing did."""
-        try:
-            return self.file(FAILURE).read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return None
+        path = self.file(FAILURE)
+        return read_text(path).strip() if exists(path) else None
 
     def prepare(self, settings: RunSettings, facts: dict[str, Any]) -> None:
-        """Create the folder, or check that it belongs to the same settings; write them first.
-
-        Raises UserError if the folder holds another experiment or other settings, which it lists.
-        """
-        if self.file("experiment.json").exists():
-            self.refuse_other(settings)
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Create the folder, and write settings and facts, which come first."""
+        make_folder(self.path)
         content = {"format": FORMAT, "settings": settings.model_dump(mode="json"), **facts}
         write_json(self.file("experiment.json"), content)
-
-    def refuse_other(self, settings: RunSettings) -> None:
-        """Raise UserError if the folder holds a run with other settings."""
-        if not self.file("experiment.json").exists():
-            return
-        stored = self.read_settings()
-        missing = [source for source in settings.tests if stored.test(source.name) is None]
-        if not self.is_finished:
-            # Nothing is trained on them, so a run that goes on may get more.
-            stored, missing = stored.with_tests(missing), []
-        for name, now in settings.sources.items():
-            before = stored.sources.get(name, now)
-            if before.path == now.path and before.sha256 != now.sha256:
-                raise UserError(
-                    f"{now.shown} has changed since {self.path} began: its SHA-256 was "
-                    f"{before.sha256[:12]}… and is {now.sha256[:12]}…. Restore the file, or choose "
-                    "another --out."
-                )
-        if differences := settings.differences(stored):
-            remedy = "Choose another --out, or delete that folder."
-            if missing:
-                remedy = f"{remedy_of_untested(self, missing)} {remedy}"
-            raise UserError(f"{self.path} holds another run: {'; '.join(differences)}. {remedy}")
 
     def write_results(
         self,
@@ -187,6 +186,7 @@ class RunFolder:
         *,
         training: Mapping[str, Any] | None,
         inference: Mapping[str, Any] | None,
+        warnings: Sequence[str] = (),
         settings: RunSettings | None = None,
     ) -> None:
         """Write predictions, settings that have changed, and last the metrics, all or nothing.
@@ -213,17 +213,10 @@ class RunFolder:
                 "training": training,
                 "inference": inference,
                 "predictions_sha256": file_hash(predictions_file),
+                "warnings": list(warnings),
             }
             validate_metrics(metrics, self.file("metrics.json"))
             metrics_file.write_text(json_text(metrics), encoding="utf-8")
-
-    def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write `metrics.json`, which marks the run as finished.
-
-        Raises UserError naming the field if they are not what `metrics_schema` describes.
-        """
-        validate_metrics(metrics, self.file("metrics.json"))
-        write_json(self.file("metrics.json"), metrics)
 
     def read_metrics(self) -> dict[str, Any]:
         """The run's metrics, checked by `RunMetrics`; a UserError naming file and field.
@@ -234,10 +227,10 @@ class RunFolder:
         content = self._read_metrics()
         if content.get("predictions_sha256") is not None:
             named = [HELDOUT, *(source.name for source in self.read_settings().tests)]
-            found = list(content["sets"])
-            if found != named:
+            scored = list(content["sets"])
+            if scored != named:
                 raise UserError(
-                    f"{self.file('metrics.json')} has errors on {', '.join(found)}, and "
+                    f"{self.file('metrics.json')} has errors on {', '.join(scored)}, and "
                     f"experiment.json names {', '.join(named)}: {self._interrupted}"
                 )
         return content
@@ -260,7 +253,7 @@ class RunFolder:
         )
 
     def _read_json(self, name: str) -> dict[str, Any]:
-        if not self.file(name).exists():
+        if not exists(self.file(name)):
             raise UserError(f"No {name} in {self.path}; this is not a finished run.")
         return read_json(self.file(name))
 
@@ -269,24 +262,29 @@ class RunFolder:
         path = self.file("epochs.jsonl")
         if not path.exists():
             raise UserError(f"No {path.name} in {self.path}; train the run again.")
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        try:
-            return [
-                json.loads(line) for line in lines if line.endswith("\n")
-            ]  # the last may be cut
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}). Delete {self.path}.") from None
+        lines = read_text(path).split("\n")[:-1]  # the last may be cut
+        records = [parse_json(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
+        for number, record in enumerate(records, 1):
+            if not isinstance(record, dict) or type(record.get("epoch", 0)) is not int:
+                raise UserError(
+                    f"{path} is damaged: line {number} is no record of an epoch. Delete "
+                    f"{self.path}."
+                )
+        return records
 
     def read_log(self, n_lines: int) -> list[str]:
         """The last lines of the run's log."""
-        try:
-            return self.file("log.txt").read_text(encoding="utf-8").splitlines()[-n_lines:]
-        except FileNotFoundError:
+        path = self.file("log.txt")
+        if not exists(path):
             return []
+        with reading(path), path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - LOG_END))
+            return stream.read().decode(errors="replace").splitlines()[-n_lines:]
 
     def append_epoch(self, record: dict[str, Any]) -> None:
         """Add the metrics of one epoch."""
-        with self.file("epochs.jsonl").open("a", encoding="utf-8") as stream:
+        path = self.file("epochs.jsonl")
+        with writing(path), path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -305,21 +303,14 @@ class RunFolder:
             expected = self._read_metrics().get("predictions_sha256")
             if expected is not None and file_hash(path) != expected:
                 raise UserError(f"{path} is not what metrics.json is of: {self._interrupted}")
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        return read_npz(path, f"'hippynn-mf evaluate {self.path}' makes it again.")
+
+
+def run_folder_name(seed: int, split_seed: int) -> str:
+    """The name of the folder of a run below that of its experiment."""
+    return f"seed-{seed}" if split_seed == 0 else f"seed-{seed}-split-{split_seed}"
 
 
 def find_runs(out: Path) -> list[RunFolder]:
     """Every run folder below `out`, finished or not, in alphabetical order."""
     return [RunFolder(path.parent) for path in sorted(out.glob("runs/*/seed-*/experiment.json"))]
-
-
-def remedy_of_untested(folder: RunFolder, sources: Sequence[TestSource]) -> str:
-    """What adds test sets to the finished runs beside one that has none, without training."""
-    runs = folder.path.parent.parent / "*" / "seed-*"
-    names = ", ".join(source.name for source in sources)
-    options = " ".join(source.option for source in sources)
-    return (
-        f"{folder.path} was not tested on {names}. Without any training, 'hippynn-mf evaluate "
-        f"{runs} {options}' adds these errors to finished runs."
-    )

@@ -13,6 +13,7 @@ import hippynn
 from hippynn.experiment.metric_tracker import MetricTracker
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.files import writing
 from hippynn_mf.runs.folder import RunFolder
 
 
@@ -47,7 +48,9 @@ class EpochRecord:
 def logged_to(path: Path) -> Iterator[None]:
     """Send the package's log, warnings and hippynn's prints to a file; no hippynn progress bars."""
     bars, hippynn.settings.PROGRESS = hippynn.settings.PROGRESS, None
-    with path.open("a", encoding="utf-8") as stream:
+    with writing(path):
+        log_file = path.open("a", encoding="utf-8")
+    with log_file as stream:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
         package, raised = logging.getLogger("hippynn_mf"), logging.getLogger("py.warnings")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.files import require_file
 from hippynn_mf.labels import Labels, with_all_forces
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.parameters import State
@@ -48,6 +49,7 @@ def read_state(folder: RunFolder) -> State:
     path = folder.file("model.pt")
     if not path.exists():
         raise UserError(f"No model in {folder.path}; the run was not trained.")
+    require_file(path, "the parameters of a run")
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -16,11 +16,14 @@ from hippynn_mf.data.info import describe_file
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import PRESETS, Hyperparameters
-from hippynn_mf.runs.request import Request
+from hippynn_mf.runs.request import OWN_DATA_PRESET, Request
 from hippynn_mf.runs.run_file import SCHEMA, SUFFIX, read_run_file
 
 WIDTH = 98
-PRESET = "quick"
+OTHERWISE = ("labels", "strategy", "tests", "hyperparameters", "label_fractions", "weights")
+PRESET = OWN_DATA_PRESET
+# What is shown of keys that are files, and have no default.
+PATHS = {"levels": "levels.json", "valid": "valid.xyz"}
 
 
 def write_run_file(path: Path, data: DataPath, levels: Path | None = None) -> None:
@@ -74,10 +77,11 @@ def _lines(
         "data": _relative(data, folder) if isinstance(data, Path) else None,
         "out": "results",
         "seeds": [0],
+        "preset": PRESET,
     }
     more = {"rows": counts, "experiments": "Others of these data are spelt alike."}
     for name, field in Request.model_fields.items():
-        if name in ("labels", "strategy", "tests", "hyperparameters", "label_fractions"):
+        if name in OTHERWISE:
             continue  # tables, which come last; and another way to say the experiments
         if name == "data" and not isinstance(data, Path):
             continue
@@ -86,8 +90,8 @@ def _lines(
         value = proposed.get(name)
         if value is not None:
             yield f"{name} = {_toml(value)}"
-        elif name == "levels":
-            yield '# levels = "levels.json"'
+        elif name in PATHS:
+            yield f"# {name} = {_toml(PATHS[name])}"
         else:
             yield f"# {name} = {_toml(field.default)}"
     yield from _tables(info, data, folder)
@@ -105,6 +109,10 @@ def _tables(info: Mapping[str, Any], data: DataPath, folder: Path) -> Iterator[s
     yield from _comment(str(Request.model_fields["label_fractions"].description))
     yield "[label_fractions]"
     yield f"# {_key(first)} = 0.3  # between 0 and 1"
+    yield ""
+    yield from _comment(str(Request.model_fields["weights"].description))
+    yield "[weights]"
+    yield f"# {_key(first)}.energy = 2"
     yield ""
     yield from _comment(str(Request.model_fields["tests"].description))
     yield "# [tests.mine]"

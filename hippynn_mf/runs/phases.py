@@ -6,16 +6,20 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from hippynn_mf.data.database import TrainingDatabase, build_database, training_arrays
+from hippynn_mf.data.arrays import training_arrays
+from hippynn_mf.data.database import TrainingDatabase, build_database
 from hippynn_mf.data.differences import with_difference
 from hippynn_mf.data.structures import Structures
+from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.levels import Level
+from hippynn_mf.model.losses import LossWeights
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.parameters import Parts, State
 from hippynn_mf.runs.checkpoints import Checkpoints
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.log import EpochRecord
 from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.weights import weights_of_level
 from hippynn_mf.training.loop import continue_training, prepare_training
 from hippynn_mf.training.reptile import TaskDatabase
 from hippynn_mf.training.strategies import Phase
@@ -44,11 +48,26 @@ def train_phase(
     if phase.starts_from is not None:
         start_from(model, states[-1], phase.starts_from)
     database = phase_database(phase, parts, settings, consume=is_last)
-    training = prepare_training(model, database, hyperparameters, device=device, phase=phase)
+    weights = loss_weights(phase, settings, hyperparameters)
+    training = prepare_training(
+        model, database, hyperparameters, device=device, phase=phase, weights=weights
+    )
     checkpoints = Checkpoints(folder, training)
     checkpoints.restore()
     continue_training(training, [EpochRecord(folder, training.tracker), checkpoints])
     return checkpoints
+
+
+def loss_weights(
+    phase: Phase, settings: RunSettings, hyperparameters: Hyperparameters
+) -> dict[str, LossWeights]:
+    """The weights of every head of a phase, by level id; a difference has its higher level's."""
+    higher = None if phase.difference is None else phase.difference.higher
+    found = {}
+    for level in phase.labels:
+        named = (higher or level).id
+        found[level.id] = LossWeights(**weights_of_level(named, settings.weights, hyperparameters))
+    return found
 
 
 def start_from(model: Model, state: State, level: Level) -> None:
@@ -65,7 +84,7 @@ def phase_database(
 
     Structures that it may `consume` are not good for anything afterwards, but for the test split.
     """
-    chosen = {name: _of_phase(phase, part) for name, part in parts.items()}
+    chosen = {name: _phase_structures(phase, part) for name, part in parts.items()}
     consumed = [name for name in parts if name != "test"] if consume else []
     seed = settings.seed
     if not phase.as_tasks:
@@ -75,7 +94,7 @@ def phase_database(
     return TaskDatabase(arrays, labels=phase.labels, meta_steps=n_steps, seed=seed)
 
 
-def _of_phase(phase: Phase, part: Structures) -> Structures:
+def _phase_structures(phase: Phase, part: Structures) -> Structures:
     if phase.difference is not None:
         part = with_difference(part, phase.difference)
     return part.labelled(phase.labels)

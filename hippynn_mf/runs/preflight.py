@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.evaluation.doubts import few_labels
 from hippynn_mf.evaluation.test_sets import (
     TestSet,
     heldout_set,
@@ -16,12 +18,16 @@ from hippynn_mf.evaluation.test_sets import (
     refuse_trained_on,
 )
 from hippynn_mf.labels import Labels, join_labels
+from hippynn_mf.runs.elements import check_elements, refuse_other_elements
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.strategies import Phase
 
+log = logging.getLogger(__name__)
+
 # What runs have in common that are checked together, on files that are read once.
 SHARED = (
-    *("data", "tests", "levels", "common_levels", "rows", "split_seed", "label_fractions"),
+    *("data", "valid", "tests", "levels", "common_levels", "rows", "split", "split_seed"),
+    "label_fractions",
     *("accept_outliers", "accept_charged"),
 )
 
@@ -51,7 +57,10 @@ def check_inputs(runs: Sequence[RunSettings]) -> None:
         shared = f"{species} {settings.model_dump_json(include=set(SHARED))}"
         by_input.setdefault(shared, []).append(settings)
     for group in by_input.values():
-        load_inputs(group)
+        parts = load_inputs(group)
+        for settings in group:
+            for doubt in few_labels(parts["valid"], settings.experiment.resolved_labels):
+                log.warning("%s", doubt)
 
 
 def load_parts(
@@ -65,6 +74,8 @@ def load_parts(
         common_levels=settings.experiment.common_levels,
         rows=settings.rows,
         split_seed=settings.split_seed,
+        split_by=settings.split,
+        valid_source=None if settings.valid is None else settings.valid.path,
         label_fractions={known.get(k): v for k, v in settings.label_fractions.items()},
         levels=known,
         accepted=settings.accepted,
@@ -111,8 +122,11 @@ def load_inputs(
         with errors_about(run.data.shown):
             for phase in run.experiment.phases:
                 _refuse_without_pairs(phase, parts)
+    known = [check_elements(run, parts, run.data.shown) for run in runs]
     for test in read_tests(first, reports=reports):
         refuse_trained_on(test, parts, first.data.shown)
+        for run, elements in zip(runs, known, strict=True):
+            refuse_other_elements(run, elements, test)
     return parts
 
 

@@ -29,9 +29,11 @@ from hippynn_mf.runs.request_fields import (
     StrictKeys,
     Tests,
 )
+from hippynn_mf.runs.weights import TermWeights
 from hippynn_mf.runs.wrong_keys import describe_problems
 
 HELDOUT = "heldout"  # the test set that every run has
+EMBEDDED_PRESET, OWN_DATA_PRESET = "quick", "robust"  # where no preset is asked for
 # What a campaign is asked for where nothing is said.
 CAMPAIGN_DEFAULTS: Mapping[str, Any] = {"experiments": ("table1",), "seeds": (0, 1)}
 
@@ -100,8 +102,14 @@ class Request(StrictKeys):
         description="Structures that are evaluated on and never trained on, by names of your own; "
         "comp6 is in the COMP6 layout. (default: with the embedded data comp6 and cc-forces)",
     )  # fmt: skip
-    preset: Annotated[Literal["quick", "paper"], Flag(("--preset",), metavar="quick|paper")] = (
-        Field("quick", description="Hyperparameters to start from: quick, or paper for large data.")
+    preset: Annotated[
+        Literal["quick", "paper", "robust"] | None,
+        Flag(("--preset",), metavar="quick|paper|robust"),
+    ] = Field(
+        None,
+        description="Hyperparameters to start from: quick for the embedded data, robust for data "
+        "of your own, paper for large data. (default: robust with data of your own, else quick; of "
+        "reproduce quick)",
     )
     hyperparameters: Annotated[Overrides, Flag(("--set",), metavar="NAME=VALUE", many=True)] = (
         Field(
@@ -109,6 +117,15 @@ class Request(StrictKeys):
             description="Changes to the preset, as n_features=32, or species=[0,1,6,8] for other "
             "elements than H, C, N, O. 'hippynn-mf settings' lists all; repeatable.",
         )
+    )
+    weights: Annotated[
+        dict[LevelName, TermWeights],
+        Flag(("--weight",), metavar="LEVEL.TERM=WEIGHT", many=True),
+    ] = Field(
+        {},
+        description="Weights in the loss by level, as DZ.forces=4; terms are energy, forces and "
+        "hierarchicality; repeatable. (default: energy_weight, force_weight and "
+        "hierarchicality_weight of the hyperparameters)",
     )
     rows: Annotated[Literal["common", "all"], Flag(("--rows",), metavar="common|all")] = Field(
         "common",
@@ -118,6 +135,22 @@ class Request(StrictKeys):
     split_seed: Annotated[Seed, Flag(("--split-seed",), kind=int, least=0)] = Field(
         0, description="Chooses test and validation structures."
     )
+    split_seeds: Annotated[tuple[Seed, ...], Flag(("--split-seeds",), metavar="K,...")] = Field(
+        (),
+        description="Instead of split_seed: every run with each of them, for tables of each.",
+    )
+    split: Annotated[Literal["conformer", "molecule"], Flag(("--split",), metavar="conformer|"
+                     "molecule")] = Field(
+        "conformer",
+        description="What is drawn for test and validation: conformers, or whole molecules (the "
+        "same elements and bonds), so that the tested ones are new.",
+    )  # fmt: skip
+    valid: Annotated[Files | None, Flag(("--valid-file",), metavar="FILE", help="Structures of "
+                     "this file validate, in the formats of --data.")] = Field(
+        None,
+        description="Validation structures: a file in the formats of data. What would be drawn for "
+        "validation trains. (default: a tenth of the data)",
+    )  # fmt: skip
     label_fractions: Annotated[
         dict[LevelName, Fraction], Flag(("--label-fraction",), metavar="LEVEL=FRACTION", many=True)
     ] = Field(
@@ -155,6 +188,10 @@ class Request(StrictKeys):
                 raise ValueError(f"Asked for twice: {what} {', '.join(repeated)}.")
         if not self.seeds:
             raise ValueError("seeds is empty; name at least one, as [0].")
+        if len(set(self.split_seeds)) < len(self.split_seeds):
+            raise ValueError("split_seeds names one twice.")
+        if self.split_seeds and "split_seed" in self.model_fields_set:
+            raise ValueError("split_seed and split_seeds both say the split. Leave one out.")
         if self.experiments and self.labels:
             raise ValueError("experiments and labels both say what to train. Leave one out.")
         if self.strategy is not None and not self.labels:
@@ -186,6 +223,11 @@ class Request(StrictKeys):
             return KNOWN_LEVELS.including(levels_of_records(content, "[[levels]]"))
 
     @property
+    def chosen_preset(self) -> str:
+        """The preset that is asked for, or that of the data where none is."""
+        return self.preset or (EMBEDDED_PRESET if self.data is None else OWN_DATA_PRESET)
+
+    @property
     def experiment_names(self) -> tuple[str, ...]:
         """The names of what is asked for; one made of `labels`, if that is how it was said."""
         if not self.labels:
@@ -198,7 +240,9 @@ class Request(StrictKeys):
         tables: dict[str, object] = {
             "labels": self.labels,
             "data": self.data,
+            "valid": self.valid,
             "label_fractions": self.label_fractions,
+            "weights": self.weights,
         }
         for name, test in self.tests.items():
             tables[f"tests.{name}.path"] = test.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from pydantic import (
     Discriminator,
     Field,
     Strict,
-    StringConstraints,
     Tag,
     ValidationInfo,
     WithJsonSchema,
@@ -26,6 +26,8 @@ from hippynn_mf.level_records import LevelRecord
 
 ENERGY_CUT_KCAL_PER_MOL = 100.0  # the paper's, above a molecule's minimum
 COMP6 = "comp6"
+LARGEST_SEED = 2**32 - 1  # of NumPy's generators; torch's take more
+TEST_NAME = "[a-z0-9][a-z0-9_-]*"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,20 @@ def _in_folder(path: Path, info: ValidationInfo) -> Path:
     return path if folder is None else folder / path
 
 
+def _refuse_empty(value: object) -> object:
+    """A path of no characters would be the folder itself."""
+    if value == "":
+        raise ValueError("a path was expected, which is not empty")
+    return value
+
+
+def _named_well(name: str) -> str:
+    """Names of tests are those of files and of keys."""
+    if not re.fullmatch(TEST_NAME, name):
+        raise ValueError("small letters, digits, - and _ make a name, as my-test")
+    return name
+
+
 def _kind_of(value: object) -> str:
     if isinstance(value, Mapping):
         return "table"
@@ -72,7 +88,7 @@ def overrides_schema() -> dict[str, Any]:
     return schema
 
 
-FileName = Annotated[Path, AfterValidator(_in_folder)]
+FileName = Annotated[Path, BeforeValidator(_refuse_empty), AfterValidator(_in_folder)]
 LevelName = str
 # A file, or an extended XYZ file for each level.
 Files = Annotated[
@@ -80,9 +96,13 @@ Files = Annotated[
     Discriminator(_kind_of),
 ]
 Overrides = Annotated[dict[str, Any], WithJsonSchema(overrides_schema())]
-Seed = Annotated[int, Strict(), Field(ge=0)]
+Seed = Annotated[int, Strict(), Field(ge=0, le=LARGEST_SEED)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
-TestName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+TestName = Annotated[
+    str,
+    AfterValidator(_named_well),
+    WithJsonSchema({"type": "string", "pattern": f"^{TEST_NAME}$"}),
+]
 
 
 class StrictKeys(BaseModel):

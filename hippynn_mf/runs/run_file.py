@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.files import exists, read_text
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.wrong_keys import known_keys, unknown_key
@@ -49,6 +50,11 @@ def merged(request: Request, changes: Mapping[str, Any]) -> Request:
     for name, value in changes.items():
         if name in ("hyperparameters", "label_fractions"):
             values[name] = {**values.get(name, {}), **value}
+        elif name == "weights":
+            before = {
+                level: w.model_dump(exclude_none=True) for level, w in request.weights.items()
+            }
+            values[name] = before | {level: before.get(level, {}) | w for level, w in value.items()}
         elif name == "tests":
             values[name] = _merged_tests(values.get(name, {}), value)
         else:
@@ -70,19 +76,14 @@ def schema_text() -> str:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; a run file (TOML) was expected.")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not exists(path):
         raise UserError(
             f"No run file {path}. 'hippynn-mf new {path} DATA' writes one from data files."
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file in UTF-8, as TOML is.") from None
-    except tomllib.TOMLDecodeError as error:
+        )
+    text = read_text(path, "a run file (TOML)")
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also of numbers of too many digits
         raise UserError(f"{path} is not TOML: {error}.") from None
     if not values:
         raise UserError(
@@ -98,7 +99,7 @@ def _check_hyperparameters(request: Request) -> None:
         if name not in known:
             raise UserError(unknown_key("hyperparameters", name, known, dict(known_keys(Request))))
     with errors_about("[hyperparameters]"):
-        get_hyperparameters(request.preset, request.hyperparameters)
+        get_hyperparameters(request.chosen_preset, request.hyperparameters)
 
 
 def _files(request: Request) -> Iterator[tuple[str, Path]]:

@@ -59,8 +59,9 @@ def format_hyperparameters(rows: Sequence[SettingRow]) -> str:
         "",
     ]
     for row in rows:
-        quick, paper = row.defaults["quick"], row.defaults["paper"]
-        default = f"{quick}" if quick == paper else f"quick {quick}, paper {paper}"
+        quick, others = row.defaults["quick"], list(row.defaults.items())
+        of_presets = ", ".join(f"{name} {value}" for name, value in others)
+        default = f"{quick}" if all(value == quick for _, value in others) else of_presets
         lines.append(f"{row.name}  ({row.kind}; {default})")
         lines += textwrap.wrap(row.description, WIDTH, initial_indent="    ",
                                subsequent_indent="    ")  # fmt: skip
@@ -86,11 +87,11 @@ def settings_page() -> str:
         "",
         "Hyperparameters, `[hyperparameters]` or `--set NAME=VALUE`:",
         "",
-        "| name | quick | paper | meaning |",
-        "|---|---|---|---|",
+        f"| name | {' | '.join(PRESETS)} | meaning |",
+        f"|---|{'---|' * len(PRESETS)}---|",
     ]
     for row in hyperparameter_rows():
-        values = " | ".join(f"`{row.defaults[preset]}`" for preset in ("quick", "paper"))
+        values = " | ".join(f"`{value}`" for value in row.defaults.values())
         lines.append(f"| `{row.name}` | {values} | {_cell(row.description)} |")
     return "\n".join(lines) + "\n"
 

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.evaluation.errors import rmse
+from hippynn_mf.evaluation.scoring import NO_ENERGIES, NO_FORCES
+from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.labels import Labels
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.kept import kept_number
+from hippynn_mf.runs.models import trained_model
+from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.training.initial_heads import atomic_energies
 
-Zeros = dict[tuple[str, str], float]
+# Head id → atomic number → energy.
+AtomicEnergies = Mapping[str, Mapping[int, float]]
+# Test set, head, reference → RMSE of the head's atomic energies, kcal/mol.
+Compositions = dict[tuple[str, str, str], float]
 
+BASELINE = "composition alone"
+MEANING = (
+    f"{BASELINE}: atomic energies fitted on the training data, without the network, which",
+    "know no geometry: they have no forces, and no differences of conformers.",
+)
 # Quantities of a test set: title, unit, and the fields of error and labels.
 QUANTITIES = {
-    "energy": ("kcal/mol", "energy_rmse_kcal_per_mol", ""),  # its labels: from the predictions
+    "energy": ("kcal/mol", "energy_rmse_kcal_per_mol", ""),  # its baseline: from predictions
     "conformer energy": (
         "kcal/mol",
         "delta_e_rmse_kcal_per_mol",
@@ -30,102 +47,159 @@ QUANTITIES = {
 
 
 def summarize(folder: RunFolder) -> str:
-    """Errors of every level on every test set beside those of predicting zero, and the epoch kept.
+    """Errors of every level on every test set beside those of its composition, and the epoch kept.
+
+    Label energies hold energies of bonds that grow with the molecule, so that an error beside that
+    of predicting zero always looks small. What counts is what the network adds to the atomic
+    energies that are fitted before it is trained. Of forces and of differences of conformers,
+    which depend on the geometry alone, that is the error of predicting zero.
 
     Raises UserError if the run is not finished.
     """
     settings = folder.read_settings()
     labels = {level.id: level.label for level in settings.known}
-    trained = [level.id for level in settings.experiment.resolved_labels]
-    lines = [kept_epoch(folder.read_epochs(), settings.hyperparameters.max_epochs)]
+    trained = settings.experiment.resolved_labels
+    lines = [kept_epoch(folder.read_epochs(), settings.hyperparameters)]
     metrics = folder.read_metrics()
-    zeros = _energy_zeros(folder, metrics["sets"], labels)
-    lines += format_errors(metrics, trained, labels, zeros)
+    composition: Compositions = {}
+    path = folder.file("predictions.npz")
+    if path.exists():
+        fitted = fitted_atomic_energies(settings, folder, trained)
+        composition = composition_errors(folder.read_predictions(), fitted, labels)
+    lines += format_errors(metrics, [level.id for level in trained], labels, composition)
     return "\n".join(f"  {line}" for line in lines)
 
 
-def kept_epoch(epochs: Sequence[Mapping[str, Any]], max_epochs: int) -> str:
-    """Which epoch's parameters are in the model, of the last phase of a run."""
-    best = [record["epoch"] for record in epochs if record.get("best")]
-    kept = f"Epoch {best[-1] + 1} of {len(epochs)} was kept"
-    return kept + ("." if len(epochs) == max_epochs else f"; at most {max_epochs} were planned.")
+def fitted_atomic_energies(
+    settings: RunSettings, folder: RunFolder, labels: Labels
+) -> AtomicEnergies:
+    """The atomic energies of every head of a run, from its trained model, where they are frozen.
+
+    In kcal/mol, without self energies.
+    """
+    heads = trained_model(settings, folder).heads
+    elements = [number for number in settings.hyperparameters.species if number]
+    return {
+        level.id: dict(zip(elements, atomic_energies(heads, level).tolist(), strict=True))
+        for level in labels
+    }
+
+
+def composition_errors(
+    stored: Mapping[str, np.ndarray], fitted: AtomicEnergies, references: Mapping[str, str]
+) -> Compositions:
+    """RMSE of atomic energies alone, of every head against every level of every test set.
+
+    `stored` has the arrays of `predictions.npz`: `<set>.species` (n, n_atoms_max), and
+    `<set>.reference.<level>.energy` (n,) in kcal/mol without self energies, NaN for no label.
+    """
+    errors: Compositions = {}
+    for name in (key.removesuffix(".species") for key in stored if key.endswith(".species")):
+        species = stored[f"{name}.species"]
+        for head, energies in fitted.items():
+            of_atoms = sum(
+                energy * np.count_nonzero(species == number, axis=1)
+                for number, energy in energies.items()
+            )
+            for level in references:
+                if (key := f"{name}.reference.{level}.energy") in stored:
+                    differences = stored[key] - of_atoms
+                    error = rmse(differences[np.isfinite(differences)])
+                    if error is not None:
+                        errors[name, head, level] = error
+    return errors
+
+
+def kept_epoch(epochs: Sequence[Mapping[str, Any]], hyperparameters: Hyperparameters) -> str:
+    """Which epoch's parameters are in the model, of the last phase of a run, and by what rule."""
+    rule, planned = hyperparameters.kept_epoch, hyperparameters.max_epochs
+    number = kept_number(epochs, rule)
+    if number is None:
+        raise UserError("No epoch is marked as the best one; train the run again.")
+    kept = f"Epoch {number} of {len(epochs)} was kept ({rule}"
+    if hyperparameters.ema_decay:
+        kept += f", weights averaged with decay {hyperparameters.ema_decay:g}"
+    return kept + (")." if len(epochs) == planned else f"); at most {planned} were planned.")
 
 
 def format_errors(
     metrics: Mapping[str, Any],
     trained: Sequence[str],
     labels: Mapping[str, str],
-    zeros: Zeros | None = None,
+    composition: Compositions | None = None,
 ) -> list[str]:
     """A table of errors from metrics in format 2, for levels by rank with their labels.
 
-    `zeros` are RMS energies (kcal/mol, without self energies) by test set and level.
+    Below it stands why an error is missing although the test set has labels for it.
     """
-    rows = [("test set", "level", "RMSE", "predicting zero", "")]
+    rows = [("test set", "level", "RMSE", BASELINE, "")]
+    missing: list[str] = []
     for name, heads in metrics["sets"].items():
-        rows += _rows_of_set(name, heads, trained, labels, zeros or {})
+        for head, level in _heads_of(heads, trained, labels):
+            entry = heads[head][level]
+            beyond = (composition or {}).get((name, head, level))
+            by_other = "" if head == level else f", head {labels[head]}"
+            rows += [
+                (name, f"{labels[level]} {quantity}{by_other}", *cells)
+                for quantity, *cells in _rows_of(entry, beyond)
+            ]
+            missing += [
+                f"{name}: no error of {labels[level]} {what}: {reason}."
+                for what, reason in _reasons(entry)
+            ]
     if len(rows) == 1:
-        return []
+        return missing
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        f"{s:<{widths[0]}}  {level:<{widths[1]}}  {error:>{widths[2]}}  {zero:>{widths[3]}}  {unit}"
-        for s, level, error, zero, unit in rows
+    table = [
+        f"{s:<{widths[0]}}  {level:<{widths[1]}}  {error:>{widths[2]}}  {base:>{widths[3]}}  {unit}"
+        for s, level, error, base, unit in rows
     ]
-
-
-def _energy_zeros(folder: RunFolder, sets: Mapping[str, Any], levels: Iterable[str]) -> Zeros:
-    """RMS of the reference energies of a run's test sets, which metrics do not have."""
-    zeros: Zeros = {}
-    path = folder.file("predictions.npz")
-    if not path.exists():
-        return zeros
-    with np.load(path, allow_pickle=False) as stored:
-        for name in sets:
-            for level in levels:
-                if (key := f"{name}.reference.{level}.energy") in stored:
-                    energies = stored[key]
-                    energies = energies[np.isfinite(energies)]
-                    if energies.size:
-                        zeros[name, level] = float(np.sqrt(np.mean(energies**2)))
-    return zeros
+    return [*(line.rstrip() for line in table), *MEANING, *missing]
 
 
 def next_commands(folders: Sequence[RunFolder], out: Path) -> str:
     """What to do with finished runs."""
     if not folders:
         raise UserError("No run was asked for.")
-    path = folders[-1].path
+    last = folders[-1].path
+    of_last = [folder.path for folder in folders if folder.path.parent == last.parent]
+    runs = " ".join(shlex.quote(str(path)) for path in of_last)
     return "\n".join(
         [
             "Next:",
-            f"  hippynn-mf export {path} --out model.safetensors",
-            f"  hippynn-mf evaluate {path} --test NAME=FILE",
-            f"  hippynn-mf tables {out} --partial",
+            f"  hippynn-mf report {shlex.quote(str(out))}",
+            f"  hippynn-mf evaluate {runs} --test NAME=FILE",
+            f"  hippynn-mf export {runs} --out model.safetensors",
         ]
     )
 
 
-def _rows_of_set(
-    name: str,
-    heads: Mapping[str, Any],
-    trained: Sequence[str],
-    labels: Mapping[str, str],
-    zeros: Zeros,
-) -> Iterator[tuple[str, str, str, str, str]]:
-    """Every level against its own head; one without a head against the highest that predicts it."""
-    references = dict.fromkeys(reference for of_head in heads.values() for reference in of_head)
+def _heads_of(
+    heads: Mapping[str, Any], trained: Sequence[str], labels: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Every level with its own head; one without a head with the highest that predicts it."""
+    references = {reference for of_head in heads.values() for reference in of_head}
     for level in labels:
-        if level not in references:
-            continue
         candidates = [level] if level in trained else list(reversed(trained))
         head = next((head for head in candidates if level in heads.get(head, {})), None)
-        if head is None:
-            continue
-        entry = heads[head][level]
-        by_other = "" if head == level else f", head {labels[head]}"
-        for quantity, (unit, error, label_rms) in QUANTITIES.items():
-            if entry.get(error) is not None:
-                zero = zeros.get((name, level)) if quantity == "energy" else entry.get(label_rms)
-                shown = "" if zero is None else f"{zero:.2f}"
-                title = f"{labels[level]} {quantity}{by_other}"
-                yield name, title, f"{entry[error]:.2f}", shown, unit
+        if level in references and head is not None:
+            yield head, level
+
+
+def _rows_of(
+    entry: Mapping[str, Any], composition: float | None
+) -> Iterator[tuple[str, str, str, str]]:
+    """Quantity, error, error of the composition alone, and unit, of one head against one level."""
+    for quantity, (unit, error, label_rms) in QUANTITIES.items():
+        if entry.get(error) is not None:
+            beside = composition if quantity == "energy" else entry.get(label_rms)
+            shown = "" if beside is None else f"{beside:.2f}"
+            yield quantity, f"{entry[error]:.2f}", shown, unit
+
+
+def _reasons(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Why there is no error of labels that the test set has."""
+    for what, field in (("energies", "energy"), ("conformers", "delta_e"), ("forces", "force")):
+        reason = entry.get(f"{field}_reason")
+        if reason and reason not in (NO_ENERGIES, NO_FORCES):
+            yield what, reason

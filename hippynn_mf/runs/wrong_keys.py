@@ -18,7 +18,7 @@ N_SHOWN = 3
 EXPECTED = {
     "path_type": "a path in quotes was expected",
     "string_type": "a text in quotes was expected",
-    "tuple_type": "a list was expected, as [0, 1]",
+    "tuple_type": "a list in [brackets] was expected",
     "dict_type": "a table was expected",
     "model_type": "a table was expected",
     "int_type": "a whole number was expected",
@@ -79,13 +79,17 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
         known = [text for text in expected.split("'") if text.strip(" ,") not in ("", "or")]
         return unknown_name_message(f"value of {path}", str(problem["input"]), known)
     if "[key]" in problem["loc"]:
-        return f"[{place}]: {key!r} is no name for an entry: {problem['msg']}."
+        return f"[{place}]: {key!r} is no name for an entry: {_message(problem)}."
     if not path:  # of several fields together
-        return str(problem["msg"]).removeprefix("Value error, ")
+        return _message(problem)
     if problem["type"] == "missing":
         return f"[{place}] lacks the key {key!r}."
+    return f"{path} = {_shown(problem['input'])}: {_message(problem)}."
+
+
+def _message(problem: Any) -> str:
     message = EXPECTED.get(problem["type"], problem["msg"])
-    return f"{path} = {_shown(problem['input'])}: {message}."
+    return str(message).removeprefix("Value error, ")
 
 
 def _shown(value: object) -> str:

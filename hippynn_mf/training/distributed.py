@@ -22,7 +22,7 @@ from hippynn.experiment.metric_tracker import MetricTracker
 
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.errors import UserError
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import make_folder, replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.keys import POSITIONS, SPECIES
 from hippynn_mf.model.model import Model
@@ -107,13 +107,19 @@ def train_distributed(
             f"A {type(database).__name__} cannot be shared among devices; make the database with "
             "hippynn_mf.load_database."
         )
+    if hyperparameters.ema_decay or hyperparameters.kept_epoch == "last":
+        raise UserError(
+            "Training on several devices keeps the best epoch of the weights themselves; found "
+            f"ema_decay={hyperparameters.ema_decay:g}, kept_epoch={hyperparameters.kept_epoch}. "
+            "Set ema_decay=0 and another kept_epoch."
+        )
     folder = Path(folder)
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists() and not resume:
         raise UserError(
             f"{checkpoint} is there already. Continue it with resume=True, or take another folder."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     training = prepare_training(model, database, hyperparameters)
     controller, tracker = training.controller, training.tracker
     data = {split: _digest(arrays) for split, arrays in database.splits.items()}

@@ -74,11 +74,11 @@ class GlobalLoss(torch.nn.Module):
         # Counts of force components in a whole data set are beyond the integers of float32.
         return torch.stack([torch.stack([part.double() for part in pair]) for pair in pairs])
 
-    def of_sums(self, sums: Tensor) -> tuple[Tensor, ...]:
+    def from_sums(self, sums: Tensor) -> tuple[Tensor, ...]:
         """The losses, given the sums of this rank. A collective: every rank must call it."""
         totals = sum_over_ranks(sums)
         known = {
-            node: node.torch_module.of_sum(*total)
+            node: node.torch_module.from_sum(*total)
             for node, total in zip(self.errors, totals, strict=True)
         }
         for node, operation in zip(self.combination, self.operations, strict=True):
@@ -87,7 +87,7 @@ class GlobalLoss(torch.nn.Module):
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """The losses of all ranks' batches. A collective: every rank must call it."""
-        return self.of_sums(self.sums(*values))
+        return self.from_sums(self.sums(*values))
 
 
 def _nodes_after(errors: list[Any], loss: GraphModule) -> list[Any]:

@@ -100,7 +100,7 @@ def initialize_heads(heads: Heads, database: Any, *, decay_factor: float = DECAY
             if torch.isfinite(difference).any():
                 energies = difference
             else:  # no structure has both levels
-                energies = energies - _atomic_energies(heads, head.base, counts, rows[species])
+                energies = energies - _sums(heads, head.base, counts, rows[species])
         labelled = torch.isfinite(energies).reshape(len(energies))
         labelled_rows = {
             species: rows[species][labelled],
@@ -115,14 +115,19 @@ def initialize_heads(heads: Heads, database: Any, *, decay_factor: float = DECAY
         )
 
 
-def _atomic_energies(
+def atomic_energies(heads: Heads, level: Level) -> torch.Tensor:
+    """Fitted atomic energies of a level, (n_elements,) in kcal/mol without self energies.
+
+    In the order of the model's species; with those of the levels that it is coupled to.
+    """
+    weights = heads[level].energy.torch_module.layers[0].weight.detach()[0]
+    base = heads[level].base
+    return weights if base is None else weights + atomic_energies(heads, base)
+
+
+def _sums(
     heads: Heads, level: Level, counts: _ElementCounts, species: torch.Tensor
 ) -> torch.Tensor:
-    """Fitted atomic energies of a level, (n, 1), with those of the levels that it is coupled to."""
-    total = torch.zeros(())
-    of_level: Level | None = level
-    while of_level is not None:
-        weights = heads[of_level].energy.torch_module.layers[0].weight.detach()
-        total = total + counts(species)[0][:, 0].to(weights.dtype) @ weights.t()
-        of_level = heads[of_level].base
-    return total
+    """The atomic energies of a level added up over structures, (n, 1)."""
+    values = atomic_energies(heads, level)
+    return counts(species)[0][:, 0].to(values.dtype) @ values[:, None]

@@ -124,7 +124,7 @@ class DataParallelModule(HippynnLightningModule):
     def _eval_epoch_end(self, prefix: str) -> None:
         sums = torch.stack(self.eval_step_outputs).sum(dim=0)
         self.eval_step_outputs.clear()
-        values = [value.item() for value in self.eval_loss.of_sums(sums)]
+        values = [value.item() for value in self.eval_loss.from_sums(sums)]
         # The last bit may differ between ranks, and must not make them part company.
         values = self.trainer.strategy.broadcast(values)
         self.metrics = dict(zip(self.eval_names, values, strict=True))
@@ -185,10 +185,10 @@ class DataParallelModule(HippynnLightningModule):
         )
 
 
-def _refuse_different_ranks(own: dict[str, Any]) -> None:
+def _refuse_different_ranks(facts: dict[str, Any]) -> None:
     """Raise UserError on every rank if one of them has other facts. A collective."""
     gathered: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(gathered, own)
+    distributed.all_gather_object(gathered, facts)
     for other in gathered[1:]:
         _refuse_differences(gathered[0], other, "between the processes")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,22 +19,28 @@ from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics
 from hippynn_mf.model.model import Model
 from hippynn_mf.network.stored_pairs import precompute_pairs
+from hippynn_mf.training.averaging import EvaluatesAverage, WeightAverage
 from hippynn_mf.training.initial_heads import DECAY_FACTOR, initialize_heads
 from hippynn_mf.training.reptile import reptile_of, share_head
 from hippynn_mf.training.strategies import Phase
 
 EpochCallback = Callable[[int, bool], None]
+BatchCallback = Callable[[Any, Any, Any], None]
 
 
 @dataclass(frozen=True)
 class Training:
-    """Everything that changes while a model is trained, and its database."""
+    """Everything that changes while a model is trained, and its database.
+
+    With an `average` of the weights, `modules.evaluator` measures that.
+    """
 
     model: Model
     modules: TrainingModules
     database: TrainingDatabase
     controller: PatienceController
     tracker: MetricTracker
+    average: WeightAverage | None = None
 
 
 def prepare_training(
@@ -44,19 +50,17 @@ def prepare_training(
     *,
     device: torch.device | str = "cpu",
     phase: Phase | None = None,
+    weights: Mapping[str, LossWeights] | None = None,
 ) -> Training:
     """Fit the atomic energies, and assemble loss, metrics, optimizer and schedule of a training.
 
     `hyperparameters` are those of the phase. A phase that starts from another's weights finds them
-    in the model already.
+    in the model already. `weights` of the loss, by level id, take the place of those of the
+    hyperparameters.
     """
     heads = model.heads
-    weights = LossWeights(
-        energy=hyperparameters.energy_weight,
-        forces=hyperparameters.force_weight,
-        hierarchicality=hyperparameters.hierarchicality_weight,
-    )
-    loss = build_loss(heads, dict.fromkeys(heads, weights))
+    of_levels = dict.fromkeys(heads, LossWeights.of(hyperparameters)) | dict(weights or {})
+    loss = build_loss(heads, of_levels)
     modules, db_info = assemble_for_training(loss, build_metrics(heads, loss))
     database.inputs, database.targets = db_info["inputs"], db_info["targets"]
     continues = phase is not None and phase.starts_from is not None
@@ -89,7 +93,11 @@ def prepare_training(
     modules, controller, tracker = setup_training(
         modules, SetupParams(controller=controller, device=device)
     )
-    return Training(model, modules, database, controller, tracker)
+    if not hyperparameters.ema_decay:
+        return Training(model, modules, database, controller, tracker)
+    average = WeightAverage(model.parameters, hyperparameters.ema_decay)
+    modules = modules._replace(evaluator=EvaluatesAverage(modules.evaluator, average))
+    return Training(model, modules, database, controller, tracker, average)
 
 
 def freeze_interactions(model: Model) -> None:
@@ -98,17 +106,29 @@ def freeze_interactions(model: Model) -> None:
         block[0].requires_grad_(False)
 
 
-def continue_training(training: Training, callbacks: Sequence[EpochCallback]) -> None:
-    """Run hippynn's loop to the end; `callbacks` get (epoch, whether it is the best so far)."""
+def continue_training(
+    training: Training,
+    callbacks: Sequence[EpochCallback],
+    *,
+    batch_callbacks: Sequence[BatchCallback] = (),
+) -> None:
+    """Run hippynn's loop to the end.
+
+    `callbacks` get (epoch, whether it is the best so far) after every epoch, `batch_callbacks`
+    inputs, outputs and targets of a batch after its step.
+    """
     if training.controller.current_epoch >= training.controller.max_epochs:
         return  # of a training that was complete; the loop would add an epoch
+    after_batch = list(batch_callbacks)
+    if training.average is not None:
+        after_batch.append(training.average.update)
     training_loop(
         training_modules=training.modules,
         database=training.database,
         controller=training.controller,
         metric_tracker=training.tracker,
         callbacks=list(callbacks),
-        batch_callbacks=None,
+        batch_callbacks=after_batch,
         store_all_better=False,
         store_best=False,
         store_every=0,

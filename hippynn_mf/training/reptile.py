@@ -108,10 +108,10 @@ class TaskDatabase(TrainingDatabase):
         batches: list[Task] = []
         for task in range(n_tasks):
             for level_id, drawn in by_level.items():
-                of_task = drawn[task * n_of_task : (task + 1) * n_of_task]
+                task_rows = drawn[task * n_of_task : (task + 1) * n_of_task]
                 batches += [
                     (level_id, list(dict.fromkeys(rows.tolist())))  # no structure twice
-                    for rows in torch.split(of_task, batch_size)
+                    for rows in torch.split(task_rows, batch_size)
                 ]
         return batches
 

@@ -40,7 +40,7 @@ class Phase:
     frozen_interactions: bool = False
     as_tasks: bool = False
 
-    def hyperparameters(self, of_run: Hyperparameters) -> Hyperparameters:
+    def hyperparameters(self, hyperparameters_of_run: Hyperparameters) -> Hyperparameters:
         """Those of the run, with the learning rate and the stopping metric of this phase.
 
         A stopping metric of one level chooses the best epoch where that level is trained, and the
@@ -48,11 +48,13 @@ class Phase:
         """
         changes: dict[str, Any] = {}
         if self.starts_from is not None:
-            changes["learning_rate"] = of_run.learning_rate * of_run.fine_tuning_factor
+            changes["learning_rate"] = (
+                hyperparameters_of_run.learning_rate * hyperparameters_of_run.fine_tuning_factor
+            )
         trained = {name for level in self.labels for name in (level.id, level.label)}
-        if of_run.stopping_metric not in trained:
+        if hyperparameters_of_run.stopping_metric not in trained:
             changes["stopping_metric"] = SUM
-        return of_run.model_copy(update=changes)
+        return hyperparameters_of_run.model_copy(update=changes)
 
 
 @dataclass(frozen=True)

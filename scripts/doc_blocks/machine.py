@@ -29,6 +29,13 @@ def speed() -> str:
 
 
 @block
+def faults() -> str:
+    """What campaigns survived."""
+    table: str = script("inject_faults").table(rows("faults"))
+    return table
+
+
+@block
 def second_level() -> str:
     """What a second level with forces costs."""
     steps = {row["labels"]: row for row in rows("step") if row["factor"] in ("base", "labels")}
@@ -105,6 +112,13 @@ def spread() -> str:
     forces {forces["spearman"]:.2f}); on the larger molecules of COMP6 errors of conformer
     energies are {far["ratio"]:.2f} times the spread.
     """)
+
+
+@block
+def fuzz() -> str:
+    """What became of wrong inputs."""
+    table: str = script("fuzz_counts").table(rows("fuzz"))
+    return table
 
 
 # data

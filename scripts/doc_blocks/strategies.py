@@ -27,7 +27,7 @@ from doc_blocks.common import (
 )
 from doc_blocks.table1 import IN_CC, IN_MF, IN_MFC, TESTED, table4
 from doc_blocks.tables import MEAN_PREDICTION, Table
-from hippynn_mf.report.runs import read_lines
+from hippynn_mf.report.kept import read_lines
 
 
 @block

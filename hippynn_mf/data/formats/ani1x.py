@@ -15,9 +15,8 @@ from typing import Literal, get_args
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
-from hippynn_mf.data.formats.atoms import Group, Part, read_forces, read_parts
+from hippynn_mf.data.formats.atoms import Group, Part, group_progress, read_forces, read_parts
 from hippynn_mf.data.formats.hdf5 import refuse_infinite
 from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies
 from hippynn_mf.data.formats.sources import DataPath, open_data, shown_path
@@ -40,12 +39,14 @@ class FileIndex:
         rows: (n,) ascending positions in the file of the conformers that are kept.
         is_common: (n_file,) whether a conformer of the file is common.
         energies: level id → (n,) float64 in hartree, NaN where the label is missing.
+        labelled: level id → (n_file,) whether a conformer of the file has an energy.
     """
 
     groups: tuple[Group, ...]
     rows: np.ndarray
     is_common: np.ndarray
     energies: Mapping[str, np.ndarray]
+    labelled: Mapping[str, np.ndarray]
 
     @property
     def group_of_row(self) -> np.ndarray:
@@ -145,23 +146,16 @@ def index_ani1x(
     kept: list[np.ndarray] = []
     is_common: list[np.ndarray] = []
     energies: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
+    labelled: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
     groups = list_groups(file, path)
-    total = sum(group.size for group in groups)
-    progress = tqdm(
-        total=total,
-        desc=f"{path.name}: labels",
-        unit="conformer",
-        unit_scale=True,
-        delay=2,
-        disable=None,
-    )
-    with progress:
+    with group_progress(path, "labels", groups) as progress:
         for group in groups:
-            found, chosen, common = _read_labels(
+            labels_of_group, chosen, common = _read_labels(
                 group, path, wanted, common_levels, kept_labels, drop_damaged
             )
             for level_id, values in energies.items():
-                values.append(found[level_id][chosen])
+                values.append(labels_of_group[level_id][chosen])
+                labelled[level_id].append(np.isfinite(labels_of_group[level_id]))
             kept.append(chosen)
             is_common.append(common)
             progress.update(group.size)
@@ -170,6 +164,7 @@ def index_ani1x(
         rows=np.flatnonzero(np.concatenate(kept)),
         is_common=np.concatenate(is_common),
         energies={name: np.concatenate(values) for name, values in energies.items()},
+        labelled={name: np.concatenate(values) for name, values in labelled.items()},
     )
     log.info("%s: %d of %d conformers kept", path, len(index.rows), len(index.is_common))
     return index

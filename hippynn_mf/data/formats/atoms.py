@@ -7,9 +7,10 @@ grows with the conformers that are kept, by one copy of each array and one block
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -40,6 +41,18 @@ class Group:
     def shape(self) -> tuple[int, int, int]:
         """Shape of its coordinates and forces."""
         return self.size, len(self.numbers), 3
+
+
+def group_progress(path: Path, what: str, groups: Iterable[Group]) -> tqdm[Any]:
+    """A bar that counts the conformers of groups; seen after two seconds, on a terminal."""
+    return tqdm(
+        total=sum(group.size for group in groups),
+        desc=f"{path.name}: {what}",
+        unit="conformer",
+        unit_scale=True,
+        delay=2,
+        disable=None,
+    )
 
 
 @dataclass(frozen=True)
@@ -84,16 +97,7 @@ def read_parts(
         )
         for name, part in parts.items()
     }
-    total = sum(groups[number].size for number in used)
-    progress = tqdm(
-        total=total,
-        desc=f"{path.name}: atoms",
-        unit="conformer",
-        unit_scale=True,
-        delay=2,
-        disable=None,
-    )
-    with progress:
+    with group_progress(path, "atoms", [groups[number] for number in used]) as progress:
         for number in used:
             _read_group(path, groups[number], parts, read, drop_damaged)
             progress.update(groups[number].size)

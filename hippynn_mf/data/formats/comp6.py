@@ -14,7 +14,6 @@ A key map says which level and property each key holds, as JSON:
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +31,8 @@ from hippynn_mf.data.formats.hdf5 import (
     require_dataset,
 )
 from hippynn_mf.data.structures import Block, Structures, pad_blocks
-from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.errors import UserError, shown, unknown_name_message
+from hippynn_mf.files import exists, parse_json, read_text
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 log = logging.getLogger(__name__)
@@ -47,12 +47,9 @@ KEYS_OF_LOT = ("energies", "forces")
 
 def read_key_map(path: Path, *, levels: Levels = KNOWN_LEVELS) -> KeyMap:
     """Read a key map, whose levels are among `levels`; anything unknown is a UserError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"No key map {path}.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}).") from None
+    if not exists(path):
+        raise UserError(f"No key map {path}.")
+    content = parse_json(read_text(path, "a key map (JSON)"), path)
     return check_key_map(content, path, levels=levels)
 
 
@@ -60,7 +57,7 @@ def check_key_map(content: Any, source: object, *, levels: Levels = KNOWN_LEVELS
     """A key map from plain values, checked; `source` is where it is from, for messages."""
     if not _is_key_map(content):
         raise UserError(
-            f'{source}: expected {{"<level>": {{"energy": "<key>"}}}}, found {content!r}.'
+            f'{source}: expected {{"<level>": {{"energy": "<key>"}}}}, found {shown(content)}.'
         )
     named: set[Level] = set()
     for level, keys in content.items():
@@ -117,11 +114,18 @@ def _read_molecule(
             "If this is a file in the ANI-1x layout, pass it as --data."
         )
     where = group.name.lstrip("/")
-    symbols = [bytes(symbol).decode() for symbol in require_dataset(group, "species", path)[()]]
+    dataset = require_dataset(group, "species", path)
+    if dataset.ndim != 1 or h5py.check_string_dtype(dataset.dtype) is None:
+        raise UserError(
+            f"{path}, molecule {where}: species has shape {dataset.shape} and type "
+            f"{dataset.dtype}; a list of chemical symbols was expected."
+        )
+    symbols = [bytes(symbol).decode(errors="replace") for symbol in dataset[()]]
     unknown = sorted(set(symbols) - set(chemical_symbols[1:]))  # ASE's first is X, a ghost
     if unknown:
         raise UserError(f"{path}, molecule {where}: unknown elements {unknown}.")
-    n_conformers = len(require_dataset(group, "coordinates", path))
+    coordinates = require_dataset(group, "coordinates", path)
+    n_conformers = coordinates.shape[0] if coordinates.shape else 0
     shape = (n_conformers, len(symbols), 3)
     positions = read_array(group, "coordinates", path, shape)
     if not np.isfinite(positions).all():
@@ -159,7 +163,10 @@ def _check_level_of_theory(group: h5py.Group, key: str, level: Level, path: Path
     if "lot" not in group:
         log.warning("%s: %s has no lot; %s is taken for %s", path, group.name, key, level.id)
         return
-    found = bytes(np.ravel(group["lot"][()])[0]).decode()
+    lot = require_dataset(group, "lot", path)
+    if h5py.check_string_dtype(lot.dtype) is None or not lot.size:
+        raise UserError(f"{path}, molecule {group.name.lstrip('/')}: lot is no text. Remove it.")
+    found = bytes(np.ravel(lot[()])[0]).decode(errors="replace")
     expected = f"{level.method}/{level.basis}"
     if _plain(found) != _plain(expected):
         raise UserError(

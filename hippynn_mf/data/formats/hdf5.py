@@ -9,7 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from hippynn_mf.data.formats.hdf5_links import refuse_links
 from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.files import reading, require_file
 
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 LARGEST_NUMBER = 118  # of an element
@@ -17,26 +19,44 @@ LARGEST_NUMBER = 118  # of an element
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading; a missing, foreign or truncated file is a UserError."""
-    if not path.exists():
-        raise UserError(f"No file {path}. Check the path; relative paths start at {Path.cwd()}.")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; an HDF5 file was expected.")
+    """Open an HDF5 file for reading, once it is sure that nothing in it leads outside.
+
+    Raises UserError for a file that is missing, foreign, truncated or damaged, and as
+    `refuse_links` does.
+    """
+    require_file(path, "an HDF5 file")
+    with reading(path), path.open("rb"):  # what h5py says of rights is hard to read
+        pass
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:
         problem = "is truncated" if "truncated" in str(error) else "is not an HDF5 file"
         raise UserError(f"{path} {problem} ({error}). Copy or download it again.") from None
     with file:
         try:
+            refuse_links(file, path)
             yield file
+        except UserError:
+            raise
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error}). Copy it again.") from None
+        except (RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+            if not _is_of_h5py(error):
+                raise
+            raise UserError(f"{path} is damaged ({error}). Copy it again.") from None
+
+
+def _is_of_h5py(error: BaseException) -> bool:
+    """Whether h5py raised an error: it has no class of its own for what a damaged file does."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and "h5py" in trace.tb_frame.f_code.co_filename.replace("\\", "/")
 
 
 def require_dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
     """The dataset `key` of a group; a missing one is a UserError with the nearest names."""
-    dataset = group.get(key)
+    dataset = group.get(key) if key in group else None
     if not isinstance(dataset, h5py.Dataset):
         message = unknown_name_message("key", key, sorted(group))
         raise UserError(f"{path}, group {group.name}: {message}")
@@ -50,14 +70,16 @@ def require_array(group: h5py.Group, key: str, path: Path, shape: tuple[int, ...
 
 def check_array(dataset: h5py.Dataset, path: Path, shape: tuple[int, ...]) -> h5py.Dataset:
     """The dataset itself; a UserError if it does not hold numbers in the expected shape."""
-    found = None
-    if dataset.shape != shape:
-        found = f"has shape {dataset.shape}, expected {shape}"
+    mistake = None
+    if dataset.shape is None:
+        mistake = "has no values"
+    elif dataset.shape != shape:
+        mistake = f"has shape {dataset.shape}, expected {shape}"
     elif dataset.dtype.kind not in "iuf":
-        found = f"holds {dataset.dtype}, numbers were expected"
-    if found:
+        mistake = f"holds {dataset.dtype}, numbers were expected"
+    if mistake:
         group, _, key = dataset.name.rpartition("/")
-        raise UserError(f"{path}, group {group}: {key} {found}.")
+        raise UserError(f"{path}, group {group}: {key} {mistake}.")
     return dataset
 
 

@@ -33,9 +33,10 @@ def list_groups(file: h5py.File, path: Path) -> list[Group]:
         numbers = np.ravel(check_array(dataset, path, dataset.shape)[()])
         numbers = check_numbers(numbers, f"{path}, group {name}: atomic_numbers")
         coordinates = require_dataset(member, "coordinates", path)
-        groups.append(Group(name, member, numbers, start, len(coordinates)))
+        size = coordinates.shape[0] if coordinates.shape else 0
+        groups.append(Group(name, member, numbers, start, size))
         check_array(coordinates, path, groups[-1].shape)
-        start += len(coordinates)
+        start += size
     return groups
 
 

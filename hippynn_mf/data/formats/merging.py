@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hippynn_mf.data.copies import SAME_ENERGY, SAME_FORCE
 from hippynn_mf.data.formats.extxyz import Frame
-from hippynn_mf.data.matching import find_equal_rows
+from hippynn_mf.data.matching import Batch, find_first
+from hippynn_mf.data.superposition import SAME_POSITION, superpose
 from hippynn_mf.errors import UserError
 from hippynn_mf.units import EV_PER_HARTREE
-
-# Two labels of one structure may differ by so much: what a repeated calculation does not reproduce.
-SAME_ENERGY = 1e-3 / EV_PER_HARTREE  # 1e-3 eV
-SAME_FORCE = 1e-2 / EV_PER_HARTREE  # 1e-2 eV/Å
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,11 @@ class Merged:
 
 
 def merge_frames(files: Sequence[Sequence[Frame]]) -> Merged:
-    """Make structures of some files with the same atoms at the same positions one conformer.
+    """Make structures of some files that are one conformer (see `matching`) one structure.
 
-    So that no conformer trains at one level and tests at another. Labels of one structure that
-    contradict each other are a UserError.
+    So that no conformer trains at one level and tests at another. Forces are turned into the frame
+    of the structure that is kept. Labels of one structure that contradict each other are a
+    UserError.
     """
     frames = [frame for file in files for frame in file]
     file_of_frame = np.repeat(np.arange(len(files)), [len(file) for file in files])
@@ -54,14 +53,20 @@ def merge_frames(files: Sequence[Sequence[Frame]]) -> Merged:
 
 
 def _find_first(frames: Sequence[Frame]) -> np.ndarray:
-    """(n,) index of the first structure that is the same as each of `frames`."""
-    first = np.arange(len(frames))
+    """(n,) index of the first structure that is the same conformer as each of `frames`."""
     by_atoms: defaultdict[bytes, list[int]] = defaultdict(list)
     for index, frame in enumerate(frames):
         by_atoms[frame.numbers.tobytes()].append(index)
+    batches = []
     for members in by_atoms.values():
-        positions = np.stack([frames[index].positions.ravel() for index in members])
-        first[members] = np.array(members)[find_equal_rows(positions)]
+        positions = np.stack([frames[index].positions for index in members])
+        batches.append(Batch(frames[members[0]].numbers, len(members), positions.__getitem__))
+    order = np.array([index for members in by_atoms.values() for index in members], np.int64)
+    leader = order[find_first(batches)]  # of each in the order of the batches
+    lowest = np.arange(len(frames))
+    np.minimum.at(lowest, leader, order)
+    first = np.empty(len(frames), np.int64)
+    first[order] = lowest[leader]
     return first
 
 
@@ -77,15 +82,30 @@ def _unite(same: Sequence[Frame]) -> Frame:
                 f"{frame.place} repeats {same[0].place}, but one has {_list(frame.system)} and "
                 f"the other {_list(same[0].system)}. Remove the wrong one."
             )
+        turned = _turned(frame, same[0]) if frame is not same[0] else frame.forces
         _refuse_contradiction(same[0], frame, energies, frame.energies, SAME_ENERGY)
-        _refuse_contradiction(same[0], frame, forces, frame.forces, SAME_FORCE)
+        _refuse_contradiction(same[0], frame, forces, turned, SAME_FORCE)
         energies = {**frame.energies, **energies}
-        forces = {**frame.forces, **forces}
+        forces = {**turned, **forces}
     return replace(same[0], energies=energies, forces=forces)
 
 
 def _list(system: Mapping[str, float]) -> str:
     return ", ".join(f"{name}={value:g}" for name, value in system.items()) or "no charge or spin"
+
+
+def _turned(frame: Frame, first: Frame) -> dict[str, np.ndarray]:
+    """The forces of a structure in the frame and the order of atoms of another that it repeats."""
+    if not frame.forces:
+        return {}
+    # Both are within the tolerance of a third, if neither is the first that was found.
+    laid = superpose(
+        (first.numbers, frame.numbers),
+        first.positions[None],
+        frame.positions[None],
+        2 * SAME_POSITION,
+    )
+    return {name: laid.turned(values[None])[0] for name, values in frame.forces.items()}
 
 
 def _refuse_contradiction(

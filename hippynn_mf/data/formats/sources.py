@@ -130,12 +130,12 @@ def read_frames(
         content = read_extxyz(path, level, levels=levels)
         frames.append(content.frames)
         others.update(content.others)
-        of_file = f"{path}: {len(content.frames)} structures"
+        note = f"{path}: {len(content.frames)} structures"
         if content.n_isolated_atoms:
-            of_file += f"; {content.n_isolated_atoms} isolated atoms (IsolatedAtom) are left out"
+            note += f"; {content.n_isolated_atoms} isolated atoms (IsolatedAtom) are left out"
         if content.others:
-            of_file += f"; not used: {', '.join(sorted(content.others))}"
-        notes.append(of_file)
+            note += f"; not used: {', '.join(sorted(content.others))}"
+        notes.append(note)
     merged = merge_frames(frames)
     if len(files) > 1:
         notes.append(f"{merged.n_matched} conformers are in several files")

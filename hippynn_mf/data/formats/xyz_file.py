@@ -14,7 +14,9 @@ from ase.io import iread
 from ase.io.extxyz import key_val_dict_to_str, output_column_format, save_calc_results, write_xyz
 from tqdm import tqdm
 
+from hippynn_mf.data.formats.xyz_scan import count_structures
 from hippynn_mf.errors import UserError
+from hippynn_mf.files import reading
 
 SUFFIXES = (".xyz", ".extxyz")
 SYMBOLS = np.array(chemical_symbols)
@@ -32,16 +34,11 @@ def read_molecules(path: Path) -> Iterator[Atoms]:
     Raises UserError for a file that is empty, cut off or not extended XYZ, and for structures that
     are periodic, have atoms without an element, or positions that are not finite.
     """
-    if not path.is_file():
-        raise UserError(f"No file {path}. Check the path; relative paths start at {Path.cwd()}.")
-    try:
-        total = _count_structures(path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file ({error}).") from None
+    total = count_structures(path)
     progress = tqdm(
         total=total, desc=f"{path.name}: structures", unit="structure", delay=2, disable=None
     )
-    with path.open(encoding="utf-8") as stream, progress:
+    with reading(path), path.open(encoding="utf-8") as stream, progress:
         structures = iter(iread(stream, index=":", format="extxyz"))
         for number in range(1, total + 1):
             try:
@@ -91,44 +88,6 @@ def write_structures(stream: TextIO, structures: Iterable[Atoms]) -> None:
         columns = [c for each in arrays.values() for c in each.reshape(len(atoms), -1).T.tolist()]
         values = itertools.chain.from_iterable(zip(*columns, strict=True))
         stream.write(f"{len(atoms)}\n{comment}\n{line * len(atoms) % tuple(values)}")
-
-
-def _count_structures(path: Path) -> int:
-    """Number of structures by the file's own counts of atoms; ASE stops silently at a blank line.
-
-    Raises UserError for a file that is empty, cut off, or no XYZ.
-    """
-    count, line_number, last = 0, 0, ""
-    with path.open(encoding="utf-8") as stream:
-        while line := stream.readline():
-            line_number += 1
-            text = line.strip()
-            if not text:
-                if any(rest.strip() for rest in stream):
-                    raise UserError(
-                        f"{path}, line {line_number} is blank, and more follows. Remove the line."
-                    )
-                break
-            if not text.isdecimal() or int(text) == 0:
-                raise UserError(
-                    f"{path}, line {line_number}: a number of atoms was expected, found "
-                    f"{text[:40]!r}. This is no XYZ file, or lines are missing."
-                )
-            lines = list(itertools.islice(stream, int(text) + 1))
-            if len(lines) <= int(text):
-                raise UserError(
-                    f"{path} is truncated: structure {count + 1}, which begins in line "
-                    f"{line_number}, should have {int(text)} atoms. Copy the file again."
-                )
-            count, line_number, last = count + 1, line_number + len(lines), lines[-1]
-    if not count:
-        raise UserError(f"{path} is empty: it holds no structure.")
-    if not last.endswith("\n"):
-        raise UserError(
-            f"{path} does not end with a line break, so it may be truncated. Copy it again, or add "
-            "the line break if it is complete."
-        )
-    return count
 
 
 def _refuse_structure(atoms: Atoms, place: str) -> None:

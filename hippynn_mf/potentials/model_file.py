@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from hippynn_mf.errors import UserError
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import replace_when_complete, require_file
 from hippynn_mf.potentials.card import Card
 from hippynn_mf.schema import describe_errors
 
@@ -70,6 +70,7 @@ def read_model_file(model: str | Path) -> tuple[Card, list[Tensors]]:
             f"{path} is a folder; a model file was expected. 'hippynn-mf export {path} --out "
             "model.safetensors' makes one of a run."
         )
+    require_file(path, "a model file")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -98,10 +99,10 @@ def read_model_file(model: str | Path) -> tuple[Card, list[Tensors]]:
 
 def _read_card(path: Path, text: str) -> Card:
     try:
-        found = json.loads(text).get("format")
-        if isinstance(found, int) and found > FORMAT:
+        number = json.loads(text).get("format")
+        if isinstance(number, int) and number > FORMAT:
             raise UserError(
-                f"{path} has model format {found}, newer than {FORMAT}, which this version of "
+                f"{path} has model format {number}, newer than {FORMAT}, which this version of "
                 "hippynn_mf reads. Install a newer hippynn_mf."
             )
         return Card.model_validate_json(text)

@@ -1,0 +1,262 @@
+"""Parsl from start to end, with a limit to everything that it may wait for for ever."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, InvalidStateError
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hippynn_mf.campaign.processes import (
+    end_marked,
+    guarded,
+    stopped_ended,
+    wait_for_end,
+)
+from hippynn_mf.errors import UserError, describe_error
+
+if TYPE_CHECKING:
+    from parsl import Config
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0  # between looks at the interchange
+ANSWER_SECONDS = 10.0  # in which the interchange, a process on this machine, must answer
+CLOSE_SECONDS = 30.0  # for Parsl's own clean-up when all runs have ended
+END_SECONDS = 2.0  # for its processes to follow
+STOP_SECONDS = 3.0  # for it after an interrupt
+CANCEL_SECONDS = 4.0  # for a queue to take back its jobs
+# What Parsl puts into commands without quotes, and into templates without escapes.
+PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+@,:=-]+")
+
+is_abandoned = False  # whether threads of Parsl were left hanging: they may not let Python exit
+
+
+@contextmanager
+def parsl_pool(config: Config) -> Iterator[Executor]:
+    """Parsl's pool for a configuration; the processes that it starts here end with the block.
+
+    Raises UserError if Parsl does not start. When an interchange is lost, all futures fail.
+    """
+    with _quiet_logging(), plain_folder(config) as links, guarded(*links) as mark:
+        executors = config.executors
+        kernel = None
+        is_whole = False
+        try:
+            _prepare(executors)
+            kernel = _start(config, executors)
+            with _interchanges_watched(executors), stopped_ended(mark, _say):
+                yield _make_pool(kernel)
+            is_whole = not _has_given_up(executors)
+        finally:
+            _close(kernel, executors, mark, is_whole=is_whole)
+
+
+def _say(message: str) -> None:
+    log.warning("%s", message)
+
+
+@contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Inside, a log that cannot be written, as on a full disk, prints no traceback per line."""
+    before = logging.raiseExceptions
+    logging.raiseExceptions = False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
+
+
+@contextmanager
+def plain_folder(config: Config) -> Iterator[list[Path]]:
+    """Let Parsl know its folder by a path that it need not quote: through a link if it must.
+
+    Yields the links. A path that other machines would have to know is refused.
+    """
+    given = Path(config.run_dir).absolute()
+    if PLAIN_PATH.fullmatch(str(given)):
+        yield []
+        return
+    from parsl.providers import LocalProvider
+
+    providers = [getattr(executor, "provider", None) for executor in config.executors]
+    if any(not isinstance(provider, LocalProvider | None) for provider in providers):
+        raise UserError(
+            f"Parsl's run_dir is {str(given)!r}, which Parsl does not quote in the jobs that it "
+            "submits. Give an absolute `run_dir` of letters, digits and _./+@,:=- in the site file."
+        )
+    given.mkdir(parents=True, exist_ok=True)
+    link = Path(tempfile.mkdtemp(prefix="hippynn-mf-", dir=_plain_temporary_folder())) / "parsl"
+    link.symlink_to(given, target_is_directory=True)
+    config.run_dir = str(link)
+    try:
+        yield [link]
+    finally:
+        with suppress(OSError):  # the guard has removed it
+            link.unlink()
+        with suppress(OSError):
+            link.parent.rmdir()
+
+
+def _plain_temporary_folder() -> str:
+    for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        if PLAIN_PATH.fullmatch(folder) and os.access(folder, os.W_OK):
+            return folder
+    raise UserError(
+        f"Parsl needs a folder whose path has no spaces or other special characters; neither --out "
+        f"nor the temporary folder, {tempfile.gettempdir()!r}, is one. Set TMPDIR to one, or "
+        "choose --engine pool."
+    )
+
+
+def _prepare(executors: Any) -> None:
+    from parsl.executors.high_throughput.executor import DEFAULT_INTERCHANGE_LAUNCH_CMD
+
+    program = str(Path(__file__).with_name("interchange.py"))
+    for executor in executors:
+        if getattr(executor, "interchange_launch_cmd", None) == DEFAULT_INTERCHANGE_LAUNCH_CMD:
+            executor.interchange_launch_cmd = [sys.executable, "-P", program]
+
+
+def _start(config: Config, executors: Any) -> Any:
+    """A started kernel. It starts in a thread, so that an interrupt need not wait for it."""
+    from parsl import DataFlowKernel
+
+    results: list[Any] = []
+    problems: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            results.append(DataFlowKernel(config))
+        except BaseException as error:  # told below
+            problems.append(error)
+
+    thread = threading.Thread(target=start, daemon=True, name="start_parsl")
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+        if (reason := _lost_interchange(executors)) is not None:
+            raise UserError(f"Parsl did not start: {reason}. Its log is in {config.run_dir}.")
+    if problems:
+        raise UserError(
+            f"Parsl did not start ({describe_error(problems[0])}). Its log is in "
+            f"{config.run_dir}; --engine pool does without Parsl."
+        ) from None
+    (kernel,) = results
+    atexit.unregister(kernel.atexit_cleanup)  # it only warns
+    for executor in executors:
+        if (client := getattr(executor, "command_client", None)) is not None:
+            client.run = functools.partial(client.run, timeout_s=ANSWER_SECONDS)
+    return kernel
+
+
+def _has_given_up(executors: Any) -> bool:
+    return any(getattr(executor, "bad_state_is_set", False) for executor in executors)
+
+
+def _make_pool(kernel: Any) -> Executor:
+    from parsl.concurrent import ParslPoolExecutor
+
+    class _Watched(ParslPoolExecutor):
+        """Says when a block has failed for good, after which Parsl fails every task."""
+
+        def submit(self, *arguments: Any, **options: Any) -> Any:
+            if _has_given_up(kernel.executors.values()):
+                raise BrokenExecutor("Parsl has given up its executor")
+            return super().submit(*arguments, **options)  # type: ignore[no-untyped-call]
+
+    return _Watched(dfk=kernel)
+
+
+def _lost_interchange(executors: Any) -> str | None:
+    """Why an interchange does not work any more, None if all do."""
+    for executor in executors:
+        process = getattr(executor, "interchange_proc", None)
+        if process is not None and process.poll() is not None:
+            code = process.returncode
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            return f"its interchange (process {process.pid}) has ended by {how}"
+        client = getattr(executor, "command_client", None)
+        if client is not None and not client.ok:
+            return f"its interchange has not answered for {ANSWER_SECONDS:.0f} s"
+    return None
+
+
+@contextmanager
+def _interchanges_watched(executors: Any) -> Iterator[None]:
+    """Inside, fail all tasks when an interchange is lost: Parsl would wait for it for ever."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_SECONDS):
+            if (reason := _lost_interchange(executors)) is not None:
+                _say(f"Parsl is lost: {reason}; it is started again")
+                _fail_all(executors, f"Parsl is lost: {reason}")
+                return
+
+    threading.Thread(target=watch, daemon=True, name="watch_interchanges").start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _fail_all(executors: Any, reason: str) -> None:
+    for executor in executors:
+        if not getattr(executor, "bad_state_is_set", True):
+            # It stops short where Parsl's own thread finishes a task at the same time.
+            with suppress(InvalidStateError, RuntimeError):
+                executor.set_bad_state_and_fail_all(BrokenExecutor(reason))
+            for task in list(getattr(executor, "tasks", {}).values()):
+                with suppress(InvalidStateError):
+                    task.set_exception(BrokenExecutor(reason))
+
+
+def _close(kernel: Any, executors: Any, mark: str, *, is_whole: bool) -> None:
+    """End Parsl: in good order if all is well, else take back its jobs and kill its processes."""
+    global is_abandoned
+    is_over = False
+    try:
+        if is_whole:
+            is_over = _within(CLOSE_SECONDS, kernel.cleanup) and wait_for_end(mark, END_SECONDS)
+    finally:  # also after another interrupt
+        if not is_over:
+            _within(CANCEL_SECONDS, functools.partial(_cancel_jobs, executors))
+            _fail_all(executors, "the campaign has ended")  # so that Parsl asks nobody
+            end_marked(mark)
+            if kernel is None or kernel.cleanup_called or not _within(STOP_SECONDS, kernel.cleanup):
+                is_abandoned = True
+
+
+def _cancel_jobs(executors: Any) -> None:
+    for executor in executors:
+        jobs = list(getattr(executor, "job_ids_to_block", {}))
+        if jobs:
+            executor.provider.cancel(jobs)
+
+
+def _within(seconds: float, function: Callable[[], object]) -> bool:
+    """Whether a function ends in this time, in a thread that is left to itself otherwise."""
+
+    def call() -> None:
+        try:
+            function()
+        except Exception:  # Parsl's own problems while it ends
+            log.info("while Parsl ended", exc_info=True)
+
+    thread = threading.Thread(target=call, daemon=True, name="end_parsl")
+    thread.start()
+    stop = time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < stop:
+        thread.join(0.1)  # in pieces: an interrupt does not wait
+    return not thread.is_alive()

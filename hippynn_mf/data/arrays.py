@@ -1,0 +1,52 @@
+"""Labels in the units of training: shifted, converted, cast last."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hippynn_mf.data.structures import (
+    Structures,
+    atomic_energy_sum,
+    blocks_of,
+)
+from hippynn_mf.keys import POSITIONS, SPECIES
+from hippynn_mf.labels import Labels
+from hippynn_mf.levels import Level
+from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
+
+
+def training_arrays(
+    structures: Structures, labels: Labels, *, consume: bool = False
+) -> dict[str, np.ndarray]:
+    """Arrays by `db_name`, in the units of training.
+
+    `species` (n, n_atoms_max) uint8; `positions` (n, n_atoms_max, 3) float32 in Å;
+    `<level>.energy` (n, 1) float32 in kcal/mol without self energies; `<level>.forces`
+    (n, n_atoms_max, 3) float32 in kcal/mol/Å. NaN marks missing labels. The self energies are
+    subtracted in float64, and the cast comes last. Species and positions are those of `structures`,
+    not copies; with `consume`, forces also take the place of its own, for which it is then no
+    longer good.
+    """
+    positions = structures.positions.astype(np.float32, copy=False)
+    arrays = {SPECIES: structures.species, POSITIONS: positions}
+    for level, properties in labels.items():
+        energies = reference_energies(structures, level)
+        arrays[level.energy_name] = energies[:, None].astype(np.float32)
+        if properties.forces:
+            forces = structures.forces[level.id]
+            target = forces if consume else np.empty(forces.shape, np.float32)
+            for rows in blocks_of(len(forces)):
+                target[rows] = reference_forces(structures[rows], level)
+            arrays[level.forces_name] = target
+    return arrays
+
+
+def reference_energies(structures: Structures, level: Level) -> np.ndarray:
+    """Energies (n,) float64 in kcal/mol without self energies, NaN where missing."""
+    shifted = structures.energies[level.id] - atomic_energy_sum(structures.species, level)
+    return np.asarray(shifted * KCAL_PER_MOL_PER_HARTREE)
+
+
+def reference_forces(structures: Structures, level: Level) -> np.ndarray:
+    """Forces (n, n_atoms_max, 3) float64 in kcal/mol/Å, NaN where missing, 0 for padding."""
+    return structures.forces[level.id].astype(np.float64) * KCAL_PER_MOL_PER_HARTREE

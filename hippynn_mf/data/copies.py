@@ -1,0 +1,132 @@
+"""Conformers that a file holds more than once: made one, with the labels of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hippynn_mf.data.matching import find_copies
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.data.superposition import SAME_POSITION, superpose
+from hippynn_mf.errors import UserError
+from hippynn_mf.units import EV_PER_HARTREE
+
+# Two labels of one structure may differ by so much: what a repeated calculation does not reproduce.
+SAME_ENERGY = 1e-3 / EV_PER_HARTREE  # 1e-3 eV
+SAME_FORCE = 1e-2 / EV_PER_HARTREE  # 1e-2 eV/Å
+N_SHOWN = 3  # copies that a message names
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A label of a structure that another copy of the conformer has otherwise."""
+
+    first: int
+    copy: int
+    level_id: str
+    kind: str
+    difference: float  # hartree or hartree/Å
+
+    def text(self, structures: Structures) -> str:
+        """In words, with the rows of the file and eV or eV/Å."""
+        unit = "eV" if self.kind == "energy" else "eV/Å"
+        rows, names = structures.rows, structures.group_names
+        return (
+            f"row {rows[self.copy]} (of {names[structures.groups[self.copy]]}) repeats row "
+            f"{rows[self.first]}, but its {self.kind} of {self.level_id} differs by "
+            f"{self.difference * EV_PER_HARTREE:.3g} {unit}"
+        )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Conformers of a file, each once.
+
+    Attributes:
+        structures: the first of each, with the labels of its copies where it lacks them.
+        n_copies: structures that repeated another.
+        contradictions: labels in which copies differ by more than `SAME_ENERGY` or `SAME_FORCE`;
+            the first is kept.
+    """
+
+    structures: Structures
+    n_copies: int
+    contradictions: list[Contradiction]
+
+
+def join_copies(structures: Structures, first: np.ndarray | None = None) -> Joined:
+    """Make copies of a conformer one, with forces turned into the frame of the first.
+
+    `first` (n,) says which are copies, by a number they have in common; by default they are found.
+    """
+    if first is None:
+        first = find_copies(structures)
+    leaders, place = np.unique(first, return_index=True)
+    if len(leaders) == len(structures):
+        return Joined(structures, 0, [])
+    of_copy = place[np.searchsorted(leaders, first)]  # the lowest index of the same conformer
+    copies = np.flatnonzero(of_copy != np.arange(len(first)))
+    energies = {name: values.copy() for name, values in structures.energies.items()}
+    forces = {name: values.copy() for name, values in structures.forces.items()}
+    contradictions: list[Contradiction] = []
+    for copy in copies:
+        kept = int(of_copy[copy])
+        for name, values in energies.items():
+            apart = abs(values[kept] - values[copy])
+            if apart > SAME_ENERGY:
+                contradictions.append(Contradiction(kept, int(copy), name, "energy", float(apart)))
+            if np.isnan(values[kept]):
+                values[kept] = values[copy]
+        known = {n: v[copy] for n, v in forces.items() if np.isfinite(v[copy]).all()}
+        for name, turned in _turned(structures, kept, int(copy), known).items():
+            if np.isfinite(forces[name][kept]).all():
+                apart = np.abs(forces[name][kept] - turned).max(initial=0)
+                if apart > SAME_FORCE:
+                    contradictions.append(
+                        Contradiction(kept, int(copy), name, "force", float(apart))
+                    )
+            else:
+                forces[name][kept] = turned
+    once = np.ones(len(structures), bool)
+    once[copies] = False
+    joined = replace(structures, energies=energies, forces=forces)[once]
+    return Joined(joined, len(copies), contradictions)
+
+
+def join_agreeing(
+    structures: Structures, source: Path | str, first: np.ndarray | None = None
+) -> tuple[Structures, int]:
+    """The conformers, each once, and how many were copies.
+
+    Raises UserError if labels of copies contradict each other, naming them.
+    """
+    joined = join_copies(structures, first)
+    if found := joined.contradictions:
+        shown = "; ".join(each.text(structures) for each in found[:N_SHOWN])
+        more = f"; and {len(found) - N_SHOWN} more" if len(found) > N_SHOWN else ""
+        raise UserError(
+            f"{source}: labels of one conformer contradict each other: {shown}{more}. A conformer "
+            "is the same however it is turned, mirrored, ordered or rounded. Remove the wrong ones."
+        )
+    return joined.structures, joined.n_copies
+
+
+def _turned(
+    structures: Structures, kept: int, copy: int, forces: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Forces (n_atoms_max, 3) of a copy in the frame and order of atoms of the one that is kept."""
+    if not forces:
+        return {}
+    atoms = [structures.species[index] > 0 for index in (kept, copy)]
+    numbers = structures.species[kept][atoms[0]], structures.species[copy][atoms[1]]
+    one, two = (structures.positions[i][a] for i, a in zip((kept, copy), atoms, strict=True))
+    # Both are within the tolerance of a third, if neither is the first that was found.
+    laid = superpose(numbers, one[None], two[None], 2 * SAME_POSITION)
+    turned = {}
+    for name, values in forces.items():
+        turned[name] = np.zeros_like(values)
+        turned[name][atoms[0]] = laid.turned(values[atoms[1]][None])[0]
+    return turned

@@ -1,0 +1,111 @@
+"""Extended XYZ files, looked through before ASE reads them.
+
+ASE ends without a word at a blank line, allocates whatever a line asks for, and waits for ever for
+a pipe. So the file's own counts are compared with its lines first, within bounds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from ase.io.formats import get_compression, open_with_compression
+
+from hippynn_mf.errors import UserError
+from hippynn_mf.files import reading, require_file
+
+MOST_ATOMS = 10**6  # of a structure
+LONGEST_LINE = 2**20  # characters
+MOST_COLUMNS = 9999  # of all properties together
+# The type of a property and its number of columns, wherever ASE may find them in a line.
+COLUMNS = re.compile(r":[RISL]:\s*([^:\s\"']+)")
+
+
+def count_structures(path: Path, *, strict_end: bool = True, least_atoms: int = 1) -> int:
+    """Number of structures by the file's own counts of atoms.
+
+    Raises UserError for a file that is empty, cut off, no XYZ, no regular file, or has a blank line
+    between structures, more than `MOST_ATOMS` or fewer than `least_atoms` atoms in one, lines of
+    more than `LONGEST_LINE` characters, or more than `MOST_COLUMNS` columns. With `strict_end`, the
+    last line has to end with a line break: without one it may be cut off.
+    """
+    require_file(path, "an extended XYZ file")
+    count, number, last = 0, 0, ""
+    with reading(path), _opened(path) as stream:
+        lines = _lines(stream, path)
+        for line in lines:
+            number += 1
+            if not line.strip():
+                if any(rest.strip() for rest in lines):
+                    raise UserError(
+                        f"{path}, line {number} is blank, and more follows. Remove the line."
+                    )
+                break
+            n_atoms = _n_atoms(line.strip(), least_atoms, f"{path}, line {number}")
+            for place in range(n_atoms + 1):  # the comment, and the atoms
+                last = next(lines, "")
+                if not last:
+                    raise UserError(
+                        f"{path} is truncated: structure {count + 1}, which begins in line "
+                        f"{number}, should have {n_atoms} atoms. Copy the file again."
+                    )
+                if place == 0:
+                    _refuse_columns(last, f"{path}, line {number + 1}")
+            count, number = count + 1, number + n_atoms + 1
+    if not count:
+        raise UserError(f"{path} is empty: it holds no structure.")
+    if strict_end and not last.endswith("\n"):
+        raise UserError(
+            f"{path} does not end with a line break, so it may be truncated. Copy it again, or add "
+            "the line break if it is complete."
+        )
+    return count
+
+
+def _opened(path: Path) -> TextIO:
+    """The file as text; compressed ones, which ASE reads, as what they hold."""
+    if get_compression(str(path))[1] is None:
+        return path.open(encoding="utf-8")
+    stream: TextIO = open_with_compression(str(path), "rt")
+    return stream
+
+
+def _lines(stream: TextIO, path: Path) -> Iterator[str]:
+    """The lines of a file, which are not longer than a line should be."""
+    while line := stream.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise UserError(
+                f"{path} has a line of more than {LONGEST_LINE:,} characters. This is no XYZ file."
+            )
+        yield line
+
+
+def _n_atoms(text: str, least: int, place: str) -> int:
+    """The number of atoms that a line says."""
+    is_count = text.isascii() and text.isdecimal()
+    if is_count and (len(text) > len(str(MOST_ATOMS)) or int(text) > MOST_ATOMS):
+        raise UserError(
+            f"{place}: a structure of {text[:40]} atoms; at most {MOST_ATOMS:,} are read. This is "
+            "no XYZ file, or lines are missing."
+        )
+    if not is_count or int(text) < least:
+        raise UserError(
+            f"{place}: a number of atoms was expected, found {text[:40]!r}. This is no XYZ file, "
+            "or lines are missing."
+        )
+    return int(text)
+
+
+def _refuse_columns(comment: str, place: str) -> None:
+    """Raise UserError for properties that ask for absurdly many columns."""
+    n_columns = 0
+    for text in COLUMNS.findall(comment):
+        if len(text) >= len(str(MOST_COLUMNS)):
+            raise UserError(
+                f"{place}: a property of {text[:40]} columns; at most {MOST_COLUMNS} are read."
+            )
+        n_columns += int(text) if text.isascii() and text.isdecimal() else 0
+    if n_columns > MOST_COLUMNS:
+        raise UserError(f"{place}: {n_columns} columns; at most {MOST_COLUMNS} are read.")

@@ -1,0 +1,126 @@
+"""What a user should doubt: levels with few validation labels, and heads that have learned nothing.
+
+A head is compared with the level below it on the same structures, by mean absolute errors, which a
+few conformers cannot decide: with that level's own labels, and with its head. Energies of two
+levels differ by atomic energies, so those of the lower one are first shifted by a sum over atoms
+that is fitted to the higher labels of the set itself, to the advantage of the lower level. Where
+energies are differences of conformers there is nothing to shift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.evaluation.scoring import LabelledSet, score_set
+from hippynn_mf.labels import Labels
+from hippynn_mf.levels import Level
+
+FEWEST_VALID = 30  # labels of a level, below which validation says little of it
+UNITS = {"energy": "kcal/mol", "delta_e": "kcal/mol", "force": "kcal/mol/Å"}
+NAMES = {"energy": "energies", "delta_e": "energies of conformers", "force": "forces"}
+FIELDS = {
+    "energy": "energy_mae_kcal_per_mol",
+    "delta_e": "delta_e_mae_kcal_per_mol",
+    "force": "force_mae_kcal_per_mol_per_angstrom",
+}
+
+
+def few_labels(valid: Structures, labels: Labels) -> list[str]:
+    """A line for every level with fewer than `FEWEST_VALID` validation energies."""
+    counts = {level: int(valid.has_energy(level).sum()) for level in labels}
+    return [
+        f"{level.label} has {n} energies in the validation split, fewer than {FEWEST_VALID}: which "
+        "epoch is best at this level hangs on single structures."
+        for level, n in counts.items()
+        if n < FEWEST_VALID
+    ]
+
+
+def no_better(
+    name: str, test: LabelledSet, predicted: Mapping[str, np.ndarray], heads: Sequence[Level]
+) -> list[str]:
+    """A line for every head on a set that is no better than the level below it.
+
+    Args:
+        name: of the set.
+        test: its labels.
+        predicted: as of `score_set`.
+        heads: the levels that predict, from the lowest to the highest.
+    """
+    lines = []
+    for low, high in pairwise(heads):
+        for quantity, (whose, error, lower_error) in _comparisons(test, predicted, low, high):
+            if error >= lower_error:
+                lines.append(
+                    f"{name}: {NAMES[quantity]} of {high.label} are no better than those of "
+                    f"{whose}, mean absolute error {error:.3g} and {lower_error:.3g} "
+                    f"{UNITS[quantity]}."
+                )
+    return lines
+
+
+def _comparisons(
+    test: LabelledSet, predicted: Mapping[str, np.ndarray], low: Level, high: Level
+) -> Iterator[tuple[str, tuple[str, float, float]]]:
+    """Quantity, whose lower predictions, error of the head, error of those on the same labels."""
+    for whose, lower in ((f"the labels of {low.label}", test.labels),
+                         (f"the head of {low.label}", predicted)):  # fmt: skip
+        as_high = _as_of(lower, low, high, test)
+        common = replace(test, labels=_only_with(as_high, test.labels))
+        if high.id not in {level.id for level in common.references}:
+            continue
+        own = {name: predicted[name] for name in (high.energy_name, high.forces_name)}
+        filled = {name: as_high.get(name, np.full_like(own[name], np.nan)) for name in own}
+        of_head, of_lower = (
+            score_set(values, common, [high])[high.id][high.id] for values in (own, filled)
+        )
+        for quantity, field in FIELDS.items():
+            error, lower_error = of_head.get(field), of_lower.get(field)
+            if isinstance(error, float) and isinstance(lower_error, float):
+                yield quantity, (whose, error, lower_error)
+
+
+def _as_of(
+    lower: Mapping[str, np.ndarray], low: Level, high: Level, test: LabelledSet
+) -> dict[str, np.ndarray]:
+    """Energies and forces of the lower level, where there are any, under the higher one's names."""
+    found = {}
+    if low.forces_name in lower:
+        found[high.forces_name] = lower[low.forces_name]
+    if low.energy_name in lower and high.energy_name in test.labels:
+        energies = lower[low.energy_name]
+        if test.cut is None:
+            shifted = _shifted(energies, test.labels[high.energy_name], test.species)
+            if shifted is not None:
+                found[high.energy_name] = shifted
+        else:
+            found[high.energy_name] = energies
+    return found
+
+
+def _shifted(energies: np.ndarray, true: np.ndarray, species: np.ndarray) -> np.ndarray | None:
+    """Energies (n,) plus fitted atomic energies; None for too few labels (two for an element)."""
+    elements = np.unique(species[species > 0])
+    counts = np.stack([(species == element).sum(axis=1) for element in elements], axis=1)
+    both = np.isfinite(energies) & np.isfinite(true)
+    if both.sum() <= 2 * len(elements):
+        return None
+    fit, *_ = np.linalg.lstsq(counts[both].astype(float), (true - energies)[both], rcond=None)
+    return np.asarray(energies + counts @ fit)
+
+
+def _only_with(
+    as_high: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Labels of the set, where those compared with them are missing NaN, or left out."""
+    kept = {name: values for name, values in labels.items() if name not in as_high}
+    # Labels of the other levels stay: conformers are cut by them.
+    for name, values in as_high.items():
+        if name in labels:
+            kept[name] = np.where(np.isfinite(values), labels[name], np.nan)
+    return kept

@@ -1,0 +1,91 @@
+"""No level of a run predicts atoms whose atomic energy its labels do not tell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hippynn_mf.data.elements import Elements, fitted_elements, labelled_elements, symbols
+from hippynn_mf.data.structures import Structures, elements_of
+from hippynn_mf.errors import UserError
+from hippynn_mf.evaluation.test_sets import TestSet
+from hippynn_mf.runs.settings import RunSettings
+
+log = logging.getLogger(__name__)
+
+
+def elements_of_run(settings: RunSettings, train: Structures) -> Elements:
+    """Level → atomic numbers that a run's heads know, of its training structures."""
+    experiment = settings.experiment
+    coupled = settings.hyperparameters.coupling == "delta" or experiment.strategy.has_second_network
+    return fitted_elements(train, experiment.resolved_labels, coupled=coupled)
+
+
+def check_elements(settings: RunSettings, parts: Mapping[str, Structures], path: Path) -> Elements:
+    """The elements that each level of a run knows.
+
+    Raises UserError where the run's structures hold others: the fit gives them the atomic energy 0,
+    with which energies are wrong by electronvolts. Of coupled heads that have the lower level's
+    atomic energy it is said.
+    """
+    labels = settings.experiment.resolved_labels
+    known = elements_of_run(settings, parts["train"])
+    for name, part in parts.items():
+        held = part.labelled(labels)
+        for level, elements in known.items():
+            if lacking := set(elements_of(held.species)) - {0} - elements:
+                raise UserError(_refusal(settings, path, name, held, level.id, lacking))
+    lower = dict(zip(list(labels)[1:], labels, strict=False))
+    for level, below in lower.items():
+        inherited = known[level] - labelled_elements(parts["train"], level)
+        if inherited and known[level] >= known[below]:
+            log.warning(
+                "%s, %s: level %s has no label for %s; its atomic energy is that of %s there",
+                path,
+                settings.name,
+                level.label,
+                symbols(inherited),
+                below.label,
+            )
+    return known
+
+
+def refuse_other_elements(settings: RunSettings, known: Elements, test: TestSet) -> None:
+    """Raise UserError if a test set holds elements that a level of the run does not know."""
+    for level, elements in known.items():
+        if lacking := set(elements_of(test.structures.species)) - {0} - elements:
+            n = int(np.isin(test.structures.species, sorted(lacking)).any(axis=1).sum())
+            raise UserError(
+                f"{test.path}: {n} structures hold {symbols(lacking)}, and {settings.name} has no "
+                f"label of {level.label} ({level.id}) for {symbols(lacking)} in training, so it "
+                "predicts nothing there. Leave them out of the test set, or supply training labels."
+            )
+
+
+def _refusal(
+    settings: RunSettings,
+    path: Path,
+    split: str,
+    part: Structures,
+    level_id: str,
+    lacking: set[int],
+) -> str:
+    """Why atoms of some elements cannot be predicted at a level, and what helps."""
+    level = settings.known.get(level_id)
+    n = int(np.isin(part.species, sorted(lacking)).any(axis=1).sum())
+    remedies = [
+        f"supply {level.label} labels with {symbols(lacking)}",
+        "leave these structures out",
+    ]
+    if split != "train":
+        remedies.append("choose another --split-seed")
+    elif next(iter(settings.labels)) != level.id:
+        remedies.append("couple the heads (--set coupling=delta, or MFC)")
+    return (
+        f"{path}: {settings.name} has no energy of level {level.label} ({level.id}) for the "
+        f"element {symbols(lacking)} in its training structures, and {n} structures of the {split} "
+        f"split hold it: its atomic energy would be 0. Either {'; or '.join(remedies)}."
+    )

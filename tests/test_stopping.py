@@ -1,0 +1,342 @@
+"""Engines end in time, whatever hangs, and take their processes along."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from parsl import Config
+from parsl.executors import HighThroughputExecutor
+from parsl.providers import LocalProvider, SlurmProvider
+
+from hippynn_mf.campaign import parsl_session, processes
+from hippynn_mf.campaign.engines import LocalPool
+from hippynn_mf.errors import UserError
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(300)"]
+AWKWARD = ["with space", "it's", 'a "quote"', "Läufe", "$HOME", "a{0}b", "semi;colon", "star*"]
+
+
+def wait_until(condition, seconds=30):
+    stop = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < stop, "waited too long"
+        time.sleep(0.05)
+    return found
+
+
+def is_over(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+# Processes -------------------------------------------------------------------
+
+
+def test_marked_processes_are_ended_however_far_they_are():
+    # The child of a shell that has ended is nobody's child; a stopped one hears no SIGTERM.
+    with processes.guarded() as mark:
+        with subprocess.Popen(["bash", "-c", "sleep 300 & echo $!"], stdout=subprocess.PIPE) as p:
+            orphan = int(p.stdout.readline())
+        stopped = subprocess.Popen(SLEEPER)
+        stopped.send_signal(signal.SIGSTOP)
+        unmarked = subprocess.Popen(SLEEPER, env=dict(os.environ, **{processes.MARK: "other"}))
+        assert processes.end_marked(mark)
+        assert is_over(orphan)
+        assert stopped.wait(5) == -signal.SIGKILL
+        assert unmarked.poll() is None
+    unmarked.kill()
+    unmarked.wait()
+    assert processes.MARK not in os.environ
+
+
+GUARDED = """
+import subprocess, sys, time
+from hippynn_mf.campaign import processes
+with processes.guarded() as mark:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    print(child.pid, flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_the_guard_ends_what_a_killed_process_leaves(number):
+    with subprocess.Popen([sys.executable, "-c", GUARDED], stdout=subprocess.PIPE) as parent:
+        child = int(parent.stdout.readline())
+        parent.send_signal(number)
+        parent.wait(10)
+        wait_until(lambda: is_over(child))
+
+
+def test_what_is_stopped_for_long_is_ended_and_said(monkeypatch):
+    monkeypatch.setattr(processes, "LOOK_SECONDS", 0.05)
+    said = []
+    with processes.guarded() as mark, processes.stopped_ended(mark, said.append):
+        stopped, awake = subprocess.Popen(SLEEPER), subprocess.Popen(SLEEPER)
+        stopped.send_signal(signal.SIGSTOP)
+        assert stopped.wait(10) == -signal.SIGKILL
+        assert awake.poll() is None
+        awake.kill()
+        awake.wait()
+    assert f"process {stopped.pid} of this campaign has been stopped" in said[0]
+
+
+def workers_here():
+    return children("spawn_main")
+
+
+def children(role):
+    found = []
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if role in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def nap(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def test_an_interrupted_pool_ends_with_workers_that_are_stopped(tmp_path):
+    workers = []
+
+    def interrupted():
+        with LocalPool(2).open(tmp_path) as pool:
+            for _ in range(2):
+                pool.submit(nap, 300)
+            workers.extend(wait_until(lambda: workers_here() if len(workers_here()) == 2 else None))
+            workers[0].suspend()
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - start < 10
+    assert all(is_over(worker.pid) for worker in workers)
+
+
+def test_a_killed_worker_breaks_a_pool_that_ends_though_the_other_is_stopped(tmp_path):
+    with LocalPool(2).open(tmp_path) as pool:
+        futures = [pool.submit(nap, 300) for _ in range(2)]
+        workers = wait_until(lambda: found if len(found := workers_here()) == 2 else None)
+        workers[0].suspend()
+        workers[1].kill()
+        assert isinstance(futures[1].exception(timeout=30), BrokenProcessPool)
+    assert all(is_over(worker.pid) for worker in workers)
+
+
+# Parsl -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def known_to_workers(monkeypatch):
+    """Let Parsl's workers import this module."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def config_of(run_dir, provider=None):
+    executor = HighThroughputExecutor(
+        label="here",
+        address="127.0.0.1",
+        max_workers_per_node=1,
+        cores_per_worker=1e-3,
+        heartbeat_period=1,
+        heartbeat_threshold=5,
+        provider=provider or LocalProvider(
+            init_blocks=1, max_blocks=1,
+            worker_init=f"export PATH={os.path.dirname(sys.executable)}:$PATH",
+        ),
+    )  # fmt: skip
+    return Config([executor], run_dir=str(run_dir), strategy="none", usage_tracking=0)
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_parsl_knows_its_folder_by_a_plain_path(tmp_path, name):
+    folder = tmp_path / name / "parsl"
+    config = config_of(folder)
+    with parsl_session.plain_folder(config) as links:
+        assert parsl_session.PLAIN_PATH.fullmatch(config.run_dir)
+        (link,) = links
+        assert link.resolve() == folder.resolve()
+    assert not link.parent.exists()
+    assert folder.is_dir()
+
+
+def test_a_plain_path_stays_as_it_is(tmp_path):
+    config = config_of(tmp_path / "parsl")
+    with parsl_session.plain_folder(config) as links:
+        assert links == []
+    assert config.run_dir == str(tmp_path / "parsl")
+
+
+def test_a_queue_is_not_given_a_path_that_parsl_does_not_quote(tmp_path):
+    config = config_of(tmp_path / "with space", SlurmProvider())
+    with (
+        pytest.raises(UserError, match=r"run_dir is '.*with space'.*absolute `run_dir`"),
+        parsl_session.plain_folder(config),
+    ):
+        pass
+
+
+def fake_executor(**values):
+    failures = []
+
+    def fail_all(error):
+        executor.bad_state_is_set = True
+        failures.append(error)
+
+    executor = SimpleNamespace(
+        bad_state_is_set=False,
+        set_bad_state_and_fail_all=fail_all,
+        failures=failures,
+        command_client=SimpleNamespace(ok=True),
+        interchange_proc=SimpleNamespace(pid=7, returncode=None, poll=lambda: None),
+        **values,
+    )
+    return executor
+
+
+def test_a_lost_interchange_fails_all_tasks_with_the_reason(monkeypatch, caplog):
+    monkeypatch.setattr(parsl_session, "LOOK_SECONDS", 0.02)
+    executor = fake_executor()
+    with parsl_session._interchanges_watched([executor]):
+        time.sleep(0.1)
+        assert not executor.failures
+        executor.interchange_proc.returncode = -9
+        executor.interchange_proc.poll = lambda: -9
+        wait_until(lambda: executor.failures)
+    (error,) = executor.failures
+    assert isinstance(error, BrokenExecutor)
+    assert "its interchange (process 7) has ended by signal 9" in str(error)
+    assert "it is started again" in caplog.text
+
+
+def test_an_interchange_that_does_not_answer_is_lost(monkeypatch):
+    executor = fake_executor()
+    assert parsl_session._lost_interchange([executor]) is None
+    executor.command_client.ok = False
+    assert "has not answered for 10 s" in parsl_session._lost_interchange([executor])
+
+
+def test_closing_does_not_wait_for_parsl_for_ever(monkeypatch):
+    monkeypatch.setattr(parsl_session, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(parsl_session, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(parsl_session, "is_abandoned", False)
+    cancelled, hangs = [], threading.Event()
+    kernel = SimpleNamespace(cleanup_called=False)
+
+    def cleanup():
+        kernel.cleanup_called = True
+        hangs.wait(60)
+
+    kernel.cleanup = cleanup
+    executor = fake_executor(
+        job_ids_to_block={"12": "0"}, provider=SimpleNamespace(cancel=cancelled.extend)
+    )
+    with processes.guarded() as mark:
+        left = subprocess.Popen(SLEEPER)
+        start = time.monotonic()
+        parsl_session._close(kernel, [executor], mark, is_whole=True)
+        assert time.monotonic() - start < 3
+        assert left.wait(1) == -signal.SIGKILL
+    hangs.set()
+    assert cancelled == ["12"]
+    assert executor.failures
+    assert parsl_session.is_abandoned
+
+
+def test_parsl_runs_in_an_awkward_folder_and_its_interchange_hears_no_interrupt(
+    tmp_path, known_to_workers
+):
+    out = tmp_path / 'Läufe & "more" $1'
+    with parsl_session.parsl_pool(config_of(out)) as pool:
+        worker = pool.submit(nap, 0).result(timeout=120)
+        (interchange,) = children("interchange")
+        assert os.getsid(interchange.pid) == interchange.pid != os.getsid(0)
+    assert is_over(worker)
+    assert is_over(interchange.pid)
+    assert (out / "000" / "parsl.log").exists()
+    assert not parsl_session.is_abandoned
+
+
+def test_a_killed_interchange_ends_the_tasks_of_parsl(tmp_path, known_to_workers):
+    with parsl_session.parsl_pool(config_of(tmp_path)) as pool:
+        worker = pool.submit(nap, 0).result(timeout=120)
+        future: Future[int] = pool.submit(nap, 300)
+        (interchange,) = children("interchange")
+        interchange.kill()
+        start = time.monotonic()
+        error = future.exception(timeout=60)
+        assert time.monotonic() - start < 60
+        assert f"(process {interchange.pid}) has ended by signal 9" in str(error)
+        with pytest.raises(BrokenExecutor):
+            pool.submit(nap, 0)
+    assert is_over(worker)
+
+
+# The command line ------------------------------------------------------------
+
+STOPPABLE = """
+import sys, time
+from hippynn_mf.cli import stopping
+stopping.ORDER_SECONDS = float(sys.argv[1])
+with stopping.stoppable() as found:
+    is_ready = False
+    while True:
+        try:
+            is_ready = is_ready or print("ready", flush=True) is None
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+            if sys.argv[2] == "obeys":
+                break
+sys.exit(found.exit_code)
+"""
+
+
+def start_stoppable(seconds, how):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPABLE, str(seconds), how], stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_both_signals_interrupt(number, code):
+    with start_stoppable(60, "obeys") as process:
+        process.send_signal(number)
+        assert process.stdout.readline() == b"interrupted\n"
+        assert process.wait(10) == code
+
+
+def test_a_command_that_does_not_obey_is_ended_in_time():
+    with start_stoppable(1, "hangs") as process:
+        process.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        assert process.wait(10) == 143
+        assert time.monotonic() - start > 0.9
+
+
+def test_a_second_interrupt_is_immediate():
+    with start_stoppable(60, "hangs") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == b"interrupted\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
