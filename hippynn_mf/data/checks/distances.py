@@ -19,6 +19,8 @@ RATIO_RANGE = (0.7, 1.45)
 CLASH = 0.4
 MAX_CLASH_SHARE = 0.01
 MAX_CONFORMERS = 50  # of a group, spread over it, whose distances are looked at
+MAX_TOTAL = 5000  # of a file; of groups without number, `LEAST_CONFORMERS` of each
+LEAST_CONFORMERS = 4
 BLOCK = 2**21  # distances at once
 
 
@@ -29,13 +31,15 @@ def check_distances(
     nearest: list[np.ndarray] = []
     n_looked_at = 0
     clashes: list[str] = []
+    n_groups = sum(len(np.unique(part.groups)) for part in parts)
+    n_each = max(LEAST_CONFORMERS, min(MAX_CONFORMERS, MAX_TOTAL // max(n_groups, 1)))
     for part in parts:
         for name, members in part.by_group():
             n_atoms = int(members.atom_mask[0].sum())
             if n_atoms < 2:
                 continue
             spread = np.unique(
-                np.linspace(0, len(members) - 1, min(len(members), MAX_CONFORMERS)).astype(int)
+                np.linspace(0, len(members) - 1, min(len(members), n_each)).astype(int)
             )
             ratios = _nearest(members.positions[spread, :n_atoms], members.species[0, :n_atoms])
             nearest.append(ratios.ravel())

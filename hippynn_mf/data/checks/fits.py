@@ -8,6 +8,7 @@ from hippynn_mf.data.structures import elements_of
 
 N_ROUNDS = 5  # of the fit, each without the outliers of the one before
 FIT_WITHIN = 6.0  # robust standard deviations that count in the next round
+MAX_FITTED = 20_000  # structures of a file that a fit or a spread is of
 MIN_STRUCTURES = 20  # beyond the number of elements, for a spread to mean anything
 
 
@@ -17,33 +18,46 @@ def count_elements(species: np.ndarray) -> np.ndarray:
     return np.stack(counts, axis=1).astype(np.float64) if counts else np.zeros((len(species), 0))
 
 
+def sample(n: int) -> slice:
+    """At most `MAX_FITTED` of n structures, evenly spread."""
+    return slice(None, None, -(-n // MAX_FITTED) or 1)
+
+
 def without_composition(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """What a robust fit of atomic contributions leaves of values (n,), all finite."""
-    kept = np.ones(len(values), bool)
-    left = values
+    """What a robust fit of atomic contributions leaves of values (n,), all finite.
+
+    The fit is of a `sample`.
+    """
+    chosen = sample(len(values))
+    some, target = counts[chosen], values[chosen]
+    kept = np.ones(len(target), bool)
+    solution = np.zeros(counts.shape[1])
     for _ in range(N_ROUNDS):
-        solution = np.linalg.lstsq(counts[kept], values[kept], rcond=None)[0]
-        left = values - counts @ solution
+        solution = np.linalg.lstsq(some[kept], target[kept], rcond=None)[0]
+        left = target - some @ solution
         near = np.abs(left - np.median(left)) <= FIT_WITHIN * robust_spread(left)
         if (near == kept).all() or near.sum() <= counts.shape[1]:
             break
         kept = near
-    return left
+    return values - counts @ solution
 
 
 def within_groups(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Values (n,) less the median of their group; NaN in groups of fewer than four."""
-    left = np.full(len(values), np.nan)
-    order = np.argsort(groups, kind="stable")
-    _, starts = np.unique(groups[order], return_index=True)
-    for members in np.split(order, starts[1:]):
-        if len(members) >= 4:
-            left[members] = values[members] - np.median(values[members])
-    return left
+    order = np.lexsort((values, groups))
+    names, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    ordered = values[order]
+    medians = (ordered[starts + (sizes - 1) // 2] + ordered[starts + sizes // 2]) / 2
+    medians[sizes < 4] = np.nan
+    return values - medians[np.searchsorted(names, groups)]
 
 
 def robust_spread(values: np.ndarray) -> float:
-    """The standard deviation (of a normal distribution) by the median absolute deviation."""
+    """The standard deviation (of a normal distribution) by the median absolute deviation.
+
+    That of a `sample`.
+    """
     if not len(values):
         return 0.0
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+    some = values[sample(len(values))]
+    return float(1.4826 * np.median(np.abs(some - np.median(some))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -12,9 +12,10 @@ from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
 
 MAX_CONFORMERS = 2000  # of each group: those with the first draws of a fixed seed
-MAX_TOTAL = 20_000  # of all groups that are drawn; a file with more shows some of its groups whole
+MAX_TOTAL = 6000  # of all groups that are drawn; a file with more shows some of its groups whole
 N_DIRECTIONS = 6  # of the projection that a k-d tree searches
 N_CANDIDATES = 4  # nearest in the projection, of which the nearest by all distances is taken
+ROUNDING = 1e-5  # Å, of positions with five printed digits
 BLOCK = 2**21  # coordinates that are worked on at once
 
 
@@ -26,29 +27,37 @@ class Pairs:
         estimates: what the forces say of the energy difference, hartree.
         changes: the energy difference, hartree.
         apart: distance after superposition, Å, root mean square over atoms.
+        path: length of the straight line between them in the space of all coordinates, Å.
+        bends: how much more one end's forces say than the other's, hartree.
+        noise: what rounded positions make of the estimate, hartree.
     """
 
     estimates: np.ndarray
     changes: np.ndarray
     apart: np.ndarray
+    path: np.ndarray
+    bends: np.ndarray
+    noise: np.ndarray
 
     def __len__(self) -> int:
         return len(self.apart)
+
+    def __getitem__(self, chosen: slice | np.ndarray) -> Pairs:
+        return Pairs(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     @classmethod
     def join(cls, several: Sequence[Pairs]) -> Pairs:
         """All of several, the closest first."""
         columns = [
-            np.concatenate([np.zeros(0), *(getattr(each, name) for each in several)])
-            for name in ("estimates", "changes", "apart")
+            np.concatenate([np.zeros(0), *(getattr(each, field.name) for each in several)])
+            for field in fields(cls)
         ]
-        order = np.argsort(columns[2], kind="stable")
-        return Pairs(*(column[order] for column in columns))
+        joined = Pairs(*columns)
+        return joined[np.argsort(joined.apart, kind="stable")]
 
     def closest(self, reach: float, n: int) -> Pairs:
         """The first `n` of sorted pairs that are no further apart than `reach`."""
-        stop = min(n, int(np.searchsorted(self.apart, reach, side="right")))
-        return Pairs(self.estimates[:stop], self.changes[:stop], self.apart[:stop])
+        return self[: min(n, int(np.searchsorted(self.apart, reach, side="right")))]
 
 
 def draw_conformers(groups: np.ndarray, labelled: np.ndarray) -> list[np.ndarray]:
@@ -91,9 +100,9 @@ def find_pairs(structures: Structures, level: Level) -> Pairs:
         pairs = _nearest_pairs(positions)
         if not len(pairs):
             continue
-        estimates, apart = _compare(positions, forces, pairs)
         energies = members.energies[level.id]
-        found.append(Pairs(estimates, energies[pairs[:, 1]] - energies[pairs[:, 0]], apart))
+        changes = energies[pairs[:, 1]] - energies[pairs[:, 0]]
+        found.append(_compare(positions, forces, pairs, changes))
     return Pairs.join(found)
 
 
@@ -127,15 +136,22 @@ def _nearest_pairs(positions: np.ndarray) -> np.ndarray:
 
 
 def _compare(
-    positions: np.ndarray, forces: np.ndarray, pairs: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Trapezoid estimates (n,) of E(second) − E(first) after superposition, and distances (n,)."""
+    positions: np.ndarray, forces: np.ndarray, pairs: np.ndarray, changes: np.ndarray
+) -> Pairs:
+    """The pairs with trapezoid estimates of E(second) − E(first), after superposition."""
     one, two = (
         positions[index] - positions[index].mean(axis=1, keepdims=True) for index in pairs.T
     )
     left, _, right = np.linalg.svd(np.swapaxes(two, 1, 2) @ one)
     turns = left @ right  # two @ turn ≈ one; a reflection will do, since energies are invariant
     moved = two @ turns - one
-    mean_force = (forces[pairs[:, 0]] + forces[pairs[:, 1]] @ turns) / 2
-    apart = np.sqrt(np.square(moved).sum(axis=2).mean(axis=1))
-    return -(mean_force * moved).sum(axis=(1, 2)), apart
+    at_one, at_two = forces[pairs[:, 0]], forces[pairs[:, 1]] @ turns
+    square = np.square(moved).sum(axis=(1, 2))
+    return Pairs(
+        estimates=-((at_one + at_two) / 2 * moved).sum(axis=(1, 2)),
+        changes=changes,
+        apart=np.sqrt(square / positions.shape[1]),
+        path=np.sqrt(square),
+        bends=np.abs(((at_one - at_two) * moved).sum(axis=(1, 2))),
+        noise=ROUNDING * np.sqrt(np.square((at_one + at_two) / 2).sum(axis=(1, 2))),
+    )

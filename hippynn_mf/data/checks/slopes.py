@@ -8,10 +8,12 @@ and to −1 for gradients; another unit of the forces is another slope, which na
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from ase import units as ase_units
+from scipy.stats import t as student_t
 
 from hippynn_mf.data.checks.pairs import Pairs, find_pairs
 from hippynn_mf.data.checks.report import Outcome, Verdict
@@ -19,17 +21,21 @@ from hippynn_mf.data.checks.units import FileUnits, name_force_unit
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
 
-# Numerical integration over two points and labels of finite precision stay far inside: embedded
-# data give 0.99 to 1.00, pairs up to 0.5 Å apart 0.9. The nearest other unit is a factor of 1.89.
+# Right labels have a slope of 1; the nearest other unit of length makes it 1.89 or 0.53 of that.
 SLOPE_RANGE = (0.8, 1.25)
+OTHER_UNITS = (ase_units.Bohr, 1 / ase_units.Bohr)
 MIN_PAIRS = 10  # a choice: fewer can correlate by chance
 MIN_CORRELATION = 0.9
-# Å, root mean square over atoms: the nearest pairs are tried first, for the straight line fails
-# with the distance; beyond the last one it says nothing (real ANI-1x: r 0.95 to 0.44 Å, 0.5 to 1 Å)
-REACHES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6)
-MAX_PAIRS = 2000  # of one reach, the closest: more do not change a slope
-N_ERRORS = 2.0  # standard errors; else pairs further apart are tried
+# Å, root mean square over atoms, beyond which a straight line passes through what no conformer does
+MAX_REACH = 0.6
+MAX_PAIRS = 2000  # the closest: more do not change a slope
+CONFIDENCE = 0.95  # of the interval
 TRIMMED = 0.05  # share of pairs that fit worst and are left out: wrong labels are found elsewhere
+BOND_EXPONENT = 2.0  # 1/Å, of a Morse potential: E‴ is −3 of them times E″ at rest
+# 1/Å², of the share by which a straight line is wrong over a path of 1 Å: what the trapezoid rule
+# misses of the repulsion exp(−2 · BOND_EXPONENT · r). How much it is, up to this, the pairs say.
+CURVATURE = (2 * BOND_EXPONENT) ** 2 / 12
+LEAST_ERROR = 0.02  # of an estimate, whatever the distance
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,14 @@ class ForceSlope:
     Attributes:
         verdict: `forces`, `gradient`, `unit` (clear, but in other units) or `undecided`.
         slope, correlation: NaN where there are too few pairs.
+        error: half the width of the slope's interval of 95 % confidence; NaN as the slope.
         n_pairs: pairs of conformers that were compared.
         reach: Å, how far (root mean square over atoms) these are apart at most.
     """
 
     verdict: Literal["forces", "gradient", "unit", "undecided"]
     slope: float
+    error: float
     correlation: float
     n_pairs: int
     reach: float
@@ -54,19 +62,14 @@ def find_slope(parts: Structures | Sequence[Structures], level: Level) -> ForceS
     """Regress energy differences on what forces say, over the closest pairs of each group."""
     whole = [parts] if isinstance(parts, Structures) else parts
     pairs = Pairs.join([find_pairs(part, level) for part in whole if level.id in part.forces])
-    best = ForceSlope("undecided", np.nan, np.nan, len(pairs), float(max(pairs.apart, default=0)))
-    for reach in REACHES:
-        near = pairs.closest(reach, MAX_PAIRS)
-        if len(near) < MIN_PAIRS:
-            continue
-        slope, correlation = _regress(near.estimates, near.changes)
-        found = ForceSlope("undecided", slope, correlation, len(near), float(near.apart.max()))
-        verdict = _verdict(slope, correlation, len(near))
-        if verdict != "undecided":
-            return replace(found, verdict=verdict)
-        if np.isnan(best.slope) or abs(correlation) > abs(best.correlation):
-            best = found
-    return best
+    near = pairs.closest(MAX_REACH, MAX_PAIRS)
+    near = near[near.estimates != 0]
+    if len(near) < MIN_PAIRS or not near.changes.any():
+        reach = float(max(pairs.apart, default=0))
+        return ForceSlope("undecided", np.nan, np.nan, np.nan, len(near), reach)
+    slope, error, correlation = _regress(near)
+    verdict = _verdict(slope, error, correlation)
+    return ForceSlope(verdict, slope, error, correlation, len(near), float(near.apart.max()))
 
 
 def check_forces(
@@ -75,11 +78,12 @@ def check_forces(
     """Whether the forces of a level are −dE/dR in the units of the file."""
     found = find_slope(parts, level)
     how = (
-        f"slope {found.slope:+.3g}, correlation {found.correlation:+.2f} over {found.n_pairs} "
-        f"pairs of conformers up to {found.reach:.2g} Å apart"
+        f"slope {found.slope:+.3g} ± {found.error:.2g}, correlation {found.correlation:+.2f} over "
+        f"{found.n_pairs} pairs of conformers up to {found.reach:.2g} Å apart"
     )
     values = {
         "slope": None if np.isnan(found.slope) else round(found.slope, 4),
+        "slope_error": None if np.isnan(found.error) else round(found.error, 4),
         "correlation": None if np.isnan(found.correlation) else round(found.correlation, 4),
         "n_pairs": found.n_pairs,
         "reach_angstrom": round(found.reach, 4),
@@ -89,8 +93,7 @@ def check_forces(
     if found.verdict == "forces":
         verdict, text = "passed", f"{what} follow its energies ({how})."
     elif found.verdict == "undecided":
-        few = f"{found.n_pairs} pairs of close conformers, {MIN_PAIRS} are needed"
-        reason = few if np.isnan(found.slope) else how
+        reason = _why_undecided(found, how)
         verdict = "undecided"
         text = f"its energies do not prove sign and unit of {what} ({reason}); they are used."
     else:
@@ -114,40 +117,66 @@ def check_forces(
     return outcome, found
 
 
+def _why_undecided(found: ForceSlope, how: str) -> str:
+    if np.isnan(found.slope):
+        return (
+            f"{found.n_pairs} pairs of conformers within {MAX_REACH} Å of each other, {MIN_PAIRS} "
+            "are needed"
+        )
+    if not abs(found.correlation) >= MIN_CORRELATION:
+        return f"{how}; a correlation of {MIN_CORRELATION} is clear"
+    return f"{how}; the interval holds right and wrong units alike"
+
+
 def _verdict(
-    slope: float, correlation: float, n_pairs: int
+    slope: float, error: float, correlation: float
 ) -> Literal["forces", "gradient", "unit", "undecided"]:
-    """What a regression proves: a slope is outside only if its error does not reach inside."""
+    """What a regression proves: nothing unless the whole interval of the slope says the same."""
     if not abs(correlation) >= MIN_CORRELATION:
         return "undecided"
-    if slope < 0:
+    lowest, highest = slope - error, slope + error
+    if highest < 0:
         return "gradient"
     low, high = SLOPE_RANGE
-    if low <= slope <= high:
-        return "forces"
-    error = slope * np.sqrt((1 - correlation**2) / n_pairs) / correlation
-    is_outside = slope + N_ERRORS * error < low or slope - N_ERRORS * error > high
-    return "unit" if is_outside else "undecided"
+    if lowest > 0 and (highest < low or lowest > high):
+        return "unit"
+    is_right = low <= slope <= high and lowest > OTHER_UNITS[0] and highest < OTHER_UNITS[1]
+    return "forces" if is_right else "undecided"
 
 
-def _regress(estimates: np.ndarray, changes: np.ndarray) -> tuple[float, float]:
-    """Slope and correlation of changes on estimates, both (n,), without the worst of them.
+def _regress(pairs: Pairs) -> tuple[float, float, float]:
+    """Slope of changes on estimates at no distance, half its interval, and their correlation.
 
-    What fits worst to the weighted median of the ratios is left out. The slope is the ratio of root
-    mean squares, which errors of either do not draw towards zero; both are through the origin: a
-    pair has no order.
+    All are through the origin, for a pair has no order, and weighted. The trapezoid rule is wrong
+    by E‴ D³/12 over a path of length D, which is the stiffness E″ of the pairs (the median of how
+    much the forces of both ends differ, over D²) times `BOND_EXPONENT`/4; so the nearest pairs
+    decide. As what is wrong has a sign, of hot conformers that of repulsion, the slope is one that
+    changes with D²: its value at 0 is what counts. The interval is that of a regression whose
+    errors are unequal, by Student's t with as many degrees of freedom as there are pairs that
+    weigh.
     """
-    known = estimates != 0
-    if not known.any() or not changes.any():
-        return np.nan, np.nan
-    ratios = changes[known] / estimates[known]
+    stiffness = float(np.median(pairs.bends / np.square(pairs.path)))
+    rule = BOND_EXPONENT / 4 * stiffness * pairs.path**3
+    errors = np.sqrt(rule**2 + np.square(pairs.noise) + np.square(LEAST_ERROR * pairs.estimates))
+    x, y, path = pairs.estimates / errors, pairs.changes / errors, pairs.path
+    ratios = y / x
     order = np.argsort(ratios)
-    weights = np.cumsum(np.abs(estimates[known])[order])
+    weights = np.cumsum(np.abs(x)[order])
     median = ratios[order][np.searchsorted(weights, weights[-1] / 2)]
-    residuals = np.abs(changes - median * estimates)
+    residuals = np.abs(y - median * x)
     kept = residuals <= np.quantile(residuals, 1 - TRIMMED)
-    x, y = estimates[kept], changes[kept]
-    if not x.any() or not y.any():
-        return np.nan, np.nan
+    x, y, path = x[kept], y[kept], path[kept]
+    if not y.any():
+        return np.nan, np.nan, np.nan
     correlation = float(x @ y / np.sqrt((x @ x) * (y @ y)))
-    return float(np.sign(correlation) * np.sqrt((y @ y) / (x @ x))), correlation
+    columns = np.stack([x, x * path**2], axis=1)
+    # What is known of curvature before: 0 within `CURVATURE`, in units of the slope.
+    prior = np.diag([0.0, 1 / (CURVATURE * median) ** 2]) if median else np.zeros((2, 2))
+    inverse = np.linalg.pinv(columns.T @ columns + prior)
+    solution = inverse @ (columns.T @ y)
+    left = columns * (y - columns @ solution)[:, None]
+    n_weighing = np.sum(x**2) ** 2 / np.sum(x**4)
+    freedom = max(n_weighing - 1, 1.0)
+    variance = (inverse @ (left.T @ left) @ inverse)[0, 0] * n_weighing / freedom
+    quantile = student_t.ppf((1 + CONFIDENCE) / 2, freedom)
+    return float(solution[0]), float(quantile * np.sqrt(variance)), correlation
