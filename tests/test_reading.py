@@ -42,7 +42,7 @@ HOLES = {
     "N2": dict.fromkeys(planted.ANI1X_ENERGIES, slice(10, 15)),
 }
 CO_COPY = 1513  # of row 1497, in the embedded file: bonds that are 1.5e-5 Å apart
-WIDE = ("CCHHHHHHO", [(1.4 * i, 0.9 * (i % 2), 0.5 * (i % 3)) for i in range(9)])
+WIDE = ("CCCCNNNOO", [(1.4 * i, 0.9 * (i % 2), 0.5 * (i % 3)) for i in range(9)])
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from hippynn_mf.data.structures import elements_of
+from hippynn_mf.data.structures import Structures
 
 N_ROUNDS = 5  # of the fit, each without the outliers of the one before
 FIT_WITHIN = 6.0  # robust standard deviations that count in the next round
@@ -12,10 +14,19 @@ MAX_FITTED = 20_000  # structures of a file that a fit or a spread is of
 MIN_STRUCTURES = 20  # beyond the number of elements, for a spread to mean anything
 
 
-def count_elements(species: np.ndarray) -> np.ndarray:
-    """(n, n_elements) how often each element that occurs is in each structure."""
-    counts = [(species == number).sum(axis=1) for number in elements_of(species) if number]
-    return np.stack(counts, axis=1).astype(np.float64) if counts else np.zeros((len(species), 0))
+def count_elements(parts: Sequence[Structures]) -> tuple[list[int], np.ndarray]:
+    """The elements that occur, and (n, n_elements) how often each is in each structure.
+
+    A group has the same atoms in all its structures, so its first one is looked at.
+    """
+    firsts = [np.unique(part.groups, return_index=True, return_inverse=True)[1:] for part in parts]
+    species = [part.species[first] for part, (first, _) in zip(parts, firsts, strict=True)]
+    elements = sorted({number for each in species for number in np.unique(each).tolist()} - {0})
+    counts = [
+        np.stack([(each == number).sum(axis=1) for number in elements], axis=1)[inverse]
+        for each, (_, inverse) in zip(species, firsts, strict=True)
+    ]
+    return elements, np.concatenate(counts).astype(np.float64)
 
 
 def sample(n: int) -> slice:

@@ -19,7 +19,7 @@ from hippynn_mf.data.checks.units import FileUnits
 from hippynn_mf.data.checks.values import check_values
 from hippynn_mf.data.formats.hdf5 import open_hdf5
 from hippynn_mf.data.formats.sources import DataPath, is_extxyz, open_data, shown_path
-from hippynn_mf.data.structures import Structures, elements_of
+from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level, Levels
 
 log = logging.getLogger(__name__)
@@ -72,9 +72,7 @@ def check_structures(
 
     found, length = check_distances(whole, accepted)
     outcomes += found
-    species = _stack_species(whole)
-    elements = [number for number in elements_of(species) if number]
-    counts = count_elements(species)
+    elements, counts = count_elements(whole)
     labels = _Names(whole)
     energies = {
         level: np.concatenate(
@@ -150,13 +148,6 @@ def _systems(source: DataPath, levels: Levels, used: set[str], accepted: Accepte
 def _unique(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The outcomes without those that say the same of another file of a folder."""
     return list({outcome.text: outcome for outcome in outcomes}.values())
-
-
-def _stack_species(parts: Sequence[Structures]) -> np.ndarray:
-    width = max(part.species.shape[1] for part in parts)
-    return np.concatenate(
-        [np.pad(part.species, ((0, 0), (0, width - part.species.shape[1]))) for part in parts]
-    )
 
 
 def _self_energies(counts: np.ndarray, elements: Sequence[int], level: Level) -> np.ndarray:

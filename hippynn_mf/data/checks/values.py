@@ -29,9 +29,11 @@ def check_values(parts: Sequence[Structures], level: Level) -> list[Outcome]:
             n_forces += int(part.has_forces(level).sum())
             # A free atom has no force.
             of_molecules = part.atom_mask[:, 1:2].any(axis=1)
-            forces += _names(
-                part, np.logical_and(of_molecules, ~part.forces[level.id].any(axis=(1, 2)))
-            )
+            values = part.forces[level.id]
+            doubtful = np.flatnonzero(of_molecules & (values[:, 0] == 0).all(axis=1))
+            is_zero = np.zeros(len(part), bool)
+            is_zero[doubtful] = ~values[doubtful].any(axis=(1, 2))
+            forces += _names(part, is_zero)
     outcomes = []
     for what, found in (("energies", energies), ("forces", forces)):
         if found:
