@@ -134,7 +134,7 @@ def gradients(path):
 
 
 def too_small(path):
-    planted.write_ani1x(path, {"H2O": 9})
+    planted.write_ani1x(path, {"H2O": 2})
 
 
 def no_groups(path):
@@ -154,7 +154,7 @@ DATA = {
     "infinite coordinates": (coordinates(np.inf), ["group CH4", "NaN or infinite coordinates"]),
     "an infinite energy": (infinite_energy, ["group N2", "infinite", "ccsd(t)_cbs"]),
     "gradients for forces": (gradients, ["data.h5", "wb97x_dz", "wrong sign", "Negate"]),
-    "empty split": (too_small, ["split is empty", "9 conformers"]),
+    "empty split": (too_small, ["split is empty", "2 conformers"]),
     "no groups": (no_groups, ["data.h5 has no groups"]),
 }
 
@@ -365,7 +365,6 @@ TYPER = {
     "negative cut": ["train", "SF-CC/E", "--energy-cut", "-1"],
     "unknown metric": ["tables", "results", "--metric", "rms"],
     "results in a file": ["train", "SF-CC/E", "--out", __file__],
-    "a folder for a key map": ["train", "SF-CC/E", "--comp6", "c.h5", "--comp6-keys", "."],
 }
 
 

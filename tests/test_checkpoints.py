@@ -15,7 +15,6 @@ from planted import write_ani1x
 from hippynn_mf import UserError
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.runs import checkpoints
-from hippynn_mf.runs import train as running
 from hippynn_mf.runs.checkpoints import BEST, CURRENT, LAST, MODEL, PREVIOUS
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.folder import RunFolder
@@ -201,7 +200,7 @@ def test_a_training_that_only_lacks_its_evaluation_adds_no_epoch(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "evaluate_model", killed)
+        patch.setattr("hippynn_mf.runs.evaluate.evaluate_model", killed)
         with pytest.raises(Killed):
             train_run(settings, tmp_path)
     folder = RunFolder.of(tmp_path, settings)

@@ -2,7 +2,7 @@ import copy
 import json
 
 import pytest
-from made_runs import comp6_errors, heldout_errors, make_run, run_metrics
+from made_runs import comp6_errors, heldout_errors, make_run, run_metrics, write_metrics
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import validate_metrics
@@ -97,7 +97,7 @@ def test_a_fault_is_named_with_file_and_field_on_writing_and_on_reading(
     at(wrong, path).update(change)
     folder = make_run(tmp_path, "SF-TZ/E", 0, None)
     with pytest.raises(UserError, match=message) as error:
-        folder.write_metrics(wrong)
+        write_metrics(folder, wrong)
     assert not folder.is_finished
     assert str(folder.file("metrics.json")) in str(error.value)
     folder.file("metrics.json").write_text(json.dumps(wrong))

@@ -20,11 +20,12 @@ from potentials import random_potential
 from hippynn_mf import MultiFidelityCalculator
 from hippynn_mf.errors import UserError
 from hippynn_mf.potentials import batch, evaluator, predicting, structure_files
+from hippynn_mf.potentials.card import Seen
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.predicted_labels import PredictedLabels
 from hippynn_mf.potentials.predicting import predict, predict_file
-from hippynn_mf.potentials.seen import Seen, distances_of, spread_quantiles
+from hippynn_mf.potentials.seen import distances_of, spread_quantiles
 
 LABELS = {"DZ": "EF", "CC": "E"}
 FLOAT32_EV = 2e-3  # of random parameters with energies of 10⁴ eV
@@ -251,7 +252,7 @@ def test_structures_are_written_in_the_order_they_were_read(tmp_path, endless, m
     [
         ([], "several levels: DZ (wb97x_dz), CC (ccsd(t)_cbs)"),
         (["--level", "TZ"], "Unknown level of this model 'TZ'. Known: DZ, wb97x_dz, CC"),
-        (["--level", "CC,"], "Unknown level of this model ''"),
+        (["--level", "CC,"], "--level expects names with commas between; found 'CC,'"),
         (["--level", "CC", "--device", "tpu"], "tpu"),
     ],
 )

@@ -309,8 +309,7 @@ def test_progress_is_counted_in_conformers(ani1x_file, monkeypatch):
         def update(self, n):
             self.n += n
 
-    for module in ("ani1x", "atoms"):
-        monkeypatch.setattr(f"hippynn_mf.data.formats.{module}.tqdm", Bar)
+    monkeypatch.setattr("hippynn_mf.data.formats.atoms.tqdm", Bar)
     read_ani1x(ani1x_file, join_labels(parse_labels({"DZ": "EF"})))
     assert [bar.options["desc"] for bar in bars] == ["planted.h5: labels", "planted.h5: atoms"]
     for bar in bars:

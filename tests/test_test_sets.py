@@ -191,7 +191,7 @@ def test_plain_energies_of_a_file_of_one_level_are_that_level_s(trained):
 
 # What evaluating adds, and that nothing is trained on.
 
-COSTS = {"training": None, "inference": None, "predictions_sha256": None}
+COSTS = {"training": None, "inference": None, "predictions_sha256": None, "warnings": None}
 
 
 def test_nothing_of_the_sets_is_trained_on_or_held_out(trained):

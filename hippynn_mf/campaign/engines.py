@@ -112,6 +112,14 @@ class _QuietPool(ProcessPoolExecutor):
     """Workers do not hear Ctrl-C, which the terminal sends to all: the campaign ends them."""
 
     def submit(self, *arguments: Any, **options: Any) -> Any:
+        future = self._submit_quietly(*arguments, **options)
+        # CPython tells the thread that watches workers of a task before it starts a worker for it:
+        # without another word, a worker that is killed before the next task is not missed.
+        with self._shutdown_lock:
+            self._executor_manager_thread_wakeup.wakeup()
+        return future
+
+    def _submit_quietly(self, *arguments: Any, **options: Any) -> Any:
         if not hasattr(signal, "pthread_sigmask"):  # Windows
             return super().submit(*arguments, **options)
         # Workers are started here, and inherit what is blocked; it waits for this process.

@@ -6,6 +6,7 @@ operating system frees however the process ends, refuses a second one.
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -84,9 +85,9 @@ class Owner:
         path = out / FILE
         try:
             content = parse_json(read_text(path), path)
-        except FileNotFoundError:
-            return f"{path} is gone"
         except OSError as error:  # file systems do that
+            if error.errno == errno.ENOENT:
+                return f"{path} is gone"
             _warn_once(f"{path} cannot be read at the moment ({error.strerror})")
             return None
         except UserError as error:

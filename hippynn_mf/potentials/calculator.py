@@ -16,7 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import Level
-from hippynn_mf.potentials.charged import refuse_charged
+from hippynn_mf.potentials.batch import refuse_charged
 from hippynn_mf.potentials.evaluator import Evaluator, Surfaces
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems

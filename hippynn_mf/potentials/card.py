@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from ase.data import chemical_symbols
 from pydantic import Field, model_validator
@@ -11,8 +11,38 @@ from pydantic import Field, model_validator
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels, Properties, parse_labels
 from hippynn_mf.level_records import AtomicNumber, LevelRecord
-from hippynn_mf.potentials.seen import Seen
 from hippynn_mf.schema import Strict
+
+Length = Annotated[float, Field(ge=0)]
+
+
+class Distances(Strict):
+    """Distances in the training set, in Å, by chemical symbols.
+
+    Attributes:
+        shortest: of two elements, as `H-C` with the lighter first, in one molecule.
+        farthest_neighbour: of an element, the longest distance of an atom from its nearest
+            neighbour; none of elements that occur as single atoms only.
+    """
+
+    shortest: dict[str, Length]
+    farthest_neighbour: dict[str, Length]
+
+
+class Seen(Strict):
+    """Distances, where they are known, and spreads by level id.
+
+    `spreads_ev_per_atom` are quantiles (`SPREAD_QUANTILE`) over held-out structures of the standard
+    deviation (n − 1) of the members' energies per atom; none of a single member.
+    """
+
+    distances: Distances | None = None
+    spreads_ev_per_atom: dict[str, Annotated[float, Field(ge=0)]] = Field({})
+
+    def only(self, level_ids: Collection[str]) -> Seen:
+        """The same without spreads of other levels."""
+        spreads = {k: v for k, v in self.spreads_ev_per_atom.items() if k in level_ids}
+        return self.model_copy(update={"spreads_ev_per_atom": spreads})
 
 
 class LevelCard(LevelRecord):

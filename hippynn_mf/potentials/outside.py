@@ -10,9 +10,10 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from hippynn_mf.levels import Level
+from hippynn_mf.potentials.card import Distances
 from hippynn_mf.potentials.evaluator import Surfaces
 from hippynn_mf.potentials.potential import Potential
-from hippynn_mf.potentials.seen import DISTANCE_TOLERANCE, SPREAD_QUANTILE, Distances, pair_name
+from hippynn_mf.potentials.seen import DISTANCE_TOLERANCE, SPREAD_QUANTILE, pair_name
 from hippynn_mf.potentials.systems import Systems
 
 ELEMENT, DISTANCE, SPREAD = "element", "distance", "spread"

@@ -14,8 +14,7 @@ from hippynn_mf.data.formats.extxyz_keys import STD, energy_key, forces_key
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import Level, highest_level
-from hippynn_mf.potentials.batch import Batch, in_batches
-from hippynn_mf.potentials.charged import neutral
+from hippynn_mf.potentials.batch import Batch, in_batches, neutral
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.outside import Outside, find_outside
 from hippynn_mf.potentials.predicted_labels import (

@@ -6,51 +6,18 @@ promise: a new molecule can have familiar distances. See the page on uncertainty
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase.data import chemical_symbols
-from pydantic import Field
 
-from hippynn_mf.schema import Strict
+from hippynn_mf.potentials.card import Distances
 from hippynn_mf.units import EV_PER_KCAL_PER_MOL
 
 SPREAD_QUANTILE = 0.99  # of held-out structures, so one of a hundred of them is outside
 DISTANCE_TOLERANCE = 0.01  # Å; what a file with few digits changes is no new distance
 DISTANCES_AT_ONCE = 2**22
 N_NUMBERS = 119  # atomic numbers up to 118, and 0
-
-Length = Annotated[float, Field(ge=0)]
-
-
-class Distances(Strict):
-    """Distances in the training set, in Å, by chemical symbols.
-
-    Attributes:
-        shortest: of two elements, as `H-C` with the lighter first, in one molecule.
-        farthest_neighbour: of an element, the longest distance of an atom from its nearest
-            neighbour; none of elements that occur as single atoms only.
-    """
-
-    shortest: dict[str, Length]
-    farthest_neighbour: dict[str, Length]
-
-
-class Seen(Strict):
-    """Distances, where they are known, and spreads by level id.
-
-    `spreads_ev_per_atom` are quantiles (`SPREAD_QUANTILE`) over held-out structures of the standard
-    deviation (n − 1) of the members' energies per atom; none of a single member.
-    """
-
-    distances: Distances | None = None
-    spreads_ev_per_atom: dict[str, Annotated[float, Field(ge=0)]] = Field({})
-
-    def only(self, level_ids: Collection[str]) -> Seen:
-        """The same without spreads of other levels."""
-        spreads = {k: v for k, v in self.spreads_ev_per_atom.items() if k in level_ids}
-        return self.model_copy(update={"spreads_ev_per_atom": spreads})
 
 
 def pair_name(first: int, second: int) -> str:

@@ -22,8 +22,7 @@ from hippynn_mf.data.formats.xyz_file import write_structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import require_file, writing
 from hippynn_mf.levels import Level
-from hippynn_mf.potentials.batch import Batch, in_batches
-from hippynn_mf.potentials.charged import neutral
+from hippynn_mf.potentials.batch import Batch, in_batches, neutral
 from hippynn_mf.potentials.counting import expected_structures
 from hippynn_mf.potentials.predicted_labels import PredictedLabels, add_labels
 

@@ -18,9 +18,9 @@ from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Level
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.parameters import fold
-from hippynn_mf.potentials.card import Card, LevelCard, MemberCard, TrainedOn
+from hippynn_mf.potentials.card import Card, Distances, LevelCard, MemberCard, Seen, TrainedOn
 from hippynn_mf.potentials.potential import Potential, atomic_energies, split_constants
-from hippynn_mf.potentials.seen import Distances, Seen, spread_quantiles
+from hippynn_mf.potentials.seen import spread_quantiles
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import load_best
 from hippynn_mf.runs.settings import RunSettings
