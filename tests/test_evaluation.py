@@ -6,6 +6,8 @@ import numpy as np
 import planted
 import pytest
 
+from hippynn_mf.data import convert
+from hippynn_mf.data.checks.report import NOTHING, Accepted
 from hippynn_mf.data.convert import convert_data
 from hippynn_mf.data.embedded import MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
@@ -178,8 +180,10 @@ def test_errors_against_a_level_without_a_label_here_are_null_with_a_reason(whol
 COMP6_KEYS = read_key_map(MINI_COMP6_KEYS)
 
 
-def cut_set(path, keys=COMP6_KEYS, cut=100.0):
-    return read_test_set("comp6", path, species=SPECIES, keys=keys, energy_cut_kcal_per_mol=cut)
+def cut_set(path, keys=COMP6_KEYS, cut=100.0, accepted=NOTHING):
+    return read_test_set(
+        "comp6", path, species=SPECIES, keys=keys, energy_cut_kcal_per_mol=cut, accepted=accepted
+    )
 
 
 def delta_e_errors(errors, groups, kept):
@@ -237,7 +241,7 @@ def test_the_cut_by_coupled_cluster_removes_the_one_conformer_above_100_kcal_per
         *_, below, above = np.argsort(energies)
         energies[above] = energies[()].min() + 100.1 / KCAL
         energies[below] = energies[()].min() + 99.9 / KCAL
-    test = cut_set(path)
+    test = cut_set(path, accepted=Accepted(outliers=True))
     structures = test.structures
     predicted, errors = predictions_with_errors(structures, [DZ, MP2])
     metrics = score(predicted, test, [DZ, MP2])
@@ -303,26 +307,26 @@ def test_a_key_map_without_a_level_gives_no_metrics_of_it(tmp_path):
     assert [set(of) for of in score(predicted, test, [DZ, CC]).values()] == [{"ccsd(t)_cbs"}] * 2
 
 
-def test_forces_without_energies_give_null_because_their_sign_cannot_be_proved(tmp_path):
+def test_forces_without_energies_are_used_though_nothing_proves_their_sign(tmp_path, caplog):
     keys = {"mp2_tz": {"gradient": "mp2_tz_grad"}}
     test = cut_set(planted.write_comp6(tmp_path / "comp6.h5"), keys)
-    structures = test.structures
-    predicted, _ = predictions_with_errors(structures, [DZ])
-    entry = score(predicted, test, [DZ])[DZ.id]["mp2_tz"]
+    predicted, errors = predictions_with_errors(test.structures, [MP2])
+    entry = score(predicted, test, [MP2])[MP2.id]["mp2_tz"]
     assert entry["cut_by"] is None
-    assert entry["force_rmse_kcal_per_mol_per_angstrom"] is None
-    assert "cannot be proved without energies" in entry["force_reason"]
+    atoms = test.structures.species > 0
+    assert_metrics(entry, FORCE, statistics(errors[MP2.forces_name][atoms]))
+    assert "without energies of level mp2_tz nothing proves sign and unit" in caplog.text
     assert entry["delta_e_rmse_kcal_per_mol"] is None
     assert entry["delta_e_reason"] == "the file has no energies of this level"
 
 
-def test_forces_of_too_few_conformers_give_null_because_their_sign_is_not_proved(tmp_path):
-    test = cut_set(planted.write_comp6(tmp_path / "comp6.h5", n=2))
-    structures = test.structures
-    predicted, _ = predictions_with_errors(structures, [DZ])
+def test_forces_of_too_few_conformers_are_used_though_their_sign_is_not_proved(tmp_path, caplog):
+    test = cut_set(planted.write_comp6(tmp_path / "comp6.h5", n=2, spread=NEAR))
+    predicted, errors = predictions_with_errors(test.structures, [DZ])
     entry = score(predicted, test, [DZ])[DZ.id]["wb97x_dz"]
-    assert entry["force_rmse_kcal_per_mol_per_angstrom"] is None
-    assert "not proved by the energies (5 pairs" in entry["force_reason"]
+    atoms = test.structures.species > 0
+    assert_metrics(entry, FORCE, statistics(errors[DZ.forces_name][atoms]))
+    assert "do not prove sign and unit of the forces of level wb97x_dz (5 pairs" in caplog.text
 
 
 # What is refused in any set, and what no set can be.
@@ -354,7 +358,10 @@ REFUSED = {
 
 @pytest.mark.parametrize("layout", ["ani1x", "comp6", "extxyz"])
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=list(REFUSED))
-def test_what_is_wrong_with_a_set_is_refused_with_its_file(tmp_path, layout, change, message):
+def test_what_is_wrong_with_a_set_is_refused_with_its_file(
+    tmp_path, layout, change, message, monkeypatch
+):
+    monkeypatch.setattr(convert, "_check", lambda *_: [])  # which would refuse to write it
     if layout == "comp6":
         path = planted.write_comp6(tmp_path / "wrong.h5")
         options = {"keys": PUBLIC_KEYS} | change(path)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from planted import damage, write_ani1x
 
+from hippynn_mf.data import matching
 from hippynn_mf.data.checks import pairs as signs
 from hippynn_mf.data.database import build_database, load_database
 from hippynn_mf.data.embedded import MINI_ANI1X
@@ -224,7 +225,10 @@ def peak_bytes(function, *arguments, **options):
 def test_memory_grows_with_the_rows_kept_not_with_the_file(tmp_path, monkeypatch):
     """A conformer that is not kept costs its energies for a moment, a kept one its arrays."""
     monkeypatch.setitem(planted.MOLECULES, "W", WIDE)
+    # What is worked on at once, or looked at of a file, is less than what both files have.
     monkeypatch.setattr(atoms, "BLOCK_BYTES", 2**12)
+    monkeypatch.setattr(matching, "ROWS_AT_ONCE", 2**6)
+    monkeypatch.setattr(signs, "MAX_CONFORMERS", 100)
     n_kept, n_more = 400, 6000
     in_file = 3 * 9 * 3 * 4  # bytes of coordinates and two levels of forces, of nine atoms
     peaks = {}

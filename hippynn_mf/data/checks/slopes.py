@@ -119,10 +119,7 @@ def check_forces(
 
 def _why_undecided(found: ForceSlope, how: str) -> str:
     if np.isnan(found.slope):
-        return (
-            f"{found.n_pairs} pairs of conformers within {MAX_REACH} Å of each other, {MIN_PAIRS} "
-            "are needed"
-        )
+        return f"{found.n_pairs} pairs of close conformers, {MIN_PAIRS} are needed"
     if not abs(found.correlation) >= MIN_CORRELATION:
         return f"{how}; a correlation of {MIN_CORRELATION} is clear"
     return f"{how}; the interval holds right and wrong units alike"
