@@ -195,3 +195,45 @@ def test_molecules_differ_in_size_without_their_padding_counting(structures):
         },
     )
     assert find_slope(padded, DZ) == find_slope(structures, DZ)
+
+
+def hot(spread, seed, n=40):
+    """Structures of methane so far from each other that a straight line misleads."""
+    rng = np.random.default_rng(seed)
+    positions = np.array(planted.METHANE[1]) + rng.normal(scale=spread, size=(n, 5, 3))
+    return one_molecule(planted.METHANE[0], positions)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.529177, 1.889726, 27.2114, -1.0])
+@pytest.mark.parametrize("spread", [0.03, 0.1, 0.2, 0.3])
+def test_pairs_however_far_prove_nothing_wrong(spread, factor):
+    """Right forces are never refused, others never pass, and near pairs decide."""
+    verdicts = []
+    for seed in range(10):
+        molecule = hot(spread, seed)
+        found = find_slope(with_forces(molecule, factor * molecule.forces[DZ.id]), DZ)
+        verdicts.append(found.verdict)
+    expected = {1.0: "forces", -1.0: "gradient"}.get(factor, "unit")
+    assert set(verdicts) <= {expected, "undecided"}
+    if spread <= 0.1:
+        assert verdicts == [expected] * 10
+
+
+def test_the_slope_at_no_distance_has_less_of_the_bias_of_far_pairs():
+    far = [find_slope(hot(0.2, seed), DZ) for seed in range(10)]
+    near = [find_slope(hot(0.02, seed), DZ) for seed in range(10)]
+    for found in near:
+        assert abs(found.slope - 1) <= max(found.error, 0.01)
+        assert found.error < 0.05
+    assert np.mean([f.error for f in far]) > 3 * np.mean([f.error for f in near])
+    assert np.mean([abs(f.slope - 1) <= f.error + 0.1 for f in far]) >= 0.8
+
+
+def test_an_interval_that_holds_right_and_wrong_units_is_undecided_and_says_so():
+    molecule = hot(0.2, 1)
+    scaled = with_forces(molecule, 0.7 * molecule.forces[DZ.id])
+    outcome, found = check_forces([scaled], DZ, HARTREE)
+    assert found.slope > 1.25 > found.slope - found.error - found.bias
+    assert found.correlation > 0.9
+    assert (found.verdict, outcome.verdict) == ("undecided", "undecided")
+    assert "the interval holds right and wrong units alike" in outcome.text
