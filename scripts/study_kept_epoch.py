@@ -32,7 +32,8 @@ import torch
 import typer
 
 from hippynn_mf import keys
-from hippynn_mf.data.database import build_database, reference_energies, reference_forces
+from hippynn_mf.data.arrays import reference_energies, reference_forces
+from hippynn_mf.data.database import build_database
 from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.structures import Structures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -365,9 +365,12 @@ def test_no_process_stays_behind(tmp_path, single, monkeypatch, what):
 
     def workers():
         """But for the process that removes what they shared, which stays with this one."""
-        return [
-            p for p in psutil.Process().children() if "resource_tracker" not in str(p.cmdline())
-        ]
+        found = []
+        for process in psutil.Process().children():
+            with suppress(psutil.Error):  # one that has ended meanwhile
+                if "resource_tracker" not in str(process.cmdline()):
+                    found.append(process)
+        return found
 
     before = workers()
 

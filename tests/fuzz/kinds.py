@@ -37,7 +37,7 @@ from hippynn_mf.level_records import read_levels, records_of
 from hippynn_mf.levels import DZ
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.structure_files import read_structures
-from hippynn_mf.report.runs import read_runs, write_kept
+from hippynn_mf.report.kept import read_runs, write_kept
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.run_file import read_run_file
 from hippynn_mf.runs.summary import summarize
