@@ -24,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for scripts/fuzz_counts.py
 import made_xyz
 import mutations
 import planted
-from hippynn_mf.potentials.model_file import checksum
 from made_runs import heldout_errors, make_run, run_metrics
 from potentials import random_potential
 
@@ -35,6 +34,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.layouts import find_layout
 from hippynn_mf.level_records import LevelRecord, read_levels
 from hippynn_mf.levels import DZ
+from hippynn_mf.potentials.model_file import checksum
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.structure_files import read_structures
 from hippynn_mf.report.kept import read_runs, write_kept
