@@ -24,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for scripts/fuzz_counts.py
 import made_xyz
 import mutations
 import planted
-from hippynn_mf.potentials.files import checksum
 from made_runs import heldout_errors, make_run, run_metrics
 from potentials import random_potential
 
@@ -33,8 +32,9 @@ from hippynn_mf.data.formats.comp6 import check_key_map, read_comp6, read_key_ma
 from hippynn_mf.data.info import describe_file
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.layouts import find_layout
-from hippynn_mf.level_records import read_levels, records_of
+from hippynn_mf.level_records import LevelRecord, read_levels
 from hippynn_mf.levels import DZ
+from hippynn_mf.potentials.model_file import checksum
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.structure_files import read_structures
 from hippynn_mf.report.kept import read_runs, write_kept
@@ -184,7 +184,9 @@ def _use_runs(folder: Path, path: Path) -> None:
 
 
 def _make_levels(folder: Path) -> None:
-    (folder / "levels.json").write_text(json.dumps(records_of([DZ])))
+    (folder / "levels.json").write_text(
+        json.dumps([LevelRecord.of(level).model_dump(mode="json") for level in [DZ]])
+    )
 
 
 def _make_keys(folder: Path) -> None:
