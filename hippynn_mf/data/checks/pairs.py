@@ -12,7 +12,8 @@ from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
 
 MAX_CONFORMERS = 2000  # of each group: those with the first draws of a fixed seed
-MAX_TOTAL = 6000  # of all groups that are drawn; a file with more shows some of its groups whole
+MAX_TOTAL = 4000  # of all groups that are drawn; a file with more shows some of its groups whole
+MAX_DISTANCES = 100  # between atoms of a molecule that tell its conformers apart: of a large one
 N_DIRECTIONS = 6  # of the projection that a k-d tree searches
 N_CANDIDATES = 4  # nearest in the projection, of which the nearest by all distances is taken
 ROUNDING = 1e-5  # Å, of positions with five printed digits
@@ -112,6 +113,9 @@ def _nearest_pairs(positions: np.ndarray) -> np.ndarray:
     if n_atoms < 2:
         return np.zeros((0, 2), np.int64)
     first, second = np.triu_indices(n_atoms, 1)
+    if len(first) > MAX_DISTANCES:
+        some = np.random.default_rng(0).permutation(len(first))[:MAX_DISTANCES]
+        first, second = first[some], second[some]
     rows = max(1, BLOCK // (3 * len(first)))
     shapes = np.concatenate(
         [
