@@ -57,6 +57,8 @@ autodoc_default_options = {"members": True, "show-inheritance": False}
 autodoc_inherit_docstrings = False
 napoleon_google_docstring = True
 napoleon_use_ivar = True
+# Fields of several classes have one name: which of them a docstring means is clear from its class.
+suppress_warnings = ["ref.python"]
 warnings.filterwarnings("ignore")  # of what hippynn imports
 
 
