@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -242,33 +241,3 @@ def test_status_tells_what_a_campaign_does(undisturbed, tmp_path):
         [*CLI, "status", str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert "2 runs: 2 interrupted." in said.stdout
-
-
-@pytest.fixture
-def inject_faults(monkeypatch):
-    """The script that injects faults at random moments."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
-    import inject_faults
-
-    return inject_faults
-
-
-@pytest.mark.parametrize(
-    ("fault", "seed"),
-    [
-        ("worker stopped", 0),
-        ("interchange killed", 1),
-        ("manager stopped", 2),
-        ("SIGINT", 3),
-        ("SIGTERM", 4),
-        ("parent killed", 5),
-        ("disk full", 6),
-    ],
-)
-def test_faults_at_random_moments_are_survived(inject_faults, tmp_path, fault, seed):
-    if fault == "disk full" and not inject_faults.can_mount():
-        pytest.skip("may not mount a file system here")
-    n = len(inject_faults.EXPECTED[fault][0])  # every engine once
-    for trial in inject_faults.run_trials(tmp_path, n, seed, [fault]):
-        assert trial.survived, trial
-        assert trial.gone_s is None or trial.gone_s < 60

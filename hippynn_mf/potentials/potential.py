@@ -16,6 +16,8 @@ from hippynn_mf.model.model import Model, build_model, trunk_of_state
 from hippynn_mf.potentials.card import Card
 from hippynn_mf.potentials.model_file import read_model_file, write_model_file
 
+MOST_SAID = 500  # characters of what torch says, which names every parameter
+
 
 def split_constants(
     state: Mapping[str, Any],
@@ -49,7 +51,7 @@ def _restore(card: Card, state: Mapping[str, Tensor]) -> Model:
     try:
         member.parameters.load_state_dict({**state, **card.constants})
     except RuntimeError as error:
-        raise UserError(f"parameters do not fit the model ({error}).") from None
+        raise UserError(f"parameters do not fit the model ({str(error)[:MOST_SAID]}).") from None
     return member
 
 

@@ -14,6 +14,7 @@ from hippynn_mf.evaluation.errors import rmse
 from hippynn_mf.evaluation.scoring import NO_ENERGIES, NO_FORCES
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels
+from hippynn_mf.runs.checkpoints import MODEL
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.kept import kept_number
 from hippynn_mf.runs.models import trained_model
@@ -63,7 +64,7 @@ def summarize(folder: RunFolder) -> str:
     metrics = folder.read_metrics()
     composition: Compositions = {}
     path = folder.file("predictions.npz")
-    if path.exists():
+    if path.exists() and folder.file(MODEL).exists():
         fitted = fitted_atomic_energies(settings, folder, trained)
         composition = composition_errors(folder.read_predictions(), fitted, labels)
     lines += format_errors(metrics, [level.id for level in trained], labels, composition)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -86,7 +87,7 @@ def of_json(content: bytes, random: Random) -> bytes:
         elif kind == 1:
             del parent[key]
         else:
-            parent[key] = random.choice(VALUES)
+            parent[key] = deepcopy(random.choice(VALUES))  # which may be changed in turn
         if not value:
             break
     text = json.dumps(value)
