@@ -1,4 +1,4 @@
-"""Campaigns to which something happens at a random moment: `pytest -m faults`, about ten minutes."""
+"""Campaigns to which something happens at a random moment: `pytest -m faults`, ten minutes."""
 
 from pathlib import Path
 
