@@ -20,7 +20,11 @@ N_INPUTS = 150  # of each kind, about two minutes in all
 DEADLINE_MS = 10_000  # the slowest are accepted, and read several times
 SECRET = b"not for reading"
 
-logging.getLogger("hippynn_mf").setLevel(logging.ERROR)
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    """Thousands of inputs are warned of, which nobody reads."""
+    caplog.set_level(logging.ERROR, logger="hippynn_mf")
 
 
 def surroundings(folder: Path) -> dict[str, bytes]:
