@@ -15,7 +15,7 @@ from made_runs import NO_COMPILER, TINY_OPTIONS
 from hippynn_mf.campaign.processes import MARK
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.faults,
     pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux"),
 ]
 CLI = [sys.executable, "-c", "from hippynn_mf.cli.main import main; main()"]
