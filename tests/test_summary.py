@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from made_runs import heldout_errors, make_run, run_metrics
 from tiny import structures, tiny_model
 
 from hippynn_mf.cli.main import _Once
@@ -14,7 +15,13 @@ from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.potentials.card import format_card
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.summary import composition_errors, format_errors, kept_epoch, next_commands
+from hippynn_mf.runs.summary import (
+    composition_errors,
+    format_errors,
+    kept_epoch,
+    next_commands,
+    summarize,
+)
 from hippynn_mf.training.initial_heads import atomic_energies, initialize_heads
 
 LABELS = {"low": "LO", "mid": "MI", "high": "HI"}
@@ -168,3 +175,11 @@ def test_a_card_names_a_level_once_and_keeps_names_apart():
     assert lines[2].split()[:2] == ["B3LYP", "B3LYP/6-31G*,"]
     assert len({line.index(", trained on") - len(line.split(", trained")[0].split()[-1])
                 for line in lines[2:]}) == 1  # fmt: skip
+
+
+def test_what_is_missing_for_the_composition_is_said(tmp_path):
+    errors = run_metrics({"wb97x_tz": heldout_errors(1.0, 2.0)})
+    folder = make_run(tmp_path, "SF-TZ/E", 0, errors)
+    folder.write_epochs([{"epoch": 0, "best": True, "train": {}, "valid": {}}])
+    said = "No composition alone of energies: predictions.npz and model.pt missing in the folder."
+    assert said in summarize(folder)

@@ -63,8 +63,10 @@ def summarize(folder: RunFolder) -> str:
     lines = [kept_epoch(folder.read_epochs(), settings.hyperparameters)]
     metrics = folder.read_metrics()
     composition: Compositions = {}
-    path = folder.file("predictions.npz")
-    if path.exists() and folder.file(MODEL).exists():
+    gone = [name for name in ("predictions.npz", MODEL) if not folder.file(name).exists()]
+    if gone:
+        lines.append(f"No {BASELINE} of energies: {' and '.join(gone)} missing in the folder.")
+    else:
         fitted = fitted_atomic_energies(settings, folder, trained)
         composition = composition_errors(folder.read_predictions(), fitted, labels)
     lines += format_errors(metrics, [level.id for level in trained], labels, composition)
