@@ -97,7 +97,7 @@ def load_splits(
             (level,) = labels_of_sample
             rows_of_sample = _sample_for_sign(index, members["train"], level)
             wanted[name] = index.part(rows_of_sample, labels_of_sample)
-        parts = read_parts(path, index.groups, wanted)
+        parts = read_parts(path, index.groups, wanted, coordinates=drawn.coordinates)
     n_copies = 0
     for name in members:
         of_split = drawn.first[parts[name].rows]
