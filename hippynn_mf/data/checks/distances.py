@@ -45,12 +45,17 @@ def check_distances(
         text = "no structure has two atoms."
         return [Outcome(check="distances", verdict="undecided", text=text)], None
     ratio = float(np.median(np.concatenate(nearest)))
+    n = sum(len(part) for part in parts)
     values: dict[str, float | int | None] = {
         "nearest_over_radii": round(ratio, 4),
-        "n_structures": n_looked_at,
+        "n_looked_at": n_looked_at,
+        "n": n,
         "n_clashes": len(clashes),
     }
-    how = f"atoms are {ratio:.2f} times the sum of covalent radii from their nearest (median)"
+    how = (
+        f"atoms are {ratio:.2f} times the sum of covalent radii from their nearest (median, "
+        f"{n_looked_at} of {n} structures looked at)"
+    )
     if not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
         unit = name_length_unit(ratio)
         named = f"They are in {unit}" if unit and unit != "Å" else "No known unit explains it"
@@ -62,7 +67,7 @@ def check_distances(
         share = len(clashes) / n_looked_at
         beyond = share > MAX_CLASH_SHARE
         text = (
-            f"{len(clashes)} of {n_looked_at} structures have atoms nearer than {CLASH} times "
+            f"{len(clashes)} of {n_looked_at} structures (of {n}) have atoms nearer than {CLASH} times "
             f"their covalent radii: {list_some(clashes)}."
         )
         if beyond and not accepted.outliers:

@@ -106,7 +106,8 @@ def check_structures(
             outcomes.append(Outcome(check="forces", level=level.id, verdict="undecided", text=text))
             continue
         units = FileUnits(energy_unit, units_of.get(level), length)
-        outcomes.append(check_forces(with_forces, level, units)[0])
+        n_known = int(np.isfinite(energies[level]).sum())
+        outcomes.append(check_forces(with_forces, level, units, n_known=n_known)[0])
     if len({*map(str, units_of.values())}) <= 1:  # else their difference says nothing new
         groups = np.concatenate([_group_ids(part, whole) for part in whole])
         outcomes += check_levels(energies, labels, counts, groups, accepted)

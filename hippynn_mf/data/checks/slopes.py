@@ -53,6 +53,7 @@ class ForceSlope:
         bias: how far off the slope may be by the curvature of paths, if that of all has one sign.
         n_pairs: pairs of conformers that were compared.
         reach: Å, how far (root mean square over atoms) these are apart at most.
+        n_drawn: conformers that pairs were looked for among.
     """
 
     verdict: Literal["forces", "gradient", "unit", "undecided"]
@@ -62,31 +63,41 @@ class ForceSlope:
     correlation: float
     n_pairs: int
     reach: float
+    n_drawn: int
 
 
 def find_slope(parts: Structures | Sequence[Structures], level: Level) -> ForceSlope:
     """Regress energy differences on what forces say, over the closest pairs of each group."""
     whole = [parts] if isinstance(parts, Structures) else parts
-    pairs = Pairs.join([find_pairs(part, level) for part in whole if level.id in part.forces])
+    found = [find_pairs(part, level) for part in whole if level.id in part.forces]
+    n_drawn = sum(n for _, n in found)
+    pairs = Pairs.join([pairs for pairs, _ in found])
     near = pairs.closest(MAX_REACH, MAX_PAIRS)
     near = near[near.estimates != 0]
     if len(near) < MIN_PAIRS or not near.changes.any():
         reach = float(max(pairs.apart, default=0))
-        return ForceSlope("undecided", np.nan, np.nan, np.nan, np.nan, len(near), reach)
+        nothing = (np.nan, np.nan, np.nan, np.nan)
+        return ForceSlope("undecided", *nothing, len(near), reach, n_drawn)
     slope, error, bias, correlation = _regress(near)
     verdict = _verdict(slope, error, bias, correlation)
-    return ForceSlope(verdict, slope, error, bias, correlation, len(near), float(near.apart.max()))
+    reach = float(near.apart.max())
+    return ForceSlope(verdict, slope, error, bias, correlation, len(near), reach, n_drawn)
 
 
 def check_forces(
-    parts: Sequence[Structures], level: Level, units: FileUnits
+    parts: Sequence[Structures], level: Level, units: FileUnits, *, n_known: int | None = None
 ) -> tuple[Outcome, ForceSlope]:
-    """Whether the forces of a level are −dE/dR in the units of the file."""
+    """Whether the forces of a level are −dE/dR in the units of the file.
+
+    `n_known` conformers have an energy of the level in the file, by default as many as in `parts`.
+    """
     found = find_slope(parts, level)
+    if n_known is None:
+        n_known = sum(int(part.has_energy(level).sum()) for part in parts)
     how = (
         f"slope {found.slope:+.3g} ± {found.error:.2g} ± {found.bias:.2g} by curvature, "
         f"correlation {found.correlation:+.2f} over {found.n_pairs} pairs of conformers up to "
-        f"{found.reach:.2g} Å apart"
+        f"{found.reach:.2g} Å apart, among {found.n_drawn} of {n_known} conformers"
     )
     values = {
         "slope": None if np.isnan(found.slope) else round(found.slope, 4),
@@ -95,6 +106,8 @@ def check_forces(
         "correlation": None if np.isnan(found.correlation) else round(found.correlation, 4),
         "n_pairs": found.n_pairs,
         "reach_angstrom": round(found.reach, 4),
+        "n_looked_at": found.n_drawn,
+        "n": n_known,
     }
     what = f"the forces of level {level.id}"
     verdict: Verdict
@@ -127,7 +140,10 @@ def check_forces(
 
 def _why_undecided(found: ForceSlope, how: str) -> str:
     if np.isnan(found.slope):
-        return f"{found.n_pairs} pairs of close conformers, {MIN_PAIRS} are needed"
+        return (
+            f"{found.n_pairs} pairs of close conformers among {found.n_drawn}, "
+            f"{MIN_PAIRS} are needed"
+        )
     if not abs(found.correlation) >= MIN_CORRELATION:
         return f"{how}; a correlation of {MIN_CORRELATION} is clear"
     return f"{how}; the interval holds right and wrong units alike"
