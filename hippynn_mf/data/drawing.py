@@ -78,9 +78,7 @@ def _lowest(first: np.ndarray) -> np.ndarray:
     return np.asarray(lowest[first])
 
 
-def _read(
-    groups: tuple[Group, ...], looked_at: np.ndarray, path: Path
-) -> dict[int, Coordinates]:
+def _read(groups: tuple[Group, ...], looked_at: np.ndarray, path: Path) -> dict[int, Coordinates]:
     """The coordinates of the conformers that are looked at, by the numbers of their groups."""
     read = {}
     with group_progress(path, "coordinates", groups) as progress:
