@@ -7,10 +7,11 @@ The files are those of `make_synthetic_ani1x.py`, made in the folder unless they
 and with `--full` 3.3 GB more. Each figure is the median of `--repeats` fresh processes that read a
 file for MF-DZ/EF-CC/E, with the file in the operating system's cache: it is read once before. Time
 leaves out the start of Python and imports. `splits` is the time of `load_splits`, `database` and
-everything else that of `load_database`; its peak memory is that of the process, libraries included.
+everything else that of `load_database`; its peak memory is that of the process, libraries
+included.
 
-Where the processor time of `load_splits` goes, in the same fresh process, is in `reading_cpu_s` (the
-file, the draw of splits), `matching_cpu_s` (finding and joining copies of conformers) and
+Where the processor time of `load_splits` goes, in the same fresh process, is in `reading_cpu_s`
+(the file, the draw of splits), `matching_cpu_s` (finding and joining copies of conformers) and
 `checks_cpu_s` (the gate of labels): the last two together may be a third of the first.
 """
 

@@ -67,7 +67,11 @@ def test_true_forces_are_recognised(structures, level):
     assert sign.slope == pytest.approx(1.0, abs=0.05)
     assert sign.correlation > 0.99
     assert sign.n_pairs >= MIN_PAIRS
-    assert check_forces([structures], level, HARTREE)[0].verdict == "passed"
+    outcome, _ = check_forces([structures], level, HARTREE)
+    assert outcome.verdict == "passed"
+    n_drawn, n = outcome.values["n_looked_at"], outcome.values["n"]
+    assert 0 < n_drawn <= n == structures.has_energy(level).sum()
+    assert f"among {n_drawn} of {n} conformers" in outcome.text
 
 
 def test_gradients_are_recognised_and_refused(structures):

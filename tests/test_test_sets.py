@@ -212,6 +212,12 @@ def test_evaluating_adds_sets_to_a_run_that_has_none(trained, without):
     assert settings.tests == sets_in(trained)
     after = json.loads(without.file("experiment.json").read_text())
     assert after["settings"].pop("tests") != before["settings"].pop("tests") == []
+    checks = after.pop("checks")
+    assert [report["source"] for report in checks] == [
+        *(report["source"] for report in before.pop("checks")),
+        *(str(source.path) for source in sets_in(trained)),
+    ]
+    assert all(report["outcomes"] for report in checks)
     assert after == before
     expected = folder_in(trained / "out")
     assert without.read_metrics()["sets"] == expected.read_metrics()["sets"]

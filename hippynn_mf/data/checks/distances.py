@@ -67,8 +67,8 @@ def check_distances(
         share = len(clashes) / n_looked_at
         beyond = share > MAX_CLASH_SHARE
         text = (
-            f"{len(clashes)} of {n_looked_at} structures (of {n}) have atoms nearer than {CLASH} times "
-            f"their covalent radii: {list_some(clashes)}."
+            f"{len(clashes)} of {n_looked_at} structures (of {n}) have atoms nearer than {CLASH} "
+            f"times their covalent radii: {list_some(clashes)}."
         )
         if beyond and not accepted.outliers:
             text += " Remove them, or train on them with --accept-outliers."
