@@ -215,7 +215,7 @@ def test_evaluating_adds_sets_to_a_run_that_has_none(trained, without):
     checks = after.pop("checks")
     assert [report["source"] for report in checks] == [
         *(report["source"] for report in before.pop("checks")),
-        *(str(source.path) for source in sets_in(trained)),
+        *(str(source.shown) for source in sets_in(trained)),
     ]
     assert all(report["outcomes"] for report in checks)
     assert after == before
