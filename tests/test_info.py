@@ -189,7 +189,13 @@ def test_the_description_is_strict_json(tmp_path, counts):
 def test_an_undecided_sign_has_no_slope(tmp_path):
     info = describe_file(write_ani1x(tmp_path / "file.h5", 1))
     expected = {"verdict": "undecided", "slope": None, "correlation": None, "n_pairs": 0}
-    expected |= {"slope_error": None, "slope_bias": None, "reach_angstrom": 0}
+    expected |= {
+        "slope_error": None,
+        "slope_bias": None,
+        "reach_angstrom": 0,
+        "n_looked_at": 0,
+        "n": 5,
+    }
     assert info["levels"][DZ.id]["force_check"] == expected
 
 
