@@ -265,7 +265,7 @@ def test_parsl_runs_in_an_awkward_folder_and_its_interchange_hears_no_interrupt(
     tmp_path, known_to_workers
 ):
     out = tmp_path / 'Läufe & "more" $1'
-    with parsl_session.parsl_pool(config_of(out)) as pool:
+    with parsl_session.parsl_pool(lambda: config_of(out)) as pool:
         worker = pool.submit(nap, 0).result(timeout=120)
         (interchange,) = children("interchange")
         assert os.getsid(interchange.pid) == interchange.pid != os.getsid(0)
@@ -276,7 +276,7 @@ def test_parsl_runs_in_an_awkward_folder_and_its_interchange_hears_no_interrupt(
 
 
 def test_a_killed_interchange_ends_the_tasks_of_parsl(tmp_path, known_to_workers):
-    with parsl_session.parsl_pool(config_of(tmp_path)) as pool:
+    with parsl_session.parsl_pool(lambda: config_of(tmp_path)) as pool:
         worker = pool.submit(nap, 0).result(timeout=120)
         future: Future[int] = pool.submit(nap, 300)
         (interchange,) = children("interchange")
