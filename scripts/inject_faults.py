@@ -35,7 +35,7 @@ import typer
 from hippynn_mf.campaign.processes import MARK
 from hippynn_mf.files import replace_when_complete
 
-CLI = [sys.executable, "-c", "from hippynn_mf.cli.main import main; main()"]
+CLI = [sys.executable, "-c", "from hippynn_mf.cli.start import main; main()"]
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "HIPPYNN_USE_CUSTOM_KERNELS": "false",  # faster than to compile them in every process

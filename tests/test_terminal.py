@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux"),
 ]
-CLI = [sys.executable, "-c", "from hippynn_mf.cli.main import main; main()"]
+CLI = [sys.executable, "-c", "from hippynn_mf.cli.start import main; main()"]
 PROMPT_SECONDS = 10
 GONE_SECONDS = 10
 
