@@ -203,8 +203,10 @@ def _make_pool(kernel: Any) -> Executor:
         """Says when a block has failed for good, after which Parsl fails every task."""
 
         def submit(self, *arguments: Any, **options: Any) -> Any:
-            if _has_given_up(kernel.executors.values()):
-                raise BrokenExecutor("Parsl has given up its executor")
+            for executor in kernel.executors.values():
+                if _has_given_up([executor]):
+                    problem = getattr(executor, "executor_exception", None)
+                    raise BrokenExecutor(f"Parsl has given up its executor: {problem}")
             return super().submit(*arguments, **options)  # type: ignore[no-untyped-call]
 
     return _Watched(dfk=kernel)
