@@ -1,6 +1,7 @@
 """Engines end in time, whatever hangs, and take their processes along."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -216,6 +217,22 @@ def test_a_queue_is_not_given_a_path_that_parsl_does_not_quote(tmp_path):
         parsl_session.plain_folder(config),
     ):
         pass
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
+def test_threads_of_parsl_print_nothing_when_the_disk_is_full(capsys):
+    logger, handler = logging.getLogger("parsl"), logging.FileHandler("/dev/full")
+    try:
+        with parsl_session._quiet_logging():
+            logger.addHandler(handler)
+            logger.error("while Parsl is there")
+        logger.error("a thread that was left")
+    finally:
+        logger.removeHandler(handler)
+        with contextlib.suppress(OSError):
+            handler.close()
+    assert capsys.readouterr().err == ""
+    assert logging.raiseExceptions
 
 
 def fake_executor(**values):

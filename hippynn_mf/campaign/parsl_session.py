@@ -101,7 +101,13 @@ def _quiet_logging() -> Iterator[None]:
     try:
         yield
     finally:
+        for handler in logging.getLogger("parsl").handlers:  # its threads may outlast it
+            handler.handleError = _say_nothing  # type: ignore[method-assign]
         logging.raiseExceptions = before
+
+
+def _say_nothing(record: logging.LogRecord) -> None:
+    pass
 
 
 @contextmanager
