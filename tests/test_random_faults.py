@@ -32,6 +32,8 @@ def test_faults_at_random_moments_are_survived(inject_faults, tmp_path, fault, s
     if fault == "disk full" and not inject_faults.can_mount():
         pytest.skip("may not mount a file system here")
     n = len(inject_faults.EXPECTED[fault][0])  # every engine once
-    for trial in inject_faults.run_trials(tmp_path, n, seed, [fault]):
+    trials = list(inject_faults.run_trials(tmp_path, n, seed, [fault]))
+    assert len(trials) == n
+    for trial in trials:
         assert trial.survived, trial
         assert trial.gone_s is None or trial.gone_s < 60
