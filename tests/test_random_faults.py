@@ -1,4 +1,8 @@
-"""Campaigns to which something happens at a random moment: `pytest -m faults`, ten minutes."""
+"""Campaigns to which something happens at a random moment: `pytest -m faults`.
+
+Not in CI: every fault is three campaigns, undisturbed, hit and continued, which is one to four
+minutes each on two busy cores, for thirteen of them.
+"""
 
 from pathlib import Path
 

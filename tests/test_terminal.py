@@ -21,6 +21,7 @@ pytestmark = [
 CLI = [sys.executable, "-c", "from hippynn_mf.cli.start import main; main()"]
 NAME = "TEST_OF_TERMINAL"  # in the environment of every process of a test
 MOMENT_SECONDS = 200
+FINISH_SECONDS = 600  # a busy machine needs minutes for sixty epochs
 PROMPT_SECONDS = 10
 GONE_SECONDS = 60
 
@@ -166,5 +167,5 @@ def test_a_campaign_that_was_suspended_goes_on(terminal, tmp_path, engine):
     wait_until(lambda: "Stopped" in terminal.text() or started.code(), 60)
     time.sleep(2)  # in which its workers may miss it
     terminal.press("fg", "Enter")
-    wait_until(lambda: started.is_finishing() and not started.processes(), MOMENT_SECONDS)
+    wait_until(lambda: started.is_finishing() and not started.processes(), FINISH_SECONDS)
     assert "Traceback" not in terminal.text()
