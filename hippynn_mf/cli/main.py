@@ -15,7 +15,7 @@ from hippynn_mf.cli.data import data_app
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
 from hippynn_mf.cli.report import figures, graph, report, tables
 from hippynn_mf.cli.runs import campaign, evaluate, new, reproduce, status, train
-from hippynn_mf.cli.stopping import Stopping, stoppable
+from hippynn_mf.cli.stopping import Stopping, end_process, stoppable
 from hippynn_mf.errors import UserError, ignore_import_warnings, printable
 
 if TYPE_CHECKING:
@@ -109,13 +109,11 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ.setdefault("HIPPYNN_PROGRESS", "none")  # hippynn's bars are for terminals
     with stoppable() as stopping:
         code = _run(arguments, stopping)
-    if "hippynn_mf.campaign.parsl_session" in sys.modules:
-        from hippynn_mf.campaign import parsl_session
-
-        if parsl_session.is_abandoned:  # threads of Parsl would keep this process
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+    parsl_session = sys.modules.get("hippynn_mf.campaign.parsl_session")
+    # Threads of Parsl would keep this process.
+    is_abandoned = bool(getattr(parsl_session, "is_abandoned", False))
+    if is_abandoned or stopping.signal is not None:
+        end_process(code, in_order=not is_abandoned)
     sys.exit(code)
 
 
