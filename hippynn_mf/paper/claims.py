@@ -173,8 +173,8 @@ NOTES = """\
 - †: even the lower error is above that of predicting zero."""
 COVERED = {
     "seeds": "what the seed changes, not the choice of structures.",
-    "splits": "what the choice of structures and the seed change; the error of a split is the mean\n"
-    "  over its seeds.",
+    "splits": "what the choice of structures and the seed change; the error of a split is\n"
+    "  the mean over its seeds.",
 }
 
 

@@ -22,7 +22,7 @@ from hippynn_mf.paper.choice import (
 )
 from hippynn_mf.paper.documents import split_parts
 from hippynn_mf.paper.figure3 import LEVELS, draw_figure3, figure3_data, pair_names
-from hippynn_mf.report.columns import Column
+from hippynn_mf.report.columns import Column, set_name
 from hippynn_mf.report.completeness import MissingRuns, Written, missing_runs
 from hippynn_mf.report.experiment_figures import KINDS, drawn_figures, lacking_text
 from hippynn_mf.report.forces_figure import (
@@ -110,9 +110,10 @@ def _write_figures(
 
 @dataclass(frozen=True)
 class SharedFigure:
-    """A figure of several experiments: its file's stem, what it lacks, and how it is made."""
+    """A figure of several experiments: its file's stem, its title on a page, what it lacks."""
 
     stem: str
+    title: str
     missing: list[MissingRuns]
     make: Callable[[], tuple[Figure, Strict]]
 
@@ -141,7 +142,8 @@ def _figure3(results: Results, selection: Selection) -> list[SharedFigure]:
         draw_figure3(figure.subplots(), data)
         return figure, data
 
-    return [SharedFigure("figure3", missing, make)] if levels else []
+    title = "By how much low-level forces improve models of high-level energies"
+    return [SharedFigure("figure3", title, missing, make)] if levels else []
 
 
 def _cc_forces(results: Results, selection: Selection) -> list[SharedFigure]:
@@ -187,4 +189,6 @@ def _bars(
         data = forces_data(results, column, names, low_levels, missing)
         return forces_figure(data, results.known), data
 
-    return SharedFigure(stem, missing, make)
+    level = column.reference.label
+    title = f"Errors of {level} forces, {set_name(column.set)}, beside those of cheaper forces"
+    return SharedFigure(stem, title, missing, make)

@@ -34,8 +34,6 @@ TITLES = {
     "strategies": "Strategies",
 }
 FIGURE_TITLES = {
-    "figure3": "By how much low-level forces improve models of high-level energies",
-    "cc-forces": "Errors of CC forces, beside those of cheaper forces themselves",
     "parity": "Predicted against reference",
     "spread": "Error against the spread of the seeds",
     "learning": "Validation errors after each epoch",
@@ -118,7 +116,7 @@ def _sections(results: Results, selection: Selection) -> list[PageSection]:
     if chosen.over == "splits":
         return sections
     shared = [
-        (figure.stem, figure.make()[0])
+        PageFigure.of(figure.title, figure.make()[0])
         for name in FIGURES
         for figure in shared_figures(results, selection, name)
         if not figure.missing
@@ -129,10 +127,5 @@ def _sections(results: Results, selection: Selection) -> list[PageSection]:
             name = next(run.name for run in chosen.finished if run.settings.slug == slug)
             folded.setdefault(name, []).append(PageFigure.of(FIGURE_TITLES[kind], figure))
     if shared or folded:
-        figures = [PageFigure.of(_figure_title(stem), figure) for stem, figure in shared]
-        sections.append(PageSection("figures", "Figures", figures=figures, folded=folded))
+        sections.append(PageSection("figures", "Figures", figures=shared, folded=folded))
     return sections
-
-
-def _figure_title(stem: str) -> str:
-    return FIGURE_TITLES.get(stem, f"Errors of forces: {stem.removeprefix('forces-')}")
