@@ -198,9 +198,9 @@ class Results:
         """Seeds of the finished runs of an experiment, ascending."""
         return sorted({run.seed for run in self.by_name.get(name, [])})
 
-    def splits(self, name: str) -> tuple[int, ...]:
+    def splits(self, name: str) -> list[int]:
         """Split seeds of the finished runs of an experiment, ascending."""
-        return tuple(sorted({run.settings.split_seed for run in self.by_name.get(name, [])}))
+        return sorted({run.settings.split_seed for run in self.by_name.get(name, [])})
 
     def members(self, name: str) -> list[Run]:
         """The finished runs of an experiment, by seed; a UserError if there are none."""

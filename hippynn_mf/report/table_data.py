@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from hippynn_mf.report.columns import (
     Metric,
     PublishedNumber,
@@ -46,7 +48,7 @@ class RowData(Strict):
     model: str
     seeds: list[int]
     cells: list[Cell]
-    splits: tuple[int, ...] = ()
+    splits: list[int] = Field(default=[])
 
 
 class ColumnData(Strict):
@@ -90,7 +92,7 @@ class Origin(Strict):
     data_sha256: str
     split_seed: int
     tests: list[TestFile]
-    split_seeds: tuple[int, ...] = ()
+    split_seeds: list[int] = Field(default=[])
 
 
 class TableData(Strict):

@@ -58,7 +58,7 @@ def build_table(
             RowData(
                 model=row.name,
                 seeds=results.seeds(row.name),
-                splits=results.splits(row.name) if results.over == "splits" else (),
+                splits=results.splits(row.name) if results.over == "splits" else [],
                 cells=[
                     _cell(spec, place, row, results, ensembles, metric)
                     for place in range(len(spec.columns))
@@ -200,7 +200,7 @@ def _origin(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Origi
         data_file=settings.data.file_name,
         data_sha256=settings.data.sha256,
         split_seed=settings.split_seed,
-        split_seeds=tuple(results.split_seeds) if results.over == "splits" else (),
+        split_seeds=results.split_seeds if results.over == "splits" else [],
         tests=[
             TestFile(name=test.name, file=test.file_name, sha256=test.sha256)
             for test in settings.tests
