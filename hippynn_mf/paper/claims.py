@@ -168,13 +168,11 @@ NOTES = """\
   logarithms of the ratios of both RMSEs of one {unit}; published: from the published means (— where
   they are in the Supporting Information only).
 - here: *confirmed* if the interval lies above zero, *contradicted* if below, *open* if it contains
-  zero. Each interval stands alone: of twenty, one is expected to miss. They cover
-  {covered}
+  zero. Each interval stands alone: of twenty, one is expected to miss. They cover what the {by}
 - †: even the lower error is above that of predicting zero."""
 COVERED = {
-    "seeds": "what the seed changes, not the choice of structures.",
-    "splits": "what the choice of structures and the seed change; the error of a split is\n"
-    "  the mean over its seeds.",
+    "seeds": "seed\n  changes, not the choice of structures.",
+    "splits": "choice\n  of structures and the seed change; of a split counts the mean over its seeds.",
 }
 
 
@@ -202,7 +200,7 @@ def format_claims(findings: Findings) -> str:
 
 def _notes(findings: Findings) -> str:
     unit = "seed" if findings.over == "seeds" else "split"
-    return NOTES.format(unit=unit, covered=COVERED[findings.over])
+    return NOTES.format(unit=unit, by=COVERED[findings.over])
 
 
 def chosen_claims(results: Results, selection: Selection) -> list[Claim]:
