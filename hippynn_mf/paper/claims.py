@@ -168,11 +168,11 @@ NOTES = """\
   logarithms of the ratios of both RMSEs of one {unit}; published: from the published means (— where
   they are in the Supporting Information only).
 - here: *confirmed* if the interval lies above zero, *contradicted* if below, *open* if it contains
-  zero. Each interval stands alone: of twenty, one is expected to miss. They cover what the {by}
+  zero. Each interval stands alone: of twenty, one is expected to miss. They cover what {by}
 - †: even the lower error is above that of predicting zero."""
 COVERED = {
-    "seeds": "seed\n  changes, not the choice of structures.",
-    "splits": "choice\n  of structures and the seed change; of a split counts the mean over its seeds.",
+    "seeds": "the seed\n  changes, not the choice of structures.",
+    "splits": "the choice\n  of structures and the seed change; of a split counts the mean over its seeds.",
 }
 
 
