@@ -172,7 +172,7 @@ NOTES = """\
 - †: even the lower error is above that of predicting zero."""
 COVERED = {
     "seeds": "the seed\n  changes, not the choice of structures.",
-    "splits": "the choice\n  of structures and the seed change; each split is the mean over its seeds.",
+    "splits": "the choice\n  of structures and seed change; a split is the mean over its seeds.",
 }
 
 
