@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import tomllib
 
 import made_xyz
@@ -9,6 +10,7 @@ import planted
 import pytest
 from made_runs import TINY_OPTIONS, exit_code, files_below
 
+from hippynn_mf.data.embedded import MINI_COMP6
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.runs.folder import RunFolder
@@ -329,3 +331,14 @@ def test_read_again_after_being_replaced(folder):
     with pytest.raises(UserError, match="there is no file"):
         read_run_file(path)
     assert read_run_file(path, replaced={"data"}).data == folder / "none.h5"
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_file_to_test_on_is_no_training_data(tmp_path, capsys, as_folder):
+    path = tmp_path / "comp6.h5"
+    shutil.copy(MINI_COMP6, path)
+    assert exit_code("new", tmp_path / "my.toml", tmp_path if as_folder else path) == 2
+    error = capsys.readouterr().err
+    assert "COMP6 layout" in error
+    assert "--comp6" in error
+    assert not (tmp_path / "my.toml").exists()

@@ -106,18 +106,10 @@ def campaign(
     if len(failed) < len(outcomes):
         from hippynn_mf.report.results import Selection, read_results
 
-        splits = asked.request.split_seeds or (None,)
         try:
             results = read_results(out)
-            for split_seed in splits:
-                if len(splits) > 1:
-                    typer.echo(f"\nSplit seed {split_seed}:\n")
-                selection = Selection(
-                    experiments=asked.experiments,
-                    seeds=list(asked.request.seeds),
-                    split_seed=split_seed,
-                )
-                problems += [print_tables(results, selection), print_figures(results, selection)]
+            selection = Selection(experiments=asked.experiments, seeds=list(asked.request.seeds))
+            problems += [print_tables(results, selection), print_figures(results, selection)]
         except UserError as error:  # must not hide which runs failed
             problems.append(str(error))
     refuse_if(" ".join(filter(None, problems)))

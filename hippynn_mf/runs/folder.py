@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -314,3 +315,8 @@ def run_folder_name(seed: int, split_seed: int) -> str:
 def find_runs(out: Path) -> list[RunFolder]:
     """Every run folder below `out`, finished or not, in alphabetical order."""
     return [RunFolder(path.parent) for path in sorted(out.glob("runs/*/seed-*/experiment.json"))]
+
+
+def no_runs_message(out: Path) -> str:
+    """What a folder without runs is answered with."""
+    return f"No runs in {out}. Train some with 'hippynn-mf campaign --out {shlex.quote(str(out))}'."

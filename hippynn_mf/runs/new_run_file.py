@@ -14,6 +14,7 @@ from ase.data import atomic_numbers
 from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.info import describe_file
 from hippynn_mf.errors import UserError
+from hippynn_mf.evaluation.layouts import find_layout
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import PRESETS, Hyperparameters
 from hippynn_mf.runs.request import OWN_DATA_PRESET, Request
@@ -37,6 +38,7 @@ def write_run_file(path: Path, data: DataPath, levels: Path | None = None) -> No
         raise UserError(f"{path} exists. Choose another name, or remove it first.")
     if not path.absolute().parent.is_dir():
         raise UserError(f"There is no folder {path.parent}. Make it first.")
+    _refuse_test_file(data)
     text = (
         "\n".join(
             _lines(
@@ -51,6 +53,20 @@ def write_run_file(path: Path, data: DataPath, levels: Path | None = None) -> No
     with replace_when_complete(path) as partial:
         partial.write_text(text, encoding="utf-8")
     read_run_file(path)
+
+
+def _refuse_test_file(data: DataPath) -> None:
+    """Raise UserError for a file in the COMP6 layout, which holds structures to test on."""
+    try:
+        layout = find_layout(data)
+    except UserError:
+        return  # the reader of training data says what is wrong
+    if layout == "comp6":
+        raise UserError(
+            f"{data} has the COMP6 layout (group/molecule/species), which is for test sets: "
+            "nothing trains on it. Name the training data here, and test on the file with "
+            f"--comp6 {data}, or with path in [tests.comp6] of the run file."
+        )
 
 
 def _lines(
