@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hippynn_mf.data.checks.balance import check_balance
 from hippynn_mf.data.checks.distances import check_distances
 from hippynn_mf.data.checks.energies import check_energies
 from hippynn_mf.data.checks.fits import count_elements
@@ -100,6 +101,7 @@ def check_structures(
             continue
         units = FileUnits(energy_unit, units_of.get(level), length)
         outcomes.append(check_forces(with_forces, level, units, has_energies=level in energies))
+        outcomes += check_balance(with_forces, level, accepted)
     if len({*map(str, units_of.values())}) <= 1:  # else their difference says nothing new
         groups = np.concatenate([_group_ids(part, whole) for part in whole])
         outcomes += check_levels(energies, labels, counts, groups, accepted)
