@@ -8,7 +8,7 @@ Of every data set `N_SUBSETS` random subsets are taken, and of each its forces t
 `FACTORS`, or those of other structures, are checked beside the same energies and positions. The
 slope alone, the bonds alone and both together (what the gate does) are counted. The rules were
 set on the embedded data and on `ani1x-release`'s conformers (`real`); the other data are for the
-test alone. `larger` are conformers of molecules of 14 to 33 atoms by GFN2-xTB, far apart, harmonic
+test alone. `larger` are conformers of molecules of 13 to 29 atoms by GFN2-xTB, far apart, harmonic
 draws of 300 to 1000 K; the script computes them (minutes) where the file is missing.
 """
 

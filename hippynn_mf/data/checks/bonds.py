@@ -90,12 +90,37 @@ class Bonds:
         expected: eV/Å, how a known bond of this length pulls hydrogen back.
         given: eV/Å, how the forces do.
         structures: a number for each structure.
+        groups: the place of its group among `names`.
+        names: of groups.
     """
 
     kinds: np.ndarray
     expected: np.ndarray
     given: np.ndarray
     structures: np.ndarray
+    groups: np.ndarray
+    names: tuple[str, ...]
+
+    def of_group(self, number: int) -> Bonds:
+        """Those of one group."""
+        chosen = self.groups == number
+        columns = (self.kinds, self.expected, self.given, self.structures, self.groups)
+        return Bonds(*(column[chosen] for column in columns), names=self.names)
+
+
+def wrong_groups(bonds: Bonds) -> list[str]:
+    """Names of groups whose forces are wrong by themselves, with how stiff their bonds are.
+
+    Where one group of a file has another sign or unit, all together may be right.
+    """
+    if len(bonds.names) < 2:
+        return []
+    found = []
+    for number, name in enumerate(bonds.names):
+        stiffness = stiffness_of(bonds.of_group(number))
+        if stiffness.verdict in ("gradient", "unit", "unrelated"):
+            found.append(f"{name} ({stiffness.ratio:+.2f})")
+    return found
 
 
 def find_stiffness(parts: Structures | Sequence[Structures], level: Level) -> Stiffness:
@@ -163,7 +188,8 @@ def _regress(
 
 def find_bonds(parts: Sequence[Structures], level: Level) -> Bonds:
     """The bonds of hydrogen of some structures with forces of a level."""
-    found: list[tuple[np.ndarray, ...]] = [(np.zeros(0),) * 4]
+    found: list[tuple[np.ndarray, ...]] = [(np.zeros(0),) * 5]
+    names: dict[str, int] = {}
     n_structures = 0
     for part in parts:
         if level.id not in part.forces:
@@ -173,9 +199,12 @@ def find_bonds(parts: Sequence[Structures], level: Level) -> Bonds:
             numbers = members.species[0, :n_atoms]
             positions = members.positions[:, :n_atoms].astype(np.float64)
             forces = members.forces[level.id][:, :n_atoms].astype(np.float64) * EV_PER_HARTREE
-            found.append(_bonds_of(numbers, positions, forces, n_structures))
+            columns = _bonds_of(numbers, positions, forces, n_structures)
+            number = names.setdefault(members.group_names[members.groups[0]], len(names))
+            found.append((*columns, np.full(len(columns[0]), float(number))))
             n_structures += len(members)
-    return Bonds(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    joined = [np.concatenate(column) for column in zip(*found, strict=True)]
+    return Bonds(*joined, names=tuple(names))
 
 
 def _some(part: Structures, level: Level) -> Iterator[Structures]:

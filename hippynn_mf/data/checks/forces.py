@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hippynn_mf.data.checks.bonds import Stiffness, find_stiffness
-from hippynn_mf.data.checks.report import Outcome, Verdict
+from hippynn_mf.data.checks.bonds import Stiffness, find_bonds, stiffness_of, wrong_groups
+from hippynn_mf.data.checks.report import Outcome, Verdict, list_some
 from hippynn_mf.data.checks.slopes import (
     MIN_CORRELATION,
     MIN_PAIRS,
@@ -48,8 +48,19 @@ def check_forces(
     """
     slope = find_slope(parts, level) if has_energies else None
     # Positions in another unit are refused, and have no known bonds.
-    bonds = None if units.found_length else find_stiffness(parts, level)
-    return judge_forces(slope, bonds, level, units)
+    bonds = None if units.found_length else find_bonds(parts, level)
+    outcome = judge_forces(slope, bonds and stiffness_of(bonds), level, units)
+    if bonds is None or outcome.verdict == "refused":
+        return outcome
+    wrong = wrong_groups(bonds)
+    if not wrong or (slope and slope.verdict == "forces" and outcome.verdict != "passed"):
+        return outcome  # of another model of atoms
+    text = (
+        f"the forces of level {level.id} are wrong in {len(wrong)} of {len(bonds.names)} groups, "
+        f"by how stiff their bonds of hydrogen are (right is 1): {list_some(wrong)}. Another unit, "
+        "sign or order there; correct it."
+    )
+    return outcome.model_copy(update={"verdict": "refused", "text": text})
 
 
 def judge_forces(

@@ -15,6 +15,7 @@ from hippynn_mf.data.checks.fits import count_elements
 from hippynn_mf.data.checks.forces import check_forces
 from hippynn_mf.data.checks.levels import check_levels
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport, Outcome
+from hippynn_mf.data.checks.rounding import check_rounding
 from hippynn_mf.data.checks.systems import check_systems
 from hippynn_mf.data.checks.units import FileUnits
 from hippynn_mf.data.checks.values import check_values
@@ -89,6 +90,7 @@ def check_structures(
         if level in energies:
             # What is no label does not judge the others.
             energies[level] = np.where(energies[level] == 0, np.nan, energies[level])
+            outcomes += check_rounding(energies[level], level, FileUnits(energy_unit))
             own = _self_energies(counts, elements, level)
             found, units_of[level] = check_energies(
                 energies[level], labels, counts, own, level, FileUnits(energy_unit), accepted
