@@ -55,7 +55,13 @@ def folder(tmp_path_factory):
 def ranks(folder):
     """What two processes do, with hashes and addresses of their own."""
     trainings = "trained", "interrupted", "continued", "ended", "spoiled", "frozen", "refused"
-    return launch(folder, "gradients", *trainings, "averaged", "averaged_in_two")
+    return launch(folder, "gradients", *trainings)
+
+
+@pytest.fixture(scope="module")
+def averaged(folder):
+    """Trainings of two processes with an average of the weights."""
+    return launch(folder, "averaged", "averaged_in_two")
 
 
 @pytest.fixture(scope="module")
@@ -299,16 +305,15 @@ def looped(folder):
     continue_training(training, [])
     with training.average.in_place():
         kept = {name: p.clone() for name, p in model.parameters.state_dict().items()}
-    best = training.tracker.best_model
-    return [epoch["valid"] for epoch in training.tracker.epoch_metric_values], kept, best
+    return [epoch["valid"] for epoch in training.tracker.epoch_metric_values], kept
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2])
 def test_the_average_and_the_last_epoch_are_those_of_the_loop(
-    folder, ranks, alone, looped, n_ranks
+    folder, averaged, alone, looped, n_ranks
 ):
-    metrics, kept, _ = looped
-    for rank in (alone if n_ranks == 1 else ranks)["averaged"]:
+    metrics, kept = looped
+    for rank in (alone if n_ranks == 1 else averaged)["averaged"]:
         for found, expected in zip(rank["metrics"], metrics, strict=True):
             assert found == pytest.approx({k: expected[k] for k in found}, rel=1e-4)
     model = torch.load(folder / f"averaged-{n_ranks}" / "model.pt", weights_only=True)
@@ -320,17 +325,17 @@ def test_the_average_and_the_last_epoch_are_those_of_the_loop(
     assert any(not torch.equal(checkpoint["state_dict"][n], model[n]) for n in tensors)
 
 
-def test_the_best_epoch_of_the_average_is_kept_averaged(folder, ranks):
+def test_the_best_epoch_of_the_average_is_kept_averaged(folder, averaged):
     found = evaluated(
         folder, torch.load(folder / "averaged-best-2" / "model.pt", weights_only=True)
     )
-    errors = [epoch["energy_rmse.wb97x_dz"] for epoch in ranks["averaged"][0]["metrics"]]
+    errors = [epoch["energy_rmse.wb97x_dz"] for epoch in averaged["averaged"][0]["metrics"]]
     assert min(abs(found["energy_rmse.wb97x_dz"] / error - 1) for error in errors) < 1e-4
 
 
-def test_an_averaged_training_that_is_continued_is_the_training(folder, ranks):
+def test_an_averaged_training_that_is_continued_is_the_training(folder, averaged):
     for found, expected in zip(
-        ranks["averaged_in_two"][0]["metrics"], ranks["averaged"][0]["metrics"], strict=True
+        averaged["averaged_in_two"][0]["metrics"], averaged["averaged"][0]["metrics"], strict=True
     ):
         assert found == pytest.approx(expected, rel=1e-6)
     pair = [
