@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -175,6 +176,7 @@ KINDS = (
 )
 
 
+@cache
 def molecules_of(path: Path = MINI_ANI1X) -> list[Molecule]:
     """Conformers with both levels, `N_EACH` of each group that has as many."""
     structures = read_ani1x(path, parse_labels(LABELS))[0]

@@ -69,7 +69,7 @@ def force_checks_summary() -> str:
     {slope["right"]["slope"].get("undecided", 0)} subsets, and passes
     {slope["hartree/bohr"]["slope"].get("passed", 0)} with forces in hartree/bohr. The bonds of
     hydrogen in all these data are {min(stiffness):.2f} to {max(stiffness):.2f} times as stiff as
-    known ones, with correlations of {min(correlations):.2f} and more. What balance (below) says of
+    known ones, with correlations of {min(correlations):.2f} and more. What balance says of
     forces of other conformers is not counted here.
     """)
 
