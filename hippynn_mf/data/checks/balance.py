@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hippynn_mf.data.checks.energies import judge_outliers
-from hippynn_mf.data.checks.report import Accepted, Outcome
+from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
 from hippynn_mf.units import EV_PER_HARTREE
@@ -22,6 +22,7 @@ from hippynn_mf.units import EV_PER_HARTREE
 MAX_MEDIAN = 0.015
 MAX_SHARE = 0.1  # of a single structure; more stands out
 NOISE = 0.01  # eV/Å of every atom: grids and convergence, which matter where forces are small
+MIN_STRUCTURES = 10  # a choice: of fewer it is said
 AT_ONCE = 20_000  # structures
 
 
@@ -50,20 +51,20 @@ def check_balance(parts: Sequence[Structures], level: Level, accepted: Accepted)
     far = np.flatnonzero(shares > MAX_SHARE)
     values: dict[str, float | int | None] = {"n": len(shares), "imbalance": round(median, 6)}
     how = f"net force or torque is {median:.2g} of what it is without cancelling (median)"
+    enough = len(shares) >= MIN_STRUCTURES
     if median > MAX_MEDIAN:
         text = (
             f"forces of level {level.id} do not balance: {how}, and more than {MAX_MEDIAN:g} is "
             "not of these structures. Atoms, axes or structures may be in another order, or forces "
             "and positions in different frames. Correct them."
         )
-        return [
-            Outcome(check="balance", level=level.id, verdict="refused", text=text, values=values)
-        ]
+        verdict: Verdict = "refused" if enough else "noted"
+        return [Outcome(check="balance", level=level.id, verdict=verdict, text=text, values=values)]
     text = f"forces of level {level.id} balance: {how}."
     outcomes = [
         Outcome(check="balance", level=level.id, verdict="passed", text=text, values=values)
     ]
-    if len(far):
+    if len(far) and enough:
         shown = [f"{names[i]} ({shares[i]:.2f})" for i in far[np.argsort(-shares[far])][:6]]
         what = f"forces of level {level.id}, which do not balance,"
         outcomes.append(judge_outliers(what, level, len(far), len(shares), shown, accepted))

@@ -104,8 +104,14 @@ class Bonds:
     def of_group(self, number: int) -> Bonds:
         """Those of one group."""
         chosen = self.groups == number
-        columns = (self.kinds, self.expected, self.given, self.structures, self.groups)
-        return Bonds(*(column[chosen] for column in columns), names=self.names)
+        return Bonds(
+            self.kinds[chosen],
+            self.expected[chosen],
+            self.given[chosen],
+            self.structures[chosen],
+            self.groups[chosen],
+            self.names,
+        )
 
 
 def wrong_groups(bonds: Bonds) -> list[str]:
@@ -204,7 +210,8 @@ def find_bonds(parts: Sequence[Structures], level: Level) -> Bonds:
             found.append((*columns, np.full(len(columns[0]), float(number))))
             n_structures += len(members)
     joined = [np.concatenate(column) for column in zip(*found, strict=True)]
-    return Bonds(*joined, names=tuple(names))
+    kinds, expected, given, structures, groups = joined
+    return Bonds(kinds, expected, given, structures, groups, tuple(names))
 
 
 def _some(part: Structures, level: Level) -> Iterator[Structures]:

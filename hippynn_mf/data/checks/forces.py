@@ -49,7 +49,7 @@ def check_forces(
     slope = find_slope(parts, level) if has_energies else None
     # Positions in another unit are refused, and have no known bonds.
     bonds = None if units.found_length else find_bonds(parts, level)
-    outcome = judge_forces(slope, bonds and stiffness_of(bonds), level, units)
+    outcome = judge_forces(slope, None if bonds is None else stiffness_of(bonds), level, units)
     if bonds is None or outcome.verdict == "refused":
         return outcome
     wrong = wrong_groups(bonds)
