@@ -29,6 +29,7 @@ def check_distances(
 ) -> tuple[list[Outcome], str | None]:
     """Outcomes for the unit of positions and for clashes, and the unit they are in if not Å."""
     nearest: list[np.ndarray] = []
+    others: list[str] = []  # groups whose positions are all in another unit
     n_looked_at = 0
     clashes: list[str] = []
     n_groups = sum(len(np.unique(part.groups)) for part in parts)
@@ -43,6 +44,8 @@ def check_distances(
             )
             ratios = _nearest(members.positions[spread, :n_atoms], members.species[0, :n_atoms])
             nearest.append(ratios.ravel())
+            if _is_other_unit(ratios):
+                others.append(f"{name} ({np.median(ratios):.2f})")
             n_looked_at += len(spread)
             close = np.flatnonzero(ratios.min(axis=1) < CLASH)
             clashes += [f"row {members.rows[spread[i]]} of {name}" for i in close]
@@ -62,6 +65,14 @@ def check_distances(
         text = f"positions are not in Å: {how}. {named}. Give positions in Å."
         refused = Outcome(check="distances", verdict="refused", text=text, values=values)
         return [refused], unit if unit != "Å" else None
+    if others:
+        text = (
+            f"positions of some groups are not in Å: {list_some(others)}; in all, {how}. Give all "
+            "positions in Å, or train on them with --accept-outliers."
+        )
+        verdict_of_groups: Verdict = "accepted" if accepted.outliers else "refused"
+        found = Outcome(check="distances", verdict=verdict_of_groups, text=text, values=values)
+        return [found], None
     outcomes = [Outcome(check="distances", verdict="passed", text=f"{how}.", values=values)]
     if clashes:
         share = len(clashes) / n_looked_at
@@ -77,6 +88,14 @@ def check_distances(
         )
         outcomes.append(Outcome(check="clashes", verdict=verdict, text=text))
     return outcomes, None
+
+
+def _is_other_unit(ratios: np.ndarray) -> bool:
+    """Whether all conformers of a group are as if in another unit; a scan of a bond has a range."""
+    medians = np.median(ratios, axis=1)
+    unit = name_length_unit(float(np.median(medians)))
+    is_beyond = medians.min() > RATIO_RANGE[1] or medians.max() < RATIO_RANGE[0]
+    return bool(is_beyond and unit not in (None, "Å") and medians.max() < 1.5 * medians.min())
 
 
 def _nearest(positions: np.ndarray, numbers: np.ndarray) -> np.ndarray:

@@ -16,8 +16,6 @@ from ase import units as ase_units
 from scipy.stats import t as student_t
 
 from hippynn_mf.data.checks.pairs import Pairs, find_pairs
-from hippynn_mf.data.checks.report import Outcome, Verdict
-from hippynn_mf.data.checks.units import FileUnits, name_force_unit
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
 
@@ -67,7 +65,13 @@ class ForceSlope:
 def find_slope(parts: Structures | Sequence[Structures], level: Level) -> ForceSlope:
     """Regress energy differences on what forces say, over the closest pairs of each group."""
     whole = [parts] if isinstance(parts, Structures) else parts
-    pairs = Pairs.join([find_pairs(part, level) for part in whole if level.id in part.forces])
+    return slope_of(
+        Pairs.join([find_pairs(each, level) for each in whole if level.id in each.forces])
+    )
+
+
+def slope_of(pairs: Pairs) -> ForceSlope:
+    """The regression over the closest of sorted pairs."""
     near = pairs.closest(MAX_REACH, MAX_PAIRS)
     near = near[near.estimates != 0]
     if len(near) < MIN_PAIRS or not near.changes.any():
@@ -76,61 +80,6 @@ def find_slope(parts: Structures | Sequence[Structures], level: Level) -> ForceS
     slope, error, bias, correlation = _regress(near)
     verdict = _verdict(slope, error, bias, correlation)
     return ForceSlope(verdict, slope, error, bias, correlation, len(near), float(near.apart.max()))
-
-
-def check_forces(
-    parts: Sequence[Structures], level: Level, units: FileUnits
-) -> tuple[Outcome, ForceSlope]:
-    """Whether the forces of a level are −dE/dR in the units of the file."""
-    found = find_slope(parts, level)
-    how = (
-        f"slope {found.slope:+.3g} ± {found.error:.2g} ± {found.bias:.2g} by curvature, "
-        f"correlation {found.correlation:+.2f} over {found.n_pairs} pairs of conformers up to "
-        f"{found.reach:.2g} Å apart"
-    )
-    values = {
-        "slope": None if np.isnan(found.slope) else round(found.slope, 4),
-        "slope_error": None if np.isnan(found.error) else round(found.error, 4),
-        "slope_bias": None if np.isnan(found.bias) else round(found.bias, 4),
-        "correlation": None if np.isnan(found.correlation) else round(found.correlation, 4),
-        "n_pairs": found.n_pairs,
-        "reach_angstrom": round(found.reach, 4),
-    }
-    what = f"the forces of level {level.id}"
-    verdict: Verdict
-    if found.verdict == "forces":
-        verdict, text = "passed", f"{what} follow its energies ({how})."
-    elif found.verdict == "undecided":
-        reason = _why_undecided(found, how)
-        verdict = "undecided"
-        text = f"its energies do not prove sign and unit of {what} ({reason}); they are used."
-    else:
-        verdict, text = "refused", f"{what} are not −dE/dR in {units.force}: {how}."
-        if found.verdict == "gradient":
-            text = (
-                f"{what} have the wrong sign. Energy differences follow +dE/dR ({how}), but "
-                "forces are −dE/dR. Negate them in the file; in a COMP6 key map, declare the key "
-                "as 'gradient' instead of 'forces' or the reverse."
-            )
-        if not SLOPE_RANGE[0] <= abs(found.slope) <= SLOPE_RANGE[1]:
-            named = name_force_unit(abs(found.slope), units)
-            text += f" {named} Give forces in {units.force}."
-    outcome = Outcome(
-        check="forces",
-        level=level.id,
-        verdict=verdict,
-        text=text,
-        values=values,
-    )
-    return outcome, found
-
-
-def _why_undecided(found: ForceSlope, how: str) -> str:
-    if np.isnan(found.slope):
-        return f"{found.n_pairs} pairs of close conformers, {MIN_PAIRS} are needed"
-    if not abs(found.correlation) >= MIN_CORRELATION:
-        return f"{how}; a correlation of {MIN_CORRELATION} is clear"
-    return f"{how}; the interval holds right and wrong units alike"
 
 
 def _verdict(
