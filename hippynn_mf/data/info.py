@@ -40,7 +40,8 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
         names = ", ".join(key for level in levels for key in level.energy_keys)
         raise UserError(
             f"{path} has the keys of no known level of theory. Found: "
-            f"{_found_keys(source, levels)}. Looked for: {names}. Levels of your own are declared with --levels FILE."
+            f"{_found_keys(source, levels)}. Looked for: {names}. Levels of your own are "
+            "declared with --levels FILE."
         )
     common_levels = list(labels)
     structures, is_common = read_ani1x(
