@@ -273,10 +273,6 @@ OPTIONS = {
     "bad type": (["--set", "batch_size=many"], ["batch_size: ", "integer, found 'many'"]),
     "not a number": (["--set", "learning_rate=NaN"], ["learning_rate"]),
     "infinite": (["--set", "learning_rate=Infinity"], ["learning_rate", "finite"]),
-    "a hyperparameter twice": (
-        ["--set", "n_features=4", "--set", "n_features=8"],
-        ["--set names n_features twice"],
-    ),
     "no value": (["--set", "batch_size"], ["NAME=VALUE", "'batch_size'"]),
     "unknown stopping metric": (
         ["--set", "stopping_metric=energy"],

@@ -111,8 +111,6 @@ def parse_overrides(pairs: Sequence[str] | None) -> dict[str, Any]:
             raise UserError(
                 f"--set expects NAME=VALUE, found {pair!r}. 'hippynn-mf settings' lists the names."
             )
-        if name in overrides:
-            raise UserError(f"--set names {name} twice.")
         try:
             overrides[name] = json.loads(text)
         except ValueError:
