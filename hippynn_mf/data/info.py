@@ -73,8 +73,6 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
 
 def _found_keys(source: DataPath, levels: Levels) -> str:
     """What a file has instead of labels of known levels."""
-    if notes := data_notes(source, levels=levels):
-        return "; ".join(notes)
     with open_data(source, levels=levels) as file:
         groups = [item for item in file.values() if isinstance(item, h5py.Group)]
         return ", ".join(sorted({name for group in groups for name in group})) or "nothing"
