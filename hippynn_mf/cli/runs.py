@@ -47,6 +47,10 @@ def new(
         ),
     ],
     levels: LevelsOption = None,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Write its JSON schema beside it, for editors of TOML."),
+    ] = False,
 ) -> None:
     """Write a run file for data files, with a comment on every line, to look through and train.
 
@@ -54,7 +58,7 @@ def new(
     """
     from hippynn_mf.runs.new_run_file import write_run_file
 
-    write_run_file(run_file, parse_source(data), levels)
+    write_run_file(run_file, parse_source(data), levels, with_schema=schema)
     typer.echo(f"{run_file}\nLook through it, then: hippynn-mf train {run_file}")
 
 

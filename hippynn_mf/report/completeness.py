@@ -8,6 +8,8 @@ from pathlib import Path
 
 from hippynn_mf.report.results import Results
 
+N_SHOWN = 2  # missing runs of a document in a message
+
 
 @dataclass(frozen=True)
 class MissingRuns:
@@ -45,12 +47,10 @@ class Written:
 
     @property
     def refusal(self) -> str | None:
-        """What was not written, every missing run, and the remedy; None if nothing is missing."""
+        """What was not written, the first missing runs, and the remedy; None if nothing is."""
         if not self.lacking:
             return None
-        documents = [
-            f"{document} ({'; '.join(map(str, runs))})" for document, runs in self.lacking.items()
-        ]
+        documents = [f"{document} ({_first(runs)})" for document, runs in self.lacking.items()]
         missing = [run for runs in self.lacking.values() for run in runs]
         names = dict.fromkeys(run.name for run in missing)
         seeds = sorted({seed for run in missing for seed in run.seeds}) or [0]
@@ -90,6 +90,12 @@ def missing_runs(
             begun = [seed for seed in lacking if seed in results.unfinished.get(name, ())]
             missing.append(MissingRuns(name, tuple(lacking), tuple(begun)))
     return missing
+
+
+def _first(runs: Sequence[MissingRuns]) -> str:
+    """The first runs; all their names are in the remedy."""
+    more = [f"{len(runs) - N_SHOWN} more"] if len(runs) > N_SHOWN else []
+    return "; ".join([*map(str, runs[:N_SHOWN]), *more])
 
 
 def _join(seeds: Iterable[int], separator: str = ", ") -> str:

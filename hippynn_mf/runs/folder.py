@@ -55,6 +55,7 @@ from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.schema import describe_errors
 
 FORMAT = 2
+RUNS_ARE = "Runs are folders OUT/runs/EXPERIMENT/seed-K."
 FAILURE = "failure.txt"
 LOCK_WAIT_SECONDS = 10.0
 LOG_END = 2**20  # bytes of a log in which its last lines are looked for
@@ -255,7 +256,9 @@ class RunFolder:
 
     def _read_json(self, name: str) -> dict[str, Any]:
         if not exists(self.file(name)):
-            raise UserError(f"No {name} in {self.path}; this is not a finished run.")
+            if not exists(self.path):
+                raise UserError(f"There is no folder {self.path}. {RUNS_ARE}")
+            raise UserError(f"No {name} in {self.path}; this is not a finished run. {RUNS_ARE}")
         return read_json(self.file(name))
 
     def read_epochs(self) -> list[dict[str, Any]]:

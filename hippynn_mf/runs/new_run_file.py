@@ -15,7 +15,7 @@ from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.info import describe_file
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.layouts import find_layout
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.files import replace_when_complete, write_text
 from hippynn_mf.hyperparameters import PRESETS, Hyperparameters
 from hippynn_mf.runs.request import OWN_DATA_PRESET, Request
 from hippynn_mf.runs.run_file import SCHEMA, SUFFIX, read_run_file
@@ -27,8 +27,12 @@ PRESET = OWN_DATA_PRESET
 PATHS = {"levels": "levels.json", "valid": "valid.xyz"}
 
 
-def write_run_file(path: Path, data: DataPath, levels: Path | None = None) -> None:
+def write_run_file(
+    path: Path, data: DataPath, levels: Path | None = None, *, with_schema: bool = False
+) -> None:
     """Write a run file that trains on data files; `levels` declares levels of the user's own.
+
+    With `with_schema`, the JSON schema of run files lies beside it, which its first line names.
 
     Raises UserError for a file that exists, and for data that cannot be read.
     """
@@ -50,6 +54,9 @@ def write_run_file(path: Path, data: DataPath, levels: Path | None = None) -> No
         )
         + "\n"
     )
+    if with_schema:
+        text = f"#:schema {SCHEMA.name}\n{text}"
+        write_text(path.with_name(SCHEMA.name), SCHEMA.read_text(encoding="utf-8"))
     with replace_when_complete(path) as partial:
         partial.write_text(text, encoding="utf-8")
     read_run_file(path)
@@ -72,7 +79,6 @@ def _refuse_test_file(data: DataPath) -> None:
 def _lines(
     info: Mapping[str, Any], data: DataPath, levels: Path | None, folder: Path
 ) -> Iterator[str]:
-    yield f"#:schema {SCHEMA.as_uri()}"
     yield from _comment("A run file of hippynn-mf: 'hippynn-mf train' or 'campaign' with its name.")
     yield from _comment("Lines that begin with # and a key are defaults. Paths start at the folder "
                         "of this file.")  # fmt: skip
