@@ -23,6 +23,7 @@ import numpy as np
 from hippynn_mf.errors import UserError
 
 LARGEST_TEXT = 2**26  # bytes of a JSON, TOML or log file; runs write some hundred kB
+GZIP = b"\x1f\x8b"  # how files begin that gzip wrote
 LARGEST_RATIO = 100  # of what a zip file says it holds to its size; ours are not compressed
 
 
@@ -42,9 +43,11 @@ def reading(path: Path) -> Iterator[None]:
             error, f"No file {path}. Check the path; relative paths start at {Path.cwd()}."
         ) from None
     except UnicodeDecodeError as error:
+        remedy = "Copy it again, or convert it."
+        if _starts_with(path, GZIP):
+            remedy = "It is compressed: unpack it first, with gunzip."
         raise FileError(
-            f"{path} is not a text file in UTF-8 ({error.reason} at byte {error.start}). Copy it "
-            "again, or convert it."
+            f"{path} is not a text file in UTF-8 ({error.reason} at byte {error.start}). {remedy}"
         ) from None
     except OSError as error:
         raise _file_error(error, f"{path} cannot be read: {_reason(error)}") from None
@@ -68,6 +71,12 @@ def writing(path: Path) -> Iterator[None]:
         else:
             text = f"{path} cannot be written: {_reason(error)}"
         raise _file_error(error, text) from None
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    with suppress(OSError), path.open("rb") as stream:
+        return stream.read(len(start)) == start
+    return False
 
 
 def _file_error(error: OSError, text: str) -> FileError:
@@ -159,7 +168,7 @@ def read_text(path: Path, what: str = "a text file") -> str:
                 f"{path} has {size:,} bytes; {what} has at most {LARGEST_TEXT:,}. Is it the right "
                 "file?"
             )
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin with a mark of the order
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -35,7 +35,7 @@ import typer
 from hippynn_mf.campaign.processes import MARK
 from hippynn_mf.files import replace_when_complete
 
-CLI = [sys.executable, "-c", "from hippynn_mf.cli.main import main; main()"]
+CLI = [sys.executable, "-c", "from hippynn_mf.cli.start import main; main()"]
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "HIPPYNN_USE_CUSTOM_KERNELS": "false",  # faster than to compile them in every process
@@ -54,7 +54,9 @@ FOLDER = 'Läufe & "more" $1'  # spaces, quotes and what shells expand
 FINISH_SECONDS = 400.0
 INTERRUPT_SECONDS = 10.0  # from Ctrl-C to the prompt
 ORPHAN_SECONDS = 60.0  # from the end of the parent to that of all others
-DISK = {"small": "600k", "large": "100m"}
+# Filled at once, and enough for a campaign, of which a busy machine makes long logs.
+DISK = {"small": "8m", "large": "100m"}
+MAX_DRAWS = 4  # of a moment, each half of the one before, until a campaign is hit
 EXPECTED = {  # fault → engines, and what a campaign does after it
     "worker killed": (("parsl", "pool"), "finishes"),
     "worker stopped": (("parsl", "pool"), "finishes"),
@@ -238,10 +240,14 @@ def strike(campaign: Campaign, fault: str, out: Path) -> str:
 def attempt(
     out: Path, engine: str, fault: str, moment_s: float, expected: dict[str, Any] | None
 ) -> Trial | None:
-    """One trial; None if the campaign had ended before the fault."""
+    """One trial; None if the campaign had finished before the fault."""
     campaign = Campaign(out, engine)
     try:
-        if campaign.wait(moment_s) is not None or not (hit := strike(campaign, fault, out)):
+        code = campaign.wait(moment_s)
+        if code:  # nobody has done anything to it
+            problem = f"exit code {code} before the fault: {campaign.said()[-300:]}"
+            return Trial(engine, fault, round(moment_s, 2), "", False, 0.0, None, problem)
+        if code == 0 or not (hit := strike(campaign, fault, out)):
             return None
         start, problem, gone_s = time.monotonic(), "", None
         ends = fault in ("SIGINT", "SIGTERM")
@@ -332,10 +338,14 @@ def run_trials(top: Path, n: int, seed: int, faults: Sequence[str]) -> Iterator[
                 raise RuntimeError(f"Undisturbed, it fails as well: {campaign.said()}")
             undisturbed[engine] = time.monotonic() - start, weights(out)
         seconds, expected = undisturbed[engine]
-        with results_folder(top, f"{i} {engine}", fault) as out:
-            trial = attempt(out, engine, fault, share * seconds, expected)
-        if trial is not None:  # it was over before the fault
-            yield trial
+        for n_draws in range(MAX_DRAWS):
+            with results_folder(top, f"{i}-{n_draws} {engine}", fault) as out:
+                trial = attempt(out, engine, fault, share * seconds / 2**n_draws, expected)
+            if trial is not None:
+                yield trial
+                break
+        else:
+            raise RuntimeError(f"{fault!r} of {engine} has hit no campaign in {MAX_DRAWS} moments.")
 
 
 def write(path: Path, seed: int, rows: Sequence[dict[str, Any]]) -> None:

@@ -222,11 +222,6 @@ TEST = TEST_FOUR_HEAVY | TEST_FIVE_HEAVY
 SMILES = TRAINING | TEST
 
 
-def canonical(smiles: str) -> str:
-    """Canonical SMILES without stereochemistry."""
-    return Chem.MolToSmiles(Chem.MolFromSmiles(smiles), isomericSmiles=False)
-
-
 def n_heavy(smiles: str) -> int:
     """Number of atoms other than hydrogen."""
     return Chem.MolFromSmiles(smiles).GetNumAtoms()

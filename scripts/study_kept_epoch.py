@@ -21,8 +21,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +30,16 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from kept_epoch_tables import (
+    CASES,
+    COUPLINGS,
+    DECAYS,
+    FORCE_WEIGHTS,
+    Case,
+    format_tables,
+    ratios,
+    read_lines,
+)
 
 from hippynn_mf import keys
 from hippynn_mf.data.arrays import reference_energies, reference_forces
@@ -38,43 +48,16 @@ from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.evaluation.errors import energy_metrics, force_metrics
-from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import Labels, join_labels, parse_labels, with_all_forces
 from hippynn_mf.levels import PAPER_LEVELS, Level
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.predicting import predict_arrays
-from hippynn_mf.report.columns import Column
-from hippynn_mf.report.results import read_results
-from hippynn_mf.report.statistics import estimate_mean, pair
-from hippynn_mf.report.text import markdown
-from hippynn_mf.runs.experiment import parse_experiment
 from hippynn_mf.training.averaging import WeightAverage
 from hippynn_mf.training.loop import Training, continue_training, prepare_training
 
 FIRST_SEED = 100  # of splits and weights: none that a table shows
 EVERY = 2  # epochs between two looks at the validation data
-DECAYS = {"none": 0.0, "0.99": 0.99, "0.999": 0.999}
-FORCE_WEIGHTS = (4.0, 1.0, 10.0)
-COUPLINGS = ("independent", "delta")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A data set of the study."""
-
-    labels: Mapping[str, str]
-    max_epochs: int
-    n_train: int | None = None
-    n_high_train: int | None = None
-    n_high_valid: int | None = None
-
-
-CASES = {
-    "few": Case({"DZ": "EF", "CC": "E"}, 80, n_train=300, n_high_train=60, n_high_valid=6),
-    "real": Case({"DZ": "EF", "TZ": "E"}, 40),
-    "all": Case({"DZ": "EF", "CC": "E"}, 40),
-}
 # Data and how many splits, in the order in which they are trained.
 PLAN = (("few", 0), ("few", 1), ("few", 2), ("real", 0), ("all", 0), ("real", 1), ("all", 1))
 
@@ -236,140 +219,6 @@ def settings() -> Iterator[dict[str, Any]]:
                    "coupling": coupling}  # fmt: skip
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of the study, none if there is no file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-Errors = Mapping[str, float]
-BASE = ("none", "best_energy")  # average and rule of the preset quick
-
-
-def outcome_of(line: Mapping[str, Any], average: str, rule: str) -> Errors:
-    """The errors of half B of one training with an average and a rule."""
-    (errors,) = (
-        outcome["errors"]
-        for outcome in line["outcomes"]
-        if (outcome["average"], outcome["rule"]) == (average, rule)
-    )
-    return errors  # type: ignore[no-any-return]
-
-
-def score(errors: Errors, reference: Errors) -> float:
-    """Mean over all errors, RMSE and MAE, of the logarithm of their ratio to those of another."""
-    return float(np.mean([math.log(value / reference[name]) for name, value in errors.items()]))
-
-
-def ratio(logarithms: Sequence[float]) -> str:
-    """The geometric mean of ratios with the 95 % interval of their mean logarithm."""
-    mean = estimate_mean(list(logarithms))
-    if mean is None:
-        return "—"
-    if mean.n == 1:
-        return f"{math.exp(mean.value):.2f} (one)"
-    if mean.low is None or mean.high is None:
-        low, high = mean.smallest, mean.largest
-        return f"{math.exp(mean.value):.2f} ({math.exp(low):.2f} to {math.exp(high):.2f})"
-    return f"{math.exp(mean.value):.2f} [{math.exp(mean.low):.2f}, {math.exp(mean.high):.2f}]"
-
-
-def rules_table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """All rules and averages beside the preset quick's, in the same trainings."""
-    cases = [name for name in CASES if any(line["data"] == name for line in lines)]
-    rows = [["average", "rule", *cases]]
-    for average, rule in product(DECAYS, ("best_energy", "best_loss", "best_robust", "last")):
-        cells = []
-        for case in cases:
-            pairs = [(outcome_of(line, average, rule), outcome_of(line, *BASE))
-                     for line in lines if line["data"] == case]  # fmt: skip
-            cells.append(ratio([score(*pair) for pair in pairs]))
-        rows.append([average, rule, *cells])
-    return markdown(rows)
-
-
-def weights_table(lines: Sequence[Mapping[str, Any]], rule: str) -> str:
-    """Force weights and couplings beside weight 1 and independent heads, on the same splits."""
-    rows: list[list[str]] = [["data", "force weight", "coupling", "splits", "all"]]
-    kinds = ("low energy", "low force", "high energy", "high force")
-    rows[0] += [f"{kind}, {metric}" for kind, metric in product(kinds, ("rmse", "mae"))]
-    for case, weight, coupling in product(CASES, sorted(FORCE_WEIGHTS), COUPLINGS):
-        of_case = [line for line in lines if line["data"] == case]
-        base = {line["split_seed"]: outcome_of(line, BASE[0], rule) for line in of_case
-                if (line["force_weight"], line["coupling"]) == (1.0, "independent")}  # fmt: skip
-        pairs = [
-            (outcome_of(line, BASE[0], rule), base[line["split_seed"]])
-            for line in of_case
-            if (line["force_weight"], line["coupling"]) == (weight, coupling)
-            and line["split_seed"] in base
-        ]
-        if not pairs:
-            continue
-        low, high = CASES[case].labels
-        cells = []
-        for kind, metric in product(kinds, ("rmse", "mae")):
-            level = low if kind.startswith("low") else high
-            name = f"{level}.{kind.split()[1]}.{metric}"
-            logarithms = [math.log(own[name] / other[name]) for own, other in pairs if name in own]
-            mean = np.mean(logarithms) if logarithms else None
-            cells.append("—" if mean is None else f"{math.exp(mean):.2f}")
-        own_scores = [score(*pair) for pair in pairs]
-        rows.append([case, f"{weight:g}", coupling, str(len(pairs)), ratio(own_scores), *cells])
-    return markdown(rows)
-
-
-def mean_score(
-    lines: Sequence[Mapping[str, Any]], ours: tuple[str, str], theirs: tuple[str, str]
-) -> float:
-    """Geometric mean over all trainings of the ratio of all errors of two averages and rules."""
-    scores = [score(outcome_of(line, *ours), outcome_of(line, *theirs)) for line in lines]
-    return math.exp(float(np.mean(scores)))
-
-
-def weight_ratios(lines: Sequence[Mapping[str, Any]], case: str, weight: float) -> dict[str, float]:
-    """Geometric mean ratios of errors with a force weight to those with 1, RMSE and MAE together.
-
-    Of independent heads at the last epoch, by `low energy`, `low force` and so on.
-    """
-    low, _ = CASES[case].labels
-    found: dict[str, list[float]] = {}
-    chosen = [line for line in lines if (line["data"], line["coupling"]) == (case, COUPLINGS[0])]
-    for line in chosen:
-        for other in chosen:
-            if (line["force_weight"], other["force_weight"]) != (weight, 1.0):
-                continue
-            if line["split_seed"] == other["split_seed"]:
-                theirs = outcome_of(other, BASE[0], "last")
-                for name, value in outcome_of(line, BASE[0], "last").items():
-                    level, kind, _ = name.split(".")
-                    place = f"{'low' if level == low else 'high'} {kind}"
-                    found.setdefault(place, []).append(math.log(value / theirs[name]))
-    return {place: math.exp(float(np.mean(values))) for place, values in found.items()}
-
-
-def n_splits(lines: Sequence[Mapping[str, Any]], case: str) -> int:
-    """Splits on which independent heads were trained with weights 1 and 4."""
-    splits = [
-        {line["split_seed"] for line in lines
-         if (line["data"], line["coupling"], line["force_weight"]) == (case, COUPLINGS[0], weight)}
-        for weight in (1.0, 4.0)
-    ]  # fmt: skip
-    return len(splits[0] & splits[1])
-
-
-def preset_of_study() -> tuple[str, str, float, str]:
-    """Average, rule, force weight and coupling of the preset `robust`."""
-    robust = get_hyperparameters("robust")
-    average = f"{robust.ema_decay:g}" if robust.ema_decay else "none"
-    return average, robust.kept_epoch, robust.force_weight, robust.coupling
-
-
-def format_tables(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Both tables."""
-    return f"{rules_table(lines)}\n\n{weights_table(lines, 'last')}\n"
-
-
 def train_plan(lines: Path, *, real: Path | None, minutes: float, curves: Path | None) -> None:
     """Train what the file does not have yet, one after another with one thread."""
     torch.set_num_threads(1)
@@ -389,28 +238,6 @@ def train_plan(lines: Path, *, real: Path | None, minutes: float, curves: Path |
         with lines.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         typer.echo(f"{setting} {line['cpu_s']} s")
-
-
-def epochs_of_preset() -> int:
-    """The epochs of the presets `quick` and `robust`."""
-    return get_hyperparameters("robust").max_epochs
-
-
-def ratios(folders: Sequence[Path], multi: str = "MF-DZ/EF-TZ/E", single: str = "SF-TZ/EF") -> str:
-    """Held-out errors of an experiment over those of another, paired by seed, for each folder."""
-    *_, level = parse_experiment(multi).resolved_labels
-    rows = [["folder", "error", "seeds", f"{multi} / {single}"]]
-    for folder in folders:
-        results = read_results(folder)
-        for quantity, metric in product(("energy", "force"), ("rmse", "mae")):
-            column = Column.own(HELDOUT, level, quantity)
-            pairs = pair(
-                results.values(multi, column, metric), results.values(single, column, metric)
-            )
-            logarithms = np.log(pairs["ours"] / pairs["theirs"]).tolist()
-            name = f"{level.label} {quantity}, {metric.upper()}"
-            rows.append([folder.name, name, str(len(pairs)), ratio(logarithms)])
-    return markdown(rows)
 
 
 def main(

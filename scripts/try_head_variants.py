@@ -27,7 +27,6 @@ from typing import Annotated, Any
 import torch
 import typer
 from hippynn.experiment import assemble_for_training
-from hippynn.experiment.controllers import PatienceController
 from hippynn.experiment.routines import SetupParams, setup_training
 from hippynn.graphs.indextypes import IdxType
 from hippynn.graphs.nodes.base import SingleNode
@@ -52,7 +51,7 @@ from hippynn_mf.runs.preflight import load_inputs, read_tests
 from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.initial_heads import initialize_heads
-from hippynn_mf.training.loop import Training, build_scheduler, continue_training
+from hippynn_mf.training.loop import Training, build_controller, continue_training
 
 EXPERIMENT = "MF-DZ/EF-CC/E"
 RIDGE = 0.1
@@ -205,16 +204,7 @@ def train(variant: str, seed: int, fraction: float | None, folder: Path) -> None
         optimizer = torch.optim.Adam(
             [*parameters, *own], lr=hyperparameters.learning_rate, fused=True
         )
-        controller = PatienceController(
-            optimizer=optimizer,
-            scheduler=build_scheduler(optimizer, hyperparameters),
-            batch_size=hyperparameters.batch_size,
-            eval_batch_size=hyperparameters.eval_batch_size,
-            max_epochs=hyperparameters.max_epochs,
-            stopping_key=hyperparameters.stopping_key(heads.levels),
-            fraction_train_eval=hyperparameters.fraction_train_eval,
-            termination_patience=hyperparameters.termination_patience,
-        )
+        controller = build_controller(optimizer, hyperparameters, heads.levels)
         modules, controller, tracker = setup_training(
             modules, SetupParams(controller=controller, device="cpu")
         )

@@ -267,6 +267,23 @@ def frozen(folder: Path) -> dict[str, Any]:
     return train(folder, "frozen", learning_rate=1e-7, patience=1, max_epochs=5)
 
 
+# As the preset robust, with an average of the weights beside it.
+AVERAGED = {"kept_epoch": "last", "ema_decay": 0.8, "scheduler": "cosine", "force_weight": 4.0}
+
+
+def averaged(folder: Path) -> dict[str, Any]:
+    """Trainings that keep the averaged weights of their last epoch, and of their best one."""
+    n = os.environ["WORLD_SIZE"]
+    train(folder, f"averaged-best-{n}", **(AVERAGED | {"kept_epoch": "best_energy"}))
+    return train(folder, f"averaged-{n}", **AVERAGED)
+
+
+def averaged_in_two(folder: Path) -> dict[str, Any]:
+    """The same, which fails in its third epoch and is continued."""
+    train(folder, "averaged-in-two", **AVERAGED, interrupted_after=2)
+    return train(folder, "averaged-in-two", resume=True, **AVERAGED)
+
+
 def refused(folder: Path) -> dict[str, Any]:
     """Messages of trainings that differ between the ranks or from their checkpoint, or diverge."""
     from hippynn_mf.errors import UserError

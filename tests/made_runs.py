@@ -16,6 +16,7 @@ from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import labels_by_id
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import KNOWN_LEVELS, Level
+from hippynn_mf.paper.choice import EMBEDDED_EDITIONS
 from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.report.completeness import Written
 from hippynn_mf.runs import build
@@ -95,7 +96,7 @@ def make_settings(
         "rows": "common",
         "preset": "quick",
         "hyperparameters": get_hyperparameters("quick"),
-        "data": DataSource(path=Path("/data/made.h5"), sha256="0123456789abcdef" * 4),
+        "data": DataSource(path=Path("/data/made.h5"), sha256=EMBEDDED_EDITIONS[-1]),
         "tests": (COMP6,),
         "device": "cpu",
     }

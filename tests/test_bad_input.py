@@ -305,6 +305,7 @@ LISTS = {
     "no seed": (["--seeds", ""], ["--seeds", "''"]),
     "negative seed": (["--seeds", "0,-1"], ["not negative", "0,-1"]),
     "a seed twice": (["--seeds", "0,1,0"], ["twice: seed 0"]),
+    "a long text for seeds": (["--seeds", "9" * 5000], ["--seeds", "999…"]),
     "a seed beyond those of NumPy": (["--seeds", f"0,{2**32}"], ["seeds.2 = 4294967296"]),
 }
 
@@ -365,6 +366,15 @@ TYPER = {
     "negative cut": ["train", "SF-CC/E", "--energy-cut", "-1"],
     "unknown metric": ["tables", "results", "--metric", "rms"],
     "results in a file": ["train", "SF-CC/E", "--out", __file__],
+    "results nowhere": ["train", "SF-CC/E", "--out", ""],
+    "seeds twice": ["train", "SF-CC/E", "--seed", "1", "--seed", "2"],
+    "seeds by both names": ["campaign", "--seeds", "1,2", "--seed", "3"],
+    "data twice": ["train", "SF-CC/E", "--data", "a.xyz", "--data", "b.xyz"],
+    "levels of a description twice": ["data", "info", "a.h5", "--levels", "a", "--levels", "b"],
+    "a prediction in two places": [
+        *("predict", "mini-ani1x", "a.xyz", "--level", "CC", "--out", "a.extxyz"),
+        *("--out", "b.extxyz"),
+    ],
 }
 
 

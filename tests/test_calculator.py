@@ -475,3 +475,11 @@ def test_spreads_follow_the_atoms():
     atoms.rattle(0.05, seed=1)
     assert atoms.calc.get_property("energy_std", atoms, allow_calculation=False) is None
     assert atoms.calc.get_property("energy_std", atoms) != before
+
+
+@pytest.mark.parametrize("name", ["energy_std", "forces_std"])
+def test_a_single_member_has_no_spread_and_says_what_has_one(potential, name):
+    atoms = methanol()
+    atoms.calc = MultiFidelityCalculator(potential, level="CC")
+    with pytest.raises(PropertyNotImplementedError, match=rf"{name}.*single member.*export RUN"):
+        atoms.calc.get_property(name, atoms)

@@ -243,6 +243,17 @@ def test_a_run_that_makes_progress_may_lose_any_number_of_workers(ani1x_file, tm
     assert engine.started.count(("SF-CC/E", 0)) == 10
 
 
+def test_an_engine_that_is_always_broken_is_said(ani1x_file, tmp_path):
+    class Broken(FakeEngine):
+        def submit(self, *arguments):
+            raise BrokenExecutor("planted refusal")
+
+    engine = Broken()
+    with pytest.raises(UserError, match=r"broke 3 times before it took a run .*planted refusal"):
+        run_campaign(settings_for(ani1x_file), tmp_path, engine=engine, progress=False)
+    assert engine.n_opened == 3
+
+
 def test_no_more_runs_are_handed_over_than_the_engine_takes(ani1x_file, tmp_path):
     class Counting(FakeEngine):
         pending = 0

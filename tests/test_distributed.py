@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import assert_close
 from distributed_ranks import (
+    AVERAGED,
     LABELS,
     PATTERNS,
     TIMEOUT,
@@ -36,7 +37,7 @@ from tiny import labelled_batch, tiny_model
 from hippynn_mf import UserError
 from hippynn_mf.model.losses import MaskedMAELoss
 from hippynn_mf.training.global_loss import GlobalLoss
-from hippynn_mf.training.loop import prepare_training
+from hippynn_mf.training.loop import continue_training, prepare_training
 
 TOP = Path(__file__).parent.parent
 # Two of the 24 conformers of every molecule have a CC energy.
@@ -58,9 +59,15 @@ def ranks(folder):
 
 
 @pytest.fixture(scope="module")
+def averaged(folder):
+    """Trainings of two processes with an average of the weights."""
+    return launch(folder, "averaged", "averaged_in_two")
+
+
+@pytest.fixture(scope="module")
 def alone(folder, ranks):
     """What a process does that is started after them."""
-    return launch(folder, "continued", n_ranks=1)
+    return launch(folder, "continued", "averaged", n_ranks=1)
 
 
 @pytest.fixture(autouse=True)
@@ -288,6 +295,70 @@ def test_callbacks_are_called_once_per_epoch(ranks):
     better = [error < min(errors[:n], default=math.inf) for n, error in enumerate(errors)]
     assert leading["calls"] == [[n, int(flag)] for n, flag in enumerate(better)]
     assert other["calls"] == []
+
+
+@pytest.fixture(scope="module")
+def looped(folder):
+    """Metrics of hippynn's loop in this process, and the averaged weights of its last epoch.
+
+    The loop also measures structures of the training set, which it draws; processes do not. Here
+    the batches go on as if it had not.
+    """
+    model, database, hyperparameters = model_and_database(folder, **AVERAGED)
+    make_generator = database.make_generator
+
+    def without_draws(split, mode, *arguments, **keywords):
+        state = database.random_state.get_state()
+        batches = make_generator(split, mode, *arguments, **keywords)
+        if mode == "train":
+            return batches
+        batches = list(batches)
+        database.random_state.set_state(state)
+        return batches
+
+    database.make_generator = without_draws
+    training = prepare_training(model, database, hyperparameters)
+    continue_training(training, [])
+    with training.average.in_place():
+        kept = {name: p.clone() for name, p in model.parameters.state_dict().items()}
+    return [epoch["valid"] for epoch in training.tracker.epoch_metric_values], kept
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2])
+def test_the_average_and_the_last_epoch_are_those_of_the_loop(
+    folder, averaged, alone, looped, n_ranks
+):
+    metrics, kept = looped
+    for rank in (alone if n_ranks == 1 else averaged)["averaged"]:
+        for found, expected in zip(rank["metrics"], metrics, strict=True):
+            assert found == pytest.approx({k: expected[k] for k in found}, rel=1e-6)
+    model = torch.load(folder / f"averaged-{n_ranks}" / "model.pt", weights_only=True)
+    checkpoint = torch.load(folder / f"averaged-{n_ranks}" / "last.ckpt", weights_only=True)
+    tensors = {name: value for name, value in kept.items() if isinstance(value, torch.Tensor)}
+    for name, value in tensors.items():
+        torch.testing.assert_close(model[name], value, rtol=1e-5, atol=1e-6)
+    # What is trained goes on beside what is kept.
+    assert any(not torch.equal(checkpoint["state_dict"][n], model[n]) for n in tensors)
+
+
+def test_the_best_epoch_of_the_average_is_kept_averaged(folder, averaged):
+    found = evaluated(
+        folder, torch.load(folder / "averaged-best-2" / "model.pt", weights_only=True)
+    )
+    errors = [epoch["energy_rmse.wb97x_dz"] for epoch in averaged["averaged"][0]["metrics"]]
+    assert min(abs(found["energy_rmse.wb97x_dz"] / error - 1) for error in errors) < 1e-4
+
+
+def test_an_averaged_training_that_is_continued_is_the_training(folder, averaged):
+    for found, expected in zip(
+        averaged["averaged_in_two"][0]["metrics"], averaged["averaged"][0]["metrics"], strict=True
+    ):
+        assert found == pytest.approx(expected, rel=1e-6)
+    pair = [
+        torch.load(folder / out / "model.pt", weights_only=True)
+        for out in ("averaged-in-two", "averaged-2")
+    ]
+    torch.testing.assert_close(*pair, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(

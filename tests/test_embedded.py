@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -14,7 +16,10 @@ from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import read_comp6, read_key_map
 from hippynn_mf.data.matching import find_copies
 from hippynn_mf.levels import CC, DZ, MP2, PAPER_LEVELS, TZ
+from hippynn_mf.potentials.model_file import checksum, read_model_file
 
+PARAMETERS_SHA256 = "db4e6478e7b7c5cd846d0f57e0442ca915a92bd3b103477d47487276bbc01723"
+SCRIPTS = Path(__file__).parent.parent / "scripts"
 ENERGY_KEYS = {
     "wb97x_dz.energy",
     "wb97x_tz.energy",
@@ -153,3 +158,22 @@ def test_embedded_data_set_has_its_announced_size():
     assert len(comp6.group_names) >= 10
     assert len(comp6) >= 60
     assert np.bincount(comp6.groups).min() >= 6
+
+
+def test_the_shipped_model_says_what_its_training_set_holds(monkeypatch):
+    """Elements, distances and spreads, as they follow from the embedded data."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    from describe_shipped_model import describe
+
+    card, states = read_model_file("mini-ani1x")
+    found = describe()
+    assert found.model_copy(update={"seen": None}) == card.model_copy(update={"seen": None})
+    assert card.seen is not None
+    assert found.seen is not None
+    assert found.seen.distances == card.seen.distances
+    assert found.seen.spreads_ev_per_atom == pytest.approx(card.seen.spreads_ev_per_atom, rel=1e-4)
+    assert {level.elements for level in card.levels} == {(1, 6, 7, 8)}
+    # The parameters are those of the first release, bit by bit.
+    assert checksum("", {f"{n}.{k}": v for n, s in enumerate(states) for k, v in s.items()}) == (
+        PARAMETERS_SHA256
+    )

@@ -197,7 +197,14 @@ WRONG_TEXTS = {
         r"line 6 is blank",
     ),
     "no atoms": (lambda text: "0\n\n" + text, r"line 1: a number of atoms was expected, found '0'"),
-    "missing column": (atom(6, None), r"structure 2: ASE cannot read it"),
+    "missing column": (
+        atom(6, None),
+        r"structure 2: line 8 has 6 columns, and Properties in line 7 say 7",
+    ),
+    "column that nothing names": (
+        lambda text: text.replace(":forces_DZ:R:3", ""),
+        r"structure 1: line 3 has 7 columns, and Properties in line 2 say 4",
+    ),
     "text for a number": (atom(2, "abc"), r"structure 2: ASE cannot read it"),
     "unknown element": (atom(0, "Qq"), r"structure 2: ASE cannot read it"),
     "no element": (atom(0, "X"), r"structure 2 has atoms without an element"),

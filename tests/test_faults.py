@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="asks which process holds a file open"),
 ]
 
-CLI = [sys.executable, "-c", "from hippynn_mf.cli.main import main; main()"]
+CLI = [sys.executable, "-c", "from hippynn_mf.cli.start import main; main()"]
 N_EPOCHS = 100  # a few seconds, so that runs do not end before what a test does to them
 ENVIRONMENT = os.environ | NO_COMPILER | {"OMP_NUM_THREADS": "1"}
 SLUGS = ("sf_cc_e", "sf_dz_e")

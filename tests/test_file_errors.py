@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import re
@@ -77,10 +78,6 @@ WRITERS = {
     "predict": (["predict", "model.safetensors", "in.xyz", "--level", "CC", "--out"], "o.extxyz"),
     "extract": (["extract", "model.safetensors", "--level", "CC", "--out"], "o.safetensors"),
     "export": (["export", "models/runs/sf_cc_e/seed-0", "--out"], "o.safetensors"),
-    "torsion": (
-        ["torsion", "model.safetensors", "in.xyz", "--level", "CC", "--dihedral", "0,1,2,3"],
-        None,
-    ),
     "graph": (["graph", "SF-CC/E", "--out"], "o.png"),
     "convert": (["data", "convert", "data.h5"], "o.xyz"),
     "convert back": (["data", "convert", "in.xyz"], "o.h5"),
@@ -89,7 +86,7 @@ WRITERS = {
     "train": (["train", "SF-CC/E", *OWN_DATA, "--out"], "o"),
     "campaign": (["campaign", "--experiments", "SF-CC/E", *OWN_DATA, "--out"], "o"),
 }
-WRITING = [name for name, (_, target) in WRITERS.items() if target]
+WRITING = list(WRITERS)
 needs_sys = pytest.mark.skipif(not Path("/sys").is_dir(), reason="Linux has a folder for no one")
 
 
@@ -432,6 +429,31 @@ def test_xyz_files_are_looked_through_before_they_are_read(here, capsys, text, e
     ):
         assert str(path) in said(capsys, *command)
     assert not (here / "o.extxyz").exists()
+
+
+@pytest.mark.parametrize("command", [["data", "info"], ["new", "my.toml"], ["data", "convert"]])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("packed.xyz", "It is compressed: unpack it first, with gunzip"),
+        ("packed.xyz.gz", "neither its name nor its content tells the format"),
+        ("table.csv", "Extended XYZ ends in .xyz or .extxyz, not compressed"),
+    ],
+)
+def test_a_file_of_another_format_is_told_what_is_read(here, capsys, command, name, expected):
+    content = (here / "in.xyz").read_bytes()
+    (here / name).write_bytes(gzip.compress(content) if "packed" in name else content)
+    before = files_below(here)
+    more = [] if command[1] != "convert" else ["o.h5"]
+    if name != "packed.xyz" and more:
+        expected = "the suffix does not tell the format"
+    assert expected in said(capsys, *command, name, *more).replace("\n", " ")
+    assert files_below(here) == before
+
+
+def test_what_is_no_run_is_told_what_a_run_is(here, capsys):
+    for name in ("results", "nowhere"):
+        assert "Runs are folders OUT/runs/EXPERIMENT/seed-K" in said(capsys, "evaluate", name)
 
 
 # hyperparameters

@@ -2,8 +2,10 @@ import json
 import re
 
 import h5py
+import made_xyz
 import numpy as np
 import pytest
+from ase.build import molecule
 from planted import ANI1X_ENERGIES, DEPTH, MOLECULES, replace, write_ani1x
 
 from hippynn_mf.data.info import describe_file, format_description
@@ -189,13 +191,7 @@ def test_the_description_is_strict_json(tmp_path, counts):
 def test_an_undecided_sign_has_no_slope(tmp_path):
     info = describe_file(write_ani1x(tmp_path / "file.h5", 1))
     expected = {"verdict": "undecided", "slope": None, "correlation": None, "n_pairs": 0}
-    expected |= {
-        "slope_error": None,
-        "slope_bias": None,
-        "reach_angstrom": 0,
-        "n_looked_at": 0,
-        "n": 5,
-    }
+    expected |= {"slope_error": None, "slope_bias": None, "reach_angstrom": 0}
     assert info["levels"][DZ.id]["force_check"] == expected
 
 
@@ -222,9 +218,14 @@ def test_a_file_without_any_label_is_described(tmp_path):
     assert "12 without any label" in format_description(info)
 
 
-def test_a_file_of_no_known_level_is_refused(comp6_file):
+def test_a_file_of_no_known_level_is_refused_with_the_keys_that_it_has(comp6_file, tmp_path):
     with pytest.raises(UserError, match=r"keys of no known level .*Looked for: wb97x_dz\.energy"):
         describe_file(comp6_file)
+    water = molecule("H2O")
+    water.info["energy_gfn1"] = -100.0
+    path = made_xyz.save(tmp_path / "own.xyz", [water])
+    with pytest.raises(UserError, match=r"Found: .*gfn1\.energy.*Looked for: .*--levels FILE"):
+        describe_file(path)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -27,6 +27,33 @@ def test_every_kind_is_drawn_in_turn_and_the_same_by_seed(script):
     assert all(0 <= share < 1 for *_, share in drawn)
 
 
+def test_a_campaign_that_is_over_is_hit_earlier_and_one_that_fails_by_itself_is_said(
+    script, tmp_path, monkeypatch
+):
+    class Fake:
+        def __init__(self, out, engine):
+            self.code = codes.pop(0)
+
+        def wait(self, seconds):
+            moments.append(seconds)
+            return self.code
+
+        def said(self):
+            return "planted failure"
+
+        def clear(self):
+            pass
+
+    codes, moments = [0, 0, 3], []
+    monkeypatch.setattr(script, "Campaign", Fake)
+    monkeypatch.setattr(script, "weights", lambda out: {})
+    monkeypatch.setattr(script, "draw", lambda n, seed, faults: [("pool", "SIGTERM", 0.5)])
+    (trial,) = script.run_trials(tmp_path, 1, 0, ["SIGTERM"])
+    assert not trial.survived
+    assert trial.problem == "exit code 3 before the fault: planted failure"
+    assert moments[2] == moments[1] / 2
+
+
 def test_the_table_counts(script):
     lost = script.Trial("parsl", "worker killed", 3.0, "killed the worker", True, 20.0, None)
     late = script.Trial("pool", "SIGTERM", 3.0, "sent SIGTERM", False, 12.4, 13.0, "late")

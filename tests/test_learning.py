@@ -5,6 +5,7 @@ import pytest
 from made_runs import make_run, run_metrics
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.paper.figures import write_figures
 from hippynn_mf.report import draw_learning_curves, read_results
 from hippynn_mf.report.learning import make_learning_curves
@@ -166,3 +167,16 @@ def test_a_phase_without_its_epochs_is_refused(tmp_path):
     members[0].folder.phase("pretraining").file("epochs.jsonl").unlink()
     with pytest.raises(UserError, match=r"No epochs\.jsonl in .*seed-0.pretraining"):
         make_learning_curves(members)
+
+
+def test_the_ring_is_at_the_epoch_in_the_model_not_at_the_best_where_the_last_is_kept(tmp_path):
+    hyperparameters = get_hyperparameters("quick", {"kept_epoch": "last"})
+    folder = make_run(tmp_path, "SF-DZ/E", 0, run_metrics(), hyperparameters=hyperparameters)
+    with folder.file("epochs.jsonl").open("w") as stream:
+        for epoch, error in enumerate([3.0, 1.0, 2.0]):
+            valid = {f"energy_rmse.{DZ}": error}
+            record = {"epoch": epoch, "best": epoch <= 1, "valid": valid}
+            stream.write(json.dumps(record) + "\n")
+    figure, data = make_learning_curves(read_results(tmp_path).members("SF-DZ/E"))
+    assert data.curves[0].kept == {"0": 3}
+    assert [3.0, 2.0] in [line.get_xydata()[0].tolist() for line in figure.axes[0].lines]

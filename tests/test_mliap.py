@@ -6,6 +6,7 @@ import itertools
 import pickle
 import sys
 
+import mliap_data
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from mliap_data import CUTOFF, Data, assert_equal, cell, expected, lammps_module
 from potentials import random_potential
 
 from hippynn_mf import UserError
+from hippynn_mf.levels import CC
 from hippynn_mf.potentials import mliap
 from hippynn_mf.potentials.potential import Potential
 
@@ -152,6 +154,28 @@ def test_the_command_writes_what_lammps_loads(member, tmp_path, capsys):
     data = Data(atoms.numbers, atoms.positions, np.arange(len(atoms)), len(atoms))
     pickle.loads(out.read_bytes()).compute_forces(data)
     assert_equal(data, member, "CC", atoms)
+
+
+def test_a_level_is_exported_with_its_own_elements_alone(tmp_path, monkeypatch):
+    """An element that its labels lack has no atomic energy there; LAMMPS does not find its name."""
+    potential = random_potential({"DZ": "E", "CC": "E"})
+    levels = tuple(
+        card.model_copy(update={"elements": (1, 7, 8)}) if card.id == CC.id else card
+        for card in potential.card.levels
+    )
+    potential = Potential(potential.card.model_copy(update={"levels": levels}), potential.members)
+    assert mliap.build_mliap(potential, "DZ").element_types == ["H", "C", "N", "O"]
+    interface = mliap.build_mliap(potential, "CC")
+    assert interface.element_types == ["H", "N", "O"]
+    text = mliap.write_mliap(potential, "CC", tmp_path / "cc.pkl")
+    assert "pair_coeff * * H N O " in text
+    # LAMMPS' numbers are places among these elements: the others move up.
+    monkeypatch.setattr(mliap_data, "SPECIES", [1, 7, 8])
+    atoms = molecule("NH3")
+    data = Data(atoms.numbers, atoms.positions, np.arange(len(atoms)), len(atoms))
+    assert data.elems.max() == 1
+    pickle.loads((tmp_path / "cc.pkl").read_bytes()).compute_forces(data)
+    assert_equal(data, potential, "CC", atoms, atol=1e-7)
 
 
 @pytest.mark.parametrize(

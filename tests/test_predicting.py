@@ -22,10 +22,12 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.potentials import batch, evaluator, predicting, structure_files
 from hippynn_mf.potentials.card import Seen
 from hippynn_mf.potentials.evaluator import Evaluator
+from hippynn_mf.potentials.outside import find_outside
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.predicted_labels import PredictedLabels
 from hippynn_mf.potentials.predicting import predict, predict_file
 from hippynn_mf.potentials.seen import distances_of, spread_quantiles
+from hippynn_mf.potentials.systems import Systems
 
 LABELS = {"DZ": "EF", "CC": "E"}
 FLOAT32_EV = 2e-3  # of random parameters with energies of 10⁴ eV
@@ -540,6 +542,20 @@ def test_structures_outside_what_the_model_has_seen_are_marked(tmp_path, ensembl
     for found, (_, reason) in zip(read(out, ":"), cases, strict=True):
         assert found.info["outside"] == bool(reason)
         assert found.info.get("outside_by", "") == reason
+
+
+def test_an_element_that_the_labels_of_a_level_lack_is_outside_there(ensemble):
+    potential = seen_potential(ensemble, 1e9)
+    levels = tuple(
+        card.model_copy(update={"elements": (1, 6, 7)}) if card.label == "CC" else card
+        for card in potential.card.levels
+    )
+    potential = Potential(potential.card.model_copy(update={"levels": levels}), potential.members)
+    evaluator = Evaluator(potential)
+    systems = Systems.of([water()], evaluator.cutoff, evaluator.species)
+    surfaces = evaluator(systems)
+    assert find_outside(potential, systems, surfaces, [potential.level("CC")]) == [("element",)]
+    assert find_outside(potential, systems, surfaces, [potential.level("DZ")]) == [()]
 
 
 def test_a_spread_beyond_that_of_held_out_structures_is_outside(ensemble):

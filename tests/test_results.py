@@ -47,7 +47,7 @@ def test_results_of_some_seeds_have_no_others_finished_or_not(tmp_path):
 
 
 def test_no_runs_are_an_error_with_a_remedy(tmp_path):
-    with pytest.raises(UserError, match=r"No runs in .*runs.*hippynn-mf reproduce"):
+    with pytest.raises(UserError, match=r"No runs in .*hippynn-mf campaign --out .*runs\.jsonl"):
         read_results(tmp_path)
 
 

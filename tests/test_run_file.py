@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import tomllib
 
 import made_xyz
@@ -9,6 +10,7 @@ import planted
 import pytest
 from made_runs import TINY_OPTIONS, exit_code, files_below
 
+from hippynn_mf.data.embedded import MINI_COMP6
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.runs.folder import RunFolder
@@ -134,6 +136,32 @@ WRONG = {
     ),
     "syntax": ("seeds = [0\nrows = 1", ["is not TOML", "line 2"]),
     "empty": ("# nothing", ["asks for nothing"]),
+    "key twice": ("seeds = [1]\nseeds = [2]", ['Key "seeds" already exists, in line 2; keep one']),
+    "table twice": ("[weights]\n[weights]", ['Key "weights" already exists, in line 2']),
+    "key of a table twice": (
+        "[hyperparameters]\nn_features = 3\nn_features = 4",
+        ['Key "n_features" already exists; keep one'],
+    ),
+    "a mark before the text": ('\ufeffsplit_seed = "0"', ["split_seed = '0': a whole number"]),
+    "text for true": ('accept_outliers = "yes"', ["'yes': true or false was expected"]),
+    "one level as a table": (
+        '[levels]\nid = "a"',
+        ["a path in quotes or tables in double brackets as [[levels]] was expected"],
+    ),
+    "a list for data": ('data = ["a.xyz"]', ["a path in quotes or a table was expected"]),
+    "home": (
+        'experiments = ["SF-CC/E"]\ndata = "~/a.xyz"',
+        ["data: there is no file", "~/a.xyz", "'~' stands for itself"],
+    ),
+    "results in a file": (
+        'experiments = ["SF-CC/E"]\nout = "my.toml"',
+        ["my.toml is a file; name a folder for results"],
+    ),
+    "results below a file": (
+        'experiments = ["SF-CC/E"]\nout = "data.h5/results"',
+        ["data.h5 is a file; name a folder for results"],
+    ),
+    "a split seed twice": ("split_seeds = [1, 1]", ["Asked for twice: split seed 1"]),
     "not text": ("\udcff", ["not a text file in UTF-8"]),
 }
 
@@ -235,7 +263,6 @@ def test_every_line_of_a_new_run_file_is_explained(ani1x_file, tmp_path):
     path = tmp_path / "my.toml"
     assert exit_code("new", path, ani1x_file) == 0
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == f"#:schema {SCHEMA.as_uri()}"
     for before, line in itertools.pairwise(lines):
         if "=" in line and not line.startswith("#"):
             assert before.startswith("# "), line
@@ -260,6 +287,18 @@ def test_a_new_run_file_of_files_of_levels(tmp_path, monkeypatch, capsys):
     assert content["data"] == {"DZ": "../dz.xyz", "CC": "../cc.xyz"}
     assert exit_code("train", "sub/my.toml", *TINY_OPTIONS) == 0
     assert (tmp_path / "sub/results/runs/mf_dz_ef_cc_e/seed-0/metrics.json").exists()
+
+
+def test_a_new_run_file_names_no_place_of_this_machine(ani1x_file, tmp_path, capsys):
+    assert exit_code("new", tmp_path / "plain.toml", ani1x_file) == 0
+    assert "#:schema" not in (tmp_path / "plain.toml").read_text(encoding="utf-8")
+    assert not (tmp_path / SCHEMA.name).exists()
+    assert exit_code("new", tmp_path / "my.toml", ani1x_file, "--schema") == 0
+    text = (tmp_path / "my.toml").read_text(encoding="utf-8")
+    assert text.startswith(f"#:schema {SCHEMA.name}\n")
+    assert (tmp_path / SCHEMA.name).read_bytes() == SCHEMA.read_bytes()
+    for written in (text, (tmp_path / "plain.toml").read_text(encoding="utf-8")):
+        assert SCHEMA.parent.as_posix() not in written
 
 
 def test_a_new_run_file_overwrites_nothing(ani1x_file, tmp_path, capsys):
@@ -329,3 +368,14 @@ def test_read_again_after_being_replaced(folder):
     with pytest.raises(UserError, match="there is no file"):
         read_run_file(path)
     assert read_run_file(path, replaced={"data"}).data == folder / "none.h5"
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_file_to_test_on_is_no_training_data(tmp_path, capsys, as_folder):
+    path = tmp_path / "comp6.h5"
+    shutil.copy(MINI_COMP6, path)
+    assert exit_code("new", tmp_path / "my.toml", tmp_path if as_folder else path) == 2
+    error = capsys.readouterr().err
+    assert "COMP6 layout" in error
+    assert "--comp6" in error
+    assert not (tmp_path / "my.toml").exists()

@@ -70,7 +70,7 @@ def test_every_set_has_a_document_with_a_table_for_each_level(own):
     assert energy["values"] == pytest.approx({"0": 1.0, "1": 1.1, "2": 1.2})
     assert force["percent_improvement"]["value"] == pytest.approx(75)
     assert high["reference"] == "SF-HI/E"
-    assert beside_labels["title"].endswith("than LO forces are? water")
+    assert beside_labels["title"].endswith("than LO forces are? Test set water")
     (row,) = beside_head["rows"]
     assert row["cells"][0]["reference"] == pytest.approx(8.8)
     text = (own / "tables" / "set-water.md").read_text()

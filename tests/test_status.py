@@ -134,7 +134,9 @@ def test_a_plan_estimates_other_experiments_by_the_cost_of_their_steps(tmp_path)
     text = format_plan(plan_runs([cheap, costly], tmp_path), probed, n_workers=2)
     assert "SF-CC/E         seed  0  to do, 2 h 00 min from the start" in text
     assert "400 structures per second" in text
-    assert "1.25 GiB" in text
+    assert f"{format_duration(7200 * ratio)} per run, 1.25 GiB" in text
+    short = Probe(costly, "cpu", 400.0, 25.0, 1.25)  # of seconds, which are no 0.01 hours
+    assert "0 min 25 s per run" in format_plan(plan_runs([costly], tmp_path), short, 1)
     assert f"Together about {format_duration(7200 * ratio)} with 2 workers." in text
 
 

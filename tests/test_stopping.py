@@ -1,6 +1,7 @@
 """Engines end in time, whatever hangs, and take their processes along."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -93,6 +94,30 @@ def test_what_is_stopped_for_long_is_ended_and_said(monkeypatch):
         awake.kill()
         awake.wait()
     assert f"process {stopped.pid} of this campaign has been stopped" in said[0]
+
+
+def test_what_is_started_with_interrupts_blocked_never_hears_one():
+    # At once: Python has not begun, and could neither ignore the signal nor lead a session.
+    said = [sys.executable, "-c", "print('alive')"]
+    with processes.interrupts_blocked():
+        child = subprocess.Popen(said, stdout=subprocess.PIPE)
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=60)[0] == b"alive\n"
+    assert child.returncode == 0
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def blocks_interrupts(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = [int(line.split()[1], 16) for line in status.splitlines() if "SigBlk" in line]
+    return bool(mask >> (signal.SIGINT - 1) & 1)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="asks Linux")
+def test_a_pool_starts_workers_with_interrupts_blocked(tmp_path):
+    with LocalPool(1).open(tmp_path) as pool:
+        assert blocks_interrupts(pool.submit(nap, 0).result(timeout=60))
+        assert not blocks_interrupts(os.getpid())
 
 
 def workers_here():
@@ -194,6 +219,22 @@ def test_a_queue_is_not_given_a_path_that_parsl_does_not_quote(tmp_path):
         pass
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
+def test_threads_of_parsl_print_nothing_when_the_disk_is_full(capsys):
+    logger, handler = logging.getLogger("parsl"), logging.FileHandler("/dev/full")
+    try:
+        with parsl_session._quiet_logging():
+            logger.addHandler(handler)
+            logger.error("while Parsl is there")
+        logger.error("a thread that was left")
+    finally:
+        logger.removeHandler(handler)
+        with contextlib.suppress(OSError):
+            handler.close()
+    assert capsys.readouterr().err == ""
+    assert logging.raiseExceptions
+
+
 def fake_executor(**values):
     failures = []
 
@@ -265,10 +306,12 @@ def test_parsl_runs_in_an_awkward_folder_and_its_interchange_hears_no_interrupt(
     tmp_path, known_to_workers
 ):
     out = tmp_path / 'Läufe & "more" $1'
-    with parsl_session.parsl_pool(config_of(out)) as pool:
+    with parsl_session.parsl_pool(lambda: config_of(out)) as pool:
         worker = pool.submit(nap, 0).result(timeout=120)
         (interchange,) = children("interchange")
         assert os.getsid(interchange.pid) == interchange.pid != os.getsid(0)
+        if os.path.exists("/proc/self/status"):
+            assert blocks_interrupts(interchange.pid)
     assert is_over(worker)
     assert is_over(interchange.pid)
     assert (out / "000" / "parsl.log").exists()
@@ -276,7 +319,7 @@ def test_parsl_runs_in_an_awkward_folder_and_its_interchange_hears_no_interrupt(
 
 
 def test_a_killed_interchange_ends_the_tasks_of_parsl(tmp_path, known_to_workers):
-    with parsl_session.parsl_pool(config_of(tmp_path)) as pool:
+    with parsl_session.parsl_pool(lambda: config_of(tmp_path)) as pool:
         worker = pool.submit(nap, 0).result(timeout=120)
         future: Future[int] = pool.submit(nap, 300)
         (interchange,) = children("interchange")
@@ -290,10 +333,54 @@ def test_a_killed_interchange_ends_the_tasks_of_parsl(tmp_path, known_to_workers
     assert is_over(worker)
 
 
+def losing_its_interchange(run_dir):
+    config = config_of(run_dir)
+    for executor in config.executors:
+        executor.interchange_launch_cmd = ["bash", "-c", "kill -9 $$"]
+    return config
+
+
+# In a process of its own: what Parsl leaves of a start that failed is nothing to wait for.
+LOST_AT_START = """
+import sys
+from test_stopping import config_of, losing_its_interchange, nap
+from hippynn_mf.campaign.parsl_session import parsl_pool
+from hippynn_mf.cli.stopping import end_process
+from hippynn_mf.errors import UserError
+
+made = []
+def make_config():
+    make = losing_its_interchange if len(made) < int(sys.argv[2]) else config_of
+    made.append(make(f"{sys.argv[1]}/{len(made)}"))
+    return made[-1]
+
+try:
+    with parsl_pool(make_config) as pool:
+        pool.submit(nap, 0).result(timeout=200)
+except UserError as error:
+    print(error)
+print(f"{len(made)} starts")
+end_process(0, in_order=False)
+"""
+
+
+@pytest.mark.parametrize("n_lost", [1, parsl_session.MAX_STARTS])
+def test_an_interchange_that_is_lost_at_the_start_is_replaced(tmp_path, known_to_workers, n_lost):
+    done = subprocess.run(
+        [sys.executable, "-c", LOST_AT_START, str(tmp_path), str(n_lost)],
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    is_final = n_lost == parsl_session.MAX_STARTS
+    assert done.stderr.count("has ended by signal 9; it is started again") == (2 if is_final else 1)
+    assert "Traceback" not in done.stderr
+    assert f"{3 if is_final else 2} starts" in done.stdout
+    assert ("Parsl did not start, 3 times: its interchange" in done.stdout) == is_final
+
+
 # The command line ------------------------------------------------------------
 
 STOPPABLE = """
-import sys, time
+import atexit, sys, threading, time
 from hippynn_mf.cli import stopping
 stopping.ORDER_SECONDS = float(sys.argv[1])
 with stopping.stoppable() as found:
@@ -304,9 +391,40 @@ with stopping.stoppable() as found:
             time.sleep(60)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
-            if sys.argv[2] == "obeys":
+            if sys.argv[2] != "hangs":
                 break
-sys.exit(found.exit_code)
+if sys.argv[2] == "lingers":
+    threading.Thread(target=time.sleep, args=[300]).start()  # Python waits for it
+    atexit.register(print, "in order")
+if sys.argv[2] == "hangs at its end":
+    atexit.register(time.sleep, 300)
+stopping.end_process(found.exit_code, in_order=True)
+"""
+
+SWALLOWS = """
+import sys, time
+from hippynn_mf.cli import stopping
+
+class Collected:
+    def __del__(self):
+        print("ready", flush=True)
+        time.sleep(60)
+
+with stopping.stoppable() as found:
+    try:
+        if sys.argv[1] == "bare except":
+            try:
+                print("ready", flush=True)
+                time.sleep(60)
+            except:
+                pass
+        else:
+            Collected()
+        time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(3 * stopping.AGAIN_SECONDS)  # in order, and not disturbed
+        print("interrupted", flush=True)
+stopping.end_process(found.exit_code, in_order=True)
 """
 
 
@@ -318,8 +436,10 @@ def start_stoppable(seconds, how):
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_both_signals_interrupt(number, code):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_signals_interrupt(number, code):
     with start_stoppable(60, "obeys") as process:
         process.send_signal(number)
         assert process.stdout.readline() == b"interrupted\n"
@@ -340,3 +460,51 @@ def test_a_second_interrupt_is_immediate():
         assert process.stdout.readline() == b"interrupted\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", ["bare except", "collected"])
+def test_an_interrupt_that_a_library_swallows_is_raised_again_once(how, number):
+    with subprocess.Popen(
+        [sys.executable, "-c", SWALLOWS, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=60)
+    assert (out, errors) == (b"interrupted\n", b"")
+    assert process.returncode == 128 + number
+
+
+def test_a_command_that_was_interrupted_does_not_wait_for_threads():
+    with start_stoppable(60, "lingers") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[0] == b"interrupted\nin order\n"
+        assert process.returncode == 130
+
+
+def test_what_hangs_when_a_process_ends_is_left():
+    with start_stoppable(300, "hangs at its end") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+
+
+def test_an_interrupt_while_the_command_line_is_imported_leaves_no_traceback():
+    # An import that lasts stands for those of the command line.
+    code = (
+        "import sys, time, types\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'hippynn_mf.cli.main':\n"
+        "            print('ready', flush=True)\n"
+        "            time.sleep(60)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "from hippynn_mf.cli.start import main\n"
+        "main()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == (b"", b"")
+        assert process.returncode == -signal.SIGINT

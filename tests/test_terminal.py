@@ -1,4 +1,4 @@
-"""Ctrl-C in a real terminal: the prompt is back in ten seconds, and nothing is left."""
+"""A real terminal: Ctrl-C gives the prompt back within ten seconds; nothing is left running."""
 
 import json
 import os
@@ -15,12 +15,15 @@ from made_runs import NO_COMPILER, TINY_OPTIONS
 from hippynn_mf.campaign.processes import MARK
 
 pytestmark = [
-    pytest.mark.faults,
+    pytest.mark.slow,
     pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux"),
 ]
-CLI = [sys.executable, "-c", "from hippynn_mf.cli.main import main; main()"]
+CLI = [sys.executable, "-c", "from hippynn_mf.cli.start import main; main()"]
+NAME = "TEST_OF_TERMINAL"  # in the environment of every process of a test
+MOMENT_SECONDS = 200
+FINISH_SECONDS = 600  # a busy machine needs minutes for sixty epochs
 PROMPT_SECONDS = 10
-GONE_SECONDS = 10
+GONE_SECONDS = 60
 
 
 class Terminal:
@@ -38,15 +41,18 @@ class Terminal:
     def press(self, *keys):
         self.tmux("send-keys", "-t", self.name, *keys)
 
-    def lines(self):
-        return self.tmux("capture-pane", "-p", "-J", "-t", self.name).splitlines()
+    def text(self):
+        return self.tmux("capture-pane", "-p", "-J", "-S", "-", "-t", self.name)
+
+    def close(self):
+        subprocess.run(["tmux", "kill-session", "-t", self.name], check=False)
 
 
 @pytest.fixture
-def terminal(request):
+def terminal():
     shown = Terminal(f"test-{os.getpid()}")
     yield shown
-    subprocess.run(["tmux", "kill-session", "-t", shown.name], check=False)
+    shown.close()
 
 
 def wait_until(condition, seconds):
@@ -57,58 +63,109 @@ def wait_until(condition, seconds):
     return found
 
 
-def processes_of(out):
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if MARK in process.environ() and process.cwd() == str(out.parent):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
+class Started:
+    """A command in a terminal; what it has written and which of its processes are there."""
+
+    def __init__(self, terminal, folder, engine, n_epochs):
+        self.out, self.folder, self.n = folder / 'Läufe "hier"', folder, 1 if engine == "-" else 2
+        sizes = [*TINY_OPTIONS, "--set", f"max_epochs={n_epochs}", "--device", "cpu"]
+        if engine == "-":  # this process
+            words = ["train", "SF-CC/E", "--seed", "0", *sizes]
+        else:
+            names = ["--experiments", "SF-CC/E,SF-DZ/E", "--seeds", "0", "--workers", "2"]
+            words = ["campaign", *names, "--engine", engine, *sizes]
+        values = " ".join(f"{name}={value}" for name, value in NO_COMPILER.items())
+        script = folder / "start.sh"
+        script.write_text(
+            f"cd {shlex.quote(str(folder))}; stty -a > before.txt\n"
+            f"export {values} {NAME}={shlex.quote(str(folder))}\n"
+            f"{shlex.join([*CLI, *words, '--out', str(self.out)])}; code=$?; unset {NAME}\n"
+            "stty -a > after.txt; echo $code > code.txt\n"
+        )
+        terminal.press(f". {shlex.quote(str(script))}", "Enter")
+
+    def processes(self):
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(NAME) == str(self.folder):
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def code(self):
+        path = self.folder / "code.txt"
+        return path.read_text().strip() if path.exists() else ""
+
+    def is_importing(self):
+        with_torch = []
+        for process in self.processes():
+            try:
+                with_torch += ["libtorch" in file.path for file in process.memory_maps()]
+            except (psutil.Error, OSError):
+                continue
+        return any(with_torch)
+
+    def is_starting(self):
+        found = []
+        for process in self.processes():
+            try:
+                found.append(MARK in process.environ())
+            except (psutil.Error, OSError):
+                continue
+        return any(found)
+
+    def is_running(self):
+        paths = self.out.glob("runs/*/*/epochs.jsonl")
+        return sum(path.read_bytes().count(b"\n") for path in paths) >= 3
+
+    def is_finishing(self):
+        return len(list(self.out.glob("runs/*/*/metrics.json"))) == self.n
 
 
-def n_epochs(out):
-    return sum(path.read_bytes().count(b"\n") for path in out.glob("runs/*/*/epochs.jsonl"))
+CASES = [
+    *(
+        (engine, when)
+        for engine in ("parsl", "pool")
+        for when in ("starting", "running", "finishing")
+    ),
+    *(("-", when) for when in ("importing", "running", "finishing")),
+]
 
 
-MOMENTS = {
-    "starting": lambda out: processes_of(out),
-    "running": lambda out: n_epochs(out) >= 3,
-    "finishing": lambda out: len(list(out.glob("runs/*/*/metrics.json"))) == 2,
-}
+@pytest.mark.parametrize(("engine", "moment"), CASES)
+def test_an_interrupt(terminal, tmp_path, engine, moment):
+    started = Started(terminal, tmp_path, engine, 3 if moment == "finishing" else 5000)
+    wait_until(getattr(started, f"is_{moment}"), MOMENT_SECONDS)
+    start = time.monotonic()
+    terminal.press("C-c")
+    wait_until(started.code, 60)
+    seconds = time.monotonic() - start
+    assert seconds < PROMPT_SECONDS, terminal.text()
+    wait_until(lambda: not started.processes(), GONE_SECONDS)
+    assert (tmp_path / "before.txt").read_text() == (tmp_path / "after.txt").read_text()
+    assert "Traceback" not in terminal.text()
+    assert started.code() == "130" or moment == "finishing"
+    if engine != "-" and moment != "starting":
+        assert json.loads((started.out / "campaign.json").read_text())["runs"]
 
 
 @pytest.mark.parametrize("engine", ["parsl", "pool"])
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_interrupt(terminal, tmp_path, engine, moment):
-    out, said = tmp_path / "Läufe hier", tmp_path / "said.txt"
-    n = 3 if moment == "finishing" else 500
-    names = ["--experiments", "SF-CC/E,SF-DZ/E", "--seeds", "0", "--workers", "2"]
-    sizes = [*TINY_OPTIONS, "--set", f"max_epochs={n}"]
-    where = ["--out", str(out), "--engine", engine, "--device", "cpu"]
-    script = tmp_path / "start.sh"
-    values = " ".join(f"{name}={value}" for name, value in NO_COMPILER.items())
-    script.write_text(
-        f"cd {shlex.quote(str(tmp_path))}; stty -a > before.txt; export {values}\n"
-        f"{shlex.join([*CLI, 'campaign', *where, *names, *sizes])}; echo $? > code.txt\n"
-        "stty -a > after.txt\n"
-    )
-    terminal.press(f". {shlex.quote(str(script))}", "Enter")
-    wait_until(lambda: MOMENTS[moment](out), 200)
-    start = time.monotonic()
-    terminal.press("C-c")
-    code = tmp_path / "code.txt"
-    wait_until(lambda: code.exists() and code.read_text().strip(), 60)
-    seconds = time.monotonic() - start
-    assert seconds < PROMPT_SECONDS
-    wait_until(lambda: not processes_of(out), GONE_SECONDS)
-    wait_until(lambda: (tmp_path / "after.txt").exists(), 10)
-    assert (tmp_path / "before.txt").read_text() == (tmp_path / "after.txt").read_text()
-    text = "\n".join(terminal.lines())
-    said.write_text(text)
-    assert "Traceback" not in text
-    assert code.read_text().strip() == "130" or moment == "finishing"
-    if moment != "starting":
-        content = json.loads((out / "campaign.json").read_text())
-        assert content["runs"]
+def test_nothing_outlives_a_terminal_that_is_closed(terminal, tmp_path, engine):
+    started = Started(terminal, tmp_path, engine, 5000)
+    wait_until(started.is_running, MOMENT_SECONDS)
+    terminal.close()
+    wait_until(lambda: not started.processes(), GONE_SECONDS)
+
+
+@pytest.mark.parametrize("engine", ["parsl", "pool"])
+def test_a_campaign_that_was_suspended_goes_on(terminal, tmp_path, engine):
+    started = Started(terminal, tmp_path, engine, 60)
+    wait_until(started.is_running, MOMENT_SECONDS)
+    terminal.press("C-z")
+    wait_until(lambda: "Stopped" in terminal.text() or started.code(), 60)
+    time.sleep(2)  # in which its workers may miss it
+    terminal.press("fg", "Enter")
+    wait_until(lambda: started.is_finishing() and not started.processes(), FINISH_SECONDS)
+    assert "Traceback" not in terminal.text()

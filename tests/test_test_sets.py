@@ -228,6 +228,10 @@ def test_evaluating_adds_sets_to_a_run_that_has_none(trained, without):
         np.testing.assert_array_equal(stored[name], values, err_msg=name)
     # From now on it is a run of this campaign, and is not trained again.
     assert settings_of(trained, sets_in(trained)).differences(settings) == []
+    # The command that trained it, which names no sets, keeps it too.
+    refuse_other_run(without, settings_of(trained, []))
+    with pytest.raises(UserError, match=r"holds another run: rows: .*Choose another --out"):
+        refuse_other_run(without, settings_of(trained, []).model_copy(update={"rows": "all"}))
     evaluate_run(without, device="cpu")
     assert without.read_metrics()["sets"] == expected.read_metrics()["sets"]
 

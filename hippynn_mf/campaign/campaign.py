@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hippynn_mf.campaign.engines import Engine, available_cores
 from hippynn_mf.campaign.lease import Owner, end_with, owned, refuse_owned
-from hippynn_mf.errors import describe_error, ignore_import_warnings
+from hippynn_mf.errors import UserError, describe_error, ignore_import_warnings
 from hippynn_mf.runs.execute import Outcome, announce, execute_run, run_name, select_unfinished
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.progress import Progress
@@ -20,6 +20,7 @@ from hippynn_mf.runs.settings import RunKey, RunSettings
 
 # A run whose worker is lost is given to another; so often without a new epoch, it has failed.
 MAX_LOSSES = 3
+MAX_REFUSALS = 3  # of an engine that breaks so often in a row before it has taken a run
 # A worker that its campaign has lost sight of may go on for so long on another machine.
 WORKER_WAIT_SECONDS = 300.0
 MAX_REASON = 300  # characters of what an engine says about it
@@ -63,17 +64,26 @@ def _execute(
     """Outcomes of the runs as they come; a broken executor is replaced by a new one."""
     waiting = deque(runs)
     losses = _Losses(out)
+    n_refusals = 0
     while waiting:
         with engine.open(out) as executor:
             futures: dict[Future[str | None], RunSettings] = {}
             is_broken = False
+            n_refusals += 1
             while futures or (waiting and not is_broken):
                 while waiting and not is_broken and len(futures) != engine.n_at_once:
                     try:
                         future = _submit(executor, waiting[0], out, owner, engine.n_threads)
                         futures[future] = waiting.popleft()
-                    except BrokenExecutor:
+                        n_refusals = 0
+                    except BrokenExecutor as refusal:
                         is_broken = True
+                        if n_refusals == MAX_REFUSALS:
+                            reason = textwrap.shorten(describe_error(refusal), MAX_REASON)
+                            raise UserError(
+                                f"The engine broke {MAX_REFUSALS} times before it took a run "
+                                f"({reason}). The same command continues."
+                            ) from None
                 for future in wait(futures, return_when=FIRST_COMPLETED).done:
                     settings = futures.pop(future)
                     error = future.exception()

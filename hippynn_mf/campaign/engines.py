@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import runpy
 import shlex
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from hippynn_mf.campaign.processes import (
     end_marked,
     end_with_parent,
     guarded,
+    interrupts_blocked,
     stopped_ended,
     wait_for_end,
 )
@@ -112,22 +112,13 @@ class _QuietPool(ProcessPoolExecutor):
     """Workers do not hear Ctrl-C, which the terminal sends to all: the campaign ends them."""
 
     def submit(self, *arguments: Any, **options: Any) -> Any:
-        future = self._submit_quietly(*arguments, **options)
+        with interrupts_blocked():  # workers are started here
+            future = super().submit(*arguments, **options)
         # CPython tells the thread that watches workers of a task before it starts a worker for it:
         # without another word, a worker that is killed before the next task is not missed.
         with self._shutdown_lock:
             self._executor_manager_thread_wakeup.wakeup()
         return future
-
-    def _submit_quietly(self, *arguments: Any, **options: Any) -> Any:
-        if not hasattr(signal, "pthread_sigmask"):  # Windows
-            return super().submit(*arguments, **options)
-        # Workers are started here, and inherit what is blocked; it waits for this process.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            return super().submit(*arguments, **options)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)
@@ -157,9 +148,11 @@ class ParslSite:
         require_parsl()
         from hippynn_mf.campaign.parsl_session import parsl_pool
 
-        config = self._local_config(out) if self.site is None else read_site(self.site)
-        with parsl_pool(config) as pool:
+        with parsl_pool(lambda: self._config(out)) as pool:
             yield pool
+
+    def _config(self, out: Path) -> Config:
+        return self._local_config(out) if self.site is None else read_site(self.site)
 
     def _local_config(self, out: Path) -> Config:
         from parsl import Config

@@ -1,7 +1,7 @@
 """Program: Parsl's interchange in a session of its own, which ends with the process that starts it.
 
-In the campaign's session Ctrl-C would end it first, and Parsl would wait for its answers. Imports
-nothing of the package.
+It starts with SIGINT blocked; a session of its own keeps off what else a terminal sends. In the
+campaign's it would end first, and Parsl would wait for its answers. Imports nothing of the package.
 """
 
 from __future__ import annotations

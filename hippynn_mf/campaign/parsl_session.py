@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hippynn_mf.campaign.processes import (
     end_marked,
     guarded,
+    interrupts_blocked,
     stopped_ended,
     wait_for_end,
 )
@@ -36,27 +37,53 @@ CLOSE_SECONDS = 30.0  # for Parsl's own clean-up when all runs have ended
 END_SECONDS = 2.0  # for its processes to follow
 STOP_SECONDS = 3.0  # for it after an interrupt
 CANCEL_SECONDS = 4.0  # for a queue to take back its jobs
+MAX_STARTS = 3  # of an interchange that is lost before it has begun
 # What Parsl puts into commands without quotes, and into templates without escapes.
 PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+@,:=-]+")
 
 is_abandoned = False  # whether threads of Parsl were left hanging: they may not let Python exit
 
 
+class _LostAtStartError(Exception):
+    """An interchange was lost before Parsl had started."""
+
+
 @contextmanager
-def parsl_pool(config: Config) -> Iterator[Executor]:
+def parsl_pool(make_config: Callable[[], Config]) -> Iterator[Executor]:
     """Parsl's pool for a configuration; the processes that it starts here end with the block.
 
-    Raises UserError if Parsl does not start. When an interchange is lost, all futures fail.
+    Parsl is started again, from a new configuration, if its interchange is lost meanwhile. Raises
+    UserError if it does not start. When an interchange is lost later, all futures fail.
     """
-    with _quiet_logging(), plain_folder(config) as links, guarded(*links) as mark:
+    with ExitStack() as stack:
+        stack.enter_context(_quiet_logging())
+        for n_left in reversed(range(MAX_STARTS)):
+            config = make_config()
+            try:
+                pool = stack.enter_context(_started_pool(config))
+                break
+            except _LostAtStartError as lost:
+                if not n_left:
+                    raise UserError(
+                        f"Parsl did not start, {MAX_STARTS} times: {lost}. Its log is in "
+                        f"{config.run_dir}; --engine pool does without Parsl."
+                    ) from None
+                _say(f"Parsl is lost while it starts: {lost}; it is started again")
+        yield pool
+
+
+@contextmanager
+def _started_pool(config: Config) -> Iterator[Executor]:
+    with plain_folder(config) as links, guarded(*links) as mark:
         executors = config.executors
         kernel = None
         is_whole = False
         try:
             _prepare(executors)
-            kernel = _start(config, executors)
-            with _interchanges_watched(executors), stopped_ended(mark, _say):
-                yield _make_pool(kernel)
+            with stopped_ended(mark, _say):
+                kernel = _start(config, executors)
+                with _interchanges_watched(executors):
+                    yield _make_pool(kernel)
             is_whole = not _has_given_up(executors)
         finally:
             _close(kernel, executors, mark, is_whole=is_whole)
@@ -74,7 +101,13 @@ def _quiet_logging() -> Iterator[None]:
     try:
         yield
     finally:
+        for handler in logging.getLogger("parsl").handlers:  # its threads may outlast it
+            handler.handleError = _say_nothing  # type: ignore[method-assign]
         logging.raiseExceptions = before
+
+
+def _say_nothing(record: logging.LogRecord) -> None:
+    pass
 
 
 @contextmanager
@@ -136,17 +169,22 @@ def _start(config: Config, executors: Any) -> Any:
     problems: list[BaseException] = []
 
     def start() -> None:
-        try:
-            results.append(DataFlowKernel(config))
-        except BaseException as error:  # told below
-            problems.append(error)
+        # Parsl's own threads, which start managers later, inherit it.
+        with interrupts_blocked():
+            try:
+                results.append(DataFlowKernel(config))
+            except BaseException as error:  # told below
+                problems.append(error)
 
     thread = threading.Thread(target=start, daemon=True, name="start_parsl")
     thread.start()
-    while thread.is_alive():
+    is_starting = True
+    while is_starting:
         thread.join(0.1)
-        if (reason := _lost_interchange(executors)) is not None:
-            raise UserError(f"Parsl did not start: {reason}. Its log is in {config.run_dir}.")
+        is_starting = thread.is_alive()
+        # Without an interchange it waits for two minutes, or fails by whatever it does with it.
+        if (is_starting or problems) and (reason := _lost_interchange(executors)) is not None:
+            raise _LostAtStartError(reason)
     if problems:
         raise UserError(
             f"Parsl did not start ({describe_error(problems[0])}). Its log is in "
@@ -171,8 +209,10 @@ def _make_pool(kernel: Any) -> Executor:
         """Says when a block has failed for good, after which Parsl fails every task."""
 
         def submit(self, *arguments: Any, **options: Any) -> Any:
-            if _has_given_up(kernel.executors.values()):
-                raise BrokenExecutor("Parsl has given up its executor")
+            for executor in kernel.executors.values():
+                if _has_given_up([executor]):
+                    problem = getattr(executor, "executor_exception", None)
+                    raise BrokenExecutor(f"Parsl has given up its executor: {problem}")
             return super().submit(*arguments, **options)  # type: ignore[no-untyped-call]
 
     return _Watched(dfk=kernel)
@@ -250,7 +290,8 @@ def _within(seconds: float, function: Callable[[], object]) -> bool:
 
     def call() -> None:
         try:
-            function()
+            with interrupts_blocked():  # it starts commands that take back jobs
+                function()
         except Exception:  # Parsl's own problems while it ends
             log.info("while Parsl ended", exc_info=True)
 

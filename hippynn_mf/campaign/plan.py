@@ -81,7 +81,7 @@ def format_plan(planned: Sequence[PlannedRun], probed: Probe | None, n_workers: 
         "",
         f"{N_STEPS} steps of {probed.settings.name} on this device ({probed.device}): "
         f"{probed.structures_per_s:.0f} structures per second, "
-        f"{probed.seconds_per_run / 3600:.2f} hours per run, {probed.memory_gib:.2f} GiB.",
+        f"{format_duration(probed.seconds_per_run)} per run, {probed.memory_gib:.2f} GiB.",
         "Times are for all epochs and without the evaluation; a training may stop earlier.",
     ]
     if n_workers is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -34,6 +35,23 @@ _open_marks: set[str] = set()
 
 
 @contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Inside, what this thread starts never hears Ctrl-C, which a terminal sends to all.
+
+    What is blocked is inherited from a process's first instruction, long before a program can say
+    that it ignores a signal, and by threads as well. This process still hears it in its others.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def guarded(*links: Path) -> Iterator[str]:
     """Mark the processes that are started inside; a guard ends them if this process ends first.
 
@@ -42,7 +60,8 @@ def guarded(*links: Path) -> Iterator[str]:
     """
     mark = uuid.uuid4().hex
     command = [sys.executable, "-P", __file__, mark, *map(str, links)]
-    guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    with interrupts_blocked():
+        guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     before = os.environ.get(MARK)
     os.environ[MARK] = mark
     _open_marks.add(mark)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hippynn_mf.campaign.lease import read_campaign
 from hippynn_mf.errors import UserError
-from hippynn_mf.runs.folder import RunFolder, find_runs, run_folder_name
+from hippynn_mf.runs.folder import RunFolder, find_runs, no_runs_message, run_folder_name
 from hippynn_mf.runs.progress import format_duration
 
 RunState = Literal["finished", "running", "failed", "interrupted", "waiting", "broken"]
@@ -48,7 +48,7 @@ def read_status(out: Path) -> list[RunStatus]:
         if out / "runs" / slug / run_folder_name(seed, sum(split)) not in begun
     ]
     if not folders and not waiting:
-        raise UserError(f"No runs in {out}. Train some with 'hippynn-mf campaign --out {out}'.")
+        raise UserError(no_runs_message(out))
     return [_status_of(folder) for folder in folders] + waiting
 
 

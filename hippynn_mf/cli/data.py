@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hippynn_mf.cli.once import OnceCommand
 from hippynn_mf.cli.options import LevelsOption, known_levels_of
 from hippynn_mf.cli.texts import parse_source
 
@@ -19,7 +20,7 @@ FilesArgument = Annotated[
 ]
 
 
-@data_app.command()
+@data_app.command(cls=OnceCommand)
 def info(
     files: FilesArgument,
     levels: LevelsOption = None,
@@ -35,7 +36,7 @@ def info(
     typer.echo(json.dumps(description, indent=2) if as_json else format_description(description))
 
 
-@data_app.command()
+@data_app.command(cls=OnceCommand)
 def convert(
     files: FilesArgument,
     out: Annotated[Path, typer.Argument(help="File to write; its suffix says what it becomes.")],

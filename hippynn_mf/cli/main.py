@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hippynn_mf.cli.data import data_app
+from hippynn_mf.cli.once import OnceCommand
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
 from hippynn_mf.cli.report import figures, graph, report, tables
 from hippynn_mf.cli.runs import campaign, evaluate, new, reproduce, status, train
-from hippynn_mf.cli.stopping import Stopping, stoppable
+from hippynn_mf.cli.stopping import Stopping, end_process, stoppable
 from hippynn_mf.errors import UserError, ignore_import_warnings, printable
 
 if TYPE_CHECKING:
@@ -28,17 +29,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
-app.command("campaign")(campaign)
-app.command("reproduce", help="The same as campaign, with the preset quick on any data.")(reproduce)
+app.command("campaign", cls=OnceCommand)(campaign)
+app.command(
+    "reproduce", cls=OnceCommand, help="The same as campaign, with the preset quick on any data."
+)(reproduce)
 for command in (
     *(new, train, status, evaluate),
     *(tables, figures, report, graph),
     *(export, card, predict, torsion, extract, mliap),
 ):
-    app.command()(command)
+    app.command(cls=OnceCommand)(command)
 
 
-@app.command()
+@app.command(cls=OnceCommand)
 def experiments(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -65,7 +68,7 @@ def experiments(
             typer.echo(f"{row['name']:<22}{row['script']:<44}{row['strategy']}")
 
 
-@app.command()
+@app.command(cls=OnceCommand)
 def settings(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -96,6 +99,14 @@ class _Once(logging.Filter):
         return is_new
 
 
+class _Plain(logging.Formatter):
+    """What this package warns of, without the module that does; of others, who they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        is_own = record.name.split(".")[0] == "hippynn_mf"
+        return f"{'warning' if is_own else record.name}: {super().format(record)}"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; wrong input prints one message and exits with code 2."""
     terminal = logging.StreamHandler()
@@ -103,19 +114,18 @@ def main(arguments: list[str] | None = None) -> None:
     # Parsl has a log of its own, and reports the same through the outcomes of runs.
     terminal.addFilter(lambda record: not record.name.startswith("parsl"))
     terminal.addFilter(_Once())
-    logging.basicConfig(format="%(name)s: %(message)s", handlers=[terminal])
+    terminal.setFormatter(_Plain())
+    logging.basicConfig(handlers=[terminal])
     ignore_import_warnings()
     if not sys.stderr.isatty():
         os.environ.setdefault("HIPPYNN_PROGRESS", "none")  # hippynn's bars are for terminals
     with stoppable() as stopping:
         code = _run(arguments, stopping)
-    if "hippynn_mf.campaign.parsl_session" in sys.modules:
-        from hippynn_mf.campaign import parsl_session
-
-        if parsl_session.is_abandoned:  # threads of Parsl would keep this process
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+    parsl_session = sys.modules.get("hippynn_mf.campaign.parsl_session")
+    # Threads of Parsl would keep this process.
+    is_abandoned = bool(getattr(parsl_session, "is_abandoned", False))
+    if is_abandoned or stopping.signal is not None:
+        end_process(code, in_order=not is_abandoned)
     sys.exit(code)
 
 

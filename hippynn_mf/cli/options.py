@@ -186,11 +186,19 @@ def _ask(words: Sequence[str], flags: Mapping[str, Any], defaults: Mapping[str, 
         update={name: value for name, value in defaults.items() if name not in said}
     )
     with errors_about(run_file) if run_file else nullcontext():
+        _refuse_as_folder(request.out)
         known = request.known
         request.check_levels(known)
         experiments = parse_experiments(request.experiment_names, known)
         settings = build_settings(request, experiments)
         return Asked(request, experiments, settings, _preset_reason(request, asked_for, defaults))
+
+
+def _refuse_as_folder(out: Path) -> None:
+    """Raise UserError for results in or below a file, before the data are read."""
+    for path in (out, *out.parents):
+        if path.is_file():
+            raise UserError(f"out = {out}: {path} is a file; name a folder for results.")
 
 
 def _preset_reason(request: Request, asked_for: str | None, defaults: Mapping[str, Any]) -> str:

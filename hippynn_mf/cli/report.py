@@ -29,7 +29,7 @@ PAGES = (".html", ".htm")
 OnlySplitOption = Annotated[
     int | None,
     typer.Option(
-        "--split-seed", help="Of runs with several: the one to show. (default: the only one)"
+        "--split-seed", help="Of runs with several: the one to show. (default: means over all)"
     ),
 ]
 
@@ -45,8 +45,8 @@ def tables(
     """Write the paper's tables 2 to 4 and what is said about them, and print them.
 
     Where runs were tested on CC forces, there is a table of their errors; experiments that are not
-    in Table 1, and test sets of one's own, have tables of their own. A table that lacks runs is
-    refused.
+    in Table 1, test sets of one's own, and all on other data than the embedded ones or ANI-1x, have
+    tables of their own, without the paper's numbers. A table that lacks runs is refused.
 
     Example: hippynn-mf tables results --metric mae
     """
@@ -156,12 +156,20 @@ def make_selection(
 
 
 def print_tables(results: Results, selection: Selection) -> str | None:
-    """Write the complete tables and print them; why others were not written, or None."""
+    """Write the complete tables and print them; why others were not written, or None.
+
+    Of several splits, the tables of means over them are printed.
+    """
     from hippynn_mf.paper.documents import write_documents
 
     written = write_documents(results.out, results, selection)
-    for path in written.paths:
+    of_splits = [p for p in written.paths if p.parent.parent.name == "tables"]
+    shown = [p for p in written.paths if p not in of_splits] or of_splits
+    for path in shown:
         typer.echo(path.read_text(encoding="utf-8"))
+    if len(shown) < len(written.paths):
+        folders = dict.fromkeys(str(path.parent) for path in of_splits)
+        typer.echo(f"Tables of each split: {', '.join(folders)}\n")
     return written.refusal
 
 
@@ -172,9 +180,10 @@ def print_figures(
     from hippynn_mf.paper.figures import write_figures
 
     written = write_figures(results.out, results, selection, only=only)
-    names = ", ".join(path.name for path in written.paths[:3]) or "none"
+    folder = results.out / "figures"
+    names = ", ".join(str(path.relative_to(folder)) for path in written.paths[:3]) or "none"
     more = ", …" if len(written.paths) > 3 else ""
-    typer.echo(f"{len(written.paths)} figures in {results.out / 'figures'}: {names}{more}")
+    typer.echo(f"{len(written.paths)} figures in {folder}: {names}{more}")
     return written.refusal
 
 

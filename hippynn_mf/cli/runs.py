@@ -47,6 +47,10 @@ def new(
         ),
     ],
     levels: LevelsOption = None,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Write its JSON schema beside it, for editors of TOML."),
+    ] = False,
 ) -> None:
     """Write a run file for data files, with a comment on every line, to look through and train.
 
@@ -54,7 +58,7 @@ def new(
     """
     from hippynn_mf.runs.new_run_file import write_run_file
 
-    write_run_file(run_file, parse_source(data), levels)
+    write_run_file(run_file, parse_source(data), levels, with_schema=schema)
     typer.echo(f"{run_file}\nLook through it, then: hippynn-mf train {run_file}")
 
 
@@ -106,18 +110,10 @@ def campaign(
     if len(failed) < len(outcomes):
         from hippynn_mf.report.results import Selection, read_results
 
-        splits = asked.request.split_seeds or (None,)
         try:
             results = read_results(out)
-            for split_seed in splits:
-                if len(splits) > 1:
-                    typer.echo(f"\nSplit seed {split_seed}:\n")
-                selection = Selection(
-                    experiments=asked.experiments,
-                    seeds=list(asked.request.seeds),
-                    split_seed=split_seed,
-                )
-                problems += [print_tables(results, selection), print_figures(results, selection)]
+            selection = Selection(experiments=asked.experiments, seeds=list(asked.request.seeds))
+            problems += [print_tables(results, selection), print_figures(results, selection)]
         except UserError as error:  # must not hide which runs failed
             problems.append(str(error))
     refuse_if(" ".join(filter(None, problems)))

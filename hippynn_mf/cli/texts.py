@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, shown
 from hippynn_mf.runs.request_fields import COMP6, Flag
 from hippynn_mf.runs.weights import parse_weights
 
@@ -96,7 +96,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         seeds = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"--seeds expects whole numbers as 0,1,2; found {text!r}.") from None
+        raise UserError(f"--seeds expects whole numbers as 0,1,2; found {shown(text)}.") from None
     if any(seed < 0 for seed in seeds):
         raise UserError(f"Seeds are not negative; found {text!r}.")
     return seeds

@@ -22,6 +22,7 @@ from hippynn_mf.data.formats.ani1x_writer import formula, write_ani1x
 from hippynn_mf.data.formats.atoms import Group, group_progress
 from hippynn_mf.data.formats.extxyz import GROUP
 from hippynn_mf.data.formats.extxyz_keys import FORCES, energy_key, extxyz_key
+from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from hippynn_mf.data.formats.hdf5 import open_hdf5, read_array, refuse_infinite
 from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies
 from hippynn_mf.data.formats.sources import DataPath, is_extxyz, read_frames, shown_path
@@ -32,7 +33,6 @@ from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import DZ, KNOWN_LEVELS, Levels
 from hippynn_mf.units import EV_PER_HARTREE
 
-HDF5_SUFFIXES = (".h5", ".hdf5")
 ATOMS = ("atomic_numbers", "coordinates")
 
 

@@ -38,7 +38,11 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
     labels = labels_in_file(source, levels=levels)
     if not labels:
         names = ", ".join(key for level in levels for key in level.energy_keys)
-        raise UserError(f"{path} has the keys of no known level of theory. Looked for: {names}.")
+        raise UserError(
+            f"{path} has the keys of no known level of theory. Found: "
+            f"{_found_keys(source, levels)}. Looked for: {names}. Levels of your own are "
+            "declared with --levels FILE."
+        )
     common_levels = list(labels)
     structures, is_common = read_ani1x(
         source, labels, common_levels=common_levels, drop_damaged=True, levels=levels
@@ -66,6 +70,13 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
             f"shorter_than_{SHORTEST_DISTANCE}_angstrom": count_close_atoms(structures),
         },
     }
+
+
+def _found_keys(source: DataPath, levels: Levels) -> str:
+    """What a file has instead of labels of known levels."""
+    with open_data(source, levels=levels) as file:
+        groups = [item for item in file.values() if isinstance(item, h5py.Group)]
+        return ", ".join(sorted({name for group in groups for name in group})) or "nothing"
 
 
 def count_non_finite(

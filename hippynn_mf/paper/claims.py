@@ -16,7 +16,7 @@ import pandas as pd
 
 from hippynn_mf.files import make_folder, replace_when_complete, write_json
 from hippynn_mf.levels import CC, DZ, MP2, TZ
-from hippynn_mf.paper.choice import chosen_experiments
+from hippynn_mf.paper.choice import are_of_paper, chosen_experiments
 from hippynn_mf.paper.published import DZ_TO_MP2_FORCES
 from hippynn_mf.paper.tables import published_value
 from hippynn_mf.report.columns import (
@@ -27,7 +27,7 @@ from hippynn_mf.report.columns import (
     heldout_force,
 )
 from hippynn_mf.report.completeness import MissingRuns, Written, missing_runs
-from hippynn_mf.report.ensemble import EnsembleRecord, find_ensembles
+from hippynn_mf.report.ensemble import EnsembleRecord, split_ensembles
 from hippynn_mf.report.results import Results, Selection
 from hippynn_mf.report.statistics import (
     CONFIDENCE,
@@ -36,10 +36,14 @@ from hippynn_mf.report.statistics import (
     percent_improvement,
     percent_of_means,
 )
+from hippynn_mf.report.tables import label_errors
 from hippynn_mf.report.text import markdown
 from hippynn_mf.schema import Strict
 
-Verdict = Literal["confirmed", "contradicted", "open", "too few seeds", "no numbers"]
+Verdict = Literal[
+    "confirmed", "contradicted", "open", "too few seeds", "too few splits", "no numbers"
+]
+Over = Literal["seeds", "splits"]
 DZ_LABELS = "the DZ labels themselves"
 
 
@@ -103,33 +107,38 @@ class Finding(Strict):
 
 
 class Findings(Strict):
-    """The content of `tables/claims.json`."""
+    """The content of `tables/claims.json`; intervals are of means over seeds, or over splits."""
 
     format: Literal[1]
     confidence: float
     missing: list[str]
     findings: list[Finding]
+    over: Over = "seeds"
 
 
-def judge(improvement: Estimate | None) -> Verdict:
+def judge(improvement: Estimate | None, over: Over = "seeds") -> Verdict:
     """Whether an improvement is told from zero by its interval."""
     if improvement is None:
         return "no numbers"
     if improvement.low is None or improvement.high is None:
-        return "too few seeds"
+        return "too few seeds" if over == "seeds" else "too few splits"
     if improvement.low > 0:
         return "confirmed"
     return "contradicted" if improvement.high < 0 else "open"
 
 
-def find(claim: Claim, results: Results, ensembles: Mapping[str, EnsembleRecord]) -> Finding:
+def find(
+    claim: Claim, results: Results, ensembles: Mapping[str, Mapping[int, EnsembleRecord]]
+) -> Finding:
     """What the runs show of a claim."""
     better = results.values(claim.better, claim.column)
     zero = results.values(claim.better, claim.column, "label_rms")
     worse = results.values(claim.worse, claim.column)
-    if claim.worse == DZ_LABELS and (record := ensembles.get(claim.better)):
-        label_error = claim.column.at_head(DZ).pick(record.differences(), "rmse")
-        worse = worse if label_error is None else pd.Series(label_error, better.index)
+    if claim.worse == DZ_LABELS:
+        records = ensembles.get(claim.better, {})
+        worse = label_errors(records, claim.column.at_head(DZ), "rmse")
+        if results.over == "seeds" and len(worse):
+            worse = pd.Series(worse.mean(), better.index)
     improvement = percent_improvement(better, worse)
     published = [
         published_value(claim.better, claim.column),
@@ -148,7 +157,7 @@ def find(claim: Claim, results: Results, ensembles: Mapping[str, EnsembleRecord]
             else percent_of_means(published[0], published[1])
         ),
         percent_improvement=improvement,
-        verdict=judge(improvement),
+        verdict=judge(improvement, results.over),
         above_zero_prediction=bool(better.mean() > zero.mean()),  # without values, no,
     )
 
@@ -156,12 +165,15 @@ def find(claim: Claim, results: Results, ensembles: Mapping[str, EnsembleRecord]
 HEADING = ("the paper finds that", "lower error", "than", "in", "by (%)", "published", "here")
 NOTES = """\
 - by: improvement in percent with its 95 % interval, 100·(1 − exp(mean d ± t·s/√n)) with d the
-  logarithms of the ratios of both RMSEs of one seed; published: from the published means (— where
+  logarithms of the ratios of both RMSEs of one {unit}; published: from the published means (— where
   they are in the Supporting Information only).
 - here: *confirmed* if the interval lies above zero, *contradicted* if below, *open* if it contains
-  zero. Each interval stands alone: of twenty, one is expected to miss. They cover what the seed
-  changes, not the choice of structures.
+  zero. Each interval stands alone: of twenty, one is expected to miss. They cover what {by}
 - †: even the lower error is above that of predicting zero."""
+COVERED = {
+    "seeds": "the seed\n  changes, not the choice of structures.",
+    "splits": "the choice\n  of structures and seed change; a split is the mean over its seeds.",
+}
 
 
 def claim_lines(findings: Findings) -> tuple[list[Sequence[str]], list[str]]:
@@ -173,7 +185,7 @@ def claim_lines(findings: Findings) -> tuple[list[Sequence[str]], list[str]]:
         by = format_interval(f.percent_improvement)
         verdict = f.verdict + (" †" if f.above_zero_prediction else "")
         lines.append((f.text, f.better, f.worse, f.metric, by, text, verdict))
-    notes = NOTES.replace("\n  ", " ").replace("*", "").replace("- ", "").splitlines()
+    notes = _notes(findings).replace("\n  ", " ").replace("*", "").replace("- ", "").splitlines()
     return lines, notes
 
 
@@ -183,11 +195,18 @@ def format_claims(findings: Findings) -> str:
     text = ["## What the paper finds, and what is found here", "", markdown(lines)]
     if findings.missing:
         text += ["", f"- **Partial.** Missing: {'; '.join(findings.missing)}."]
-    return "\n".join([*text, "", NOTES]) + "\n"
+    return "\n".join([*text, "", _notes(findings)]) + "\n"
+
+
+def _notes(findings: Findings) -> str:
+    unit = "seed" if findings.over == "seeds" else "split"
+    return NOTES.format(unit=unit, by=COVERED[findings.over])
 
 
 def chosen_claims(results: Results, selection: Selection) -> list[Claim]:
-    """The claims about the chosen experiments."""
+    """The claims about the chosen experiments; none where the data are not the paper's."""
+    if not are_of_paper(results):
+        return []
     names = {e.name for e in chosen_experiments(results, selection)} | {DZ_LABELS}
     return [claim for claim in CLAIMS if names.issuperset((claim.better, claim.worse))]
 
@@ -199,26 +218,29 @@ def find_claims(results: Results, selection: Selection) -> tuple[Findings, list[
     results = selection.of(results)
     missing = missing_runs(results, sorted(needed), selection.seeds) if claims else []
     beside_labels = [claim.better for claim in claims if claim.worse == DZ_LABELS]
-    ensembles = find_ensembles(results, beside_labels)
+    ensembles = split_ensembles(results, beside_labels)
     findings = Findings(
         format=1,
         confidence=CONFIDENCE,
         missing=[str(run) for run in missing],
         findings=[find(claim, results, ensembles) for claim in claims],
+        over=results.over,
     )
     return findings, missing
 
 
-def write_claims(out: Path, results: Results, selection: Selection) -> Written:
-    """Write `out/tables/claims.md` and `.json` of the claims about the chosen experiments."""
+def write_claims(
+    out: Path, results: Results, selection: Selection, folder: str = "tables"
+) -> Written:
+    """Write `claims.md` and `.json` of the claims about the chosen experiments to `out/folder`."""
     findings, missing = find_claims(results, selection)
     if missing and not selection.partial:
-        return Written(out, lacking={"tables/claims.md": missing})
+        return Written(out, lacking={f"{folder}/claims.md": missing})
     if not findings.findings:
         return Written(out)
-    path = out / "tables" / "claims.md"
+    path = out / folder / "claims.md"
     make_folder(path.parent)
-    write_json(path.with_suffix(".json"), findings.model_dump(mode="json"))
+    write_json(path.with_suffix(".json"), findings.model_dump(mode="json", exclude_defaults=True))
     with replace_when_complete(path) as unfinished:
         unfinished.write_text(format_claims(findings), encoding="utf-8")
     return Written(out, [path])

@@ -14,9 +14,15 @@ from hippynn_mf.files import make_folder
 from hippynn_mf.levels import Level, highest_level
 from hippynn_mf.paper import FIGURES, cc_forces
 from hippynn_mf.paper.cc_forces import DOCUMENT as CC_FORCES
-from hippynn_mf.paper.choice import PAPER_SETS, chosen_experiments, own_experiments
+from hippynn_mf.paper.choice import (
+    PAPER_SETS,
+    are_of_paper,
+    chosen_experiments,
+    own_experiments,
+)
+from hippynn_mf.paper.documents import split_parts
 from hippynn_mf.paper.figure3 import LEVELS, draw_figure3, figure3_data, pair_names
-from hippynn_mf.report.columns import Column
+from hippynn_mf.report.columns import Column, set_name
 from hippynn_mf.report.completeness import MissingRuns, Written, missing_runs
 from hippynn_mf.report.experiment_figures import KINDS, drawn_figures, lacking_text
 from hippynn_mf.report.forces_figure import (
@@ -48,17 +54,26 @@ def write_figures(
     embedded set, and of the highest level of one's own models on any set. The other figures, of
     every experiment, need files that only training writes, and error against spread three seeds; an
     experiment that lacks them is left out, and a logged warning says so. Raises UserError for an
-    unknown name, for runs with several split seeds of which none is chosen, or if nothing of a name
-    in `only` can be drawn.
+    unknown name, or if nothing of a name in `only` can be drawn.
+
+    Where runs have several split seeds, the figures of each lie in `out/figures/split-S`.
     """
-    selection = selection or Selection()
     for name in only or ():
         if name not in FIGURES:
             raise UserError(unknown_name_message("figure", name, FIGURES))
+    written = Written(out)
+    for part, folder in split_parts(results, selection or Selection()):
+        if part.split_seed is not None or len(results.split_seeds) < 2:
+            written += _write_figures(out, f"figures/{folder}".rstrip("/"), results, part, only)
+    return written
+
+
+def _write_figures(
+    out: Path, folder: str, results: Results, selection: Selection, only: Sequence[str] | None
+) -> Written:
     chosen = [name for name in FIGURES if only is None or name in only]
     selected = selection.of(results)
-    selected.require_one_split()
-    make_folder(out / "figures")
+    make_folder(out / folder)
     written = Written(out)
     planned = [figure for name in chosen for figure in shared_figures(results, selection, name)]
     if only is not None and CC_FORCES in only and not any(f.stem == CC_FORCES for f in planned):
@@ -73,15 +88,15 @@ def write_figures(
             "test set of your own, with forces of the highest level."
         )
     for figure in planned:
-        path = out / "figures" / f"{figure.stem}.png"
+        path = out / folder / f"{figure.stem}.png"
         if figure.missing and not selection.partial:
-            written.lacking[f"figures/{path.name}"] = figure.missing
+            written.lacking[f"{folder}/{path.name}"] = figure.missing
         else:
             written.paths.append(save_with_numbers(*figure.make(), path))
     for name in chosen:
         if name in KINDS:
             paths = [
-                save_with_numbers(figure, data, out / "figures" / f"{name}-{slug}.png")
+                save_with_numbers(figure, data, out / folder / f"{name}-{slug}.png")
                 for slug, figure, data in drawn_figures(selected, name)
             ]
             lacking = lacking_text(selected, name)
@@ -95,9 +110,10 @@ def write_figures(
 
 @dataclass(frozen=True)
 class SharedFigure:
-    """A figure of several experiments: its file's stem, what it lacks, and how it is made."""
+    """A figure of several experiments: its file's stem, its title on a page, what it lacks."""
 
     stem: str
+    title: str
     missing: list[MissingRuns]
     make: Callable[[], tuple[Figure, Strict]]
 
@@ -112,6 +128,8 @@ def shared_figures(results: Results, selection: Selection, name: str) -> list[Sh
 
 
 def _figure3(results: Results, selection: Selection) -> list[SharedFigure]:
+    if not are_of_paper(results):
+        return []
     names = {experiment.name for experiment in chosen_experiments(results, selection)}
     results = selection.of(results)
     levels = [level for level in LEVELS if names.issuperset(pair_names(level))]
@@ -124,10 +142,13 @@ def _figure3(results: Results, selection: Selection) -> list[SharedFigure]:
         draw_figure3(figure.subplots(), data)
         return figure, data
 
-    return [SharedFigure("figure3", missing, make)] if levels else []
+    title = "By how much low-level forces improve models of high-level energies"
+    return [SharedFigure("figure3", title, missing, make)] if levels else []
 
 
 def _cc_forces(results: Results, selection: Selection) -> list[SharedFigure]:
+    if not are_of_paper(results):
+        return []
     results = selection.of(results)
     names = cc_forces.cc_force_names(results, selection.experiments)
     if not names:
@@ -142,7 +163,7 @@ def _forces(results: Results, selection: Selection) -> list[SharedFigure]:
     there = [e for e in chosen if e.name in results.experiments]
     figures = []
     for name in results.sets:
-        experiments = own_experiments(there) if name in PAPER_SETS else there
+        experiments = own_experiments(there, results) if name in PAPER_SETS else there
         labels = [e.resolved_labels for e in experiments if len(e.resolved_labels) > 1]
         for level in {highest_level(levels): None for levels in labels}:
             with_forces = models_with_forces(results, name, level)
@@ -168,4 +189,6 @@ def _bars(
         data = forces_data(results, column, names, low_levels, missing)
         return forces_figure(data, results.known), data
 
-    return SharedFigure(stem, missing, make)
+    level = column.reference.label
+    title = f"Errors of {level} forces, {set_name(column.set)}, beside those of cheaper forces"
+    return SharedFigure(stem, title, missing, make)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hippynn_mf.paper import FIGURES
 from hippynn_mf.paper.claims import claim_lines, find_claims
-from hippynn_mf.paper.documents import build_tables, document_specs
+from hippynn_mf.paper.documents import build_tables, document_specs, split_parts
 from hippynn_mf.paper.figures import shared_figures
-from hippynn_mf.report.ensemble import find_ensembles
+from hippynn_mf.report.ensemble import split_ensembles
 from hippynn_mf.report.experiment_figures import KINDS, drawn_figures
 from hippynn_mf.report.page import (
     PageFigure,
@@ -33,8 +34,6 @@ TITLES = {
     "strategies": "Strategies",
 }
 FIGURE_TITLES = {
-    "figure3": "By how much low-level forces improve models of high-level energies",
-    "cc-forces": "Errors of CC forces, beside those of cheaper forces themselves",
     "parity": "Predicted against reference",
     "spread": "Error against the spread of the seeds",
     "learning": "Validation errors after each epoch",
@@ -44,16 +43,17 @@ FIGURE_TITLES = {
 def write_page(path: Path, directory: Path) -> Path:
     """Write the page of a folder of runs, or of kept results, whether they are finished or not.
 
-    With several split seeds, each has its own tables and figures. Raises UserError as
+    With several split seeds, there are tables of the means over them, and each has its own tables
+    and figures. Raises UserError as
     `read_results` does.
     """
     results = read_results(directory)
     sections = []
-    for split_seed in results.split_seeds:
-        of_this_split = _split_sections(results, Selection(split_seed=split_seed, partial=True))
+    for part, _ in split_parts(results, Selection(partial=True)):
+        of_this_part = _sections(results, part)
         if len(results.split_seeds) > 1:
-            of_this_split = [_named_by_split(section, split_seed) for section in of_this_split]
-        sections += of_this_split
+            of_this_part = [_of_part(section, part.split_seed) for section in of_this_part]
+        sections += of_this_part
     sections += [runs_section(results)]
     if failures := failures_section(results):
         sections.append(failures)
@@ -79,7 +79,10 @@ def _summary(results: Results) -> list[str]:
     return texts + ([f"{n_left} not finished"] if n_left else [])
 
 
-def _named_by_split(section: PageSection, split_seed: int) -> PageSection:
+def _of_part(section: PageSection, split_seed: int | None) -> PageSection:
+    """The section named by its split, or as one of means over all of them."""
+    if split_seed is None:
+        return replace(section, title=f"{section.title}, mean over splits")
     return PageSection(
         id=f"split-{split_seed}-{section.id}",
         title=f"{section.title}, split seed {split_seed}",
@@ -94,9 +97,10 @@ def _named_by_split(section: PageSection, split_seed: int) -> PageSection:
     )
 
 
-def _split_sections(results: Results, selection: Selection) -> list[PageSection]:
+def _sections(results: Results, selection: Selection) -> list[PageSection]:
+    """The sections of one split, or of the means over several, which have no figures."""
     chosen = selection.of(results)
-    ensembles = find_ensembles(chosen, list(chosen.by_name))
+    ensembles = split_ensembles(chosen, list(chosen.by_name))
     findings, _ = find_claims(results, selection)
     sections = []
     if any(f.percent_improvement for f in findings.findings):
@@ -109,8 +113,10 @@ def _split_sections(results: Results, selection: Selection) -> list[PageSection]
         if tables:
             title = TITLES.get(name, f"Test set {name.removeprefix('set-')}")
             sections.append(document_section(name, title, tables))
+    if chosen.over == "splits":
+        return sections
     shared = [
-        (figure.stem, figure.make()[0])
+        PageFigure.of(figure.title, figure.make()[0])
         for name in FIGURES
         for figure in shared_figures(results, selection, name)
         if not figure.missing
@@ -121,10 +127,5 @@ def _split_sections(results: Results, selection: Selection) -> list[PageSection]
             name = next(run.name for run in chosen.finished if run.settings.slug == slug)
             folded.setdefault(name, []).append(PageFigure.of(FIGURE_TITLES[kind], figure))
     if shared or folded:
-        figures = [PageFigure.of(_figure_title(stem), figure) for stem, figure in shared]
-        sections.append(PageSection("figures", "Figures", figures=figures, folded=folded))
+        sections.append(PageSection("figures", "Figures", figures=shared, folded=folded))
     return sections
-
-
-def _figure_title(stem: str) -> str:
-    return FIGURE_TITLES.get(stem, f"Errors of forces: {stem.removeprefix('forces-')}")

@@ -99,8 +99,14 @@ class MultiFidelityCalculator(Calculator):
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
     ) -> Any:
-        """As ASE's, and also the standard deviations over the members."""
-        if name not in SPREADS or name not in self.implemented_properties:
+        """As ASE's, and also the standard deviations over the members, where there are several."""
+        if name in SPREADS and name not in self.implemented_properties:
+            raise PropertyNotImplementedError(
+                f"{name} is the standard deviation over the members of a potential, and this one "
+                "has a single member. Export the runs of several seeds together: 'hippynn-mf "
+                "export RUN RUN... --out FILE'."
+            )
+        if name not in SPREADS:
             return super().get_property(name, atoms, allow_calculation)
         if super().get_property("energy", atoms, allow_calculation) is None:
             return None

@@ -34,7 +34,8 @@ def build_mliap(
 ) -> Any:
     """One level of one member as hippynn's `MLIAPInterface`, in LAMMPS' metal units.
 
-    Energies include the self energies, as ASE's. The network gets the level's head alone.
+    Energies include the self energies, as ASE's. The network gets the level's head alone, and
+    LAMMPS the names of the elements that the level was trained on: it finds no others.
 
     Raises UserError for several members, an unknown level, and where the Python module of LAMMPS
     is missing.
@@ -47,10 +48,9 @@ def build_mliap(
         )
     alone = potential.only([potential.level(level)])
     (level_alone,), (model,) = alone.levels, alone.members
-    species = alone.card.species
+    species = alone.card.species_of(level_alone.id)
     interface = _interface_class()(
         model.heads[level_alone.id].energy,
-        # hippynn takes LAMMPS' number of an element for its place among the species.
         [chemical_symbols[number] for number in species],
         compute_dtype=dtype,
         energy_unit=EV_PER_KCAL_PER_MOL,
@@ -60,6 +60,8 @@ def build_mliap(
         hartree = level_alone.self_energies[number]
         self_energies[number] = hartree * EV_PER_HARTREE / EV_PER_KCAL_PER_MOL
     interface.graph = WholeEnergies(interface.graph, self_energies)
+    # hippynn takes LAMMPS' number of an element for its place among these, after the padding.
+    interface.species_set = torch.tensor([0, *species]).to(interface.species_set)
     return interface
 
 

@@ -30,7 +30,7 @@ def find_outside(
 ) -> list[tuple[str, ...]] | None:
     """Why each system lies outside, by `TITLES`; None if the model file does not tell.
 
-    The spread is that of the `levels`.
+    Elements and spread are those of the `levels`.
     """
     seen = potential.card.seen
     if seen is None or seen.distances is None:
@@ -38,7 +38,10 @@ def find_outside(
     reasons: list[set[str]] = [set() for _ in range(len(systems))]
     _add_distances(reasons, systems, seen.distances)
     sizes = np.array(systems.sizes)
+    numbers, system_of_atom = systems.numbers.numpy(), systems.system_of_atom.numpy()
     for level in levels:
+        known = np.isin(numbers, potential.card.species_of(level.id))
+        _add(reasons, system_of_atom[~known], ELEMENT)
         energies, limit = surfaces.energies[level.id], seen.spreads_ev_per_atom.get(level.id)
         if limit is not None and len(energies) > 1:
             spreads = energies.std(axis=0, ddof=1) / sizes

@@ -1,8 +1,9 @@
 """Errors of the mean prediction of an experiment's seeds, in `OUT/runs/<slug>/ensemble.json`.
 
-A record also says how far the levels of theory are apart on the same test structures. It is made
-from the members' `predictions.npz`, and holds a hash of their metrics: when a member is added,
-removed or evaluated to something else, it is made again, or refused where predictions are gone.
+With another split seed S than 0, in `ensemble-split-S.json`. A record also says how far the levels
+of theory are apart on the same test structures. It is made from the members' `predictions.npz`, and
+holds a hash of their metrics: when a member is added, removed or evaluated to something else, it is
+made again, or refused where predictions are gone.
 Kept results have the records of all experiments in `ensembles.jsonl`.
 """
 
@@ -31,7 +32,6 @@ from hippynn_mf.report.stored_predictions import (
 )
 from hippynn_mf.schema import Strict, validate_json
 
-FILE = "ensemble.json"
 RELATIVE_TOLERANCE = 1e-6  # between a member's metrics and those of its stored predictions
 
 
@@ -93,11 +93,25 @@ def find_ensembles(results: Results, names: Sequence[str]) -> dict[str, Ensemble
     return records
 
 
+def split_ensembles(results: Results, names: Sequence[str]) -> dict[str, dict[int, EnsembleRecord]]:
+    """Records of these experiments by name and split seed, as `find_ensembles` has them."""
+    found: dict[str, dict[int, EnsembleRecord]] = {}
+    for split_seed in results.split_seeds:
+        for name, record in find_ensembles(results.only(split_seed=split_seed), names).items():
+            found.setdefault(name, {})[split_seed] = record
+    return found
+
+
+def record_name(split_seed: int) -> str:
+    """The name of the file of a record."""
+    return "ensemble.json" if split_seed == 0 else f"ensemble-split-{split_seed}.json"
+
+
 def _stored(results: Results, members: Sequence[Run]) -> tuple[Path, EnsembleRecord | None]:
     """Where the record of members is stored, and the record, None if there is none."""
     first = members[0]
     if first.folder is not None:
-        path = first.folder.path.parent / FILE
+        path = first.folder.path.parent / record_name(first.settings.split_seed)
         content: Mapping[str, Any] | None = read_json(path) if path.exists() else None
     else:
         path = results.out / ENSEMBLES

@@ -25,7 +25,7 @@ from hippynn_mf.files import (
     write_json,
 )
 from hippynn_mf.report.runs import KeptEpoch, Run, read_run
-from hippynn_mf.runs.folder import FORMAT, find_runs
+from hippynn_mf.runs.folder import FORMAT, find_runs, no_runs_message
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.schema import describe_errors, validate_json
 
@@ -43,10 +43,7 @@ def read_runs(out: Path) -> list[Run]:
         return _read_kept(out)
     folders = find_runs(out)
     if not folders:
-        raise UserError(
-            f"No runs in {out / 'runs'}, and no {out / RUNS}. Train some with 'hippynn-mf "
-            "reproduce'."
-        )
+        raise UserError(f"{no_runs_message(out)} Nor is there a file {RUNS} of kept results.")
     return [read_run(folder) for folder in folders]
 
 

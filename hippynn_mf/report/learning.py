@@ -21,6 +21,7 @@ from hippynn_mf.report.panels import (
 )
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import Run
+from hippynn_mf.runs.kept import kept_number
 from hippynn_mf.schema import Strict
 
 # Kind → (metric of an epoch, unit).
@@ -117,10 +118,11 @@ def _validation_errors(
         for seed, phases in by_phase.items()
     }
     kept = {}
-    for seed, phases in by_phase.items():
-        best = [starts[-1] + n for n, epoch in enumerate(phases[-1]) if epoch.get("best")]
-        if best:
-            kept[seed] = best[-1]
+    for member in members:
+        rule = member.settings.hyperparameters.kept_epoch
+        number = kept_number(by_phase[member.seed][-1], rule)
+        if number is not None:
+            kept[member.seed] = starts[-1] + number - 1
     return errors, kept
 
 

@@ -24,6 +24,7 @@ from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import Run
 from hippynn_mf.report.table_data import TableData
 from hippynn_mf.report.text import (
+    beside,
     how_to_read,
     main_lines,
     paired_lines,
@@ -82,8 +83,7 @@ def document_section(name: str, title: str, tables: Sequence[TableData]) -> Page
         heading = f"{table.title} ({table.metric.upper()})"
         page_tables.append(PageTable(id_, heading, main_lines(table), _items(table_notes(table))))
         if paired := paired_lines(table):
-            beside = f"Beside {table.reference}, seed by seed"
-            page_tables.append(PageTable(f"{id_}-paired", beside, paired))
+            page_tables.append(PageTable(f"{id_}-paired", beside(table), paired))
     return PageSection(name, title, tables=page_tables, notes=_items(how_to_read(tables)))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -42,7 +42,7 @@ class Selection:
     Attributes:
         experiments: None for all that a folder is about.
         seeds: None for all that any row has.
-        split_seed: needed where runs have several.
+        split_seed: None for the mean over all splits, where runs have several.
         metric: of tables.
         partial: write of what is there, and name what is missing.
     """
@@ -58,18 +58,24 @@ class Selection:
             raise UserError(unknown_name_message("metric", self.metric, get_args(Metric)))
 
     def of(self, results: Results) -> Results:
-        """The runs with the chosen seeds and split."""
-        return results.only(self.seeds, split_seed=self.split_seed)
+        """The runs with the chosen seeds and split; of several splits, their means."""
+        chosen = results.only(self.seeds, split_seed=self.split_seed)
+        return chosen.over_splits() if len(chosen.split_seeds) > 1 else chosen
 
 
 @dataclass(frozen=True)
 class Results:
-    """The runs of a folder `out`, finished or not, and the ensembles that are kept with them."""
+    """The runs of a folder `out`, finished or not, and the ensembles that are kept with them.
+
+    `over` says what the values of an experiment are of: seeds of one split; or splits, each with
+    the mean over its seeds.
+    """
 
     out: Path
     runs: tuple[Run, ...]
     kept_ensembles: tuple[Mapping[str, Any], ...] = ()
     is_whole: bool = True  # no finished run of the folder is left out
+    over: Literal["seeds", "splits"] = "seeds"
 
     @property
     def finished(self) -> list[Run]:
@@ -163,8 +169,9 @@ class Results:
     def values(self, name: str, column: AnyColumn, metric: str = "rmse") -> pd.Series:
         """The values of an experiment in a column, by seed; those that are null are left out.
 
-        Raises UserError if there are runs with several split seeds: a mean over them would mix
-        what the seed changes with what the choice of structures changes.
+        Of results `over_splits`, they are means over seeds, by split seed. Of others, raises
+        UserError if there are runs with several split seeds: a mean over them would mix what the
+        seed changes with what the choice of structures changes.
         """
         errors, costs = self._indexed
         place = (name, *column.address.values())
@@ -173,6 +180,8 @@ class Results:
             values = series.loc[place]
         except KeyError:
             return pd.Series(dtype=float)
+        if self.over == "splits":
+            return values.groupby(level="split_seed").mean()
         self.require_one_split()
         return values.droplevel("split_seed")
 
@@ -188,6 +197,10 @@ class Results:
     def seeds(self, name: str) -> list[int]:
         """Seeds of the finished runs of an experiment, ascending."""
         return sorted({run.seed for run in self.by_name.get(name, [])})
+
+    def splits(self, name: str) -> list[int]:
+        """Split seeds of the finished runs of an experiment, ascending."""
+        return sorted({run.settings.split_seed for run in self.by_name.get(name, [])})
 
     def members(self, name: str) -> list[Run]:
         """The finished runs of an experiment, by seed; a UserError if there are none."""
@@ -206,7 +219,11 @@ class Results:
             and (split_seed is None or run.settings.split_seed == split_seed)
         )
         all_seeds = all(seeds is None or run.seed in seeds for run in self.finished)
-        return replace(self, runs=runs, is_whole=self.is_whole and all_seeds)
+        return replace(self, runs=runs, is_whole=self.is_whole and all_seeds, over="seeds")
+
+    def over_splits(self) -> Results:
+        """The same runs, of which every split counts once, with the mean over its seeds."""
+        return replace(self, over="splits")
 
 
 def read_results(out: Path) -> Results:

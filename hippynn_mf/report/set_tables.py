@@ -7,7 +7,7 @@ from itertools import combinations
 
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.levels import Level
-from hippynn_mf.report.columns import Column, RowSpec, TableSpec, set_name
+from hippynn_mf.report.columns import COMP6, Column, RowSpec, TableSpec, set_name
 from hippynn_mf.report.low_forces import beside_head, beside_labels
 from hippynn_mf.report.results import Results
 from hippynn_mf.runs.experiment import Experiment
@@ -78,7 +78,7 @@ def _low_force_tables(
     for experiment in experiments:
         for low, high in combinations(experiment.resolved_labels, 2):
             pairs.setdefault((low, high), []).append(experiment)
-    where = "Held-out" if name == HELDOUT else set_name(name)
+    where = {HELDOUT: "Held-out", COMP6: set_name(COMP6)}.get(name, f"Test set {name}")
     tables = []
     for (low, high), learners in pairs.items():
         names = [e.name for e in learners]

@@ -122,7 +122,9 @@ def pair(values: Values, reference: Values) -> pd.DataFrame:
     return pd.concat(series, axis=1, join="inner").sort_index()
 
 
-def format_mean(estimate: Estimate | None, digits: int = 2, *, signed: bool = False) -> str:
+def format_mean(
+    estimate: Estimate | None, digits: int = 2, *, signed: bool = False, unit: str = "seed"
+) -> str:
     """`m ± half width`; `m (smallest to largest)` for two seeds; `—` for no value."""
     if estimate is None:
         return "—"
@@ -131,10 +133,10 @@ def format_mean(estimate: Estimate | None, digits: int = 2, *, signed: bool = Fa
     if estimate.high is not None:
         value += f" ± {estimate.high - estimate.value:.{digits}f}"
         return value.replace("-", "−")
-    return value.replace("-", "−") + _range(estimate, digits, sign)
+    return value.replace("-", "−") + _range(estimate, digits, sign, unit)
 
 
-def format_interval(estimate: Estimate | None, digits: int = 1) -> str:
+def format_interval(estimate: Estimate | None, digits: int = 1, *, unit: str = "seed") -> str:
     """`value [low, high]`; `value (smallest to largest)` for two seeds; `—` for no value."""
     if estimate is None:
         return "—"
@@ -142,11 +144,11 @@ def format_interval(estimate: Estimate | None, digits: int = 1) -> str:
     if estimate.low is not None:
         ends = f" [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
         return value + ends.replace("-", "−")
-    return value + _range(estimate, digits, "")
+    return value + _range(estimate, digits, "", unit)
 
 
-def _range(estimate: Estimate, digits: int, sign: str) -> str:
+def _range(estimate: Estimate, digits: int, sign: str, unit: str) -> str:
     if estimate.n == 1:
-        return " (one seed)"
+        return f" (one {unit})"
     ends = (f"{end:{sign}.{digits}f}" for end in (estimate.smallest, estimate.largest))
     return " ({} to {})".format(*ends).replace("-", "−")

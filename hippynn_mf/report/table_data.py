@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from hippynn_mf.report.columns import (
     Metric,
     PublishedNumber,
@@ -18,13 +20,14 @@ class Cell(Strict):
     """One experiment in one column, in the unit of the column.
 
     Attributes:
-        values: error by seed.
+        values: error by seed; in tables over splits mean over seeds, by split seed.
         mean: mean of the values; None without any.
-        ensemble: error of the mean prediction of all seeds; None for one seed, or unknown.
+        ensemble: error of the mean prediction of all seeds; None for one seed, or unknown. Over
+            splits, the mean of theirs.
         published: the paper's.
         reference: error of a low level's own labels, or mean error of its head, where that is the
             reference.
-        difference: mean of value − reference, paired by seed.
+        difference: mean of value − reference, paired by seed, or by split.
         percent_improvement: from the paired log ratios.
         published_percent_improvement: from the published means.
     """
@@ -40,11 +43,12 @@ class Cell(Strict):
 
 
 class RowData(Strict):
-    """One experiment."""
+    """One experiment; in tables over splits with theirs, each of which has all of the seeds."""
 
     model: str
     seeds: list[int]
     cells: list[Cell]
+    splits: list[int] = Field(default=[])
 
 
 class ColumnData(Strict):
@@ -77,7 +81,10 @@ class TestFile(Strict):
 
 
 class Origin(Strict):
-    """The data and recipe of all runs of a table, and the test sets that its columns are of."""
+    """The data and recipe of all runs of a table, and the test sets that its columns are of.
+
+    `split_seeds` are there in tables over splits, whose first is `split_seed`.
+    """
 
     rows: str
     preset: str
@@ -85,10 +92,14 @@ class Origin(Strict):
     data_sha256: str
     split_seed: int
     tests: list[TestFile]
+    split_seeds: list[int] = Field(default=[])
 
 
 class TableData(Strict):
-    """A table: everything that its text says, unrounded."""
+    """A table: everything that its text says, unrounded.
+
+    Intervals are of means over seeds, or over splits.
+    """
 
     format: Literal[2]
     title: str
@@ -100,3 +111,9 @@ class TableData(Strict):
     rows: list[RowData]
     missing: list[str]
     source: Origin | None
+    over: Literal["seeds", "splits"] = "seeds"
+
+    @property
+    def unit(self) -> Literal["seed", "split"]:
+        """What is repeated."""
+        return "seed" if self.over == "seeds" else "split"

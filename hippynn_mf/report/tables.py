@@ -37,11 +37,14 @@ from hippynn_mf.runs.weights import weights_text
 def build_table(
     spec: TableSpec,
     results: Results,
-    ensembles: Mapping[str, EnsembleRecord],
+    ensembles: Mapping[str, Mapping[int, EnsembleRecord]],
     metric: Metric,
     missing: Sequence[object] = (),
 ) -> TableData:
-    """The numbers of a table from the runs that are there; `missing` names those that are not."""
+    """The numbers of a table from the runs that are there; `missing` names those that are not.
+
+    `ensembles` are those of `split_ensembles`.
+    """
     rows = [row for row in spec.rows if row.name in results.by_name]
     return TableData(
         format=2,
@@ -55,6 +58,7 @@ def build_table(
             RowData(
                 model=row.name,
                 seeds=results.seeds(row.name),
+                splits=results.splits(row.name) if results.over == "splits" else [],
                 cells=[
                     _cell(spec, place, row, results, ensembles, metric)
                     for place in range(len(spec.columns))
@@ -64,6 +68,7 @@ def build_table(
         ],
         missing=[str(run) for run in missing],
         source=_origin(spec, results, rows),
+        over=results.over,
     )
 
 
@@ -105,20 +110,19 @@ def _cell(
     place: int,
     row: RowSpec,
     results: Results,
-    ensembles: Mapping[str, EnsembleRecord],
+    ensembles: Mapping[str, Mapping[int, EnsembleRecord]],
     metric: Metric,
 ) -> Cell:
     column = spec.columns[place]
     values = results.values(row.name, column, metric)
-    record = ensembles.get(row.name)
+    records = ensembles.get(row.name, {})
     reference_error: float | None = None
     against = _no_values()
     if isinstance(spec.reference, LowLevel) and isinstance(column, Column):
-        if record is not None:
-            reference_error = column.at_head(spec.reference.level).pick(
-                record.differences(), metric
-            )
-        against = against if reference_error is None else pd.Series(reference_error, values.index)
+        against = label_errors(records, column.at_head(spec.reference.level), metric)
+        reference_error = float(against.mean()) if len(against) else None
+        if results.over == "seeds" and reference_error is not None:
+            against = pd.Series(reference_error, values.index)
     elif isinstance(spec.reference, LowHead) and isinstance(column, Column):
         against = results.values(row.name, column.at_head(spec.reference.level), metric)
         reference_error = float(against.mean()) if len(against) else None
@@ -127,7 +131,7 @@ def _cell(
     return Cell(
         values={str(seed): value for seed, value in values.items()},
         mean=estimate_mean(values),
-        ensemble=_ensemble(record, column, metric),
+        ensemble=_ensemble(records, column, metric),
         published=row.published[place] if metric == "rmse" else None,
         reference=reference_error,
         difference=paired_difference(values, against),
@@ -136,10 +140,24 @@ def _cell(
     )
 
 
-def _ensemble(record: EnsembleRecord | None, column: AnyColumn, metric: Metric) -> float | None:
-    if record is None or len(record.members) < 2 or not isinstance(column, Column):
+def label_errors(
+    records: Mapping[int, EnsembleRecord], column: Column, metric: Metric
+) -> pd.Series:
+    """Errors of the own labels of the level of the column's head by split seed, where known."""
+    errors = {s: column.pick(record.differences(), metric) for s, record in records.items()}
+    return pd.Series({s: e for s, e in errors.items() if e is not None}, dtype=float)
+
+
+def _ensemble(
+    records: Mapping[int, EnsembleRecord], column: AnyColumn, metric: Metric
+) -> float | None:
+    if any(len(record.members) < 2 for record in records.values()) or not isinstance(
+        column, Column
+    ):
         return None
-    return column.pick(record.errors(), metric)
+    errors = [column.pick(record.errors(), metric) for record in records.values()]
+    known = [error for error in errors if error is not None]
+    return sum(known) / len(known) if known and len(known) == len(errors) else None
 
 
 def _published_percent(spec: TableSpec, place: int, row: RowSpec, metric: Metric) -> float | None:
@@ -182,6 +200,7 @@ def _origin(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Origi
         data_file=settings.data.file_name,
         data_sha256=settings.data.sha256,
         split_seed=settings.split_seed,
+        split_seeds=results.split_seeds if results.over == "splits" else [],
         tests=[
             TestFile(name=test.name, file=test.file_name, sha256=test.sha256)
             for test in settings.tests

@@ -8,16 +8,27 @@ from hippynn_mf.report.columns import set_name
 from hippynn_mf.report.statistics import FEWEST_FOR_INTERVAL, format_interval, format_mean
 from hippynn_mf.report.table_data import Cell, RowData, TableData
 
-FORMULAS = """\
+FORMULAS = {
+    "seeds": """\
 - ±: 95 % interval of the mean over n seeds, t·s/√n, with the standard deviation s (n − 1) and the
   97.5 % quantile t of Student's t with n − 1 degrees of freedom. It covers what the seed changes
   (weights, order of batches), not the choice of structures.{of_paper}
 - mean prediction: the error of the mean of all seeds' predictions, beside the mean of their errors.
 - difference: the mean over seeds of the model's error minus the other error of the same seed, with
-  the interval of the paired t test."""
+  the interval of the paired t test.""",
+    "splits": """\
+- ±: 95 % interval of the mean over n splits, t·s/√n, with the standard deviation s (n − 1) and the
+  97.5 % quantile t of Student's t with n − 1 degrees of freedom. The error of a split is the mean
+  over its seeds. The interval covers what the choice of structures for training and test changes,
+  together with what is left of that of the seed; splits share structures, so that it is somewhat
+  too narrow.{of_paper}
+- mean prediction: the mean over splits of the error of the mean of all seeds' predictions.
+- difference: the mean over splits of the model's error minus the other error of the same split,
+  with the interval of the paired t test.""",
+}
 IMPROVEMENT = """\
 - improvement: 100·(1 − exp(mean d)), where d is the logarithm of the ratio of both errors of one
-  seed; in brackets its 95 % interval, from that of the mean of d."""
+  {unit}; in brackets its 95 % interval, from that of the mean of d."""
 # What follows where the paper's numbers stand beside.
 FORMULA_OF_PAPER = " The paper does not state its formula."
 IMPROVEMENT_OF_PAPER = " Beside it that of the published\n  means."
@@ -34,7 +45,7 @@ def main_table(table: TableData) -> str:
 
 def main_lines(table: TableData) -> Lines:
     """The cells of `main_table`."""
-    heading = ["model", "seeds"]
+    heading = ["model", "seeds" if table.over == "seeds" else "splits × seeds"]
     for column in table.columns:
         heading.append(f"{column.heading} ({column.unit})")
         if column.is_error:
@@ -45,9 +56,10 @@ def main_lines(table: TableData) -> Lines:
 
 
 def _main_row(row: RowData, table: TableData) -> list[str]:
-    texts = [row.model, str(len(row.seeds))]
+    n_seeds = str(len(row.seeds))
+    texts = [row.model, f"{len(row.splits)} × {n_seeds}" if table.over == "splits" else n_seeds]
     for cell, column in zip(row.cells, table.columns, strict=True):
-        texts.append(format_mean(cell.mean))
+        texts.append(format_mean(cell.mean, unit=table.unit))
         if column.is_error:
             texts.append(_number(cell.ensemble))
         if _has_published(table):
@@ -63,7 +75,7 @@ def paired_table(table: TableData) -> str:
 
 def paired_lines(table: TableData) -> Lines:
     """The cells of `paired_table`; none without a row."""
-    heading = ["model", "seeds"]
+    heading = ["model", table.over]
     for column in table.columns:
         difference = f"{column.heading}: difference ({column.unit})"
         if table.paired_with_experiment:
@@ -84,9 +96,10 @@ def _paired_row(row: RowData, table: TableData) -> list[str]:
     counts = [cell.difference.n for cell in row.cells if cell.difference is not None]
     texts = [row.model, str(max(counts))]
     for cell, column in zip(row.cells, table.columns, strict=True):
-        difference = format_mean(cell.difference, signed=True)
+        difference = format_mean(cell.difference, signed=True, unit=table.unit)
         if table.paired_with_experiment:
-            texts += [difference, format_interval(cell.percent_improvement)]
+            improvement = format_interval(cell.percent_improvement, unit=table.unit)
+            texts += [difference, improvement]
             if _has_published(table):
                 texts.append(_number(cell.published_percent_improvement, digits=1))
         else:
@@ -104,11 +117,16 @@ def format_document(tables: Sequence[TableData]) -> str:
 def _format(table: TableData) -> list[str]:
     parts = [f"## {table.title} ({table.metric.upper()})", "", main_table(table), ""]
     if paired := paired_table(table):
-        parts += [f"Beside {table.reference}, seed by seed:", "", paired, ""]
+        parts += [f"{beside(table)}:", "", paired, ""]
     elif table.rows:
         parts += [f"Nothing here could be compared with {table.reference}.", ""]
     notes = table_notes(table)
     return [*parts, *notes, ""] if notes else parts
+
+
+def beside(table: TableData) -> str:
+    """What a paired table shows."""
+    return f"Beside {table.reference}, {table.unit} by {table.unit}"
 
 
 def table_notes(table: TableData) -> list[str]:
@@ -148,15 +166,20 @@ def how_to_read(tables: Sequence[TableData]) -> list[str]:
     if not filled:
         return []
     of_paper = any(cell.published for table in filled for row in table.rows for cell in row.cells)
-    lines = [FORMULAS.format(of_paper=FORMULA_OF_PAPER if of_paper else "")]
+    over, unit = filled[0].over, filled[0].unit
+    lines = [FORMULAS[over].format(of_paper=FORMULA_OF_PAPER if of_paper else "")]
     if any(table.paired_with_experiment for table in filled):
-        lines.append(IMPROVEMENT + (IMPROVEMENT_OF_PAPER if of_paper else ""))
-    if min(len(row.seeds) for table in filled for row in table.rows) < FEWEST_FOR_INTERVAL:
-        lines.append("- Fewer than three seeds have no interval: in parentheses is their range.")
+        lines.append(IMPROVEMENT.format(unit=unit) + (IMPROVEMENT_OF_PAPER if of_paper else ""))
+    counts = [len(getattr(row, over)) for table in filled for row in table.rows]
+    if min(counts) < FEWEST_FOR_INTERVAL:
+        lines.append(f"- Fewer than three {over} have no interval: in parentheses is their range.")
     if source := filled[0].source:
+        splits = f"split seed {source.split_seed}"
+        if source.split_seeds:
+            splits = f"split seeds {', '.join(map(str, source.split_seeds))}"
         line = (
             f"- rows: {source.rows}; preset: {source.preset}; data: {source.data_file} (SHA-256 "
-            f"{source.data_sha256[:12]}), split seed {source.split_seed}."
+            f"{source.data_sha256[:12]}), {splits}."
         )
         tests = {test.name: test for table in filled if table.source for test in table.source.tests}
         for test in tests.values():

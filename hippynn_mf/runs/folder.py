@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.schema import describe_errors
 
 FORMAT = 2
+RUNS_ARE = "Runs are folders OUT/runs/EXPERIMENT/seed-K."
 FAILURE = "failure.txt"
 LOCK_WAIT_SECONDS = 10.0
 LOG_END = 2**20  # bytes of a log in which its last lines are looked for
@@ -263,7 +265,9 @@ class RunFolder:
 
     def _read_json(self, name: str) -> dict[str, Any]:
         if not exists(self.file(name)):
-            raise UserError(f"No {name} in {self.path}; this is not a finished run.")
+            if not exists(self.path):
+                raise UserError(f"There is no folder {self.path}. {RUNS_ARE}")
+            raise UserError(f"No {name} in {self.path}; this is not a finished run. {RUNS_ARE}")
         return read_json(self.file(name))
 
     def read_epochs(self) -> list[dict[str, Any]]:
@@ -323,3 +327,8 @@ def run_folder_name(seed: int, split_seed: int) -> str:
 def find_runs(out: Path) -> list[RunFolder]:
     """Every run folder below `out`, finished or not, in alphabetical order."""
     return [RunFolder(path.parent) for path in sorted(out.glob("runs/*/seed-*/experiment.json"))]
+
+
+def no_runs_message(out: Path) -> str:
+    """What a folder without runs is answered with."""
+    return f"No runs in {out}. Train some with 'hippynn-mf campaign --out {shlex.quote(str(out))}'."

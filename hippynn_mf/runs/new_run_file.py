@@ -14,7 +14,8 @@ from ase.data import atomic_numbers
 from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.info import describe_file
 from hippynn_mf.errors import UserError
-from hippynn_mf.files import replace_when_complete
+from hippynn_mf.evaluation.layouts import find_layout
+from hippynn_mf.files import replace_when_complete, write_text
 from hippynn_mf.hyperparameters import PRESETS, Hyperparameters
 from hippynn_mf.runs.request import OWN_DATA_PRESET, Request
 from hippynn_mf.runs.run_file import SCHEMA, SUFFIX, read_run_file
@@ -26,8 +27,12 @@ PRESET = OWN_DATA_PRESET
 PATHS = {"levels": "levels.json", "valid": "valid.xyz"}
 
 
-def write_run_file(path: Path, data: DataPath, levels: Path | None = None) -> None:
+def write_run_file(
+    path: Path, data: DataPath, levels: Path | None = None, *, with_schema: bool = False
+) -> None:
     """Write a run file that trains on data files; `levels` declares levels of the user's own.
+
+    With `with_schema`, the JSON schema of run files lies beside it, which its first line names.
 
     Raises UserError for a file that exists, and for data that cannot be read.
     """
@@ -37,6 +42,7 @@ def write_run_file(path: Path, data: DataPath, levels: Path | None = None) -> No
         raise UserError(f"{path} exists. Choose another name, or remove it first.")
     if not path.absolute().parent.is_dir():
         raise UserError(f"There is no folder {path.parent}. Make it first.")
+    _refuse_test_file(data)
     text = (
         "\n".join(
             _lines(
@@ -48,15 +54,31 @@ def write_run_file(path: Path, data: DataPath, levels: Path | None = None) -> No
         )
         + "\n"
     )
+    if with_schema:
+        text = f"#:schema {SCHEMA.name}\n{text}"
+        write_text(path.with_name(SCHEMA.name), SCHEMA.read_text(encoding="utf-8"))
     with replace_when_complete(path) as partial:
         partial.write_text(text, encoding="utf-8")
     read_run_file(path)
 
 
+def _refuse_test_file(data: DataPath) -> None:
+    """Raise UserError for a file in the COMP6 layout, which holds structures to test on."""
+    try:
+        layout = find_layout(data)
+    except UserError:
+        return  # the reader of training data says what is wrong
+    if layout == "comp6":
+        raise UserError(
+            f"{data} has the COMP6 layout (group/molecule/species), which is for test sets: "
+            "nothing trains on it. Name the training data here, and test on the file with "
+            f"--comp6 {data}, or with path in [tests.comp6] of the run file."
+        )
+
+
 def _lines(
     info: Mapping[str, Any], data: DataPath, levels: Path | None, folder: Path
 ) -> Iterator[str]:
-    yield f"#:schema {SCHEMA.as_uri()}"
     yield from _comment("A run file of hippynn-mf: 'hippynn-mf train' or 'campaign' with its name.")
     yield from _comment("Lines that begin with # and a key are defaults. Paths start at the folder "
                         "of this file.")  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, Strict, ValidationError, model_validator
 
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.level_records import levels_of_records, read_levels
@@ -158,12 +158,12 @@ class Request(StrictKeys):
         description="Train and validate on a fraction of a level's labels, as CC=0.3; repeatable. "
         "(default: all labels)",
     )
-    accept_outliers: Annotated[bool, Flag(("--accept-outliers",), kind=bool)] = Field(
+    accept_outliers: Annotated[bool, Strict(), Flag(("--accept-outliers",), kind=bool)] = Field(
         False,
         description="Train although more labels stand out, or more atoms clash, than the checks of "
         "the data let through.",
     )
-    accept_charged: Annotated[bool, Flag(("--accept-charged",), kind=bool)] = Field(
+    accept_charged: Annotated[bool, Strict(), Flag(("--accept-charged",), kind=bool)] = Field(
         False,
         description="Train although the file names charges or spins other than neutral singlets; "
         "a model does not know them.",
@@ -182,14 +182,16 @@ class Request(StrictKeys):
 
     @model_validator(mode="after")
     def _check_together(self) -> Request:
-        for what, names in (("seed", list(map(str, self.seeds))), ("experiment", self.experiments)):
+        for what, names in (
+            ("seed", list(map(str, self.seeds))),
+            ("split seed", list(map(str, self.split_seeds))),
+            ("experiment", list(self.experiments)),
+        ):
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
                 raise ValueError(f"Asked for twice: {what} {', '.join(repeated)}.")
         if not self.seeds:
             raise ValueError("seeds is empty; name at least one, as [0].")
-        if len(set(self.split_seeds)) < len(self.split_seeds):
-            raise ValueError("split_seeds names one twice.")
         if self.split_seeds and "split_seed" in self.model_fields_set:
             raise ValueError("split_seed and split_seeds both say the split. Leave one out.")
         if self.experiments and self.labels:

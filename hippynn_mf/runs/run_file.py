@@ -8,6 +8,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import tomlkit
+from tomlkit.exceptions import KeyAlreadyPresent, ParseError
+
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import exists, read_text
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
@@ -30,9 +33,10 @@ def read_run_file(path: Path, *, replaced: Collection[str] = ()) -> Request:
         _check_hyperparameters(request)
         for key, file in _files(request):
             if key.split(".")[0] not in replaced and not file.exists():
+                home = " '~' stands for itself there." if "~" in str(file) else ""
                 raise UserError(
                     f"{key}: there is no file {file}. Paths in a run file start at its folder, "
-                    f"{path.absolute().parent}."
+                    f"{path.absolute().parent}.{home}"
                 )
     return request
 
@@ -84,13 +88,26 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also of numbers of too many digits
-        raise UserError(f"{path} is not TOML: {error}.") from None
+        raise UserError(f"{path} is not TOML: {_repeated(text) or error}.") from None
     if not values:
         raise UserError(
             f"{path} asks for nothing. It should name experiments, as "
             'experiments = ["MF-DZ/EF-CC/E"], or [labels].'
         )
     return values
+
+
+def _repeated(text: str) -> str | None:
+    """The key or table that is there twice, which tomllib does not name."""
+    try:
+        tomlkit.parse(text)
+    except (KeyAlreadyPresent, ParseError) as error:
+        if isinstance(error, KeyAlreadyPresent) or "exist" in str(error):
+            found = str(error).removesuffix(" col 0").rstrip(".").replace(". at line", ", in line")
+            return f"{found}; keep one"
+    except (ValueError, RecursionError):
+        pass
+    return None
 
 
 def _check_hyperparameters(request: Request) -> None:

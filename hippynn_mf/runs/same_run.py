@@ -19,6 +19,10 @@ def refuse_other_run(folder: RunFolder, settings: RunSettings) -> None:
     if not folder.is_finished:
         # Nothing is trained on them, so a run that goes on may get more.
         stored, missing = stored.with_tests(missing), []
+    else:
+        # What it was tested on since, with 'evaluate', makes it no other run.
+        more = [source for source in stored.tests if settings.test(source.name) is None]
+        settings = settings.with_tests(more)
     for name, now in settings.sources.items():
         before = stored.sources.get(name, now)
         if before.path == now.path and before.sha256 != now.sha256:

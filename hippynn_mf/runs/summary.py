@@ -29,7 +29,7 @@ Compositions = dict[tuple[str, str, str], float]
 BASELINE = "composition alone"
 MEANING = (
     f"{BASELINE}: atomic energies fitted on the training data, without the network, which",
-    "know no geometry: they have no forces, and no differences of conformers.",
+    "know no geometry: of forces and of differences of conformers they predict zero.",
 )
 # Quantities of a test set: title, unit, and the fields of error and labels.
 QUANTITIES = {

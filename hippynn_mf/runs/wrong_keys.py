@@ -13,6 +13,11 @@ from hippynn_mf.errors import unknown_name_message
 
 # Which form of a field was taken to be meant, which pydantic puts into the place of an error.
 FORMS = {"file", "table", "records", "[key]"}
+FORM_WORDS = {
+    "file": "a path in quotes",
+    "table": "a table",
+    "records": "tables in double brackets as [[levels]]",
+}
 N_SHOWN = 3
 # In the words of TOML, where pydantic's are Python's.
 EXPECTED = {
@@ -24,6 +29,7 @@ EXPECTED = {
     "int_type": "a whole number was expected",
     "float_type": "a number was expected",
     "float_parsing": "a number was expected",
+    "bool_type": "true or false was expected",
 }
 
 
@@ -88,6 +94,9 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _message(problem: Any) -> str:
+    if problem["type"] == "union_tag_invalid":
+        tags = str(problem["ctx"]["expected_tags"]).replace("'", "").split(", ")
+        return f"{' or '.join(FORM_WORDS[tag] for tag in tags)} was expected"
     message = EXPECTED.get(problem["type"], problem["msg"])
     return str(message).removeprefix("Value error, ")
 

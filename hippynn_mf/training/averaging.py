@@ -33,6 +33,10 @@ class WeightAverage:
             list(self.values.values()), list(self.parameters.values()), 1.0 - decay
         )
 
+    def to_device_of_parameters(self) -> None:
+        """Follow the module to its device."""
+        self.values = {n: v.to(self.parameters[n].device) for n, v in self.values.items()}
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The module has the averaged weights for a while."""

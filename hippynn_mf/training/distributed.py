@@ -41,7 +41,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 CHECKPOINT = "last.ckpt"
-BEST_MODEL = "model.pt"
+KEPT_MODEL = "model.pt"
 IRRELEVANT_WARNINGS = (
     ".*does not have many workers",  # batches are slices of arrays in memory
     "Grad strides do not match bucket view strides",  # of axes of length one
@@ -83,9 +83,9 @@ def train_distributed(
 
     Every process calls this with the same arguments. `batch_size` is that of all processes
     together: two with 32 do the same steps as one with 32. Afterwards the model has the
-    parameters of the best epoch by the stopping metric, which are also in `folder/model.pt`;
-    the metrics are those of the whole validation set. `folder/last.ckpt` is replaced after every
-    epoch.
+    parameters of the epoch that `kept_epoch` says, of the average where `ema_decay` asks for one;
+    they are also in `folder/model.pt`. The metrics are those of the whole validation set.
+    `folder/last.ckpt` is replaced after every epoch.
 
     Args:
         model: from `build_model`; the first process's weights are used.
@@ -106,12 +106,6 @@ def train_distributed(
         raise UserError(
             f"A {type(database).__name__} cannot be shared among devices; make the database with "
             "hippynn_mf.load_database."
-        )
-    if hyperparameters.ema_decay or hyperparameters.kept_epoch == "last":
-        raise UserError(
-            "Training on several devices keeps the best epoch of the weights themselves; found "
-            f"ema_decay={hyperparameters.ema_decay:g}, kept_epoch={hyperparameters.kept_epoch}. "
-            "Set ema_decay=0 and another kept_epoch."
         )
     folder = Path(folder)
     checkpoint = folder / CHECKPOINT
@@ -157,9 +151,10 @@ def train_distributed(
             ckpt_path=checkpoint if checkpoint.exists() else None,
             weights_only=True,
         )
-    model.parameters.load_state_dict(tracker.best_model)
+    keeps_last = hyperparameters.kept_epoch == "last"
+    model.parameters.load_state_dict(module.last_state() if keeps_last else tracker.best_model)
     if trainer.is_global_zero:
-        with replace_when_complete(folder / BEST_MODEL) as partial:
+        with replace_when_complete(folder / KEPT_MODEL) as partial:
             torch.save(model.parameters.state_dict(), partial)
     return tracker
 

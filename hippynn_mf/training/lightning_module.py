@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ class DataParallelModule(HippynnLightningModule):
             n_outputs=evaluator.n_outputs,
         )
         self.random_state = training.database.random_state
+        self.average = training.average
+        self.averaged = ExitStack()  # closed, the weights are those that are trained
         self.checkpoint = checkpoint
         self.epoch_callbacks = callbacks
         self.metrics: dict[str, float] = {}
@@ -107,6 +110,8 @@ class DataParallelModule(HippynnLightningModule):
         """Refuse ranks at different places; end a training at once that was continued too far."""
         place = {"epoch": self.current_epoch, "seed": self.random_state.get_state().tolist()}
         _refuse_different_ranks(place)
+        if self.average is not None:
+            self.average.to_device_of_parameters()
         self.trainer.should_stop = self.controller.current_epoch >= self.controller.max_epochs
 
     def on_train_epoch_start(self) -> None:
@@ -114,6 +119,28 @@ class DataParallelModule(HippynnLightningModule):
         self.started = time.perf_counter()
         (rate,) = {group["lr"] for group in self.optimizer_list[0].param_groups}
         log.info("Epoch %d, learning rate %g", self.current_epoch, rate)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the average of the weights, which are the same on all ranks."""
+        if self.average is not None:
+            self.average.update()
+
+    def on_validation_start(self) -> None:
+        """Measure the averaged weights, if there are any."""
+        if self.average is not None:
+            self.averaged.enter_context(self.average.in_place())
+
+    def on_validation_end(self) -> None:
+        """Note the metrics and what is best, and go on with the weights that are trained."""
+        super().on_validation_end()
+        self.averaged.close()
+
+    def last_state(self) -> dict[str, torch.Tensor]:
+        """The parameters of now, averaged where an average is asked for."""
+        with ExitStack() as stack:
+            if self.average is not None:
+                stack.enter_context(self.average.in_place())
+            return copy.deepcopy(self.state_dict())
 
     def _eval_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
         with torch.enable_grad():  # for the forces
@@ -162,6 +189,7 @@ class DataParallelModule(HippynnLightningModule):
             "controller": self.controller.state_dict(),
             "tracker": {name: getattr(self.metric_tracker, name) for name in TRACKED},
             "random_state": self.random_state.get_state(),
+            "average": None if self.average is None else self.average.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -174,6 +202,8 @@ class DataParallelModule(HippynnLightningModule):
         for name in TRACKED:
             setattr(self.metric_tracker, name, state["tracker"][name])
         self.random_state.set_state(state["random_state"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from hippynn.experiment.routines import SetupParams, setup_training, training_lo
 
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.levels import Level
 from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics
 from hippynn_mf.model.model import Model
 from hippynn_mf.network.stored_pairs import precompute_pairs
@@ -80,16 +81,7 @@ def prepare_training(
         optimizer = reptile_of(parameters, hyperparameters)
     else:
         optimizer = torch.optim.Adam(parameters, lr=hyperparameters.learning_rate, fused=True)
-    controller = PatienceController(
-        optimizer=optimizer,
-        scheduler=build_scheduler(optimizer, hyperparameters),
-        batch_size=hyperparameters.batch_size,
-        eval_batch_size=hyperparameters.eval_batch_size,
-        max_epochs=hyperparameters.max_epochs,
-        stopping_key=hyperparameters.stopping_key(heads.levels),
-        fraction_train_eval=hyperparameters.fraction_train_eval,
-        termination_patience=hyperparameters.termination_patience,
-    )
+    controller = build_controller(optimizer, hyperparameters, heads.levels)
     modules, controller, tracker = setup_training(
         modules, SetupParams(controller=controller, device=device)
     )
@@ -133,6 +125,22 @@ def continue_training(
         store_best=False,
         store_every=0,
         quiet=False,
+    )
+
+
+def build_controller(
+    optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters, levels: Iterable[Level]
+) -> PatienceController:
+    """Hippynn's controller of a training of these levels: batches, epochs, and when it ends."""
+    return PatienceController(
+        optimizer=optimizer,
+        scheduler=build_scheduler(optimizer, hyperparameters),
+        batch_size=hyperparameters.batch_size,
+        eval_batch_size=hyperparameters.eval_batch_size,
+        max_epochs=hyperparameters.max_epochs,
+        stopping_key=hyperparameters.stopping_key(levels),
+        fraction_train_eval=hyperparameters.fraction_train_eval,
+        termination_patience=hyperparameters.termination_patience,
     )
 
 

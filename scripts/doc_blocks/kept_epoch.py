@@ -11,7 +11,7 @@ N_RUNS = 32  # two experiments, eight seeds, two presets
 
 
 def _lines() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = script("study_kept_epoch").read_lines(LINES)
+    found: list[dict[str, Any]] = script("kept_epoch_tables").read_lines(LINES)
     return found
 
 
@@ -21,7 +21,7 @@ def kept_epoch_rules() -> str:
     lines = _lines()
     counts = {name: sum(line["data"] == name for line in lines) for name in ("few", "all", "real")}
     known = ", ".join(f"{n} with `{name}`" for name, n in counts.items() if n)
-    table: str = script("study_kept_epoch").rules_table(lines)
+    table: str = script("kept_epoch_tables").rules_table(lines)
     return (
         sentences(f"""
     Errors beside those of the same training's `best_energy` epoch without an average: geometric
@@ -35,14 +35,14 @@ def kept_epoch_rules() -> str:
 @block
 def kept_epoch_weights() -> str:
     """Force weights and coupling."""
-    table: str = script("study_kept_epoch").weights_table(_lines(), "last")
+    table: str = script("kept_epoch_tables").weights_table(_lines(), "last")
     return table
 
 
 @block
 def kept_epoch_choice() -> str:
     """What the preset robust has of it, as long as the study bears it."""
-    study = script("study_kept_epoch")
+    study = script("kept_epoch_tables")
     lines = _lines()
     robust, base = study.preset_of_study(), ("none", "best_energy")
     if robust != ("none", "last", 4.0, "independent"):
@@ -76,7 +76,7 @@ def kept_epoch_choice() -> str:
 def kept_epoch_cost() -> str:
     """What the comparison that was not run would take."""
     lines = [line for line in _lines() if line["data"] == "real"]
-    epochs = script("study_kept_epoch").epochs_of_preset()
+    epochs = script("kept_epoch_tables").epochs_of_preset()
     seconds = sum(line["cpu_s"] / line["max_epochs"] for line in lines) / len(lines) * epochs
     return sentences(f"""
     A run of {epochs} epochs takes {seconds:.0f} s of one core, measured in the study ({len(lines)}

@@ -29,6 +29,7 @@ def check_distances(
 ) -> tuple[list[Outcome], str | None]:
     """Outcomes for the unit of positions and for clashes, and the unit they are in if not Å."""
     nearest: list[np.ndarray] = []
+    others: list[str] = []  # groups whose positions are all in another unit
     n_looked_at = 0
     clashes: list[str] = []
     n_groups = sum(len(np.unique(part.groups)) for part in parts)
@@ -38,6 +39,7 @@ def check_distances(
         some = some[some.atom_mask.sum(axis=1) > 1]
         ratios = _nearest(some.positions, some.species)
         nearest.append(ratios[some.atom_mask])
+        others += _in_other_units(some, ratios)
         n_looked_at += len(some)
         close = np.flatnonzero(ratios.min(axis=1, initial=np.inf) < CLASH)
         clashes += [f"row {some.rows[i]} of {some.group_names[some.groups[i]]}" for i in close]
@@ -62,6 +64,14 @@ def check_distances(
         text = f"positions are not in Å: {how}. {named}. Give positions in Å."
         refused = Outcome(check="distances", verdict="refused", text=text, values=values)
         return [refused], unit if unit != "Å" else None
+    if others:
+        text = (
+            f"positions of some groups are not in Å: {list_some(others)}; in all, {how}. Give all "
+            "positions in Å, or train on them with --accept-outliers."
+        )
+        verdict_of_groups: Verdict = "accepted" if accepted.outliers else "refused"
+        found = Outcome(check="distances", verdict=verdict_of_groups, text=text, values=values)
+        return [found], None
     outcomes = [Outcome(check="distances", verdict="passed", text=f"{how}.", values=values)]
     if clashes:
         share = len(clashes) / n_looked_at
@@ -115,3 +125,26 @@ def _nearest(positions: np.ndarray, species: np.ndarray) -> np.ndarray:
             squares[:, diagonal, diagonal] = np.inf
             ratios[chosen, :n_atoms] = np.sqrt(squares.min(axis=2))
     return ratios
+
+
+def _is_other_unit(ratios: np.ndarray) -> bool:
+    """Whether all conformers of a group are as if in another unit; a scan of a bond has a range."""
+    medians = np.median(ratios, axis=1)
+    unit = name_length_unit(float(np.median(medians)))
+    is_beyond = medians.min() > RATIO_RANGE[1] or medians.max() < RATIO_RANGE[0]
+    return bool(is_beyond and unit not in (None, "Å") and medians.max() < 1.5 * medians.min())
+
+
+def _in_other_units(structures: Structures, ratios: np.ndarray) -> list[str]:
+    """The groups whose positions are all as if in another unit, with their median ratio."""
+    is_beyond = (ratios > RATIO_RANGE[1]) | (ratios < RATIO_RANGE[0])
+    n_atoms_of = structures.atom_mask.sum(axis=1)
+    # The median of a conformer is beyond only if half of its atoms are: few groups have any such.
+    is_doubtful = 2 * (is_beyond & structures.atom_mask).sum(axis=1) >= n_atoms_of
+    found = []
+    for group in np.unique(structures.groups[is_doubtful]):
+        start, stop = np.searchsorted(structures.groups, (group, group + 1))
+        of_group = ratios[start:stop, : n_atoms_of[start]]
+        if _is_other_unit(of_group):
+            found.append(f"{structures.group_names[group]} ({np.median(of_group):.2f})")
+    return found

@@ -29,6 +29,7 @@ from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 MAX_SCATTER = 0.6
 # Robust standard deviations of the difference. Embedded data have 7, real ANI-1x 9.
 MAX_RATIO = 20.0
+SAME = 1e-3  # kcal/mol; no two levels of theory are nearer than this
 LEAST_SPREAD = 0.1  # kcal/mol: what is nearer than `MAX_RATIO` times it is no wrong label
 
 
@@ -86,6 +87,14 @@ def _judge(
         scatter_inside = _scatter({name: values[known] for name, values in inside.items()})
     worst = max(scatter, scatter_inside or 0.0)
     spread = robust_spread(left["difference"])
+    if spread < SAME and robust_spread(left["low"]) > LEAST_SPREAD:
+        text = (
+            f"the energies of {pair} are the same: without composition they differ by "
+            f"{spread:.2g} kcal/mol. A column was written under two names. Correct it"
+        )
+        text += "." if accepted.outliers else ", or train on it with --accept-outliers."
+        same: Verdict = "accepted" if accepted.outliers else "refused"
+        return [Outcome(check="levels", level=higher.id, verdict=same, text=text)]
     how = (
         f"the energy difference of {pair} scatters by {spread:.3g} kcal/mol, {scatter:.2f} times "
         "as much as the energies"

@@ -90,17 +90,13 @@ def draw_conformers(groups: np.ndarray, labelled: np.ndarray) -> list[np.ndarray
     ]
 
 
-def find_pairs(structures: Structures, level: Level) -> tuple[Pairs, int]:
-    """Every drawn conformer with the closest of its group, of those with energy and forces.
-
-    Also how many conformers were drawn.
-    """
+def find_pairs(structures: Structures, level: Level) -> Pairs:
+    """Every drawn conformer with the closest of its group, of those with energy and forces."""
     labelled = structures.has_energy(level) & structures.has_forces(level)
-    found, n_drawn = [], 0
+    found = []
     of_level = structures.only({level: Properties.EF})
     for drawn in draw_conformers(structures.groups, labelled):
         members = of_level[drawn]
-        n_drawn += len(drawn)
         n_atoms = int(members.atom_mask[0].sum())
         positions = members.positions[:, :n_atoms].astype(np.float64)
         pairs = _nearest_pairs(positions)
@@ -110,7 +106,7 @@ def find_pairs(structures: Structures, level: Level) -> tuple[Pairs, int]:
         energies = members.energies[level.id]
         changes = energies[pairs[:, 1]] - energies[pairs[:, 0]]
         found.append(_compare(positions, forces, pairs, changes))
-    return Pairs.join(found), n_drawn
+    return Pairs.join(found)
 
 
 @lru_cache

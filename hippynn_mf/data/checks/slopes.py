@@ -16,8 +16,6 @@ from ase import units as ase_units
 from scipy.stats import t as student_t
 
 from hippynn_mf.data.checks.pairs import Pairs, find_pairs
-from hippynn_mf.data.checks.report import Outcome, Verdict
-from hippynn_mf.data.checks.units import FileUnits, name_force_unit
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
 
@@ -53,7 +51,6 @@ class ForceSlope:
         bias: how far off the slope may be by the curvature of paths, if that of all has one sign.
         n_pairs: pairs of conformers that were compared.
         reach: Å, how far (root mean square over atoms) these are apart at most.
-        n_drawn: conformers that pairs were looked for among.
     """
 
     verdict: Literal["forces", "gradient", "unit", "undecided"]
@@ -63,90 +60,26 @@ class ForceSlope:
     correlation: float
     n_pairs: int
     reach: float
-    n_drawn: int
 
 
 def find_slope(parts: Structures | Sequence[Structures], level: Level) -> ForceSlope:
     """Regress energy differences on what forces say, over the closest pairs of each group."""
     whole = [parts] if isinstance(parts, Structures) else parts
-    found = [find_pairs(part, level) for part in whole if level.id in part.forces]
-    n_drawn = sum(n for _, n in found)
-    pairs = Pairs.join([pairs for pairs, _ in found])
+    return slope_of(
+        Pairs.join([find_pairs(each, level) for each in whole if level.id in each.forces])
+    )
+
+
+def slope_of(pairs: Pairs) -> ForceSlope:
+    """The regression over the closest of sorted pairs."""
     near = pairs.closest(MAX_REACH, MAX_PAIRS)
     near = near[near.estimates != 0]
     if len(near) < MIN_PAIRS or not near.changes.any():
         reach = float(max(pairs.apart, default=0))
-        nothing = (np.nan, np.nan, np.nan, np.nan)
-        return ForceSlope("undecided", *nothing, len(near), reach, n_drawn)
+        return ForceSlope("undecided", np.nan, np.nan, np.nan, np.nan, len(near), reach)
     slope, error, bias, correlation = _regress(near)
     verdict = _verdict(slope, error, bias, correlation)
-    reach = float(near.apart.max())
-    return ForceSlope(verdict, slope, error, bias, correlation, len(near), reach, n_drawn)
-
-
-def check_forces(
-    parts: Sequence[Structures], level: Level, units: FileUnits, *, n_known: int | None = None
-) -> tuple[Outcome, ForceSlope]:
-    """Whether the forces of a level are −dE/dR in the units of the file.
-
-    `n_known` conformers have an energy of the level in the file, by default as many as in `parts`.
-    """
-    found = find_slope(parts, level)
-    if n_known is None:
-        n_known = sum(int(part.has_energy(level).sum()) for part in parts)
-    how = (
-        f"slope {found.slope:+.3g} ± {found.error:.2g} ± {found.bias:.2g} by curvature, "
-        f"correlation {found.correlation:+.2f} over {found.n_pairs} pairs of conformers up to "
-        f"{found.reach:.2g} Å apart, among {found.n_drawn} of {n_known} conformers"
-    )
-    values = {
-        "slope": None if np.isnan(found.slope) else round(found.slope, 4),
-        "slope_error": None if np.isnan(found.error) else round(found.error, 4),
-        "slope_bias": None if np.isnan(found.bias) else round(found.bias, 4),
-        "correlation": None if np.isnan(found.correlation) else round(found.correlation, 4),
-        "n_pairs": found.n_pairs,
-        "reach_angstrom": round(found.reach, 4),
-        "n_looked_at": found.n_drawn,
-        "n": n_known,
-    }
-    what = f"the forces of level {level.id}"
-    verdict: Verdict
-    if found.verdict == "forces":
-        verdict, text = "passed", f"{what} follow its energies ({how})."
-    elif found.verdict == "undecided":
-        reason = _why_undecided(found, how)
-        verdict = "undecided"
-        text = f"its energies do not prove sign and unit of {what} ({reason}); they are used."
-    else:
-        verdict, text = "refused", f"{what} are not −dE/dR in {units.force}: {how}."
-        if found.verdict == "gradient":
-            text = (
-                f"{what} have the wrong sign. Energy differences follow +dE/dR ({how}), but "
-                "forces are −dE/dR. Negate them in the file; in a COMP6 key map, declare the key "
-                "as 'gradient' instead of 'forces' or the reverse."
-            )
-        if not SLOPE_RANGE[0] <= abs(found.slope) <= SLOPE_RANGE[1]:
-            named = name_force_unit(abs(found.slope), units)
-            text += f" {named} Give forces in {units.force}."
-    outcome = Outcome(
-        check="forces",
-        level=level.id,
-        verdict=verdict,
-        text=text,
-        values=values,
-    )
-    return outcome, found
-
-
-def _why_undecided(found: ForceSlope, how: str) -> str:
-    if np.isnan(found.slope):
-        return (
-            f"{found.n_pairs} pairs of close conformers among {found.n_drawn}, "
-            f"{MIN_PAIRS} are needed"
-        )
-    if not abs(found.correlation) >= MIN_CORRELATION:
-        return f"{how}; a correlation of {MIN_CORRELATION} is clear"
-    return f"{how}; the interval holds right and wrong units alike"
+    return ForceSlope(verdict, slope, error, bias, correlation, len(near), float(near.apart.max()))
 
 
 def _verdict(

@@ -13,6 +13,7 @@ from hippynn_mf.data.formats.hdf5_links import refuse_links
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.files import reading, require_file
 
+SUFFIXES = (".h5", ".hdf5")
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 LARGEST_NUMBER = 118  # of an element
 

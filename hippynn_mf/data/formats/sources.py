@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ import h5py
 from hippynn_mf.data.formats.ani1x_writer import write_ani1x
 from hippynn_mf.data.formats.extxyz import Frame, read_extxyz
 from hippynn_mf.data.formats.extxyz_keys import forces_key
+from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from hippynn_mf.data.formats.hdf5 import open_hdf5
 from hippynn_mf.data.formats.merging import merge_frames
 from hippynn_mf.data.formats.xyz_file import SUFFIXES, is_xyz
@@ -40,8 +41,19 @@ def open_data(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Iterator[h5
         with h5py.File(io.BytesIO(_kept(source, levels)[0]), "r") as file:
             yield file
     else:
+        _refuse_other_suffix(shown_path(source))
         with open_hdf5(shown_path(source)) as file:
             yield file
+
+
+def _refuse_other_suffix(path: Path) -> None:
+    """Raise UserError for a file whose name and first bytes are not those of HDF5."""
+    if path.is_file() and path.suffix.lower() not in HDF5_SUFFIXES and not h5py.is_hdf5(path):
+        raise UserError(
+            f"{path}: neither its name nor its content tells the format. Extended XYZ ends in "
+            f"{' or '.join(SUFFIXES)}, not compressed; the ANI-1x layout is HDF5, "
+            f"{' or '.join(HDF5_SUFFIXES)}."
+        )
 
 
 def data_notes(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> tuple[str, ...]:
@@ -83,20 +95,6 @@ def absolute_paths(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Path |
     if isinstance(source, Path):
         return source.absolute()
     return {level: path.absolute() for level, path in source.items()}
-
-
-def parse_level_files(texts: Sequence[str], *, levels: Levels = KNOWN_LEVELS) -> dict[str, Path]:
-    """Level id → file from texts as `DZ=a.xyz`; UserError for anything else."""
-    files: dict[str, Path] = {}
-    for text in texts:
-        name, separator, path = text.partition("=")
-        if not separator or not path:
-            raise UserError(f"LEVEL=FILE was expected, as DZ=dz.xyz; found {text!r}.")
-        level_id = levels.get(name).id
-        if level_id in files:
-            raise UserError(f"Level {level_id} has two files, {files[level_id]} and {path}.")
-        files[level_id] = Path(path)
-    return by_rank(files, levels=levels)
 
 
 def shown_path(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Path:

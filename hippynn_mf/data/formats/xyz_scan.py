@@ -21,6 +21,7 @@ LONGEST_LINE = 2**20  # characters
 MOST_COLUMNS = 9999  # of all properties together
 # The type of a property and its number of columns, wherever ASE may find them in a line.
 COLUMNS = re.compile(r":[RISL]:\s*([^:\s\"']+)")
+PROPERTIES = re.compile(r"(?:^|\s)Properties=[\"']?([^\s\"']+)")
 
 
 def count_structures(path: Path, *, strict_end: bool = True, least_atoms: int = 1) -> int:
@@ -28,7 +29,8 @@ def count_structures(path: Path, *, strict_end: bool = True, least_atoms: int = 
 
     Raises UserError for a file that is empty, cut off, no XYZ, no regular file, or has a blank line
     between structures, more than `MOST_ATOMS` or fewer than `least_atoms` atoms in one, lines of
-    more than `LONGEST_LINE` characters, or more than `MOST_COLUMNS` columns. With `strict_end`, the
+    more than `LONGEST_LINE` characters, more than `MOST_COLUMNS` columns, or other columns than
+    its Properties say: ASE leaves out without a word what is too much. With `strict_end`, the
     last line has to end with a line break: without one it may be cut off.
     """
     require_file(path, "an extended XYZ file")
@@ -53,6 +55,13 @@ def count_structures(path: Path, *, strict_end: bool = True, least_atoms: int = 
                     )
                 if place == 0:
                     _refuse_columns(last, f"{path}, line {number + 1}")
+                    said = _said_columns(last)
+                elif last.endswith("\n") and said not in (None, found := len(last.split())):
+                    raise UserError(
+                        f"{path}, structure {count + 1}: line {number + place + 1} has {found} "
+                        f"columns, and Properties in line {number + 1} say {said}. Name every "
+                        "column there, or write the structure again."
+                    )
             count, number = count + 1, number + n_atoms + 1
     if not count:
         raise UserError(f"{path} is empty: it holds no structure.")
@@ -96,6 +105,15 @@ def _n_atoms(text: str, least: int, place: str) -> int:
             "or lines are missing."
         )
     return int(text)
+
+
+def _said_columns(comment: str) -> int | None:
+    """The columns that a comment says atoms have; None where it says none, or is wrong itself."""
+    match = PROPERTIES.search(comment)
+    counts = match[1].split(":")[2::3] if match else []
+    if not counts or not all(text.isascii() and text.isdecimal() for text in counts):
+        return None
+    return sum(map(int, counts))
 
 
 def _refuse_columns(comment: str, place: str) -> None:

@@ -1,0 +1,31 @@
+"""Options that are given once, and places that are not empty, for every command."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+OUT = "--out"
+
+
+class OnceCommand(TyperCommand):
+    """A command that refuses what would silently be taken in another way than it was meant.
+
+    Of an option that is given twice click takes the last; and an empty text as a place, as of a
+    variable of the shell that is not set, would be the folder where one is.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as click does; BadParameter for an option twice, and for an empty place."""
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for option, count in Counter(order).items():
+            if not isinstance(option, TyperOption):
+                continue
+            if count > 1 and not (option.multiple or option.is_flag):
+                raise typer.BadParameter("it is given twice; leave one out.", ctx, option)
+            if option.opts[0] == OUT and values.get(option.name) == "":
+                raise typer.BadParameter("a path was expected, which is not empty.", ctx, option)
+        return super().parse_args(ctx, args)

@@ -1,0 +1,85 @@
+"""Forces of a molecule alone neither push nor turn it as a whole.
+
+So forces sum to zero, and so do their torques. Forces of another conformer, of other atoms, in
+another frame or with axes swapped do not balance, whatever the elements and however few there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hippynn_mf.data.checks.energies import judge_outliers
+from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.levels import Level
+from hippynn_mf.units import EV_PER_HARTREE
+
+# Net force and torque as a share of what they would be if nothing cancelled. Embedded data have a
+# median of 0.0005 (torque) and less than 0.03 throughout, real ANI-1x 0.0001 and 0.003; forces of
+# another conformer 0.02 to 0.13.
+MAX_MEDIAN = 0.015
+MAX_SHARE = 0.1  # of a single structure; more stands out
+NOISE = 0.01  # eV/Å of every atom: grids and convergence, which matter where forces are small
+MIN_STRUCTURES = 10  # a choice: of fewer it is said
+AT_ONCE = 20_000  # structures
+
+
+def check_balance(parts: Sequence[Structures], level: Level, accepted: Accepted) -> list[Outcome]:
+    """Outcomes for the net forces and torques of a level; none without forces of two atoms."""
+    names: list[str] = []
+    found = [np.zeros(0)]
+    for part in parts:
+        if level.id not in part.forces:
+            continue
+        rows = np.flatnonzero(part.has_forces(level) & (part.atom_mask.sum(axis=1) > 1))
+        for start in range(0, len(rows), AT_ONCE):
+            some = part[rows[start : start + AT_ONCE]]
+            shares = imbalance(some, level)
+            found.append(shares)
+            names += [
+                f"row {some.rows[i]} of {some.group_names[some.groups[i]]}"
+                if shares[i] > MAX_SHARE
+                else ""
+                for i in range(len(some))
+            ]
+    shares = np.concatenate(found)
+    if not len(shares):
+        return []
+    median = float(np.median(shares))
+    far = np.flatnonzero(shares > MAX_SHARE)
+    values: dict[str, float | int | None] = {"n": len(shares), "imbalance": round(median, 6)}
+    how = f"net force or torque is {median:.2g} of what it is without cancelling (median)"
+    enough = len(shares) >= MIN_STRUCTURES
+    if median > MAX_MEDIAN:
+        text = (
+            f"forces of level {level.id} do not balance: {how}, and more than {MAX_MEDIAN:g} is "
+            "not of these structures. Atoms, axes or structures may be in another order, or forces "
+            "and positions in different frames. Correct them."
+        )
+        verdict: Verdict = "refused" if enough else "noted"
+        return [Outcome(check="balance", level=level.id, verdict=verdict, text=text, values=values)]
+    text = f"forces of level {level.id} balance: {how}."
+    outcomes = [
+        Outcome(check="balance", level=level.id, verdict="passed", text=text, values=values)
+    ]
+    if len(far) and enough:
+        shown = [f"{names[i]} ({shares[i]:.2f})" for i in far[np.argsort(-shares[far])][:6]]
+        what = f"forces of level {level.id}, which do not balance,"
+        outcomes.append(judge_outliers(what, level, len(far), len(shares), shown, accepted))
+    return outcomes
+
+
+def imbalance(structures: Structures, level: Level) -> np.ndarray:
+    """(n,) the larger of net force and net torque, as shares of sums of their sizes."""
+    mask = structures.atom_mask[:, :, None]
+    n_atoms = mask.sum(axis=1)
+    positions = np.where(mask, structures.positions, 0.0).astype(np.float64)
+    positions = np.where(mask, positions - (positions.sum(axis=1) / n_atoms)[:, None], 0.0)
+    forces = np.where(mask, structures.forces[level.id], 0.0).astype(np.float64) * EV_PER_HARTREE
+    sizes = np.linalg.norm(forces, axis=2) + NOISE * mask[:, :, 0]
+    arms = np.linalg.norm(positions, axis=2)
+    net = np.linalg.norm(forces.sum(axis=1), axis=1) / sizes.sum(axis=1)
+    torque = np.linalg.norm(np.cross(positions, forces).sum(axis=1), axis=1)
+    return np.maximum(net, torque / np.maximum((arms * sizes).sum(axis=1), 1e-12))

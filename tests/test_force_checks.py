@@ -1,0 +1,265 @@
+"""What bonds of hydrogen, balance and digits say of labels, and what is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import units
+from planted import write_ani1x
+
+from hippynn_mf.data.checks.balance import check_balance, imbalance
+from hippynn_mf.data.checks.bonds import (
+    BONDS,
+    EXPONENT,
+    find_bonds,
+    find_stiffness,
+    wrong_groups,
+)
+from hippynn_mf.data.checks.forces import check_forces
+from hippynn_mf.data.checks.gate import check_structures
+from hippynn_mf.data.checks.report import NOTHING, Accepted
+from hippynn_mf.data.checks.rounding import check_rounding
+from hippynn_mf.data.checks.slopes import find_slope
+from hippynn_mf.data.checks.units import FileUnits
+from hippynn_mf.data.embedded import MINI_ANI1X
+from hippynn_mf.data.formats.ani1x import read_ani1x
+from hippynn_mf.data.structures import Block, Structures, pad_blocks
+from hippynn_mf.labels import parse_labels
+from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS
+from hippynn_mf.units import EV_PER_HARTREE
+
+HARTREE = FileUnits("hartree")
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Structures:
+    """Embedded conformers with DZ forces and CC energies."""
+    structures = read_ani1x(MINI_ANI1X, parse_labels({"DZ": "EF", "CC": "E"}))[0]
+    kept = structures.has_energy(CC) & structures.has_forces(DZ)
+    return structures[np.flatnonzero(kept)]
+
+
+def first_of_groups(structures: Structures, n: int) -> Structures:
+    """The first n conformers of every group."""
+    place = np.arange(len(structures)) - np.searchsorted(structures.groups, structures.groups)
+    return structures[place < n]
+
+
+def with_forces(structures: Structures, values: np.ndarray) -> Structures:
+    return replace(structures, forces={DZ.id: values.astype(np.float32)})
+
+
+def hydride(heavy: int, n: int = 30, *, constant: float = 1.0) -> Structures:
+    """A diatomic of hydrogen with the known bond times a constant."""
+    rest, known = BONDS[heavy]
+    lengths = rest + np.random.default_rng(heavy).normal(scale=0.05, size=n)
+    decay = np.exp(-EXPONENT * (lengths - rest))
+    pull = constant * known * (1 - decay) * decay / EXPONENT / EV_PER_HARTREE
+    positions, forces = np.zeros((n, 2, 3)), np.zeros((n, 2, 3))
+    positions[:, 1, 2], forces[:, 1, 2], forces[:, 0, 2] = lengths, -pull, pull
+    block = Block(
+        name="hydride",
+        numbers=np.array([heavy, 1]),
+        kept=np.ones(n, bool),
+        positions=positions,
+        energies={DZ.id: np.zeros(n)},
+        forces={DZ.id: forces},
+    )
+    return pad_blocks([block])
+
+
+@pytest.mark.parametrize("constant", [1.0, -1.0, 0.5, 3.0])
+@pytest.mark.parametrize("heavy", BONDS)
+def test_the_known_bond_has_the_stiffness_that_it_was_given(heavy, constant):
+    found = find_stiffness(hydride(heavy, constant=constant), DZ)
+    assert found.ratio == pytest.approx(constant, rel=1e-3)
+    assert found.correlation == pytest.approx(np.sign(constant), abs=1e-4)
+    assert found.verdict == {1.0: "forces", -1.0: "gradient"}.get(constant, "unit")
+
+
+def test_the_stiffness_does_not_depend_on_orientation(embedded):
+    some = first_of_groups(embedded, 10)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    turned = replace(
+        some,
+        positions=(some.positions @ turn).astype(np.float32),
+        forces={DZ.id: (some.forces[DZ.id] @ turn).astype(np.float32)},
+    )
+    found, expected = find_stiffness(turned, DZ), find_stiffness(some, DZ)
+    assert found.ratio == pytest.approx(expected.ratio, rel=1e-4)
+    assert found.n_bonds == expected.n_bonds
+
+
+@pytest.mark.parametrize("n", [1, 2, 20])
+def test_single_conformers_prove_what_pairs_cannot(embedded, n):
+    """One conformer of a molecule has no pair, and its bonds are enough."""
+    some = first_of_groups(embedded, n)
+    outcome = check_forces([some], DZ, HARTREE)
+    assert outcome.verdict == "passed"
+    if n == 1:
+        assert find_slope(some, DZ).verdict == "undecided"
+    for factor in (-1.0, units.Bohr, 1 / units.Bohr, units.Hartree, 627.5, 1 / 27.2):
+        wrong = with_forces(some, factor * some.forces[DZ.id])
+        assert check_forces([wrong], DZ, HARTREE).verdict == "refused"
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"),
+    [
+        (units.Bohr, "They are in hartree/bohr. Give forces in hartree/Å."),
+        (units.Hartree, "They are in eV/Å. Give forces in hartree/Å."),
+        (-1.0, "have the wrong sign"),
+        (-units.Bohr, "They are in hartree/bohr."),
+    ],
+)
+def test_a_refusal_by_bonds_names_the_unit(embedded, factor, text):
+    some = first_of_groups(embedded, 1)
+    wrong = with_forces(some, factor * some.forces[DZ.id])
+    outcome = check_forces([wrong], DZ, HARTREE, has_energies=False)
+    assert outcome.verdict == "refused"
+    assert text in outcome.text
+
+
+def test_molecules_without_hydrogen_are_undecided_as_before():
+    nitrogen = hydride(7)
+    nitrogen = replace(nitrogen, species=np.full_like(nitrogen.species, 7))
+    assert find_stiffness(nitrogen, DZ).verdict == "undecided"
+    outcome = check_forces([nitrogen], DZ, HARTREE)
+    assert outcome.verdict == "undecided"
+    assert "0 bonds of hydrogen are too few" in outcome.text
+
+
+def test_forces_that_follow_energies_but_not_bonds_are_used_and_it_is_said(embedded):
+    """Another model of atoms, with energies and forces that fit each other."""
+    scaled = replace(
+        embedded,
+        energies={DZ.id: 1.8 * embedded.energies[DZ.id]},
+        forces={DZ.id: 1.8 * embedded.forces[DZ.id]},
+    )
+    outcome = check_forces([scaled], DZ, HARTREE)
+    assert outcome.verdict == "undecided"
+    assert "but not what is known of bonds" in outcome.text
+    absurd = replace(
+        embedded,
+        energies={DZ.id: 27.2 * embedded.energies[DZ.id]},
+        forces={DZ.id: 27.2 * embedded.forces[DZ.id]},
+    )
+    assert check_forces([absurd], DZ, HARTREE).verdict == "refused"
+
+
+@pytest.mark.parametrize("factor", [-1.0, units.Bohr])
+def test_one_molecule_with_other_forces_is_named(embedded, factor):
+    names = np.array(embedded.group_names)[embedded.groups]
+    values = embedded.forces[DZ.id].copy()
+    values[names == "CH4O"] *= factor
+    wrong = with_forces(embedded, values)
+    assert not wrong_groups(find_bonds([embedded], DZ))
+    outcome = check_forces([wrong], DZ, HARTREE)
+    assert outcome.verdict == "refused"
+    assert "CH4O" in outcome.text
+
+
+# Balance
+
+
+def test_right_forces_balance_whatever_the_frame(embedded):
+    assert np.median(imbalance(embedded, DZ)) < 0.001
+    assert imbalance(embedded, DZ).max() < 0.05
+    (outcome,) = check_balance([embedded], DZ, NOTHING)
+    assert outcome.verdict == "passed"
+
+
+@pytest.mark.parametrize("wrong", ["atoms", "axes", "frame", "conformers", "pushed"])
+def test_forces_of_something_else_do_not_balance(embedded, wrong):
+    values = embedded.forces[DZ.id].copy()
+    if wrong == "atoms":
+        values[:, [0, 1]] = values[:, [1, 0]]
+    elif wrong == "axes":
+        values = values[:, :, ::-1]
+    elif wrong == "frame":
+        values = values @ np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    elif wrong == "conformers":
+        values = np.roll(values, 1, axis=0)
+        values = np.where(embedded.atom_mask[:, :, None], values, 0)
+    else:
+        values = values + 0.02 * embedded.atom_mask[:, :, None]
+    outcome, *_ = check_balance([with_forces(embedded, values)], DZ, NOTHING)
+    assert outcome.verdict == "refused"
+    assert "do not balance" in outcome.text
+
+
+def test_few_structures_out_of_balance_are_outliers(embedded):
+    values = embedded.forces[DZ.id].copy()
+    values[:5] += 0.1 * embedded.atom_mask[:5, :, None]
+    wrong = with_forces(embedded, values)
+    passed, outliers = check_balance([wrong], DZ, NOTHING)
+    assert (passed.verdict, outliers.verdict) == ("passed", "refused")
+    assert "5 of" in outliers.text
+    assert check_balance([wrong], DZ, Accepted(outliers=True))[1].verdict == "accepted"
+
+
+# Digits
+
+
+@pytest.mark.parametrize(
+    ("rounded", "verdict"),
+    [
+        (lambda e: e.astype(np.float16).astype(float), "refused"),
+        (lambda e: np.round(e, 2), "refused"),
+        (lambda e: np.round(e, 3), "refused"),
+        (lambda e: np.round(e, 4), "noted"),
+        (lambda e: np.round(e, 6), None),
+        (lambda e: e.astype(np.float32).astype(float), None),
+    ],
+)
+def test_energies_with_too_few_digits(embedded, rounded, verdict):
+    energies = rounded(embedded.energies[DZ.id])
+    found = check_rounding(np.append(energies, np.nan), DZ, HARTREE)
+    assert [outcome.verdict for outcome in found] == ([] if verdict is None else [verdict])
+
+
+def test_digits_are_those_of_the_unit_of_the_file(embedded):
+    energies = np.round(embedded.energies[DZ.id] * EV_PER_HARTREE, 1) / EV_PER_HARTREE
+    (outcome,) = check_rounding(energies, DZ, FileUnits("eV"))
+    assert outcome.verdict == "refused"
+    assert "steps of 0.1 eV, 2.3 kcal/mol" in outcome.text
+    assert not check_rounding(energies, DZ, HARTREE)
+
+
+# All together
+
+
+def test_a_level_written_under_two_names_is_refused(embedded):
+    same = replace(embedded, energies={**embedded.energies, CC.id: embedded.energies[DZ.id].copy()})
+    outcome = check_structures(same, KNOWN_LEVELS, MINI_ANI1X).of("levels", CC.id)
+    assert outcome.verdict == "refused"
+    assert "are the same" in outcome.text
+
+
+def test_one_molecule_in_bohr_is_named(embedded):
+    names = np.array(embedded.group_names)[embedded.groups]
+    positions = embedded.positions.copy()
+    positions[names == "CH4"] /= units.Bohr
+    wrong = replace(embedded, positions=positions)
+    outcome = check_structures(wrong, KNOWN_LEVELS, MINI_ANI1X).of("distances")
+    assert outcome.verdict == "refused"
+    assert "CH4 (1.9" in outcome.text
+
+
+def test_a_scan_of_a_bond_is_in_angstrom(tmp_path):
+    """Atoms that leave each other are far apart, and near at the start."""
+    path = write_ani1x(tmp_path / "planted.h5", 30)
+    structures = read_ani1x(path, parse_labels({"DZ": "EF"}))[0]
+    names = np.array(structures.group_names)[structures.groups]
+    positions = structures.positions.copy()
+    rows = np.flatnonzero(names == "N2")
+    positions[rows, 1, 2] = positions[rows, 0, 2] + np.linspace(1.0, 4.0, len(rows))
+    scan = replace(structures, positions=positions)
+    assert check_structures(scan, KNOWN_LEVELS, path).of("distances").verdict == "passed"
+
+
+def test_everything_embedded_passes(embedded):
+    report = check_structures(embedded, KNOWN_LEVELS, MINI_ANI1X)
+    assert {o.verdict for o in report.outcomes if o.check != "unused"} == {"passed"}
