@@ -346,6 +346,38 @@ def test_the_command_says_what_it_has_done(tmp_path, capsys, ani1x_file):
     assert exit_code("data", "convert", ani1x_file, out, "--force") == 0
 
 
+@pytest.mark.parametrize(
+    ("plant", "option"),
+    [("outliers", "--accept-outliers"), ("charges", "--accept-charged")],
+)
+@pytest.mark.parametrize("suffix", [".h5", ".xyz"])
+def test_converting_refuses_what_training_refuses(
+    tmp_path, capsys, ani1x_file, plant, option, suffix
+):
+    """Either way, and says what is taken along by the option."""
+    if plant == "outliers":
+        with h5py.File(ani1x_file, "r+") as file:
+            file["CH4"]["wb97x_dz.energy"][3:6] -= 1.0
+    else:
+        planted.replace(ani1x_file, "CH4", "charge", np.ones(40))
+    source = ani1x_file
+    if suffix == ".h5":
+        source = tmp_path / "source.xyz"
+        assert exit_code("data", "convert", ani1x_file, source, option) == 0
+    out = tmp_path / f"out{suffix}"
+    capsys.readouterr()
+    assert exit_code("data", "convert", source, out) == 2
+    error = capsys.readouterr().err
+    assert option in " ".join(error.split())
+    assert not out.exists()
+    other = {"--accept-outliers", "--accept-charged"} - {option}
+    assert exit_code("data", "convert", source, out, *other) == 2
+    assert exit_code("data", "convert", source, out, option) == 0
+    said = capsys.readouterr().out
+    assert {"outliers": "stand out", "charges": "charge of group"}[plant] in said
+    assert out.exists()
+
+
 def test_files_and_levels_are_not_mixed(tmp_path, capsys):
     assert exit_code("data", "convert", "a.xyz", "CC=b.xyz", tmp_path / "a.h5") == 2
     assert "One file, or LEVEL=FILE for each level" in capsys.readouterr().err

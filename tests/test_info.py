@@ -192,6 +192,8 @@ def test_an_undecided_sign_has_no_slope(tmp_path):
     info = describe_file(write_ani1x(tmp_path / "file.h5", 1))
     expected = {"verdict": "undecided", "slope": None, "correlation": None, "n_pairs": 0}
     expected |= {"slope_error": None, "slope_bias": None, "reach_angstrom": 0}
+    expected |= {"bond_correlation": None, "bond_stiffness": None, "bond_stiffness_error": None}
+    expected |= {"n_bonds": 10}
     assert info["levels"][DZ.id]["force_check"] == expected
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import h5py
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ from planted import MOLECULES, WATER, conformers, energy, forces, numbers_of, re
 
 from hippynn_mf.data.drawing import draw_splits
 from hippynn_mf.data.embedded import MINI_ANI1X
+from hippynn_mf.data.formats import atoms
 from hippynn_mf.data.formats.ani1x import index_ani1x, labels_in_file
 from hippynn_mf.data.formats.sources import open_data
+from hippynn_mf.data.info import describe_file, format_description
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.matching import Batch
 from hippynn_mf.data.molecules import molecule_ids
@@ -124,9 +128,42 @@ def with_copies(path):
 def test_copies_in_a_file_count_once_whatever_is_read(tmp_path, caplog):
     path = write_ani1x(tmp_path / "file.h5", 40)
     n_copies = with_copies(path)
-    whole = load(path)
+    reports = []
+    whole = load(path, reports=reports)
     assert sum(map(len, whole.values())) == 200
     assert f"{n_copies} conformers repeat others; each counts once" in caplog.text
+    (report,) = reports
+    outcome = report.of("copies")
+    assert (outcome.verdict, outcome.values) == ("noted", {"n_copies": n_copies})
+    description = describe_file(path)
+    (shown,) = (each for each in description["checks"] if each["check"] == "copies")
+    assert shown["values"] == {"n_copies": n_copies}
+    assert outcome.text in format_description(description)
+
+
+def test_that_nothing_repeats_is_an_outcome_too(tmp_path, caplog):
+    reports = []
+    load(write_ani1x(tmp_path / "file.h5", 20), reports=reports)
+    assert reports[0].of("copies").verdict == "passed"
+    assert "repeat" not in caplog.text
+
+
+@pytest.mark.parametrize("rows", ["common", "all"])
+def test_coordinates_are_read_once(tmp_path, monkeypatch, rows):
+    """For copies, splits, checks and training alike."""
+    path = write_ani1x(tmp_path / "file.h5", 40)
+    read = Counter()
+    read_blocks = atoms.read_blocks
+
+    def watch(group, key, source):
+        read[group.name, key] += 1
+        return read_blocks(group, key, source)
+
+    monkeypatch.setattr(atoms, "read_blocks", watch)
+    load(path, rows=rows)
+    assert {key: n for key, n in read.items() if "coordinates" in key} == {
+        (name, "coordinates"): 1 for name in MOLECULES
+    }
 
 
 @pytest.mark.parametrize("key", ["ccsd(t)_cbs.energy", "wb97x_dz.forces"])
@@ -257,6 +294,50 @@ def test_a_validation_file_with_conformers_of_the_data_is_refused(tmp_path):
         file["H2O/wb97x_dz.forces"][2] = forces(numbers, shared[None], "wb97x_dz")[0] @ turn
     with pytest.raises(UserError, match=r"valid\.h5: 1 of its 40 conformers are also in the "):
         load(data, valid_source=other)
+
+
+PLANTED = {
+    "unit": (lambda f: f / 1.8897, r"forces of level wb97x_dz are not"),
+    "sign": (lambda f: -f, r"wb97x_dz have the wrong sign"),
+    "zeros": (lambda f: 0 * f, r"forces of level wb97x_dz are exactly 0"),
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_what_is_wrong_in_a_validation_file_is_refused_as_in_the_data(tmp_path, kind):
+    change, message = PLANTED[kind]
+    data = write_ani1x(tmp_path / "data.h5", 40)
+    other = write_ani1x(tmp_path / "valid.h5", 40, seed=5)
+    with h5py.File(other) as file:
+        changed = {name: change(file[name]["wb97x_dz.forces"][()]) for name in MOLECULES}
+    for name, values in changed.items():
+        replace(other, name, "wb97x_dz.forces", values.astype("f4"))
+    with pytest.raises(UserError, match=rf"valid\.h5: .*{message}"):
+        load(data, valid_source=other)
+    with pytest.raises(UserError, match=rf"valid\.h5: .*{message}"):
+        load(other)
+
+
+def test_a_validation_file_in_other_units_of_energy_is_refused(tmp_path):
+    data = write_ani1x(tmp_path / "data.h5", 40)
+    other = write_ani1x(tmp_path / "valid.h5", 40, seed=5)
+    for name in MOLECULES:
+        with h5py.File(other) as file:
+            values = file[name]["ccsd(t)_cbs.energy"][()]
+        replace(other, name, "ccsd(t)_cbs.energy", values * 27.2114)
+    with pytest.raises(UserError, match=r"valid\.h5: .*no total energies in hartree.* in eV"):
+        load(data, valid_source=other)
+
+
+def test_the_report_of_a_validation_file_is_its_own(tmp_path):
+    data = write_ani1x(tmp_path / "data.h5", 40)
+    other = write_ani1x(tmp_path / "valid.h5", 20, seed=5)
+    n_copies = with_copies(other)
+    reports = []
+    load(data, valid_source=other, reports=reports)
+    assert [report.source for report in reports] == [str(data), str(other)]
+    found = [report.of("copies").values["n_copies"] for report in reports]
+    assert found == [0, n_copies]
 
 
 def test_a_validation_file_without_labels_of_a_level_is_refused(tmp_path):

@@ -138,6 +138,43 @@ def test_rounding_at_the_sides_of_cells_parts_no_pair(seed):
     np.testing.assert_array_equal(first[2000:], np.arange(2000))
 
 
+def all_pairs(numbers, positions):
+    """(n, n) whether structures of the same atoms are one conformer, each with each."""
+    n = len(positions)
+    one, two = np.triu_indices(n, 1)
+    same = np.eye(n, dtype=bool)
+    same[one, two] = superpose((numbers, numbers), positions[one], positions[two]).is_same
+    return same | same.T
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0], ids=["near", "far"])
+@pytest.mark.parametrize("kind", ["scattered", "scan", "outlier", "few"])
+def test_candidates_leave_out_no_copy_that_superposing_all_would_find(kind, offset):
+    """Dense scans, far outliers that stretch the range of a mark, and coordinates far away."""
+    rng = np.random.default_rng(len(kind))
+    numbers = np.array([8, 6, 1, 1])
+    base = rng.normal(size=(1, 4, 3))
+    if kind == "scattered":
+        steps = rng.normal(scale=2e-5, size=(80, 4, 3))
+    elif kind == "scan":
+        steps = np.zeros((80, 4, 3))
+        steps[:, 3, 2] = 1.3e-5 * np.arange(80)
+    elif kind == "outlier":
+        steps = rng.normal(scale=3e-3, size=(80, 4, 3))
+        steps[40:] = steps[:40] + rng.uniform(-1e-5, 1e-5, (40, 4, 3))
+        steps[7] += 50 * rng.normal(size=(4, 3))
+    else:
+        steps = rng.uniform(-6e-6, 6e-6, (3, 4, 3))
+    turns = np.linalg.qr(rng.normal(size=(len(steps), 3, 3)))[0]
+    positions = ((base + steps) @ turns + offset).astype(np.float32)
+    same = all_pairs(numbers, positions)
+    first = find_first([Batch(numbers, len(positions), positions.__getitem__)])
+    assert same[np.arange(len(first)), first].all()
+    firsts = np.unique(first)
+    np.testing.assert_array_equal(first[firsts], firsts)
+    assert (same[np.ix_(firsts, firsts)] == np.eye(len(firsts), dtype=bool)).all()
+
+
 def test_many_copies_of_one_are_found_in_little_time():
     rng = np.random.default_rng(0)
     positions = np.repeat(rng.normal(size=(1, 5, 3)), 3000, axis=0)

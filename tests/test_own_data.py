@@ -128,6 +128,7 @@ def test_both_formats_are_described_in_the_same_way(trained):
     one, other = (describe_file(trained / f"planted.{kind}") for kind in ("h5", "xyz"))
     assert other["notes"] == [f"{trained / 'planted.xyz'}: 200 structures"]
     assert other["notes"][0] in format_description(other)
+    assert other["checks"].pop(0)["text"] == f"{other['notes'][0]}."  # HDF5 has no such notes
     for info in (one, other):
         del info["file"], info["notes"]
         for entry in info["levels"].values():  # a sum of rounded numbers

@@ -27,6 +27,7 @@ from hippynn_mf.data.checks.slopes import find_slope
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, read_comp6, read_key_map
+from hippynn_mf.data.formats.sources import shown_path
 from hippynn_mf.data.matching import find_shared
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.scoring import score_set
@@ -212,6 +213,12 @@ def test_evaluating_adds_sets_to_a_run_that_has_none(trained, without):
     assert settings.tests == sets_in(trained)
     after = json.loads(without.file("experiment.json").read_text())
     assert after["settings"].pop("tests") != before["settings"].pop("tests") == []
+    checks = after.pop("checks")
+    assert [report["source"] for report in checks] == [
+        *(report["source"] for report in before.pop("checks")),
+        *(str(shown_path(source.path)) for source in sets_in(trained)),
+    ]
+    assert all(report["outcomes"] for report in checks)
     assert after == before
     expected = folder_in(trained / "out")
     assert without.read_metrics()["sets"] == expected.read_metrics()["sets"]

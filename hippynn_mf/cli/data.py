@@ -45,6 +45,14 @@ def convert(
     drop_others: Annotated[
         bool, typer.Option("--drop-others", help="Leave out what OUT has no place for.")
     ] = False,
+    accept_outliers: Annotated[
+        bool,
+        typer.Option("--accept-outliers", help="Convert although more labels stand out than pass."),
+    ] = False,
+    accept_charged: Annotated[
+        bool,
+        typer.Option("--accept-charged", help="Convert others than neutral singlets."),
+    ] = False,
 ) -> None:
     """Convert between extended XYZ (.xyz) and the ANI-1x layout (.h5).
 
@@ -52,10 +60,19 @@ def convert(
 
     Example: hippynn-mf data convert my.xyz my.h5
     """
+    from hippynn_mf.data.checks.report import Accepted
     from hippynn_mf.data.convert import convert_data
 
     known = known_levels_of(levels)
     source = parse_source(files)
-    for note in convert_data(source, out, force=force, drop_others=drop_others, levels=known):
+    notes = convert_data(
+        source,
+        out,
+        force=force,
+        drop_others=drop_others,
+        accepted=Accepted(outliers=accept_outliers, charged=accept_charged),
+        levels=known,
+    )
+    for note in notes:
         typer.echo(note)
     typer.echo(out)

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from hippynn_mf.data.checks.gate import check_structures
-from hippynn_mf.data.checks.report import Accepted
+from hippynn_mf.data.checks.report import NOTHING, Accepted
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.ani1x_writer import formula, write_ani1x
 from hippynn_mf.data.formats.atoms import Group, group_progress
@@ -42,6 +42,7 @@ def convert_data(
     *,
     force: bool = False,
     drop_others: bool = False,
+    accepted: Accepted = NOTHING,
     levels: Levels = KNOWN_LEVELS,
 ) -> list[str]:
     """Convert a file, or one extended XYZ file for each level, to what the suffix of `out` says.
@@ -51,6 +52,7 @@ def convert_data(
         out: written complete or not at all.
         force: replace an `out` that exists.
         drop_others: leave out what the other format has no place for, instead of refusing it.
+        accepted: what the checks let through, as of training data.
         levels: those that files may name.
 
     Returns:
@@ -58,7 +60,7 @@ def convert_data(
 
     Raises:
         UserError: for a suffix that says nothing, an `out` that exists, input that cannot be read,
-            and what cannot be converted.
+            what cannot be converted, and what the checks refuse, see `check_structures`.
     """
     shown = shown_path(source, levels=levels)
     for path in (out, *([source] if isinstance(source, Path) else [])):
@@ -75,11 +77,13 @@ def convert_data(
         raise UserError(f"No folder {out.absolute().parent}. Create it first.")
     with replace_when_complete(out) as partial:
         if is_xyz(out):
-            return _to_extxyz(shown, partial, drop_others, levels)
-        return _to_hdf5(source, partial, drop_others, levels)
+            return _to_extxyz(shown, partial, drop_others, accepted, levels)
+        return _to_hdf5(source, partial, drop_others, accepted, levels)
 
 
-def _to_hdf5(source: DataPath, out: Path, drop_others: bool, levels: Levels) -> list[str]:
+def _to_hdf5(
+    source: DataPath, out: Path, drop_others: bool, accepted: Accepted, levels: Levels
+) -> list[str]:
     frames, notes, others = read_frames(source, levels=levels)
     shown = shown_path(source, levels=levels)
     if others and not drop_others:
@@ -89,26 +93,23 @@ def _to_hdf5(source: DataPath, out: Path, drop_others: bool, levels: Levels) -> 
         )
     with h5py.File(out, "w") as file, errors_about(shown):
         write_ani1x(file, frames, levels=levels)
-    return [*notes, *_check(source, levels)]
+    return [*notes, *_check(source, accepted, levels)]
 
 
-def _check(source: DataPath, levels: Levels) -> list[str]:
-    """What the checks say of a file with labels of `levels`; UserError for what they refuse.
-
-    Outliers and charges are carried over: they are refused where one trains.
-    """
+def _check(source: DataPath, accepted: Accepted, levels: Levels) -> list[str]:
+    """What the checks say of a file with labels of `levels`; UserError for what they refuse."""
     labels = labels_in_file(source, levels=levels)
     if not labels:
         return []
     structures, _ = read_ani1x(source, labels, levels=levels)
-    report = check_structures(
-        structures, levels, source, accepted=Accepted(outliers=True, charged=True)
-    )
+    report = check_structures(structures, levels, source, accepted=accepted)
     report.refuse()
     return [o.text for o in report.outcomes if o.verdict == "accepted"]
 
 
-def _to_extxyz(path: Path, out: Path, drop_others: bool, levels: Levels) -> list[str]:
+def _to_extxyz(
+    path: Path, out: Path, drop_others: bool, accepted: Accepted, levels: Levels
+) -> list[str]:
     with open_hdf5(path) as file, out.open("w", encoding="utf-8") as stream:
         groups = list_groups(file, path)
         names = {key: extxyz_key(key, levels) for group in groups for key in group.member}
@@ -127,7 +128,7 @@ def _to_extxyz(path: Path, out: Path, drop_others: bool, levels: Levels) -> list
                 n_partial += _write_group(stream, group, labels, path, levels)
                 progress.update(group.size)
     total = sum(group.size for group in groups)
-    notes = [f"{path}: {total} structures in {len(groups)} groups", *_check(path, levels)]
+    notes = [f"{path}: {total} structures in {len(groups)} groups", *_check(path, accepted, levels)]
     if n_partial and not drop_others:
         raise UserError(
             f"{path}: {n_partial} forces are NaN for some atoms only, which no key can say. Leave "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -69,30 +69,32 @@ def join_copies(structures: Structures, first: np.ndarray | None = None) -> Join
         return Joined(structures, 0, [])
     of_copy = place[np.searchsorted(leaders, first)]  # the lowest index of the same conformer
     copies = np.flatnonzero(of_copy != np.arange(len(first)))
-    energies = {name: values.copy() for name, values in structures.energies.items()}
-    forces = {name: values.copy() for name, values in structures.forces.items()}
+    once = np.ones(len(structures), bool)
+    once[copies] = False
+    joined = structures[once]  # arrays of its own
+    place_of = np.cumsum(once) - 1
     contradictions: list[Contradiction] = []
     for copy in copies:
         kept = int(of_copy[copy])
-        for name, values in energies.items():
-            apart = abs(values[kept] - values[copy])
+        there = place_of[kept]
+        for name, values in joined.energies.items():
+            of_this = structures.energies[name][copy]
+            apart = abs(values[there] - of_this)
             if apart > SAME_ENERGY:
                 contradictions.append(Contradiction(kept, int(copy), name, "energy", float(apart)))
-            if np.isnan(values[kept]):
-                values[kept] = values[copy]
-        known = {n: v[copy] for n, v in forces.items() if np.isfinite(v[copy]).all()}
+            if np.isnan(values[there]):
+                values[there] = of_this
+        known = {n: v[copy] for n, v in structures.forces.items() if np.isfinite(v[copy]).all()}
         for name, turned in _turned(structures, kept, int(copy), known).items():
-            if np.isfinite(forces[name][kept]).all():
-                apart = np.abs(forces[name][kept] - turned).max(initial=0)
+            of_first = joined.forces[name]
+            if np.isfinite(of_first[there]).all():
+                apart = np.abs(of_first[there] - turned).max(initial=0)
                 if apart > SAME_FORCE:
                     contradictions.append(
                         Contradiction(kept, int(copy), name, "force", float(apart))
                     )
             else:
-                forces[name][kept] = turned
-    once = np.ones(len(structures), bool)
-    once[copies] = False
-    joined = replace(structures, energies=energies, forces=forces)[once]
+                of_first[there] = turned
     return Joined(joined, len(copies), contradictions)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hippynn_mf.data.formats.ani1x import FileIndex, Rows
-from hippynn_mf.data.formats.atoms import Group, read_blocks
-from hippynn_mf.data.formats.hdf5 import require_array
+from hippynn_mf.data.formats.atoms import (
+    Coordinates,
+    Group,
+    group_progress,
+    read_blocks,
+    read_coordinates,
+)
 from hippynn_mf.data.matching import Batch, find_first
 from hippynn_mf.data.molecules import molecule_ids
 from hippynn_mf.data.splits import SplitBy, assign_molecules, assign_splits
@@ -24,10 +28,12 @@ class Drawn:
     Attributes:
         splits: (n_file,) index into `SPLITS`.
         first: (n_file,) the first conformer that each is the same as.
+        coordinates: group number → coordinates of its conformers that were looked at.
     """
 
     splits: np.ndarray
     first: np.ndarray
+    coordinates: dict[int, Coordinates]
 
 
 def draw_splits(
@@ -48,17 +54,21 @@ def draw_splits(
     n = len(index.is_common)
     looked_at = index.is_common if rows == "common" else np.ones(n, bool)
     chosen = np.flatnonzero(looked_at)
-    batches = list(_batches(index.groups, looked_at, path))
+    coordinates = _read(index.groups, looked_at, path)
+    batches = [
+        Batch(index.groups[number].numbers, len(known.rows), known.positions.__getitem__)
+        for number, known in coordinates.items()
+    ]
     first = np.arange(n)
     first[chosen] = chosen[_lowest(find_first(batches))]
     has_label = _label_table(index, path, labels, looked_at)
     if split_by == "conformer":
         splits = assign_splits(index.is_common, seed, has_label=has_label, first=first)
-        return Drawn(splits, first)
+        return Drawn(splits, first, coordinates)
     ids = np.concatenate([molecule_ids(batch) for batch in batches])
     splits = np.zeros(n, np.int64)
     splits[chosen] = assign_molecules(ids, seed, has_label=has_label[:, chosen])
-    return Drawn(splits[first], first)
+    return Drawn(splits[first], first, coordinates)
 
 
 def _lowest(first: np.ndarray) -> np.ndarray:
@@ -68,29 +78,16 @@ def _lowest(first: np.ndarray) -> np.ndarray:
     return np.asarray(lowest[first])
 
 
-def _batches(groups: tuple[Group, ...], looked_at: np.ndarray, path: Path) -> Iterator[Batch]:
-    """The conformers of each group that are looked at."""
-    for group in groups:
-        local = np.flatnonzero(looked_at[group.start : group.start + group.size])
-        if len(local):
-            yield Batch(group.numbers, len(local), _Reader(group, local, path))
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Positions of some conformers of a group, by ascending indices into `local`."""
-
-    group: Group
-    local: np.ndarray
-    path: Path
-
-    def __call__(self, wanted: np.ndarray) -> np.ndarray:
-        dataset = require_array(self.group.member, "coordinates", self.path, self.group.shape)
-        if not len(wanted):
-            return np.empty((0, *self.group.shape[1:]), np.float32)
-        rows = self.local[wanted]
-        block = dataset[rows[0] : rows[-1] + 1]
-        return np.asarray(block if len(block) == len(rows) else block[rows - rows[0]])
+def _read(groups: tuple[Group, ...], looked_at: np.ndarray, path: Path) -> dict[int, Coordinates]:
+    """The coordinates of the conformers that are looked at, by the numbers of their groups."""
+    read = {}
+    with group_progress(path, "coordinates", groups) as progress:
+        for number, group in enumerate(groups):
+            rows = np.flatnonzero(looked_at[group.start : group.start + group.size])
+            if len(rows):
+                read[number] = read_coordinates(group, rows, path)
+            progress.update(group.size)
+    return read
 
 
 def _label_table(index: FileIndex, path: Path, labels: Labels, looked_at: np.ndarray) -> np.ndarray:

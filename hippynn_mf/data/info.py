@@ -47,7 +47,8 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
     structures, is_common = read_ani1x(
         source, labels, common_levels=common_levels, drop_damaged=True, levels=levels
     )
-    report = check_structures(structures, levels, source)
+    copies = count_copies(structures)
+    report = check_structures(structures, levels, source, n_copies=copies["duplicates"])
     n_atoms = structures.atom_mask.sum(axis=1)
     numbers = np.unique(structures.species[structures.atom_mask])
     return {
@@ -65,7 +66,7 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
         "checks": report.model_dump(mode="json")["outcomes"],
         "problems": {
             **count_non_finite(source, labels, levels=levels),
-            **count_copies(structures),
+            **copies,
             f"shorter_than_{SHORTEST_DISTANCE}_angstrom": count_close_atoms(structures),
         },
     }
@@ -182,7 +183,6 @@ def format_description(info: dict[str, Any]) -> str:
     low, high = info["atoms_per_structure"]
     lines = [
         f"{info['file']}",
-        *(f"  {note}" for note in info["notes"]),
         f"  {info['n_structures']} structures in {info['n_groups']} groups, {low} to {high} atoms "
         f"of {', '.join(info['elements'])}; {info['n_unlabelled']} without any label",
         f"  {info['n_common']} carry the energies of all of {', '.join(info['common_levels'])}",

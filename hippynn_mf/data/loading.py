@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -33,8 +32,6 @@ from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.files import reading, require_file
 from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
-
-log = logging.getLogger(__name__)
 
 
 def load_splits(
@@ -97,24 +94,28 @@ def load_splits(
             (level,) = labels_of_sample
             rows_of_sample = _sample_for_sign(index, members["train"], level)
             wanted[name] = index.part(rows_of_sample, labels_of_sample)
-        parts = read_parts(path, index.groups, wanted)
+        parts = read_parts(path, index.groups, wanted, coordinates=drawn.coordinates)
     n_copies = 0
     for name in members:
         of_split = drawn.first[parts[name].rows]
         parts[name], n = join_agreeing(parts[name], path, of_split)
         n_copies += n
-    if n_copies:
-        log.warning("%s: %d conformers repeat others; each counts once", path, n_copies)
+    n_of_valid = 0
     if valid_source is not None:
-        parts = _with_valid(parts, path, valid_source, labels, levels)
+        parts, n_of_valid = _with_valid(parts, path, valid_source, labels, levels)
     for split in ("train", "valid"):
         refuse_missing_level(parts[split], labels, split, path)
     sampled = [parts.pop(name) for name in samples]
     found = []
     if valid_source is not None:
-        found.append(pass_gate(parts["valid"], levels, valid_source, accepted=accepted))
+        found.append(
+            pass_gate(parts["valid"], levels, valid_source, accepted=accepted, n_copies=n_of_valid)
+        )
     of_source = [parts[name] for name in members if name != "valid" or valid_source is None]
-    found.insert(0, pass_gate(of_source, levels, source, accepted=accepted, samples=sampled))
+    of_data = pass_gate(
+        of_source, levels, source, accepted=accepted, samples=sampled, n_copies=n_copies
+    )
+    found.insert(0, of_data)
     if reports is not None:
         reports += found
     fractions = {
@@ -127,8 +128,11 @@ def load_splits(
 
 def _with_valid(
     parts: dict[str, Structures], path: Path, source: DataPath, labels: Labels, levels: Levels
-) -> dict[str, Structures]:
-    """The parts with the validation structures of another file, which share none with them."""
+) -> tuple[dict[str, Structures], int]:
+    """The parts with the validation structures of another file, which share none with them.
+
+    Also how many of that file repeat others.
+    """
     shown = shown_path(source, levels=levels)
     found = labels_in_file(source, levels=levels)
     for level, properties in labels.items():
@@ -139,8 +143,6 @@ def _with_valid(
             )
     structures, _ = read_ani1x(source, labels, levels=levels)
     valid, n_copies = join_agreeing(structures, shown)
-    if n_copies:
-        log.warning("%s: %d conformers repeat others; each counts once", shown, n_copies)
     for name in ("train", "test"):
         if n_shared := int(find_shared(valid, parts[name]).sum()):
             raise UserError(
@@ -149,7 +151,7 @@ def _with_valid(
                 "files."
             )
     ordered = {"train": parts.pop("train"), "valid": valid, "test": parts.pop("test")}
-    return ordered | parts
+    return ordered | parts, n_copies
 
 
 def _sample_for_sign(index: FileIndex, train: np.ndarray, level: Level) -> np.ndarray:

@@ -6,7 +6,6 @@ scored in the same way.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +31,6 @@ from hippynn_mf.evaluation.scoring import ErrorsOfSet, LabelledSet, score_set
 from hippynn_mf.levels import KNOWN_LEVELS, Levels, highest_level
 from hippynn_mf.model.model import Model
 from hippynn_mf.model.predicting import build_predictor, predict_arrays
-
-log = logging.getLogger(__name__)
 
 N_TIMINGS = 3
 N_SHOWN = 3  # groups that a message names
@@ -106,12 +103,12 @@ def read_test_set(
             f"{path} has no label of a known level of theory, so it tests nothing. See "
             f"'hippynn-mf data info {path}', or leave test set {name} out."
         )
-    structures = _each_once(structures, path)
+    structures, n_copies = join_agreeing(structures, path)
     with errors_about(path):
         refuse_unknown_species(structures.species, species)
         labels = reference_labels(structures, levels)
     used = [key for properties in (keys or {}).values() for key in properties.values()]
-    report = pass_gate(structures, levels, source, accepted=accepted, used=used)
+    report = pass_gate(structures, levels, source, accepted=accepted, used=used, n_copies=n_copies)
     if reports is not None:
         reports.append(report)
     labelled = LabelledSet(
@@ -122,14 +119,6 @@ def read_test_set(
         cut=energy_cut_kcal_per_mol,
     )
     return TestSet(name, path, structures, labelled)
-
-
-def _each_once(structures: Structures, path: Path) -> Structures:
-    """The conformers of a test set, each once with the labels of its copies."""
-    joined, n_copies = join_agreeing(structures, path)
-    if n_copies:
-        log.warning("%s: %d conformers repeat others; each counts once", path, n_copies)
-    return joined
 
 
 def refuse_trained_on(test: TestSet, parts: Mapping[str, Structures], data: Path) -> None:

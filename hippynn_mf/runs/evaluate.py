@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.data.structures import Structures
@@ -104,9 +105,10 @@ def evaluate_run(
                 f"{sha256[:12]}…, the run's is {now.sha256[:12]}…. Name the right one with "
                 f"{_option(name, settings)}."
             )
-    parts = load_parts(settings, settings.experiment.resolved_labels)
+    reports: list[CheckReport] = []
+    parts = load_parts(settings, settings.experiment.resolved_labels, reports=reports)
     model = trained_model(settings, folder)
-    tests_of_run = _not_trained_on(settings, parts)
+    tests_of_run = _not_trained_on(settings, parts, reports)
     doubts = few_labels(parts["valid"], settings.experiment.resolved_labels)
     errors, predictions, of_heads = errors_of_run(
         model, settings, parts["test"], tests_of_run, target
@@ -124,12 +126,18 @@ def evaluate_run(
             inference=inference,
             warnings=[*doubts, *of_heads],
             settings=whole if added else None,
+            checks=reports,
         )
 
 
-def _not_trained_on(settings: RunSettings, parts: Mapping[str, Structures]) -> Iterator[TestSet]:
-    """The test sets of a run, of which none may share conformers with its data."""
-    for test in read_tests(settings):
+def _not_trained_on(
+    settings: RunSettings, parts: Mapping[str, Structures], reports: list[CheckReport]
+) -> Iterator[TestSet]:
+    """The test sets of a run, of which none may share conformers with its data.
+
+    The outcomes of the checks of every set are appended to `reports`.
+    """
+    for test in read_tests(settings, reports=reports):
         refuse_trained_on(test, parts, settings.data.shown)
         refuse_other_elements(settings, elements_of_run(settings, parts["train"]), test)
         yield test

@@ -35,6 +35,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, validate_metrics
@@ -190,8 +191,11 @@ class RunFolder:
         inference: Mapping[str, Any] | None,
         warnings: Sequence[str] = (),
         settings: RunSettings | None = None,
+        checks: Sequence[CheckReport] = (),
     ) -> None:
-        """Write predictions, settings that have changed, and last the metrics, all or nothing.
+        """Write predictions, settings and checks, and last the metrics, all or nothing.
+
+        Without `settings` or `checks`, those of `experiment.json` stay.
 
         Each file is complete before the first takes its place, and that of the metrics is the last:
         they name the SHA-256 of their predictions, so what a killed process has left half done is
@@ -204,9 +208,14 @@ class RunFolder:
         ):
             with predictions_file.open("wb") as stream:
                 np.savez(stream, allow_pickle=False, **predictions)
+            changed: dict[str, Any] = {}
             if settings is not None:
+                changed["settings"] = settings.model_dump(mode="json")
+            if checks:
+                changed["checks"] = [report.model_dump(mode="json") for report in checks]
+            if changed:
                 path = self.file("experiment.json")
-                content = read_json(path) | {"settings": settings.model_dump(mode="json")}
+                content = read_json(path) | changed
                 partial = settings_stack.enter_context(replace_when_complete(path))
                 partial.write_text(json_text(content), encoding="utf-8")
             metrics = {

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from hippynn_mf.data.checks.report import CheckReport
-from hippynn_mf.data.formats.sources import data_notes
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.evaluation.doubts import few_labels
@@ -99,8 +98,6 @@ def _train_in(
     log.info(
         "%s, seed %d, on %s, %s interaction", settings.name, settings.seed, device, interaction
     )
-    for note in data_notes(settings.data.path, levels=settings.known):
-        log.info("%s", note)
     doubts = few_labels(parts["valid"], settings.experiment.resolved_labels)
     for doubt in doubts:
         log.warning("%s", doubt)

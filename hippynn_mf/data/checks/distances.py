@@ -21,7 +21,7 @@ MAX_CLASH_SHARE = 0.01
 MAX_CONFORMERS = 50  # of a group, spread over it, whose distances are looked at
 MAX_TOTAL = 5000  # of a file; of groups without number, `LEAST_CONFORMERS` of each
 LEAST_CONFORMERS = 4
-BLOCK = 2**21  # distances at once
+BLOCK = 2**19  # distances at once
 
 
 def check_distances(
@@ -35,30 +35,29 @@ def check_distances(
     n_groups = sum(len(np.unique(part.groups)) for part in parts)
     n_each = max(LEAST_CONFORMERS, min(MAX_CONFORMERS, MAX_TOTAL // max(n_groups, 1)))
     for part in parts:
-        for name, members in part.by_group():
-            n_atoms = int(members.atom_mask[0].sum())
-            if n_atoms < 2:
-                continue
-            spread = np.unique(
-                np.linspace(0, len(members) - 1, min(len(members), n_each)).astype(int)
-            )
-            ratios = _nearest(members.positions[spread, :n_atoms], members.species[0, :n_atoms])
-            nearest.append(ratios.ravel())
-            if _is_other_unit(ratios):
-                others.append(f"{name} ({np.median(ratios):.2f})")
-            n_looked_at += len(spread)
-            close = np.flatnonzero(ratios.min(axis=1) < CLASH)
-            clashes += [f"row {members.rows[spread[i]]} of {name}" for i in close]
-    if not nearest:
+        some = part.only({})[_spread_over(part.groups, n_each)]
+        some = some[some.atom_mask.sum(axis=1) > 1]
+        ratios = _nearest(some.positions, some.species)
+        nearest.append(ratios[some.atom_mask])
+        others += _in_other_units(some, ratios)
+        n_looked_at += len(some)
+        close = np.flatnonzero(ratios.min(axis=1, initial=np.inf) < CLASH)
+        clashes += [f"row {some.rows[i]} of {some.group_names[some.groups[i]]}" for i in close]
+    if not n_looked_at:
         text = "no structure has two atoms."
         return [Outcome(check="distances", verdict="undecided", text=text)], None
     ratio = float(np.median(np.concatenate(nearest)))
+    n = sum(len(part) for part in parts)
     values: dict[str, float | int | None] = {
         "nearest_over_radii": round(ratio, 4),
-        "n_structures": n_looked_at,
+        "n_looked_at": n_looked_at,
+        "n": n,
         "n_clashes": len(clashes),
     }
-    how = f"atoms are {ratio:.2f} times the sum of covalent radii from their nearest (median)"
+    how = (
+        f"atoms are {ratio:.2f} times the sum of covalent radii from their nearest (median, "
+        f"{n_looked_at} of {n} structures looked at)"
+    )
     if not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
         unit = name_length_unit(ratio)
         named = f"They are in {unit}" if unit and unit != "Å" else "No known unit explains it"
@@ -78,8 +77,8 @@ def check_distances(
         share = len(clashes) / n_looked_at
         beyond = share > MAX_CLASH_SHARE
         text = (
-            f"{len(clashes)} of {n_looked_at} structures have atoms nearer than {CLASH} times "
-            f"their covalent radii: {list_some(clashes)}."
+            f"{len(clashes)} of {n_looked_at} structures (of {n}) have atoms nearer than {CLASH} "
+            f"times their covalent radii: {list_some(clashes)}."
         )
         if beyond and not accepted.outliers:
             text += " Remove them, or train on them with --accept-outliers."
@@ -90,6 +89,44 @@ def check_distances(
     return outcomes, None
 
 
+def _spread_over(groups: np.ndarray, n_each: int) -> np.ndarray:
+    """Indices of at most `n_each` conformers of each group, evenly spread over it.
+
+    `groups` (n,) is the group of each conformer, in ascending order.
+    """
+    _, starts, sizes = np.unique(groups, return_index=True, return_counts=True)
+    n_drawn = np.minimum(sizes, n_each)
+    number = np.arange(n_drawn.sum()) - np.repeat(np.cumsum(n_drawn) - n_drawn, n_drawn)
+    steps = (sizes - 1) / np.maximum(n_drawn - 1, 1)
+    # The last one is the last of its group, whatever rounding makes of the product.
+    places = np.floor(number * np.repeat(steps, n_drawn) + 1e-9).astype(np.int64)
+    return np.asarray(np.repeat(starts, n_drawn) + places)
+
+
+def _nearest(positions: np.ndarray, species: np.ndarray) -> np.ndarray:
+    """(n, n_atoms_max) distance to the nearest atom, as a share of the sum of covalent radii.
+
+    Infinite for padding. Conformers of one size are worked on together, for few groups have many.
+    """
+    ratios = np.full(species.shape, np.inf)
+    n_atoms_of = (species > 0).sum(axis=1)
+    for n_atoms in np.unique(n_atoms_of):
+        members = np.flatnonzero(n_atoms_of == n_atoms)
+        diagonal = np.arange(n_atoms)
+        rows = max(1, BLOCK // n_atoms**2)
+        for chosen in (members[start : start + rows] for start in range(0, len(members), rows)):
+            squares = np.zeros((len(chosen), n_atoms, n_atoms), np.float32)
+            for axis in range(3):
+                values = positions[chosen, :n_atoms, axis]
+                apart = values[:, :, None] - values[:, None]
+                squares += np.square(apart, out=apart)
+            radii = covalent_radii[species[chosen, :n_atoms]].astype(np.float32)
+            squares /= np.square(radii[:, :, None] + radii[:, None])
+            squares[:, diagonal, diagonal] = np.inf
+            ratios[chosen, :n_atoms] = np.sqrt(squares.min(axis=2))
+    return ratios
+
+
 def _is_other_unit(ratios: np.ndarray) -> bool:
     """Whether all conformers of a group are as if in another unit; a scan of a bond has a range."""
     medians = np.median(ratios, axis=1)
@@ -98,16 +135,16 @@ def _is_other_unit(ratios: np.ndarray) -> bool:
     return bool(is_beyond and unit not in (None, "Å") and medians.max() < 1.5 * medians.min())
 
 
-def _nearest(positions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """(n, n_atoms) distance to the nearest atom, as a share of the sum of covalent radii."""
-    radii = covalent_radii[numbers]
-    sums = radii[:, None] + radii[None]
-    n_atoms = len(numbers)
-    rows = max(1, BLOCK // n_atoms**2)
+def _in_other_units(structures: Structures, ratios: np.ndarray) -> list[str]:
+    """The groups whose positions are all as if in another unit, with their median ratio."""
+    is_beyond = (ratios > RATIO_RANGE[1]) | (ratios < RATIO_RANGE[0])
+    n_atoms_of = structures.atom_mask.sum(axis=1)
+    # The median of a conformer is beyond only if half of its atoms are: few groups have any such.
+    is_doubtful = 2 * (is_beyond & structures.atom_mask).sum(axis=1) >= n_atoms_of
     found = []
-    for start in range(0, len(positions), rows):
-        block = positions[start : start + rows].astype(np.float64)
-        apart = np.linalg.norm(block[:, :, None] - block[:, None], axis=-1) / sums
-        apart[:, np.arange(n_atoms), np.arange(n_atoms)] = np.inf
-        found.append(apart.min(axis=2))
-    return np.concatenate(found)
+    for group in np.unique(structures.groups[is_doubtful]):
+        start, stop = np.searchsorted(structures.groups, (group, group + 1))
+        of_group = ratios[start:stop, : n_atoms_of[start]]
+        if _is_other_unit(of_group):
+            found.append(f"{structures.group_names[group]} ({np.median(of_group):.2f})")
+    return found

@@ -10,7 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hippynn_mf.data.checks.fits import MIN_STRUCTURES, robust_spread, without_composition
+from hippynn_mf.data.checks.fits import (
+    MIN_STRUCTURES,
+    robust_spread,
+    sample_text,
+    without_composition,
+)
 from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict, list_some
 from hippynn_mf.data.checks.units import FileUnits, name_energy_unit
 from hippynn_mf.levels import Level
@@ -89,7 +94,7 @@ def check_energies(
         far = np.flatnonzero(ratios > 1)
     text = f"{len(known)} energies of level {level.id}, {median:+.2f} eV per bond (median)"
     if spread is not None:
-        text += f", spread {spread:.3g} eV per bond without composition"
+        text += f", spread {spread:.3g} eV per bond without composition{sample_text(len(known))}"
     is_narrow = spread is not None and spread < MIN_SPREAD_PER_BOND
     if is_narrow:
         text += (

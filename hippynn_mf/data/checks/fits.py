@@ -34,6 +34,12 @@ def sample(n: int) -> slice:
     return slice(None, None, -(-n // MAX_FITTED) or 1)
 
 
+def sample_text(n: int) -> str:
+    """How many of n structures a fit is of, if not of all; for the end of a sentence."""
+    n_chosen = len(range(n)[sample(n)])
+    return "" if n_chosen == n else f" (fitted to {n_chosen} of {n} structures, evenly spread)"
+
+
 def without_composition(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
     """What a robust fit of atomic contributions leaves of values (n,), all finite.
 

@@ -14,14 +14,20 @@ from hippynn_mf.data.checks.energies import check_energies
 from hippynn_mf.data.checks.fits import count_elements
 from hippynn_mf.data.checks.forces import check_forces
 from hippynn_mf.data.checks.levels import check_levels
-from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport, Outcome
+from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport, Outcome, Verdict
 from hippynn_mf.data.checks.rounding import check_rounding
 from hippynn_mf.data.checks.systems import check_systems
 from hippynn_mf.data.checks.units import FileUnits
 from hippynn_mf.data.checks.values import check_values
 from hippynn_mf.data.embedded import FOLDER
 from hippynn_mf.data.formats.hdf5 import open_hdf5
-from hippynn_mf.data.formats.sources import DataPath, is_extxyz, open_data, shown_path
+from hippynn_mf.data.formats.sources import (
+    DataPath,
+    data_notes,
+    is_extxyz,
+    open_data,
+    shown_path,
+)
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level, Levels
 
@@ -53,6 +59,7 @@ def check_structures(
     accepted: Accepted = NOTHING,
     used: Iterable[str] = (),
     samples: Sequence[Structures] = (),
+    n_copies: int | None = None,
 ) -> CheckReport:
     """What all checks find in the structures of a file; nothing is raised, see `refuse`.
 
@@ -63,10 +70,14 @@ def check_structures(
         accepted: what the user takes responsibility for.
         samples: structures among the parts, whose forces are there that the parts do not have.
         used: keys of the file that are read beside those of `levels`, as of a COMP6 key map.
+        n_copies: structures that repeated others, and are no more there; None if nobody looked.
     """
     whole = [part for part in ([parts] if isinstance(parts, Structures) else parts) if len(part)]
     shown = str(shown_path(source, levels=levels))
-    outcomes = _systems(source, levels, set(used), accepted)
+    outcomes = [
+        *_copies(source, levels, n_copies),
+        *_systems(source, levels, set(used), accepted),
+    ]
     if not whole:
         return CheckReport(source=shown, outcomes=tuple(outcomes))
     names = dict.fromkeys(name for part in whole for name in (*part.energies, *part.forces))
@@ -119,19 +130,42 @@ def pass_gate(
     accepted: Accepted = NOTHING,
     used: Iterable[str] = (),
     samples: Sequence[Structures] = (),
+    n_copies: int | None = None,
 ) -> CheckReport:
     """The report of `check_structures`, logged; UserError for what is refused.
 
     What did not simply pass is a warning, which the terminal shows once; of data that ship with
     the package it is known.
     """
-    report = check_structures(parts, levels, source, accepted=accepted, used=used, samples=samples)
+    report = check_structures(
+        parts,
+        levels,
+        source,
+        accepted=accepted,
+        used=used,
+        samples=samples,
+        n_copies=n_copies,
+    )
     report.refuse()
     is_shipped = Path(report.source).parent == FOLDER
     for outcome in report.outcomes:
         write = log.info if is_shipped or outcome.verdict == "passed" else log.warning
         write("%s: %s", report.source, outcome.text)
     return report
+
+
+def _copies(source: DataPath, levels: Levels, n_copies: int | None) -> list[Outcome]:
+    """What was merged: in reading extended XYZ, whose notes say it, and afterwards."""
+    outcomes = [
+        Outcome(check="reading", verdict="passed", text=f"{note}.")
+        for note in data_notes(source, levels=levels)
+    ]
+    if n_copies is not None:
+        text = f"{n_copies} conformers repeat others; each counts once."
+        verdict: Verdict = "noted" if n_copies else "passed"
+        values: dict[str, float | int | None] = {"n_copies": n_copies}
+        outcomes.append(Outcome(check="copies", verdict=verdict, text=text, values=values))
+    return outcomes
 
 
 def _systems(source: DataPath, levels: Levels, used: set[str], accepted: Accepted) -> list[Outcome]:

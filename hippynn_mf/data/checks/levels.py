@@ -16,6 +16,7 @@ from hippynn_mf.data.checks.fits import (
     MIN_STRUCTURES,
     robust_spread,
     sample,
+    sample_text,
     within_groups,
     without_composition,
 )
@@ -100,6 +101,7 @@ def _judge(
     )
     if scatter_inside is not None:
         how += f", within groups {scatter_inside:.2f} times"
+    how += sample_text(len(both))
     values: dict[str, float | int | None] = {
         "n": len(both),
         "spread_kcal_per_mol": round(spread, 4),

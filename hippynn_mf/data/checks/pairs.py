@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from hippynn_mf.data.structures import Structures
+from hippynn_mf.labels import Properties
 from hippynn_mf.levels import Level
 
 MAX_CONFORMERS = 2000  # of each group: those with the first draws of a fixed seed
@@ -17,7 +19,6 @@ MAX_DISTANCES = 100  # between atoms of a molecule that tell its conformers apar
 N_DIRECTIONS = 6  # of the projection that a k-d tree searches
 N_CANDIDATES = 4  # nearest in the projection, of which the nearest by all distances is taken
 ROUNDING = 1e-5  # Å, of positions with five printed digits
-BLOCK = 2**21  # coordinates that are worked on at once
 
 
 @dataclass(frozen=True)
@@ -93,50 +94,55 @@ def find_pairs(structures: Structures, level: Level) -> Pairs:
     """Every drawn conformer with the closest of its group, of those with energy and forces."""
     labelled = structures.has_energy(level) & structures.has_forces(level)
     found = []
+    of_level = structures.only({level: Properties.EF})
     for drawn in draw_conformers(structures.groups, labelled):
-        members = structures[drawn]
+        members = of_level[drawn]
         n_atoms = int(members.atom_mask[0].sum())
         positions = members.positions[:, :n_atoms].astype(np.float64)
-        forces = members.forces[level.id][:, :n_atoms].astype(np.float64)
         pairs = _nearest_pairs(positions)
         if not len(pairs):
             continue
+        forces = members.forces[level.id][:, :n_atoms].astype(np.float64)
         energies = members.energies[level.id]
         changes = energies[pairs[:, 1]] - energies[pairs[:, 0]]
         found.append(_compare(positions, forces, pairs, changes))
     return Pairs.join(found)
 
 
-def _nearest_pairs(positions: np.ndarray) -> np.ndarray:
-    """(n_pairs, 2) every conformer with the one most similar to it by its interatomic distances."""
-    n, n_atoms = positions.shape[:2]
-    if n_atoms < 2:
-        return np.zeros((0, 2), np.int64)
+@lru_cache
+def _looked_at(n_atoms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The pairs of atoms whose distances tell conformers apart, and the projection for a k-d tree.
+
+    Both are drawn by a fixed seed; without too many distances there is no projection.
+    """
     first, second = np.triu_indices(n_atoms, 1)
     if len(first) > MAX_DISTANCES:
         some = np.random.default_rng(0).permutation(len(first))[:MAX_DISTANCES]
         first, second = first[some], second[some]
-    rows = max(1, BLOCK // (3 * len(first)))
-    shapes = np.concatenate(
-        [
-            np.linalg.norm(block[:, first] - block[:, second], axis=-1)
-            for block in (positions[start : start + rows] for start in range(0, n, rows))
-        ]
-    )
-    seen = shapes
-    if shapes.shape[1] > N_DIRECTIONS:
-        directions = np.random.default_rng(0).normal(size=(shapes.shape[1], N_DIRECTIONS))
-        seen = shapes @ directions
-    _, near = cKDTree(seen).query(seen, k=min(N_CANDIDATES + 1, n))
-    one = np.repeat(np.arange(n), near.shape[1])
-    two = near.ravel()
-    one, two = one[one != two], two[one != two]
-    apart = np.sqrt(np.square(shapes[one] - shapes[two]).mean(axis=1))
-    order = np.lexsort((apart, one))
-    one, two = one[order], two[order]
-    is_first = np.append(True, one[1:] != one[:-1])
-    pairs = np.sort(np.stack([one[is_first], two[is_first]], axis=1), axis=1)
-    return np.unique(pairs, axis=0)
+    if len(first) <= N_DIRECTIONS:
+        return first, second, None
+    return first, second, np.random.default_rng(0).normal(size=(len(first), N_DIRECTIONS))
+
+
+def _nearest_pairs(positions: np.ndarray) -> np.ndarray:
+    """(n_pairs, 2) every conformer with the one most similar to it by its interatomic distances."""
+    n, n_atoms = positions.shape[:2]
+    if n_atoms < 2 or n < 2:
+        return np.zeros((0, 2), np.int64)
+    first, second, directions = _looked_at(n_atoms)
+    shapes = np.zeros((n, len(first)))
+    for axis in range(3):
+        apart = positions[:, first, axis] - positions[:, second, axis]
+        shapes += np.square(apart, out=apart)
+    np.sqrt(shapes, out=shapes)
+    seen = shapes if directions is None else shapes @ directions
+    near = cKDTree(seen).query(seen, k=min(N_CANDIDATES + 1, n))[1]
+    itself = np.arange(n)
+    squares = np.square(shapes[near] - shapes[:, None]).sum(axis=2)
+    squares[near == itself[:, None]] = np.inf
+    nearest = near[itself, squares.argmin(axis=1)]
+    codes = np.unique(np.minimum(itself, nearest) * n + np.maximum(itself, nearest))
+    return np.stack([codes // n, codes % n], axis=1)
 
 
 def _compare(

@@ -17,6 +17,7 @@ from hippynn_mf.data.formats.system_keys import CHARGES, PERIODIC, SPINS, WEIGHT
 from hippynn_mf.levels import Levels
 
 STRUCTURE = ("atomic_numbers", "coordinates", "species", "lot")
+JUDGED = {*CHARGES, *SPINS, *WEIGHTS, *PERIODIC}
 N_KEYS = 12  # unused keys that a text names
 
 
@@ -27,10 +28,10 @@ def check_systems(
     wrong: dict[str, list[str]] = {"system": [], "weights": [], "periodic": []}
     found: Counter[str] = Counter()
     for group in groups_of(file):
-        found.update(list(group))
-        name = group.name.lstrip("/")
-        numbers = np.ravel(group["atomic_numbers"][()]) if "atomic_numbers" in group else None
-        for key in set(group) & {*CHARGES, *SPINS, *WEIGHTS, *PERIODIC}:
+        keys = list(group)
+        found.update(keys)
+        for key in JUDGED.intersection(keys):
+            name = group.name.lstrip("/")
             values = np.asarray(group[key][()])
             if values.dtype.kind not in "iufb":
                 continue
@@ -39,7 +40,7 @@ def check_systems(
             if key in CHARGES:
                 kind, right = "system", values == 0
             elif key in SPINS:
-                is_even = numbers is None or int(numbers.astype(np.int64).sum()) % 2 == 0
+                is_even = "atomic_numbers" not in group or _is_even(group["atomic_numbers"][()])
                 singlet = (values == 1) if SPINS[key] else (values == 0) | (values == 1)
                 kind, right = "system", singlet & is_even
             elif key in WEIGHTS:
@@ -76,12 +77,17 @@ def check_systems(
         outcomes.append(Outcome(check="periodic", verdict="refused", text=text))
     known = {key for level in levels for key in (*level.energy_keys, level.energy_name)}
     known |= {level.force_key for level in levels if level.force_key}
-    others = sorted(set(found) - used - known - {*STRUCTURE, *CHARGES, *SPINS, *WEIGHTS, *PERIODIC})
+    others = sorted(set(found) - used - known - {*STRUCTURE} - JUDGED)
     if others:
         shown = ", ".join(others[:N_KEYS]) + (", …" if len(others) > N_KEYS else "")
         text = f"not used: {len(others)} keys, {shown}."
         outcomes.append(Outcome(check="unused", verdict="noted", text=text))
     return outcomes
+
+
+def _is_even(numbers: np.ndarray) -> bool:
+    """Whether atoms have an even number of electrons in all."""
+    return int(np.ravel(numbers).astype(np.int64).sum()) % 2 == 0
 
 
 def groups_of(file: h5py.File) -> Iterator[h5py.Group]:

@@ -7,7 +7,7 @@ grows with the conformers that are kept, by one copy of each array and one block
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,17 +64,47 @@ class Part:
     force_levels: Sequence[Level]
 
 
+@dataclass(frozen=True)
+class Coordinates:
+    """Coordinates of some conformers of a group, read once for all that look at them.
+
+    Attributes:
+        rows: (n,) ascending indices into the group.
+        positions: (n, n_atoms, 3) in Å, in the type of the file; damaged ones are not finite.
+    """
+
+    rows: np.ndarray
+    positions: np.ndarray
+
+
+def read_coordinates(group: Group, rows: np.ndarray, path: Path) -> Coordinates:
+    """The coordinates of conformers of a group, by ascending indices (n,).
+
+    Raises UserError for a key or shape that cannot be right, and for what float32 does not hold.
+    """
+    found = []
+    for start, values in read_blocks(group, "coordinates", path):
+        refuse_beyond_float32(values, f"{path}, group {group.name}: coordinates")
+        first, last = np.searchsorted(rows, (start, start + len(values)))
+        whole = last - first == len(values)
+        found.append(values if whole else values[rows[first:last] - start])
+    return Coordinates(rows, found[0] if len(found) == 1 else np.concatenate(found))
+
+
 def read_parts(
     path: Path,
     groups: Sequence[Group],
     parts: Mapping[str, Part],
     *,
     drop_damaged: bool = False,
+    coordinates: MutableMapping[int, Coordinates] | None = None,
 ) -> dict[str, Structures]:
     """The structures of each part, padded to the largest molecule of all parts.
 
     With `drop_damaged`, infinite forces are missing and conformers without finite coordinates are
-    left out; otherwise both are a UserError, as is a key or shape that cannot be right.
+    left out; otherwise both are a UserError, as is a key or shape that cannot be right. What was
+    read of groups before, by their number, is taken from `coordinates`, group by group, so that
+    memory does not hold it twice; it has all conformers of the parts.
     """
     starts = np.array([group.start for group in groups])
     numbers_of_parts = {
@@ -99,7 +129,8 @@ def read_parts(
     }
     with group_progress(path, "atoms", [groups[number] for number in used]) as progress:
         for number in used:
-            _read_group(path, groups[number], parts, read, drop_damaged)
+            known = None if coordinates is None else coordinates.pop(int(number), None)
+            _read_group(path, groups[number], parts, read, drop_damaged, known)
             progress.update(groups[number].size)
     if drop_damaged:
         for name, structures in read.items():
@@ -114,6 +145,7 @@ def _read_group(
     parts: Mapping[str, Part],
     read: Mapping[str, Structures],
     drop_damaged: bool,
+    known: Coordinates | None,
 ) -> None:
     """Fill the rows of one group in the structures of every part."""
     ends = (group.start, group.start + group.size)
@@ -122,14 +154,17 @@ def _read_group(
         read[name].species[first:last, : len(group.numbers)] = group.numbers
 
     damaged = np.zeros(group.size, bool)
-    for start, values in read_blocks(group, "coordinates", path):
-        finite = np.isfinite(values).all(axis=(1, 2))
-        if not drop_damaged:
-            refuse_beyond_float32(values, f"{path}, group {group.name}: coordinates")
+    for indices, values in _coordinates(group, path, known, drop_damaged):
+        finite = np.isfinite(values)
+        is_whole = finite.all()
         for name, part in parts.items():
-            rows, chosen = _chosen(part.rows, bounds[name], group.start + start, len(values))
+            wanted = part.rows[slice(*bounds[name])] - group.start
+            first, last = np.searchsorted(wanted, (indices[0], indices[-1] + 1))
+            chosen = np.searchsorted(indices, wanted[first:last])
+            rows = slice(bounds[name][0] + first, bounds[name][0] + last)
             read[name].positions[rows, : values.shape[1]] = values[chosen]
-            damaged[start + chosen] = ~finite[chosen]
+            if not is_whole:
+                damaged[wanted[first:last]] = ~finite[chosen].all(axis=(1, 2))
     if damaged.any() and not drop_damaged:
         raise UserError(
             f"{path}, group {group.name}: NaN or infinite coordinates in {int(damaged.sum())} "
@@ -148,6 +183,20 @@ def _read_group(
             for name, part in wanting.items():
                 rows, chosen = _chosen(part.rows, bounds[name], group.start + start, len(values))
                 read[name].forces[level.id][rows, : values.shape[1]] = values[chosen]
+
+
+def _coordinates(
+    group: Group, path: Path, known: Coordinates | None, drop_damaged: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Coordinates (n, n_atoms, 3) of a group with their indices (n,) in it, block by block."""
+    if known is not None:
+        if len(known.rows):
+            yield known.rows, known.positions
+        return
+    for start, values in read_blocks(group, "coordinates", path):
+        if not drop_damaged:
+            refuse_beyond_float32(values, f"{path}, group {group.name}: coordinates")
+        yield np.arange(start, start + len(values)), values
 
 
 def _chosen(
