@@ -155,7 +155,9 @@ def write_models(
     states = {LAST: checkpoints.last, BEST: checkpoints.best, MODEL: checkpoints.kept(rule)}
     for name, state in states.items():
         with replace_when_complete(folder.file(name)) as partial:
-            partial.write_bytes(_saved(whole(state)))
+            # Each tensor with its own memory: in training they may be parts of one vector.
+            tensors = {name: value.clone() for name, value in whole(state).items()}
+            partial.write_bytes(_saved(tensors))
 
 
 def remove_checkpoints(folder: RunFolder) -> None:
