@@ -22,7 +22,10 @@ LABELS = {
 }
 
 
-def losses_of(labels, weight=LossWeights()):
+EQUAL = LossWeights()
+
+
+def losses_of(labels, weight=EQUAL):
     network = get_hyperparameters("quick", {"n_features": 4, "n_atom_layers": 1})
     heads = build_model(network, parse_labels(labels)).heads
     weights = {
@@ -60,7 +63,7 @@ def loss_and_gradients(loss, values):
     (value,) = loss(*values)
     gradients = torch.autograd.grad(3 * value, leaves, allow_unused=True)
     return value.detach(), [
-        torch.zeros_like(v) if g is None else g for v, g in zip(leaves, gradients)
+        torch.zeros_like(v) if g is None else g for v, g in zip(leaves, gradients, strict=True)
     ]
 
 
@@ -98,7 +101,8 @@ def test_a_diverged_prediction_makes_the_loss_nan():
             continue
         values = values_for(nodes, missing=0.0)
         values[place] = torch.full_like(values[place], np.nan).requires_grad_()
-        assert whole(*values)[0].isnan() and nodes(*values)[0].isnan()
+        assert whole(*values)[0].isnan()
+        assert nodes(*values)[0].isnan()
 
 
 def test_other_shapes_are_refused():
