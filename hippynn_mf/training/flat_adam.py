@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 
 class FlatAdam(torch.optim.Adam):
@@ -41,8 +42,8 @@ class FlatAdam(torch.optim.Adam):
             parameter.grad = gradient
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move all parameters."""
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move all parameters, by the gradients that they have."""
         for parameter, gradient in zip(self.views, self.gradients, strict=True):
             if parameter.grad is gradient:
                 continue
@@ -50,8 +51,29 @@ class FlatAdam(torch.optim.Adam):
                 gradient.zero_()
             else:
                 gradient.copy_(parameter.grad)
-        loss: float | None = super().step(closure)
-        return loss
+        (group,) = self.param_groups
+        state = self.state[self._flat]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"] = torch.zeros_like(self._flat)
+            state["exp_avg_sq"] = torch.zeros_like(self._flat)
+        # Not Adam's own `step`, which loads torch's compiler to tell it to stay away.
+        adam(
+            [self._flat],
+            [self._flat_gradient],
+            [state["exp_avg"]],
+            [state["exp_avg_sq"]],
+            [],
+            [state["step"]],
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The state as that of an Adam of the single parameters."""
