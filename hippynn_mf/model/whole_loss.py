@@ -61,11 +61,12 @@ class WholeLoss(torch.nn.Module):
             return only
 
         with_forces = [head for head in heads.values() if head.forces is not None]
+        forces = [head.forces for head in heads.values() if head.forces is not None]
         self.layout = Layout(
             energies=tuple(place(head.energy.main_output) for head in heads.values()),
             hierarchicalities=tuple(place(h.energy.hierarchicality) for h in heads.values()),
             true_energies=tuple(names.index(head.level.energy_name) for head in heads.values()),
-            forces=tuple(place(head.forces.main_output) for head in with_forces),
+            forces=tuple(place(node.main_output) for node in forces),
             true_forces=tuple(names.index(head.level.forces_name) for head in with_forces),
             species=names.index(keys.SPECIES) if with_forces else None,
         )
@@ -118,7 +119,7 @@ class _Equation1(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         layout: Layout = ctx.layout
         found: list[Tensor | None] = [None] * len(ctx.shapes)

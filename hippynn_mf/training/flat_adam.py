@@ -32,7 +32,7 @@ class FlatAdam(torch.optim.Adam):
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """Views of a vector in the shapes of the parameters."""
-        parts = flat.split(self.sizes)
+        parts = torch.split(flat, self.sizes)
         return [part.view(p.shape) for part, p in zip(parts, self.views, strict=True)]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
