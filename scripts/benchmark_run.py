@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,13 +43,12 @@ def worktree(commit: str, folder: Path) -> Iterator[Path]:
         subprocess.run([*git, "worktree", "remove", "--force", str(folder)], check=True)
 
 
-def run_once(package: Path, out: Path, epochs: int | None, seed: int) -> dict[str, Any]:
+def run_once(package: Path, out: Path, options: Sequence[str]) -> dict[str, Any]:
     """Processor seconds of a run in a process of its own, by part, and what it reached."""
     shares = out / "shares.json"
     command = [sys.executable, str(HERE / "run_shares.py"), str(package), str(shares), "train"]
-    command += [EXPERIMENT, "--seed", str(seed), "--preset", "quick", "--out", str(out)]
-    if epochs is not None:
-        command += ["--set", f"max_epochs={epochs}"]
+    command += [EXPERIMENT, "--seed", "0", "--preset", "quick", "--out", str(out)]
+    command += [word for option in options for word in ("--set", option)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = os.environ | dict.fromkeys(THREADS, "1")
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -65,7 +64,9 @@ def run_once(package: Path, out: Path, epochs: int | None, seed: int) -> dict[st
     return {"cpu_s": cpu_s, "shares_s": json.loads(shares.read_text()), "energy_rmse": reached}
 
 
-def row_of(name: str, commit: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+def row_of(
+    name: str, commit: str, options: Sequence[str], runs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """A row of results: the median run."""
     middle = statistics.median_low(run["cpu_s"] for run in runs)
     (median, *_) = (run for run in runs if run["cpu_s"] == middle)
@@ -102,11 +103,17 @@ def main(
     base: Annotated[str, typer.Option(help="Commit to compare with.")] = "023c299",
     now: Annotated[str, typer.Option(help="Commit that is measured.")] = "HEAD",
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,
-    epochs: Annotated[int | None, typer.Option(help="Fewer epochs, to try it out.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of both, as max_epochs=8.")
+    ] = None,
+    settings_now: Annotated[
+        list[str] | None, typer.Option("--set-now", help="Of what is measured, not of the base.")
+    ] = None,
     out: OutOption = RESULTS,
 ) -> None:
     """Time whole runs in turn; write `run.json` and print it as a Markdown table."""
     commits = {"base": base, "now": now}
+    options = {"base": settings or [], "now": [*(settings or []), *(settings_now or [])]}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in commits}
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
@@ -118,10 +125,11 @@ def main(
             for name, package in packages.items():
                 of_run = folder / f"{name}-{repeat}"
                 of_run.mkdir()
-                run = run_once(package, of_run, 1 if repeat < 0 else epochs, seed=0)
+                fewer = ["max_epochs=1"] if repeat < 0 else []
+                run = run_once(package, of_run, [*options[name], *fewer])
                 if repeat >= 0:
                     runs[name].append(run)
-    rows = [row_of(name, commits[name], runs[name]) for name in commits]
+    rows = [row_of(name, commits[name], options[name], runs[name]) for name in commits]
     write("run", rows, torch.device("cpu"), out)
     typer.echo(table(rows))
 
