@@ -57,6 +57,19 @@ def test_one_thread_is_one_for_numba_too(trained):
     assert n_threads <= 3
 
 
+def test_a_model_in_a_script_leaves_numba_no_more_threads_than_torch():
+    code = """
+import json, numba, torch
+from hippynn_mf.hyperparameters import get_hyperparameters
+from hippynn_mf.labels import parse_labels
+from hippynn_mf.model.model import build_model
+torch.set_num_threads(1)
+build_model(get_hyperparameters("quick", {"n_features": 4}), parse_labels({"DZ": "E"}))
+print(json.dumps([numba.config.NUMBA_NUM_THREADS, numba.get_num_threads()]))
+"""
+    assert run_python(code, NUMBA_NUM_THREADS="2") == [2, 1]
+
+
 @pytest.mark.parametrize(
     ("before", "expected"),
     [

@@ -5,13 +5,19 @@ import pytest
 import torch
 from hippynn.experiment import assemble_for_training
 from hippynn.graphs.nodes.base import LossInputNode
+from planted import write_ani1x
+from tiny import split_structures
 
 from hippynn_mf import keys
+from hippynn_mf.data.database import build_database
+from hippynn_mf.data.formats.ani1x import read_ani1x
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import parse_labels
+from hippynn_mf.levels import PAPER_LEVELS
 from hippynn_mf.model.losses import LossWeights, build_loss
 from hippynn_mf.model.model import build_model
 from hippynn_mf.model.whole_loss import WholeLoss
+from hippynn_mf.training.loop import prepare_training
 
 N, N_ATOMS = 7, 5
 LABELS = {
@@ -123,3 +129,43 @@ def test_there_is_no_second_derivative():
     (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         gradient.sum().backward()
+
+
+def test_the_first_steps_of_a_training_are_those_of_nodes_and_adam(parts_with_holes):
+    """Everything that one process does otherwise than several, together."""
+    labels = parse_labels({"DZ": "EF", "MP2": "E"})
+    chosen = {"n_features": 6, "n_sensitivities": 5, "n_atom_layers": 1, "batch_size": 16}
+    hyperparameters = get_hyperparameters("quick", chosen)
+    losses, metrics = [], []
+    for in_one_process in (True, False):
+        torch.manual_seed(3)
+        model = build_model(hyperparameters, labels)
+        database = build_database(parts_with_holes, labels)
+        training = prepare_training(model, database, hyperparameters, in_one_process=in_one_process)
+        network, loss, evaluator = training.modules
+        optimizer, n_inputs = training.controller.optimizer, len(database.inputs)
+        of_steps = []
+        for batch in database.make_generator("train", "train", 16):
+            optimizer.zero_grad()
+            (value,) = loss(*network(*batch[:n_inputs]), *batch[n_inputs:])
+            value.backward()
+            optimizer.step()
+            of_steps.append(value.item())
+        losses.append(of_steps)
+        valid = database.make_generator("valid", "eval", 16)
+        metrics.append(evaluator.evaluate(valid, "valid"))
+    assert len(losses[0]) > 5
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-9)
+
+
+@pytest.fixture
+def parts_with_holes(tmp_path):
+    missing = {
+        "H2O": {"mp2_tz.corr_energy": slice(0, 20)},
+        "N2": {"wb97x_dz.forces": slice(0, 20)},
+    }
+    path = write_ani1x(tmp_path / "holey.h5", missing=missing)
+    labels = parse_labels({"DZ": "EF", "MP2": "E"})
+    structures, _ = read_ani1x(path, labels, common_levels=PAPER_LEVELS)
+    return split_structures(structures, np.ones(len(structures), bool), 0)

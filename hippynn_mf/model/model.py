@@ -14,6 +14,7 @@ from hippynn_mf.keys import POSITIONS, SPECIES
 from hippynn_mf.labels import Labels
 from hippynn_mf.model.heads import Heads, build_heads
 from hippynn_mf.network.hipnn import NETWORKS
+from hippynn_mf.starting import limit_numba
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ def build_model(
     """Build a model with fresh weights, drawn from torch's global random state.
 
     With `has_second_network`, the highest level's energy is that of the next lower one plus the
-    energy of another network of the same size, as in Δ-learning.
+    energy of another network of the same size, as in Δ-learning. numba gets no more threads than
+    torch has.
     """
+    limit_numba()
     species = SpeciesNode(db_name=SPECIES)
     positions = PositionsNode(db_name=POSITIONS)
     networks = NETWORKS[hyperparameters.interaction]
