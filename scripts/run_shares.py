@@ -55,7 +55,13 @@ METHODS = {
     "models and results": ["hippynn_mf.runs.folder:RunFolder.write_results"],
     BATCHES: ["torch.utils.data.dataloader:_BaseDataLoaderIter.__next__"],
     BACKWARD: ["torch:Tensor.backward"],
-    OPTIMIZER: ["torch.optim:Adam.step", "torch.optim:Optimizer.zero_grad"],
+    LOSSES: ["hippynn_mf.model.whole_loss:WholeLoss.forward"],
+    OPTIMIZER: [
+        "torch.optim:Adam.step",
+        "torch.optim:Optimizer.zero_grad",
+        "hippynn_mf.training.flat_adam:FlatAdam.step",
+        "hippynn_mf.training.flat_adam:FlatAdam.zero_grad",
+    ],
 }
 IN_METRICS = {BATCHES, MODEL, LOSSES}  # belong to the metrics of an epoch inside them
 FINAL = "final evaluation"
@@ -126,7 +132,10 @@ def time_functions(shares: Shares) -> None:
         for place in places:
             module, _, path = place.partition(":")
             owner, method = path.split(".")
-            cls = getattr(importlib.import_module(module), owner)
+            try:
+                cls = getattr(importlib.import_module(module), owner)
+            except ImportError:
+                continue
             setattr(cls, method, shares.timed(getattr(cls, method), name))
 
 

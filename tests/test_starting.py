@@ -59,7 +59,7 @@ def test_one_thread_is_one_for_numba_too(trained):
 
 def test_a_model_in_a_script_leaves_numba_no_more_threads_than_torch():
     code = """
-import json, numba, torch
+import json, hippynn, numba, torch
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.model.model import build_model

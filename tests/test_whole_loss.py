@@ -134,7 +134,13 @@ def test_there_is_no_second_derivative():
 def test_the_first_steps_of_a_training_are_those_of_nodes_and_adam(parts_with_holes):
     """Everything that one process does otherwise than several, together."""
     labels = parse_labels({"DZ": "EF", "MP2": "E"})
-    chosen = {"n_features": 6, "n_sensitivities": 5, "n_atom_layers": 1, "batch_size": 16}
+    chosen = {
+        "n_features": 6,
+        "n_sensitivities": 5,
+        "n_atom_layers": 1,
+        "batch_size": 16,
+        "dist_soft_min": 0.5,
+    }
     hyperparameters = get_hyperparameters("quick", chosen)
     losses, metrics = [], []
     for in_one_process in (True, False):
@@ -155,8 +161,9 @@ def test_the_first_steps_of_a_training_are_those_of_nodes_and_adam(parts_with_ho
         valid = database.make_generator("valid", "eval", 16)
         metrics.append(evaluator.evaluate(valid, "valid"))
     assert len(losses[0]) > 5
-    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
-    assert metrics[0] == pytest.approx(metrics[1], rel=1e-9)
+    # In float32, as data are: rounding is all the difference there may be.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
 
 
 @pytest.fixture

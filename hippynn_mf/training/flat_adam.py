@@ -84,8 +84,10 @@ class FlatAdam(torch.optim.Adam):
             return state
         (of_all,) = state["state"].values()
         first, second = (self._split(of_all[name]) for name in ("exp_avg", "exp_avg_sq"))
+        # Views of one vector: torch writes them at once, and an Adam counts with each of its own.
+        steps = of_all["step"].repeat(len(self.views)).unbind()
         state["state"] = {
-            k: {"step": of_all["step"].clone(), "exp_avg": first[k], "exp_avg_sq": second[k]}
+            k: {"step": steps[k], "exp_avg": first[k], "exp_avg_sq": second[k]}
             for k in group["params"]
         }
         return state

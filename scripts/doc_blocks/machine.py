@@ -56,8 +56,8 @@ def whole_run() -> str:
     ratio = now["cpu_s"] / base["cpu_s"]
     table: str = script("benchmark_run").table(both)
     text = sentences(f"""
-    Together {ratio:.2f} of the base ({set_of_both}; the load of the machine was
-    {base["load_average"]:.0f}, so that the seconds are long and their ratio is what counts).
+    Together {ratio:.2f} of the base ({set_of_both}). The machine was busy with other work, which
+    makes seconds longer, of both alike.
     """)
     return f"{table}\n\n{text}"
 
