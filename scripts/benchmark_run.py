@@ -43,6 +43,12 @@ def worktree(commit: str, folder: Path) -> Iterator[Path]:
         subprocess.run([*git, "worktree", "remove", "--force", str(folder)], check=True)
 
 
+def resolved(commit: str) -> str:
+    """The abbreviated hash of a commit, which stays what it is while runs are measured."""
+    command = ["git", "-C", str(HERE), "rev-parse", "--short", commit]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def run_once(package: Path, out: Path, options: Sequence[str]) -> dict[str, Any]:
     """Processor seconds of a run in a process of its own, by part, and what it reached."""
     shares = out / "shares.json"
@@ -70,13 +76,10 @@ def row_of(
     """A row of results: the median run."""
     middle = statistics.median_low(run["cpu_s"] for run in runs)
     (median, *_) = (run for run in runs if run["cpu_s"] == middle)
-    text = subprocess.run(
-        ["git", "-C", str(HERE), "rev-parse", "--short", commit], capture_output=True, check=True
-    ).stdout.decode()
     all_s = [run["cpu_s"] for run in runs]
     return {
         "what": name,
-        "commit": text.strip(),
+        "commit": commit,
         "experiment": EXPERIMENT,
         "all_s": all_s,
         **median,
@@ -90,9 +93,10 @@ def table(rows: list[Mapping[str, Any]]) -> str:
     parts = dict.fromkeys(part for row in rows for part in row["shares_s"])
     for part in sorted(parts, key=lambda part: -rows[0]["shares_s"].get(part, 0.0)):
         cells = [
-            f"{s:.2f} ({100 * s / row['cpu_s']:.0f} %)"
+            f"{row['shares_s'][part]:.2f} ({100 * row['shares_s'][part] / row['cpu_s']:.0f} %)"
+            if part in row["shares_s"]
+            else "in everything else"
             for row in rows
-            for s in [row["shares_s"].get(part, 0.0)]
         ]
         lines.append(f"| {part} | " + " | ".join(cells) + " |")
     lines.append("| whole process | " + " | ".join(f"{row['cpu_s']:.1f}" for row in rows) + " |")
@@ -112,7 +116,7 @@ def main(
     out: OutOption = RESULTS,
 ) -> None:
     """Time whole runs in turn; write `run.json` and print it as a Markdown table."""
-    commits = {"base": base, "now": now}
+    commits = {"base": resolved(base), "now": resolved(now)}
     options = {"base": settings or [], "now": [*(settings or []), *(settings_now or [])]}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in commits}
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:

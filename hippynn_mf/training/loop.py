@@ -24,7 +24,6 @@ from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.training.averaging import EvaluatesAverage, WeightAverage
 from hippynn_mf.training.flat_adam import FlatAdam
 from hippynn_mf.training.initial_heads import DECAY_FACTOR, initialize_heads
-from hippynn_mf.training.measuring import with_final_forces
 from hippynn_mf.training.reptile import reptile_of, share_head
 from hippynn_mf.training.strategies import Phase
 
@@ -79,8 +78,6 @@ def prepare_training(
         modules = modules._replace(loss=WholeLoss(modules.loss, heads, of_levels))
     if hyperparameters.precompute_pairs:
         modules = precompute_pairs(modules, database)
-    if in_one_process:
-        modules = with_final_forces(modules)
 
     # In an order that does not depend on the process, as that of hippynn's graph does: the
     # optimizer's part of a checkpoint knows parameters by their place.
