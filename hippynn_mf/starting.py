@@ -37,7 +37,9 @@ def limit_numba() -> None:
     """
     numba, torch = sys.modules.get("numba"), sys.modules.get("torch")
     if numba is not None and torch is not None:
-        numba.set_num_threads(min(numba.get_num_threads(), torch.get_num_threads()))
+        n_threads = torch.get_num_threads()  # before numba, which sets it where both use OpenMP
+        numba.set_num_threads(min(numba.get_num_threads(), n_threads))
+        torch.set_num_threads(n_threads)
 
 
 def import_hippynn() -> None:

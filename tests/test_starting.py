@@ -65,9 +65,10 @@ from hippynn_mf.labels import parse_labels
 from hippynn_mf.model.model import build_model
 torch.set_num_threads(1)
 build_model(get_hyperparameters("quick", {"n_features": 4}), parse_labels({"DZ": "E"}))
-print(json.dumps([numba.config.NUMBA_NUM_THREADS, numba.get_num_threads()]))
+of_numba = numba.config.NUMBA_NUM_THREADS, numba.get_num_threads()
+print(json.dumps([*of_numba, torch.get_num_threads()]))
 """
-    assert run_python(code, NUMBA_NUM_THREADS="2") == [2, 1]
+    assert run_python(code, NUMBA_NUM_THREADS="2") == [2, 1, 1]
 
 
 @pytest.mark.parametrize(
