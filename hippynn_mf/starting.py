@@ -30,18 +30,6 @@ def match_numba_threads(environment: dict[str, str] | os._Environ[str] = os.envi
             environment.setdefault("NUMBA_NUM_THREADS", first)
 
 
-def limit_numba() -> None:
-    """Let this thread's numba use no more threads than torch does, once both are loaded.
-
-    For whatever builds a model in a process of somebody else, who has loaded numba already.
-    """
-    numba, torch = sys.modules.get("numba"), sys.modules.get("torch")
-    if numba is not None and torch is not None:
-        n_threads = torch.get_num_threads()  # before numba, which sets it where both use OpenMP
-        numba.set_num_threads(min(numba.get_num_threads(), n_threads))
-        torch.set_num_threads(n_threads)
-
-
 def import_hippynn() -> None:
     """Import hippynn without what a run does not use, which is more than half of what it loads.
 

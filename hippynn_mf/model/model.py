@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numba
 import torch
 from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
 
@@ -14,7 +15,6 @@ from hippynn_mf.keys import POSITIONS, SPECIES
 from hippynn_mf.labels import Labels
 from hippynn_mf.model.heads import Heads, build_heads
 from hippynn_mf.network.hipnn import NETWORKS
-from hippynn_mf.starting import limit_numba
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,16 @@ def build_model(
     *_, highest = labels
     heads = build_heads(network, labels, coupling=coupling, own_networks={highest: correction})
     return Model(species, positions, heads, {highest.id: correction})
+
+
+def limit_numba() -> None:
+    """Let this thread's numba use no more threads than torch does.
+
+    For scripts and other programs, which set torch's; numba would start one for every core.
+    """
+    n_threads = torch.get_num_threads()  # before numba, which sets it where both use OpenMP
+    numba.set_num_threads(min(numba.get_num_threads(), n_threads))
+    torch.set_num_threads(n_threads)
 
 
 def trunk_of_state(state: Mapping[str, torch.Tensor]) -> tuple[tuple[int, ...] | None, int]:
