@@ -10,7 +10,7 @@ from tiny import evaluate, labelled_batch, tiny_model
 
 from hippynn_mf import LossWeights, UserError, build_loss
 from hippynn_mf.hyperparameters import get_hyperparameters
-from hippynn_mf.report.tables import recipe_text
+from hippynn_mf.report.recipe import recipe_text
 from hippynn_mf.runs.build import build_settings
 from hippynn_mf.runs.phases import loss_weights
 from hippynn_mf.runs.request import Request

@@ -17,6 +17,7 @@ from hippynn_mf.runs.execute import Outcome, announce, execute_run, run_name, se
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.progress import Progress
 from hippynn_mf.runs.settings import RunKey, RunSettings
+from hippynn_mf.starting import import_hippynn
 
 # A run whose worker is lost is given to another; so often without a new epoch, it has failed.
 MAX_LOSSES = 3
@@ -151,3 +152,4 @@ def _start_worker(owner: Owner, out: str, n_threads: int | None) -> None:
     import torch
 
     torch.set_num_threads(n_threads)
+    import_hippynn()

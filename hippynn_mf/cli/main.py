@@ -18,6 +18,7 @@ from hippynn_mf.cli.report import figures, graph, report, tables
 from hippynn_mf.cli.runs import campaign, evaluate, new, reproduce, status, train
 from hippynn_mf.cli.stopping import Stopping, end_process, stoppable
 from hippynn_mf.errors import UserError, ignore_import_warnings, printable
+from hippynn_mf.starting import match_numba_threads
 
 if TYPE_CHECKING:
     from hippynn_mf.runs.experiment import Experiment
@@ -117,6 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     terminal.setFormatter(_Plain())
     logging.basicConfig(handlers=[terminal])
     ignore_import_warnings()
+    match_numba_threads()
     if not sys.stderr.isatty():
         os.environ.setdefault("HIPPYNN_PROGRESS", "none")  # hippynn's bars are for terminals
     with stoppable() as stopping:

@@ -87,7 +87,7 @@ class Asked:
     @property
     def preset_line(self) -> str:
         """Which preset is used and why, and what of it the paper has otherwise."""
-        from hippynn_mf.report.tables import recipe_text
+        from hippynn_mf.report.recipe import recipe_text
 
         named = dict.fromkeys(map(recipe_text, self.settings))
         return f"Preset {' · '.join(named)}: {self.preset_reason}."

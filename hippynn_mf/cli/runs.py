@@ -22,6 +22,7 @@ from hippynn_mf.cli.report import print_figures, print_tables, refuse_if
 from hippynn_mf.cli.texts import parse_source, read_values, split_words
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.request import CAMPAIGN_DEFAULTS, EMBEDDED_PRESET, Request
+from hippynn_mf.starting import import_hippynn
 
 if TYPE_CHECKING:
     from hippynn_mf.campaign.engines import Engine
@@ -173,6 +174,7 @@ def train(asked: Asked) -> None:
 
     Example: hippynn-mf train MF-DZ/EF-CC/E --seed 3 --set n_features=32
     """
+    import_hippynn()
     from hippynn_mf.network.device import choose_device
     from hippynn_mf.runs.execute import run_here
     from hippynn_mf.runs.folder import RunFolder
@@ -204,6 +206,7 @@ def evaluate(
 
     Example: hippynn-mf evaluate results/runs/mf_dz_ef_cc_e/seed-0
     """
+    import_hippynn()
     from hippynn_mf.runs.build import requested_source
     from hippynn_mf.runs.evaluate import evaluate_run
     from hippynn_mf.runs.folder import RunFolder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from hippynn.layers.pairs import OpenPairIndexer
 from torch import Tensor
@@ -57,9 +58,11 @@ class NeighbourLists:
 
         They number the places of the padded batch: k * n_atoms + i is atom i of its structure k.
         """
-        starts = self.starts[rows]
-        counts = self.starts[rows + 1] - starts
-        structure = torch.arange(len(rows)).repeat_interleave(counts)
-        offset = (starts - (counts.cumsum(0) - counts))[structure]
-        pairs = self.atoms[offset + torch.arange(len(structure))]
-        return pairs.to(torch.int64) + (structure * n_atoms).unsqueeze(1)
+        # NumPy, whose `repeat` takes a tenth of the time of torch's for some hundred pairs.
+        chosen, starts = rows.numpy(), self.starts.numpy()
+        counts = starts[chosen + 1] - starts[chosen]
+        shifts = starts[chosen] - (counts.cumsum() - counts)
+        place = np.arange(counts.sum()) + np.repeat(shifts, counts)
+        pairs = self.atoms.numpy()[place].astype(np.int64)
+        pairs += np.repeat(np.arange(len(chosen)) * n_atoms, counts)[:, None]
+        return torch.from_numpy(pairs)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numba
 import torch
 from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
 
@@ -53,8 +54,10 @@ def build_model(
     """Build a model with fresh weights, drawn from torch's global random state.
 
     With `has_second_network`, the highest level's energy is that of the next lower one plus the
-    energy of another network of the same size, as in Δ-learning.
+    energy of another network of the same size, as in Δ-learning. numba gets no more threads than
+    torch has.
     """
+    limit_numba()
     species = SpeciesNode(db_name=SPECIES)
     positions = PositionsNode(db_name=POSITIONS)
     networks = NETWORKS[hyperparameters.interaction]
@@ -68,6 +71,16 @@ def build_model(
     *_, highest = labels
     heads = build_heads(network, labels, coupling=coupling, own_networks={highest: correction})
     return Model(species, positions, heads, {highest.id: correction})
+
+
+def limit_numba() -> None:
+    """Let this thread's numba use no more threads than torch does.
+
+    For scripts and other programs, which set torch's; numba would start one for every core.
+    """
+    n_threads = torch.get_num_threads()  # before numba, which sets it where both use OpenMP
+    numba.set_num_threads(min(numba.get_num_threads(), n_threads))
+    torch.set_num_threads(n_threads)
 
 
 def trunk_of_state(state: Mapping[str, torch.Tensor]) -> tuple[tuple[int, ...] | None, int]:

@@ -21,6 +21,7 @@ from hippynn_mf.report.columns import (
     TableSpec,
 )
 from hippynn_mf.report.ensemble import EnsembleRecord
+from hippynn_mf.report.recipe import recipe_text
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.statistics import (
     CONFIDENCE,
@@ -30,8 +31,6 @@ from hippynn_mf.report.statistics import (
     percent_of_means,
 )
 from hippynn_mf.report.table_data import Cell, ColumnData, Origin, RowData, TableData, TestFile
-from hippynn_mf.runs.settings import RunSettings
-from hippynn_mf.runs.weights import weights_text
 
 
 def build_table(
@@ -173,19 +172,6 @@ def _published_percent(spec: TableSpec, place: int, row: RowSpec, metric: Metric
     if published is None or reference is None or metric != "rmse":
         return None
     return percent_of_means(published.value, reference)
-
-
-def recipe_text(settings: RunSettings) -> str:
-    """The preset of a run, followed by what the paper has otherwise: weights 1, its kept epoch."""
-    hyperparameters = settings.hyperparameters
-    parts = [settings.preset]
-    if weights := weights_text(hyperparameters, settings.weights, settings.known):
-        parts.append(f"weights {weights}")
-    if hyperparameters.kept_epoch != "best_energy":
-        parts.append(f"kept epoch {hyperparameters.kept_epoch}")
-    if hyperparameters.ema_decay:
-        parts.append(f"average of weights {hyperparameters.ema_decay:g}")
-    return ", ".join(parts)
 
 
 def _origin(spec: TableSpec, results: Results, rows: Sequence[RowSpec]) -> Origin | None:

@@ -155,7 +155,13 @@ def write_models(
     states = {LAST: checkpoints.last, BEST: checkpoints.best, MODEL: checkpoints.kept(rule)}
     for name, state in states.items():
         with replace_when_complete(folder.file(name)) as partial:
-            partial.write_bytes(_saved(whole(state)))
+            # Each tensor with its own memory: in training they may be parts of one vector.
+            partial.write_bytes(_saved({name: _own(value) for name, value in whole(state).items()}))
+
+
+def _own(value: Any) -> Any:
+    """A tensor with memory of its own; anything else as it is."""
+    return value.clone() if isinstance(value, torch.Tensor) else value
 
 
 def remove_checkpoints(folder: RunFolder) -> None:

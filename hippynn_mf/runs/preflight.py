@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,14 @@ from hippynn_mf.evaluation.test_sets import (
 )
 from hippynn_mf.labels import Labels, join_labels
 from hippynn_mf.runs.elements import check_elements, refuse_other_elements
+from hippynn_mf.runs.kept_inputs import Kept, stamps
 from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.sources import TestSource
 from hippynn_mf.training.strategies import Phase
 
 log = logging.getLogger(__name__)
+
+_kept = Kept()
 
 # What runs have in common that are checked together, on files that are read once.
 SHARED = (
@@ -87,17 +92,30 @@ def read_tests(
     settings: RunSettings, *, reports: list[CheckReport] | None = None
 ) -> Iterator[TestSet]:
     """The test sets of a run, one after another; UserError as `read_test_set`."""
+    about = settings.model_dump_json(include={"levels", "accept_outliers", "accept_charged"})
     for source in settings.tests:
-        yield read_test_set(
-            source.name,
-            source.path,
-            species=settings.hyperparameters.species,
-            keys=source.keys,
-            energy_cut_kcal_per_mol=source.energy_cut_kcal_per_mol,
-            levels=settings.known,
-            accepted=settings.accepted,
-            reports=reports,
+        key = "test", source.model_dump_json(), about, settings.hyperparameters.species
+        test, of_source = _kept.get(
+            (*key, stamps([source.path])), functools.partial(_read_test, settings, source)
         )
+        if reports is not None:
+            reports += of_source
+        yield test
+
+
+def _read_test(settings: RunSettings, source: TestSource) -> tuple[TestSet, list[CheckReport]]:
+    reports: list[CheckReport] = []
+    test = read_test_set(
+        source.name,
+        source.path,
+        species=settings.hyperparameters.species,
+        keys=source.keys,
+        energy_cut_kcal_per_mol=source.energy_cut_kcal_per_mol,
+        levels=settings.known,
+        accepted=settings.accepted,
+        reports=reports,
+    )
+    return test, reports
 
 
 def load_inputs(
@@ -106,8 +124,23 @@ def load_inputs(
     """Structures of every split, with the labels of all the runs, which share their input.
 
     The outcomes of the checks of every file are appended to `reports`. Raises UserError for
-    whatever is wrong with it for one of the runs: data and test sets.
+    whatever is wrong with it for one of the runs: data and test sets. What was read for the same
+    runs, or for others that differ in their seeds, and is small, is not read again.
     """
+    sources = [source.path for run in runs for source in run.sources.values()]
+    of_runs = tuple(run.model_dump_json(exclude={"seed", "preset", "device"}) for run in runs)
+    parts, found = _kept.get(
+        ("data", of_runs, stamps(sources)), functools.partial(_load_inputs, runs)
+    )
+    if reports is not None:
+        reports += found
+    return parts
+
+
+def _load_inputs(
+    runs: Sequence[RunSettings],
+) -> tuple[Mapping[str, Structures], list[CheckReport]]:
+    reports: list[CheckReport] = []
     first, labels_of_runs = runs[0], [run.experiment.resolved_labels for run in runs]
     labels = join_labels(*labels_of_runs)
     parts = load_parts(first, labels, reports=reports)
@@ -127,7 +160,7 @@ def load_inputs(
         refuse_trained_on(test, parts, first.data.shown)
         for run, elements in zip(runs, known, strict=True):
             refuse_other_elements(run, elements, test)
-    return parts
+    return parts, reports
 
 
 def _refuse_empty_split(parts: Mapping[str, Structures], labels: Labels, path: Path) -> None:

@@ -114,7 +114,7 @@ def train_distributed(
             f"{checkpoint} is there already. Continue it with resume=True, or take another folder."
         )
     make_folder(folder)
-    training = prepare_training(model, database, hyperparameters)
+    training = prepare_training(model, database, hyperparameters, in_one_process=False)
     controller, tracker = training.controller, training.tracker
     data = {split: _digest(arrays) for split, arrays in database.splits.items()}
     module = DataParallelModule(

@@ -19,8 +19,10 @@ from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.levels import Level
 from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics
 from hippynn_mf.model.model import Model
+from hippynn_mf.model.whole_loss import WholeLoss
 from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.training.averaging import EvaluatesAverage, WeightAverage
+from hippynn_mf.training.flat_adam import FlatAdam
 from hippynn_mf.training.initial_heads import DECAY_FACTOR, initialize_heads
 from hippynn_mf.training.reptile import reptile_of, share_head
 from hippynn_mf.training.strategies import Phase
@@ -52,12 +54,14 @@ def prepare_training(
     device: torch.device | str = "cpu",
     phase: Phase | None = None,
     weights: Mapping[str, LossWeights] | None = None,
+    in_one_process: bool = True,
 ) -> Training:
     """Fit the atomic energies, and assemble loss, metrics, optimizer and schedule of a training.
 
     `hyperparameters` are those of the phase. A phase that starts from another's weights finds them
     in the model already. `weights` of the loss, by level id, take the place of those of the
-    hyperparameters.
+    hyperparameters. In one process, the loss is computed in one pass, and on the CPU the optimizer
+    works on one vector; several processes exchange gradients and parts of the loss, one by one.
     """
     heads = model.heads
     of_levels = dict.fromkeys(heads, LossWeights.of(hyperparameters)) | dict(weights or {})
@@ -70,6 +74,8 @@ def prepare_training(
         freeze_interactions(model)
     if phase is not None and phase.as_tasks:
         share_head(heads)
+    if in_one_process:
+        modules = modules._replace(loss=WholeLoss(modules.loss, heads, of_levels))
     if hyperparameters.precompute_pairs:
         modules = precompute_pairs(modules, database)
 
@@ -79,6 +85,8 @@ def prepare_training(
     optimizer: torch.optim.Optimizer
     if phase is not None and phase.as_tasks:
         optimizer = reptile_of(parameters, hyperparameters)
+    elif in_one_process and torch.device(device).type == "cpu":
+        optimizer = FlatAdam(parameters, lr=hyperparameters.learning_rate)
     else:
         optimizer = torch.optim.Adam(parameters, lr=hyperparameters.learning_rate, fused=True)
     controller = build_controller(optimizer, hyperparameters, heads.levels)

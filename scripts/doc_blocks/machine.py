@@ -48,6 +48,21 @@ def second_level() -> str:
 
 
 @block
+def whole_run() -> str:
+    """Processor time of a whole run before and now, by its parts."""
+    both = rows("run")
+    base, now = both
+    set_of_both = ", ".join(base["set"]) or "all 80 epochs"
+    ratio = now["cpu_s"] / base["cpu_s"]
+    table: str = script("benchmark_run").table(both)
+    text = sentences(f"""
+    Together {ratio:.2f} of the base ({set_of_both}). The machine was busy with other work, which
+    makes seconds longer, of both alike.
+    """)
+    return f"{table}\n\n{text}"
+
+
+@block
 def ensemble_cost() -> str:
     """What the members of an ensemble cost together."""
     table: str = script("benchmark_ensemble").summary(rows("ensemble"))

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from ase import units as ase_units
 from ase.data import covalent_radii
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
@@ -186,7 +186,7 @@ def _regress(
     variance = (of_structures @ of_structures) / square**2 * n / freedom
     return (
         ratio,
-        float(student_t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance)),
+        float(stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variance)),
         (correlation),
         pull,
     )

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 from ase import units as ase_units
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from hippynn_mf.data.checks.pairs import Pairs, find_pairs
 from hippynn_mf.data.structures import Structures
@@ -139,5 +139,5 @@ def _regress(pairs: Pairs) -> tuple[float, float, float, float]:
     n_weighing = np.sum(x**2) ** 2 / np.sum(x**4)
     freedom = max(n_weighing - 1, 1.0)
     variance = (inverse @ (left.T @ left) @ inverse)[0, 0] * n_weighing / freedom
-    quantile = student_t.ppf((1 + CONFIDENCE) / 2, freedom)
+    quantile = stdtrit(freedom, (1 + CONFIDENCE) / 2)
     return float(solution[0]), float(quantile * np.sqrt(variance)), bias, correlation

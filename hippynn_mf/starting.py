@@ -1,0 +1,92 @@
+"""The start of a process of ours: what it imports, and its threads.
+
+For processes that this package starts itself, the command line and the workers of a campaign: what
+is put off here is put off for everything else in the process, too. A script imports hippynn as it
+likes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Packages that importing hippynn 0.1.3 loads where they are installed, and does without where they
+# are not: its plots and its Lightning trainer. Who needs them imports them afterwards.
+OPTIONAL = ("matplotlib", "pytorch_lightning")
+
+
+def match_numba_threads(environment: dict[str, str] | os._Environ[str] = os.environ) -> None:
+    """Give numba as many threads as OMP_NUM_THREADS allows, where only that is set.
+
+    Before numba is imported: it would start one for every core otherwise, which spin on a busy
+    machine.
+    """
+    if asked := environment.get("OMP_NUM_THREADS"):
+        first = asked.split(",")[0].strip()  # one number for each level of nesting
+        if first.isdigit() and int(first) > 0:
+            environment.setdefault("NUMBA_NUM_THREADS", first)
+
+
+def import_hippynn() -> None:
+    """Import hippynn without what a run does not use, which is more than half of what it loads.
+
+    Afterwards all of it can be used: plots and the Lightning trainer are there for who imports
+    them, and what `torch.compile` makes is compiled when it is first called.
+    """
+    if "hippynn" in sys.modules:
+        return
+    import torch
+
+    _without_compiler(torch)
+    with _absent(OPTIONAL), _compiled_later(torch):
+        import hippynn  # noqa: F401
+
+
+@contextmanager
+def _absent(names: tuple[str, ...]) -> Iterator[None]:
+    """Inside, packages that are not loaded cannot be imported."""
+    hidden = [name for name in names if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+@contextmanager
+def _compiled_later(torch: Any) -> Iterator[None]:
+    """Inside, `torch.compile` loads no compiler until what it returns is called."""
+    compile_now = torch.compile
+
+    def compile_later(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        compiled: list[Callable[..., Any]] = []
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            if not compiled:
+                compiled.append(compile_now(function, **options))
+            return compiled[0](*arguments, **keywords)
+
+        return call
+
+    torch.compile = compile_later
+    try:
+        yield
+    finally:
+        torch.compile = compile_now
+
+
+def _without_compiler(torch: Any) -> None:
+    """Let optimizers be made without loading the compiler, only to be left out by it.
+
+    A step, not a model, would have to be compiled to notice.
+    """
+    optimizer = torch.optim.Optimizer
+    for method in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+        plain = getattr(getattr(optimizer, method), "__wrapped__", None)
+        if plain is not None:  # torch looks here for what it made at the first call
+            plain.__dict__.setdefault("__dynamo_disable", plain)
