@@ -181,15 +181,15 @@ def test_a_level_is_exported_with_its_own_elements_alone(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--level", "CC"], "Choose a seed among 0, 1, 2, 3, 4, 5, 6, 7."),
-        (["--seed", "1"], "This model has several levels: DZ"),
-        (["--level", "MP2", "--seed", "1"], "Unknown level of this model 'MP2'"),
+        (["--out", "cc.pkl", "--level", "CC"], "Choose a seed among 0, 1, 2, 3, 4, 5, 6, 7."),
+        (["--out", "cc.pkl", "--seed", "1"], "This model has several levels: DZ"),
+        (["--out", "cc.pkl", "--level", "MP2", "--seed", "1"], "Unknown level of this model 'MP2'"),
         (["--level", "CC", "--seed", "1", "--out", "cc.pt"], "is named *.pkl; found cc.pt"),
     ],
 )
 def test_wrong_choices(tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
-    assert exit_code("mliap", NAME, "--out", "cc.pkl", *options) == 2
+    assert exit_code("mliap", NAME, *options) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
