@@ -180,7 +180,8 @@ def _through(
     needs_vectors: bool,
 ) -> BlockAdjoint:
     block = passed.block
-    zs, us = [by_z], []
+    zs = [by_z]
+    us: list[Tensor] = []
     for q in reversed(range(len(block.atom_layers))):
         (base, residual), middle = block.atom_layers[q], passed.atom_middles[q]
         u = torch.mm(by_z, residual.weight).mul_(middle.slope)

@@ -86,12 +86,11 @@ def _linear(layer: torch.nn.Linear) -> Linear:
 
 def why_unsupported(network: Any, dtype: torch.dtype) -> str | None:
     """What of a network has no compiled form for vectors of this dtype; None if all has."""
-    if any(p.dtype != dtype or p.device.type != "cpu" for p in network.parameters()):
-        return f"parameters of another type or device than vectors of {dtype}"
+    weight = network.interaction_layers[0].int_weights
+    if weight.dtype != dtype or weight.device.type != "cpu":
+        return f"vectors of {dtype} and parameters of {weight.dtype} on {weight.device}"
     if dtype not in (torch.float32, torch.float64):
         return f"vectors of {dtype}"
-    if any(each._forward_pre_hooks or each._forward_hooks for each in network.blocks.modules()):
-        return "hooks on layers, which are not called"
     if not network.resnet:
         return "resnet=False"
     activation = network.activation
@@ -99,6 +98,8 @@ def why_unsupported(network: Any, dtype: torch.dtype) -> str | None:
     if not is_softplus or (activation.beta, activation.threshold) != (1, 20):
         return f"the activation {type(activation).__name__}"
     for layer in network.interaction_layers:
+        if layer._forward_pre_hooks or layer._forward_hooks:
+            return "hooks on interaction layers, which would not be called"
         if type(layer.sensitivity) is not InverseSensitivityModule:
             return f"sensitivities of type {type(layer.sensitivity).__name__}"
         if type(layer.sensitivity.cutoff) is not CosCutoff:

@@ -67,10 +67,10 @@ def features_of(
     """
     shared = Pass(blocks, order, elements, tensor_order)
     parameters = [parameter for block in blocks for parameter in block.parameters()]
-    gate = _Parameters.apply(shared, *parameters)
+    gate = _Parameters.apply(shared, *parameters)  # type: ignore[no-untyped-call]
     # Autograd tells of inner nodes only whether they are wanted.
     vectors = vectors.view_as(vectors).contiguous()
-    *features, _ = _Features.apply(shared, gate, vectors)
+    *features, _ = _Features.apply(shared, gate, vectors)  # type: ignore[no-untyped-call]
     return features
 
 
@@ -123,7 +123,8 @@ class _Features(torch.autograd.Function):
                 torch.zeros_like(x) if g is None else g
                 for g, x in zip(by_features, tape.features(), strict=True)
             ]
-            return None, None, _VectorGradient.apply(shared, token, *given)
+            gradient: Tensor = _VectorGradient.apply(shared, token, *given)  # type: ignore[no-untyped-call]
+            return None, None, gradient
         injection = shared.take_injected(torch._C._current_graph_task_id())
         gradients = None
         if needs_parameters:

@@ -6,11 +6,9 @@ Compiled code is kept beside the modules, or in numba's folder of the user, for 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Sums may be taken in another order. NaN and infinity keep their meaning: `nnan` and `ninf`, which
 # a plain fastmath=True has, would let the compiler assume that there are none.
@@ -20,17 +18,17 @@ _dispatchers: list[Any] = []
 _not_cached: list[str] = []
 
 
-def kernel(function: Function) -> Function:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function at its first call, once for every type of number."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": FAST_MATH}
+    compile_: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST_MATH)
     try:
-        dispatcher = numba.njit(cache=True, **options)(function)
+        dispatcher = compile_(function)
     except RuntimeError as error:  # numba found no folder that it may write to
         _not_cached.append(str(error))
         return function
     if hasattr(dispatcher, "stats"):  # not with NUMBA_DISABLE_JIT
         _dispatchers.append(dispatcher)
-    return dispatcher  # type: ignore[no-any-return]
+    return dispatcher
 
 
 def compilations() -> int:
@@ -40,6 +38,7 @@ def compilations() -> int:
 
 def why_unavailable() -> str | None:
     """Why kernels cannot be compiled or kept here; None where they can."""
-    if numba.config.DISABLE_JIT:
+    settings: Any = numba.config
+    if settings.DISABLE_JIT:
         return "NUMBA_DISABLE_JIT is set"
     return _not_cached[0] if _not_cached else None
