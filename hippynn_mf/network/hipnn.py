@@ -99,7 +99,7 @@ class FastHipnnQuadModule(_FastForward, stock_modules.HipnnQuad):
     _interaction_class = FastInteractLayerQuad
 
 
-class _CompiledForward:
+class CompiledForward:
     """The forward pass of a hippynn network, compiled; the fast one where that is not possible.
 
     That is on other devices than the CPU, in blocks of atoms, for features that are no species, for
@@ -139,15 +139,15 @@ class _CompiledForward:
         )
 
 
-class CompiledHipnnModule(_CompiledForward, FastHipnnModule):
+class CompiledHipnnModule(CompiledForward, FastHipnnModule):
     """hippynn's `Hipnn` module (ℓ = 0)."""
 
 
-class CompiledHipnnVecModule(_CompiledForward, FastHipnnVecModule):
+class CompiledHipnnVecModule(CompiledForward, FastHipnnVecModule):
     """hippynn's `HipnnVec` module (ℓ = 1)."""
 
 
-class CompiledHipnnQuadModule(_CompiledForward, FastHipnnQuadModule):
+class CompiledHipnnQuadModule(CompiledForward, FastHipnnQuadModule):
     """hippynn's `HipnnQuad` module (ℓ = 2)."""
 
 

@@ -75,7 +75,7 @@ def features_of(
 
 
 class _Parameters(torch.autograd.Function):
-    """Stands for all parameters, so that autograd tells whether any derivative by them is wanted."""
+    """Stands for all parameters: autograd tells whether a derivative by any is wanted."""
 
     @staticmethod
     def forward(ctx: Any, shared: Pass, *parameters: Tensor) -> Tensor:
