@@ -49,7 +49,7 @@ class Gradients:
 class Sources:
     """Where an adjoint pass starts from within one block, besides the derivatives by features.
 
-    `s1` is by s', the others by what they are called after; all are added to.
+    `s1` is by s', the others by what they are called after.
     """
 
     u: Tensor
@@ -63,28 +63,32 @@ class Sources:
 
     @classmethod
     def of(cls, passed: Passed) -> Sources:
-        """Zeros for a block."""
+        """Room for those of a block, to be set by the first tangent."""
         sums = passed.sums
         inner = (sums.A, sums.t, sums.s, sums.s1, sums.y, sums.scales)
         return cls(
-            torch.zeros_like(passed.middle.value),
-            [torch.zeros_like(each.value) for each in passed.atom_middles],
-            *(torch.zeros_like(each) for each in inner),
+            torch.empty_like(passed.middle.value),
+            [torch.empty_like(each.value) for each in passed.atom_middles],
+            *(torch.empty_like(each) for each in inner),
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Injection:
-    """What the tangents of adjoint passes leave for one last adjoint pass to start from."""
+    """What the tangents of adjoint passes leave for one last adjoint pass to start from.
+
+    Sources are set by the first tangent, and added to by others.
+    """
 
     sources: list[Sources]
     R: Tensor
     vectors: Tensor
     gradients: Gradients
+    is_empty: bool = True
 
     @classmethod
     def of(cls, tape: Tape) -> Injection:
-        """Zeros for a forward pass."""
+        """Nothing yet, of a forward pass."""
         pairs = tape.pairs
         return cls(
             [Sources.of(each) for each in tape.passed],
@@ -257,7 +261,7 @@ def _sums_adjoint(
     _, _, s, _ = inner
     is_first = sums.groups is pairs.order.elements
     sums_adjoint(
-        *sums.arguments(pairs),
+        *sums.arguments,
         u.numpy(),
         *(each.numpy() for each in inner),
         result.R.numpy(),
@@ -266,7 +270,7 @@ def _sums_adjoint(
         gradients is not None or not is_first,
         sources is not None,
     )
-    sensitivity = sums.sensitivity(pairs)
+    sensitivity = sums.sensitivity
     s1 = None if sources is None else sources.s1.numpy()
     if needs_vectors:
         distance_adjoint(sums.s1.numpy(), s.numpy(), result.r.numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from hippynn_mf.network.compiled.geometry import geometry
 from hippynn_mf.network.compiled.ordering import Groups, PairOrder
 from hippynn_mf.network.compiled.sensitivities import exponents, sensitivities
 from hippynn_mf.network.compiled.sums import sums_forward
+
+LEAST_EXPONENT = {torch.float32: -60.0, torch.float64: -500.0}
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,21 @@ class Sums:
     A: Tensor
     norms: Tensor
 
-    def arguments(self, pairs: Geometry) -> list[Any]:
+    pairs: Geometry
+
+    @cached_property
+    def arguments(self) -> list[Any]:
         """The first arguments of `sums_adjoint` and `sums_tangent`."""
-        order, groups = pairs.order, self.groups
-        tensors = (self.s, pairs.R, self.y, self.scales, self.t, self.A, self.norms)
+        order, groups = self.pairs.order, self.groups
+        tensors = (self.s, self.pairs.R, self.y, self.scales, self.t, self.A, self.norms)
         return [order.receivers.first, groups.first, groups.rows, *(x.numpy() for x in tensors)]
 
-    def sensitivity(self, pairs: Geometry) -> list[Any]:
+    @cached_property
+    def sensitivity(self) -> list[Any]:
         """r, μ, σ, cutoff and g, for the functions of `sensitivities.py`."""
         mu, sigma = self.layer.mu.detach()[0], self.layer.sigma.detach()[0]
-        return [pairs.r.numpy(), mu.numpy(), sigma.numpy(), self.layer.cutoff, self.g.numpy()]
+        r, g = self.pairs.r.numpy(), self.g.numpy()
+        return [r, mu.numpy(), sigma.numpy(), self.layer.cutoff, g]
 
 
 @dataclass(frozen=True)
@@ -152,7 +160,7 @@ def _sums(
     scales = torch.stack(layer.scales) if layer.scales else new(0, nf_out)
     r, mu, sigma = pairs.r.numpy(), layer.mu[0].numpy(), layer.sigma[0].numpy()
     g, s, s1 = (new(n_pairs, n_sensitivities) for _ in range(3))
-    exponents(r, mu, sigma, g.numpy())
+    exponents(r, mu, sigma, LEAST_EXPONENT[g.dtype], g.numpy())
     g.exp_()
     sensitivities(r, mu, sigma, layer.cutoff, g.numpy(), s.numpy(), s1.numpy())
     t, A, norms, out = (
@@ -175,4 +183,4 @@ def _sums(
         norms.numpy(),
         out.numpy(),
     )
-    return Sums(layer, groups, scales, g, s, s1, y, t, A, norms), out
+    return Sums(layer, groups, scales, g, s, s1, y, t, A, norms, pairs), out

@@ -14,15 +14,20 @@ from hippynn_mf.network.compiled.kernels import kernel
 
 
 @kernel
-def exponents(r: Array, mu: Array, sigma: Array, exponent: Array) -> None:
-    """−½ δ² σ²: (n_pairs, n_sensitivities)."""
+def exponents(r: Array, mu: Array, sigma: Array, least: float, exponent: Array) -> None:
+    """−½ δ² σ²: (n_pairs, n_sensitivities), not below `least`.
+
+    Beside the others what is left then is nothing; denormal numbers would make arithmetic slow.
+    """
     one = r.dtype.type(1)
     half = r.dtype.type(-0.5)
+    lowest = r.dtype.type(least)
     for p in range(len(r)):
         inverse = one / r[p]
         for n in range(len(mu)):
             t = (inverse - one / mu[n]) * sigma[n]
-            exponent[p, n] = half * t * t
+            value = half * t * t
+            exponent[p, n] = lowest if value < lowest else value  # NaN stays NaN
 
 
 @kernel

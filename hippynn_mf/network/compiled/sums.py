@@ -23,6 +23,15 @@ def _add_rows(out: Array, weights: Array, rows: Array) -> None:
     """out_a += Σ_k weights_k rows_ka."""
     n, n_features = len(weights), len(out)
     k = 0
+    while k + 8 <= n:
+        w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+        w4, w5, w6, w7 = weights[k + 4], weights[k + 5], weights[k + 6], weights[k + 7]
+        x0, x1, x2, x3 = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
+        x4, x5, x6, x7 = rows[k + 4], rows[k + 5], rows[k + 6], rows[k + 7]
+        for a in range(n_features):
+            low = w0 * x0[a] + w1 * x1[a] + w2 * x2[a] + w3 * x3[a]
+            out[a] += low + w4 * x4[a] + w5 * x5[a] + w6 * x6[a] + w7 * x7[a]
+        k += 8
     while k + 4 <= n:
         w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
         x0, x1, x2, x3 = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
@@ -222,18 +231,26 @@ def sums_tangent(
     scales_source: Array,
     has_y_dot: bool,
     needs_R: bool,
+    is_first: bool,
 ) -> None:
     """Tangent of `sums_forward`, and what its adjoint has to start from.
 
     The sources are the change of `sums_adjoint` along the tangent with out_bar fixed, each with the
-    quantities before it fixed too; they are added to.
+    quantities before it fixed too; they are added to, or set if `is_first`.
     """
     n_features, n_components = out_dot.shape[1], R.shape[1]
     t_dot = np.empty_like(t)
+    if is_first:
+        scales_source[:] = 0
     for group in range(len(group_first) - 1):
         places = group_rows[group_first[group] : group_first[group + 1]]
+        if is_first:
+            y_source[group] = 0
         for p in places:
             t_dot[p] = 0
+            if is_first:
+                s_source[p] = 0
+                t_source[p] = 0
             _add_rows(t_dot[p], s_dot[p], y[group])
             if has_y_dot:
                 _add_rows(t_dot[p], s[p], y_dot[group])
@@ -244,12 +261,25 @@ def sums_tangent(
     for i in range(len(out_dot)):
         Ai, Bi, source, o, ob = A[i], A_bar[i], A_source[i], out_dot[i], out_bar[i]
         A_dot[:] = 0
+        if is_first:
+            source[:] = 0
         for c in range(n_components):
             row = A_dot[c]
-            for p in range(first[i], first[i + 1]):
+            p, end = first[i], first[i + 1]
+            while p + 4 <= end:
+                w0, w1, w2, w3 = R[p, c], R[p + 1, c], R[p + 2, c], R[p + 3, c]
+                w4, w5, w6, w7 = R_dot[p, c], R_dot[p + 1, c], R_dot[p + 2, c], R_dot[p + 3, c]
+                x0, x1, x2, x3 = t_dot[p], t_dot[p + 1], t_dot[p + 2], t_dot[p + 3]
+                x4, x5, x6, x7 = t[p], t[p + 1], t[p + 2], t[p + 3]
+                for a in range(n_features):
+                    low = w0 * x0[a] + w1 * x1[a] + w2 * x2[a] + w3 * x3[a]
+                    row[a] += low + w4 * x4[a] + w5 * x5[a] + w6 * x6[a] + w7 * x7[a]
+                p += 4
+            while p < end:
                 w0, w1, x0, x1 = R[p, c], R_dot[p, c], t_dot[p], t[p]
                 for a in range(n_features):
                     row[a] += w0 * x0[a] + w1 * x1[a]
+                p += 1
         for a in range(n_features):
             o[a] = A_dot[0, a]
         for order in range(len(scales)):

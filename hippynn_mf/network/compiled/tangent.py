@@ -8,7 +8,6 @@ from torch import Tensor
 from hippynn_mf.network.compiled.adjoint import (
     AdjointTape,
     BlockAdjoint,
-    Gradients,
     Injection,
     Sources,
 )
@@ -46,8 +45,9 @@ def run_tangent(
         u_dot = _sums_tangent(
             passed, back, x_dot, (r_dot, R_dot), tape, sources, injection, needs_vectors
         )
-        x_dot = _through(passed, back, x_dot, u_dot, sources, injection.gradients)
+        x_dot = _through(passed, back, x_dot, u_dot, sources, injection)
         found.append(x_dot)
+    injection.is_empty = False
     return found
 
 
@@ -65,7 +65,7 @@ def _sums_tangent(
     sums, weights = passed.sums, passed.block.interaction.weights
     r_dot, R_dot = pairs_dot
     s_dot = sums.s1 * r_dot.unsqueeze(1)
-    sources.s1.addcmul_(back.s, r_dot.unsqueeze(1))
+    _set_or_add(sources.s1, back.s, r_dot.unsqueeze(1), injection)
     if x_dot is None:
         y_dot = sums.y[:0]
     else:
@@ -73,7 +73,7 @@ def _sums_tangent(
     out_dot = torch.empty_like(back.u)
     tensors = (s_dot, R_dot, y_dot, out_dot, sources.A, sources.t, sources.s, sources.y)
     sums_tangent(
-        *sums.arguments(tape.pairs),
+        *sums.arguments,
         back.u.numpy(),
         back.A.numpy(),
         back.t.numpy(),
@@ -82,8 +82,17 @@ def _sums_tangent(
         sources.scales.numpy(),
         x_dot is not None,
         needs_vectors,
+        injection.is_empty,
     )
     return out_dot
+
+
+def _set_or_add(source: Tensor, left: Tensor, right: Tensor, injection: Injection) -> None:
+    """Set a source to left * right, or add that to it."""
+    if injection.is_empty:
+        torch.mul(left, right, out=source)
+    else:
+        source.addcmul_(left, right)
 
 
 def _through(
@@ -92,17 +101,17 @@ def _through(
     x_dot: Tensor | None,
     u_dot: Tensor,
     sources: Sources,
-    gradients: Gradients,
+    injection: Injection,
 ) -> Tensor:
     """The change of a block's features, given that of its sums over neighbours."""
-    block, layer = passed.block, passed.block.interaction
+    block, layer, gradients = passed.block, passed.block.interaction, injection.gradients
     if x_dot is not None:
         u_dot.addmm_(x_dot, layer.own.weight.t())
         gradients.add_product(layer.own.weight, back.u, x_dot)
         gradients.add_product(layer.weights, back.y.view(len(back.y), -1), x_dot)
         if block.adjust is not None:
             gradients.add_product(block.adjust, back.z[0], x_dot)
-    h_dot = _activated(passed.middle, back.u, u_dot, sources.u)
+    h_dot = _activated(passed.middle, back.u, u_dot, sources.u, injection)
     z_dot = h_dot @ block.residual.weight.t()
     gradients.add_product(block.residual.weight, back.z[0], h_dot)
     if x_dot is not None:
@@ -110,14 +119,19 @@ def _through(
     for q, (base, residual) in enumerate(block.atom_layers):
         gradients.add_product(base.weight, back.atom_u[q], z_dot)
         u_dot = z_dot @ base.weight.t()
-        h_dot = _activated(passed.atom_middles[q], back.atom_u[q], u_dot, sources.atom_u[q])
+        h_dot = _activated(
+            passed.atom_middles[q], back.atom_u[q], u_dot, sources.atom_u[q], injection
+        )
         gradients.add_product(residual.weight, back.z[q + 1], h_dot)
         z_dot = torch.addmm(z_dot, h_dot, residual.weight.t())
     return z_dot
 
 
-def _activated(middle: Activation, by_u: Tensor, u_dot: Tensor, source: Tensor) -> Tensor:
+def _activated(
+    middle: Activation, by_u: Tensor, u_dot: Tensor, source: Tensor, injection: Injection
+) -> Tensor:
     """The change of softplus(u); its slope's change acts on the adjoint: σ' = σ (1 − σ)."""
-    # by_u is σ times the derivative by the value.
-    source += by_u * (1 - middle.slope) * u_dot
-    return middle.slope * u_dot
+    # by_u is σ times the derivative by the value, and h_dot is σ u_dot.
+    h_dot = middle.slope * u_dot
+    _set_or_add(source, by_u, u_dot.sub_(h_dot), injection)
+    return h_dot
