@@ -46,6 +46,26 @@ def _add_rows(out: Array, weights: Array, rows: Array) -> None:
 
 
 @kernel
+def _add_consecutive(
+    out: Array, weights: Array, rows: Array, column: int, start: int, end: int
+) -> None:
+    """out_a += Σ_p weights_pc rows_pa over p from `start` to before `end`, c being the column."""
+    n_features, p = len(out), start
+    while p + 4 <= end:
+        w0, w1 = weights[p, column], weights[p + 1, column]
+        w2, w3 = weights[p + 2, column], weights[p + 3, column]
+        x0, x1, x2, x3 = rows[p], rows[p + 1], rows[p + 2], rows[p + 3]
+        for a in range(n_features):
+            out[a] += w0 * x0[a] + w1 * x1[a] + w2 * x2[a] + w3 * x3[a]
+        p += 4
+    while p < end:
+        w0, x0 = weights[p, column], rows[p]
+        for a in range(n_features):
+            out[a] += w0 * x0[a]
+        p += 1
+
+
+@kernel
 def _add_outer(out: Array, weights: Array, rows: Array, places: Indices) -> None:
     """out_ka += Σ_q weights_qk rows_qa over the rows q in `places`."""
     n, n_features = len(places), out.shape[1]
@@ -118,19 +138,7 @@ def sums_forward(
         Ai, o = A[i], out[i]
         Ai[:] = 0
         for c in range(n_components):
-            row = Ai[c]
-            p, end = first[i], first[i + 1]
-            while p + 4 <= end:
-                w0, w1, w2, w3 = R[p, c], R[p + 1, c], R[p + 2, c], R[p + 3, c]
-                x0, x1, x2, x3 = t[p], t[p + 1], t[p + 2], t[p + 3]
-                for a in range(n_features):
-                    row[a] += w0 * x0[a] + w1 * x1[a] + w2 * x2[a] + w3 * x3[a]
-                p += 4
-            while p < end:
-                w0, x0 = R[p, c], t[p]
-                for a in range(n_features):
-                    row[a] += w0 * x0[a]
-                p += 1
+            _add_consecutive(Ai[c], R, t, c, first[i], first[i + 1])
         for a in range(n_features):
             o[a] = Ai[0, a]
         for order in range(len(scales)):
@@ -264,22 +272,8 @@ def sums_tangent(
         if is_first:
             source[:] = 0
         for c in range(n_components):
-            row = A_dot[c]
-            p, end = first[i], first[i + 1]
-            while p + 4 <= end:
-                w0, w1, w2, w3 = R[p, c], R[p + 1, c], R[p + 2, c], R[p + 3, c]
-                w4, w5, w6, w7 = R_dot[p, c], R_dot[p + 1, c], R_dot[p + 2, c], R_dot[p + 3, c]
-                x0, x1, x2, x3 = t_dot[p], t_dot[p + 1], t_dot[p + 2], t_dot[p + 3]
-                x4, x5, x6, x7 = t[p], t[p + 1], t[p + 2], t[p + 3]
-                for a in range(n_features):
-                    low = w0 * x0[a] + w1 * x1[a] + w2 * x2[a] + w3 * x3[a]
-                    row[a] += low + w4 * x4[a] + w5 * x5[a] + w6 * x6[a] + w7 * x7[a]
-                p += 4
-            while p < end:
-                w0, w1, x0, x1 = R[p, c], R_dot[p, c], t_dot[p], t[p]
-                for a in range(n_features):
-                    row[a] += w0 * x0[a] + w1 * x1[a]
-                p += 1
+            _add_consecutive(A_dot[c], R, t_dot, c, first[i], first[i + 1])
+            _add_consecutive(A_dot[c], R_dot, t, c, first[i], first[i + 1])
         for a in range(n_features):
             o[a] = A_dot[0, a]
         for order in range(len(scales)):
