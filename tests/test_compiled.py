@@ -38,7 +38,7 @@ from test_interaction import (  # noqa: F401
 from tiny import evaluate, labelled_batch, tiny_model
 
 from hippynn_mf.model.losses import build_loss
-from hippynn_mf.network.compiled import kernels, preparing
+from hippynn_mf.network.compiled import kernels, preparing, room
 from hippynn_mf.network.hipnn import NETWORKS, _FastForward
 
 every_order = pytest.mark.parametrize("order", ORDERS)
@@ -398,6 +398,22 @@ def test_single_precision_stays_close():
     assert found[1].dtype == torch.float32
     for ours, theirs in zip(found[:2], exact[:2], strict=True):
         assert torch.linalg.norm(ours - theirs) <= 1e-4 * torch.linalg.norm(theirs)
+
+
+def test_results_outlive_the_room_that_is_used_again():
+    """Gradients and features of one step stay what they are while others are taken."""
+    _, compiled = networks(2, n_features=130, n_sensitivities=20)
+    kept = []
+    for seed in range(3):
+        species, positions = cloud(12, seed=seed)
+        arguments = species, positions, *pairs_of(positions)
+        blocks = features(compiled, *arguments)
+        found = [*blocks, *outputs(compiled, *arguments)[:2], *outputs(compiled, *arguments)[2]]
+        kept.append((found, [each.detach().clone() for each in found]))
+    assert room._kept
+    for found, copies in kept:
+        for each, copied in zip(found, copies, strict=True):
+            assert torch.equal(each, copied)
 
 
 def test_copies_and_pickles():

@@ -15,10 +15,6 @@ from hippynn.graphs.nodes import networks as stock_nodes
 from hippynn.networks import hipnn as stock_modules
 from torch import Tensor
 
-from hippynn_mf.network.compiled.blocks import blocks_of, why_unsupported
-from hippynn_mf.network.compiled.functions import features_of
-from hippynn_mf.network.compiled.ordering import PairOrder
-from hippynn_mf.network.compiled.preparing import is_ready
 from hippynn_mf.network.interaction import (
     FastInteractLayer,
     FastInteractLayerQuad,
@@ -121,22 +117,29 @@ class CompiledForward:
             arguments = (features, pair_first, pair_second, pair_dist, pair_coord)
             fast: list[Tensor] = super().forward(*arguments)  # type: ignore[misc]
             return fast
-        elements = features.to(torch.uint8).argmax(dim=1)
-        order = PairOrder.of(
-            pair_first.numpy(), pair_second.numpy(), elements.numpy(), features.shape[1]
-        )
+        from hippynn_mf.network.compiled.functions import features_of_species
+
         vectors = vectors.reshape(len(pair_first), 1 if tensor_order == 0 else 3)
-        compiled = features_of(blocks_of(self), order, elements, vectors, tensor_order)
+        compiled = features_of_species(
+            self, features, pair_first, pair_second, vectors, tensor_order
+        )
         return [features.to(vectors.dtype), *compiled]
 
     def _can_be_compiled(self: Any, features: Tensor, vectors: Tensor) -> bool:
         return (
             vectors.device.type == "cpu"
             and self.atoms_per_block is None
-            and why_unsupported(self, vectors.dtype) is None
             and is_one_hot(features)
-            and is_ready(vectors.dtype)
+            and self.has_compiled_form(vectors.dtype)
         )
+
+    def has_compiled_form(self: Any, dtype: torch.dtype) -> bool:
+        """Whether it is compiled, on a CPU, for vectors of this dtype; the first call compiles."""
+        # Not loaded by processes that have no such network.
+        from hippynn_mf.network.compiled.blocks import why_unsupported
+        from hippynn_mf.network.compiled.preparing import is_ready
+
+        return why_unsupported(self, dtype) is None and is_ready(dtype)
 
 
 class CompiledHipnnModule(CompiledForward, FastHipnnModule):

@@ -10,6 +10,7 @@ from torch import Tensor
 from hippynn_mf.network.compiled.blocks import Block
 from hippynn_mf.network.compiled.forward import Geometry, Passed, Sums, Tape
 from hippynn_mf.network.compiled.geometry import geometry_adjoint
+from hippynn_mf.network.compiled.room import Room
 from hippynn_mf.network.compiled.sensitivities import (
     distance_adjoint,
     parameter_adjoint,
@@ -62,14 +63,18 @@ class Sources:
     scales: Tensor
 
     @classmethod
-    def of(cls, passed: Passed) -> Sources:
+    def of(cls, passed: Passed, room: Room) -> Sources:
         """Room for those of a block, to be set by the first tangent."""
         sums = passed.sums
-        inner = (sums.A, sums.t, sums.s, sums.s1, sums.y, sums.scales)
         return cls(
-            torch.empty_like(passed.middle.value),
-            [torch.empty_like(each.value) for each in passed.atom_middles],
-            *(torch.empty_like(each) for each in inner),
+            u=room.empty_like(passed.middle.value),
+            atom_u=[room.empty_like(each.value) for each in passed.atom_middles],
+            A=room.empty_like(sums.A),
+            t=room.empty_like(sums.t),
+            s=room.empty_like(sums.s),
+            s1=room.empty_like(sums.s1),
+            y=room.empty_like(sums.y),
+            scales=torch.empty_like(sums.scales),  # becomes a gradient, which outlives the room
         )
 
 
@@ -91,7 +96,7 @@ class Injection:
         """Nothing yet, of a forward pass."""
         pairs = tape.pairs
         return cls(
-            [Sources.of(each) for each in tape.passed],
+            [Sources.of(each, tape.room) for each in tape.passed],
             torch.zeros_like(pairs.R),
             torch.zeros_like(pairs.u),
             Gradients(),
@@ -155,7 +160,7 @@ def run_adjoint(
             layer = passed.block.interaction
             z, adjust = block.z[0], passed.block.adjust
             by_x = torch.addmm(z if adjust is None else z @ adjust, block.u, layer.own.weight)
-            by_x.addmm_(block.y.view(len(by_x), -1), layer.weights.view(-1, layer.weights.shape[2]))
+            by_x.addmm_(block.y.flatten(1), layer.weights.view(-1, layer.weights.shape[2]))
     return result
 
 
@@ -204,7 +209,7 @@ def _through(
         u += sources.u
     if gradients is not None:
         _own_gradients(block, passed, u, by_z, tape.elements, gradients)
-    A, t, s, y = _sums_adjoint(passed.sums, u, sources, pairs, result, gradients, needs_vectors)
+    A, t, s, y = _sums_adjoint(passed.sums, u, sources, tape, result, gradients, needs_vectors)
     if gradients is not None:
         _weight_gradients(passed, y, gradients)
     return BlockAdjoint(u, us, zs, A, t, s, y)
@@ -237,16 +242,18 @@ def _by_element(rows: Tensor, elements: Tensor, weight: Tensor) -> Tensor:
 def _weight_gradients(passed: Passed, y: Tensor, gradients: Gradients) -> None:
     weights = passed.block.interaction.weights
     if passed.x is None:
-        gradients.add(weights, y.permute(1, 2, 0).contiguous())
+        # A copy: the room of y is used again.
+        by_weights = y.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
+        gradients.add(weights, by_weights)
     else:
-        gradients.add_product(weights, y.view(len(y), -1), passed.x)
+        gradients.add_product(weights, y.flatten(1), passed.x)
 
 
 def _sums_adjoint(
     sums: Sums,
     u: Tensor,
     sources: Sources | None,
-    pairs: Geometry,
+    tape: Tape,
     result: AdjointTape,
     gradients: Gradients | None,
     needs_vectors: bool,
@@ -254,12 +261,13 @@ def _sums_adjoint(
     """Derivatives by A, t, s and y; adds to those by r and R, and by the layer's parameters."""
     layer = sums.layer
     if sources is None:
-        arrays = [torch.empty_like(each) for each in (sums.A, sums.t, sums.s, sums.y, sums.scales)]
+        like = (sums.A, sums.t, sums.s, sums.y)
+        arrays = [*(tape.room.empty_like(each) for each in like), torch.empty_like(sums.scales)]
     else:
         arrays = [sources.A, sources.t, sources.s, sources.y, sources.scales]
     *inner, scales = arrays
     _, _, s, _ = inner
-    is_first = sums.groups is pairs.order.elements
+    is_first = sums.groups is tape.pairs.order.elements
     sums_adjoint(
         *sums.arguments,
         u.numpy(),

@@ -12,6 +12,7 @@ from torch import Tensor
 from hippynn_mf.network.compiled.blocks import Block, Interaction
 from hippynn_mf.network.compiled.geometry import geometry
 from hippynn_mf.network.compiled.ordering import Groups, PairOrder
+from hippynn_mf.network.compiled.room import Room
 from hippynn_mf.network.compiled.sensitivities import exponents, sensitivities
 from hippynn_mf.network.compiled.sums import sums_forward
 
@@ -100,6 +101,7 @@ class Tape:
     pairs: Geometry
     elements: Tensor
     passed: list[Passed]
+    room: Room
 
     def features(self) -> list[Tensor]:
         """Features (n_atoms, n_features) after every block."""
@@ -109,16 +111,19 @@ class Tape:
 def run_forward(blocks: list[Block], elements: Tensor, pairs: Geometry) -> Tape:
     """Pass through all blocks; no graph is made."""
     passed: list[Passed] = []
+    room = Room()
     x = None
     for block in blocks:
-        passed.append(_through(block, x, elements, pairs))
+        passed.append(_through(block, x, elements, pairs, room))
         x = passed[-1].z[-1]
-    return Tape(pairs, elements, passed)
+    return Tape(pairs, elements, passed, room)
 
 
-def _through(block: Block, x: Tensor | None, elements: Tensor, pairs: Geometry) -> Passed:
+def _through(
+    block: Block, x: Tensor | None, elements: Tensor, pairs: Geometry, room: Room
+) -> Passed:
     layer = block.interaction
-    sums, u = _sums(layer, x, len(elements), pairs)
+    sums, u = _sums(layer, x, len(elements), pairs, room)
     if x is None:
         u += (layer.own.weight.t() + layer.own.bias).index_select(0, elements)
     else:
@@ -146,7 +151,7 @@ def _of_species(block: Block) -> Tensor:
 
 
 def _sums(
-    layer: Interaction, x: Tensor | None, n_atoms: int, pairs: Geometry
+    layer: Interaction, x: Tensor | None, n_atoms: int, pairs: Geometry, room: Room
 ) -> tuple[Sums, Tensor]:
     """The sums over neighbours, and their part (n_atoms, nf_out) of the layer's output."""
     n_sensitivities, nf_out, nf_in = layer.weights.shape
@@ -155,17 +160,18 @@ def _sums(
     if x is None:
         y, groups = layer.weights.permute(2, 0, 1).contiguous(), order.elements
     else:
-        y = (x @ layer.weights.view(-1, nf_in).t()).view(n_atoms, n_sensitivities, nf_out)
+        y = room.empty(n_atoms, n_sensitivities, nf_out, dtype=x.dtype)
+        torch.mm(x, layer.weights.view(-1, nf_in).t(), out=y.flatten(1))
         groups = order.senders
     scales = torch.stack(layer.scales) if layer.scales else new(0, nf_out)
     r, mu, sigma = pairs.r.numpy(), layer.mu[0].numpy(), layer.sigma[0].numpy()
-    g, s, s1 = (new(n_pairs, n_sensitivities) for _ in range(3))
+    g, s, s1 = (room.empty(n_pairs, n_sensitivities, dtype=pairs.r.dtype) for _ in range(3))
     exponents(r, mu, sigma, LEAST_EXPONENT[g.dtype], g.numpy())
     g.exp_()
     sensitivities(r, mu, sigma, layer.cutoff, g.numpy(), s.numpy(), s1.numpy())
     t, A, norms, out = (
-        new(n_pairs, nf_out),
-        new(n_atoms, n_components, nf_out),
+        room.empty(n_pairs, nf_out, dtype=pairs.r.dtype),
+        room.empty(n_atoms, n_components, nf_out, dtype=pairs.r.dtype),
         new(n_atoms, len(scales), nf_out),
         new(n_atoms, nf_out),
     )

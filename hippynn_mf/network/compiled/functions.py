@@ -20,7 +20,7 @@ from hippynn_mf.network.compiled.adjoint import (
     by_vectors,
     run_adjoint,
 )
-from hippynn_mf.network.compiled.blocks import Block
+from hippynn_mf.network.compiled.blocks import Block, blocks_of
 from hippynn_mf.network.compiled.forward import Geometry, Tape, run_forward
 from hippynn_mf.network.compiled.ordering import PairOrder
 from hippynn_mf.network.compiled.tangent import run_tangent
@@ -72,6 +72,20 @@ def features_of(
     vectors = vectors.view_as(vectors).contiguous()
     *features, _ = _Features.apply(shared, gate, vectors)  # type: ignore[no-untyped-call]
     return features
+
+
+def features_of_species(
+    network: Any,
+    one_hot: Tensor,
+    receivers: Tensor,
+    senders: Tensor,
+    vectors: Tensor,
+    tensor_order: int,
+) -> list[Tensor]:
+    """`features_of` a hippynn network, of one-hot species (n_atoms, n_elements) and pairs."""
+    elements = one_hot.to(torch.uint8).argmax(dim=1)
+    order = PairOrder.of(receivers.numpy(), senders.numpy(), elements.numpy(), one_hot.shape[1])
+    return features_of(blocks_of(network), order, elements, vectors, tensor_order)
 
 
 class _Parameters(torch.autograd.Function):

@@ -230,6 +230,7 @@ def sums_tangent(
     s_dot: Array,
     R_dot: Array,
     y_dot: Array,
+    t_dot: Array,
     out_dot: Array,
     A_source: Array,
     t_source: Array,
@@ -247,7 +248,6 @@ def sums_tangent(
     quantities before it fixed too; they are added to, or set if `is_first`.
     """
     n_features, n_components = out_dot.shape[1], R.shape[1]
-    t_dot = np.empty_like(t)
     if is_first:
         scales_source[:] = 0
     for group in range(len(group_first) - 1):

@@ -13,6 +13,7 @@ from hippynn_mf.network.compiled.adjoint import (
 )
 from hippynn_mf.network.compiled.forward import Activation, Passed, Tape
 from hippynn_mf.network.compiled.geometry import geometry_adjoint_tangent, geometry_tangent
+from hippynn_mf.network.compiled.room import Room
 from hippynn_mf.network.compiled.sums import sums_tangent
 
 
@@ -64,14 +65,26 @@ def _sums_tangent(
     """The change of what the sums over neighbours give."""
     sums, weights = passed.sums, passed.block.interaction.weights
     r_dot, R_dot = pairs_dot
+    room = Room()
     s_dot = sums.s1 * r_dot.unsqueeze(1)
     _set_or_add(sources.s1, back.s, r_dot.unsqueeze(1), injection)
     if x_dot is None:
         y_dot = sums.y[:0]
     else:
-        y_dot = (x_dot @ weights.view(-1, weights.shape[2]).t()).view(sums.y.shape)
+        y_dot = room.empty_like(sums.y)
+        torch.mm(x_dot, weights.view(-1, weights.shape[2]).t(), out=y_dot.flatten(1))
     out_dot = torch.empty_like(back.u)
-    tensors = (s_dot, R_dot, y_dot, out_dot, sources.A, sources.t, sources.s, sources.y)
+    tensors = (
+        s_dot,
+        R_dot,
+        y_dot,
+        room.empty_like(sums.t),
+        out_dot,
+        sources.A,
+        sources.t,
+        sources.s,
+        sources.y,
+    )
     sums_tangent(
         *sums.arguments,
         back.u.numpy(),
@@ -108,7 +121,7 @@ def _through(
     if x_dot is not None:
         u_dot.addmm_(x_dot, layer.own.weight.t())
         gradients.add_product(layer.own.weight, back.u, x_dot)
-        gradients.add_product(layer.weights, back.y.view(len(back.y), -1), x_dot)
+        gradients.add_product(layer.weights, back.y.flatten(1), x_dot)
         if block.adjust is not None:
             gradients.add_product(block.adjust, back.z[0], x_dot)
     h_dot = _activated(passed.middle, back.u, u_dot, sources.u, injection)
