@@ -445,6 +445,16 @@ def test_a_second_process_compiles_nothing():
     assert process.stdout.split()[-1] == "0"
 
 
+def test_indices_that_are_not_consecutive_compile_nothing_more():
+    species, positions = cloud(6)
+    first, second = torch.stack(pairs_of(positions), dim=1).unbind(dim=1)
+    assert not first.is_contiguous()
+    assert preparing.is_ready(torch.float64)
+    before = [len(each.signatures) for each in kernels._dispatchers]
+    outputs(networks(2)[1], species, positions, first, second)
+    assert [len(each.signatures) for each in kernels._dispatchers] == before
+
+
 def test_without_compiling_fast_is_used_and_the_log_says_so():
     command = """
 import logging, torch
