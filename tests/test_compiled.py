@@ -151,6 +151,17 @@ def test_random_systems(order, n_atoms, spread, seed, removed, **sizes):
         )
 
 
+def test_the_straight_part_of_softplus():
+    """Beyond 20 torch's softplus is straight: its slope differs from a sigmoid by 2e-9."""
+    species, positions = cloud(8, seed=1, spread=0.4)
+    arguments = species, positions, *pairs_of(positions)
+    fast, compiled = networks(1)
+    for network in (fast, compiled):
+        with torch.no_grad():
+            network.interaction_layers[0].selfint.bias.add_(21.0)
+    assert_equal_to_1e_10(outputs(compiled, *arguments)[:2], outputs(fast, *arguments)[:2])
+
+
 @every_order
 def test_gradients_are_slopes(order, no_fast):
     """By central differences: of the energy, and of a directional derivative of it."""

@@ -16,6 +16,7 @@ from hippynn_mf.network.compiled.room import Room
 from hippynn_mf.network.compiled.sensitivities import exponents, sensitivities
 from hippynn_mf.network.compiled.sums import sums_forward
 
+SOFTPLUS_THRESHOLD = 20.0
 LEAST_EXPONENT = {torch.float32: -60.0, torch.float64: -500.0}
 
 
@@ -79,7 +80,9 @@ class Activation:
     @classmethod
     def of(cls, u: Tensor) -> Activation:
         """Of u (n_atoms, n_features)."""
-        return cls(torch.nn.functional.softplus(u), torch.sigmoid(u))
+        # torch's softplus is u itself from here on, with a slope of 1.
+        slope = torch.sigmoid(u).masked_fill_(u > SOFTPLUS_THRESHOLD, 1.0)
+        return cls(torch.nn.functional.softplus(u, threshold=SOFTPLUS_THRESHOLD), slope)
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,8 @@ def features_of_species(
     """`features_of` a hippynn network, of one-hot species (n_atoms, n_elements) and pairs."""
     elements = one_hot.to(torch.uint8).argmax(dim=1)
     # Kernels are compiled for consecutive numbers alone.
-    indices = (each.contiguous().numpy() for each in (receivers, senders, elements))
-    order = PairOrder.of(*indices, one_hot.shape[1])
+    first, second = receivers.contiguous().numpy(), senders.contiguous().numpy()
+    order = PairOrder.of(first, second, elements.numpy(), one_hot.shape[1])
     return features_of(blocks_of(network), order, elements, vectors, tensor_order)
 
 
