@@ -68,8 +68,10 @@ class Hyperparameters(Strict):
     species: tuple[Annotated[int, Field(le=LARGEST_NUMBER)], ...] = Field(
         (0, 1, 6, 7, 8), description="0, for padding, and the atomic numbers of all elements."
     )
-    interaction: Literal["fast", "stock"] = Field(
-        "fast", description="fast, or stock, hippynn's own: the same function, same parameters."
+    interaction: Literal["fast", "compiled", "stock"] = Field(
+        "fast",
+        description="fast; compiled, with derivatives written by hand, for CPUs; or stock, "
+        "hippynn's own: the same function, same parameters.",
     )
 
     # heads: see `model/heads.py`

@@ -184,11 +184,13 @@ class Network:
         return FastCalculator(energy, atoms_per_block=self.atoms_per_block)
 
 
-def network_pair(case: Case, *, seed: int = 0) -> dict[str, Network]:
-    """The same model over stock hippynn's network and over ours."""
+def network_pair(
+    case: Case, *, seed: int = 0, names: Sequence[str] = ("stock", "fast")
+) -> dict[str, Network]:
+    """The same model over stock hippynn's network and over ours, by the name of the interaction."""
     hyperparameters, labels = case.hyperparameters(), parse_labels(label_set(case.labels))
     models = {}
-    for name in ("stock", "fast"):
+    for name in names:
         torch.manual_seed(seed)
         inputs = [SpeciesNode(db_name="species"), PositionsNode(db_name="positions")]
         network_class = NETWORKS[name][case.tensor_order]

@@ -215,9 +215,11 @@ def test_float32_and_blocks_give_the_same_numbers(ensemble):
         np.testing.assert_allclose(atoms.get_forces(), forces, atol=tolerance)
 
 
+@pytest.mark.parametrize("interaction", ["fast", "compiled"])
 @pytest.mark.parametrize("tensor_order", [0, 1, 2])
-def test_the_stock_interaction_gives_the_same_numbers(tensor_order):
-    ensemble = random_potential(LABELS, n_members=2, tensor_order=tensor_order)
+def test_the_stock_interaction_gives_the_same_numbers(tensor_order, interaction):
+    options = {"n_members": 2, "tensor_order": tensor_order}
+    ensemble = random_potential(LABELS, interaction=interaction, **options)
     stock = random_potential(LABELS, n_members=2, interaction="stock", tensor_order=tensor_order)
     for fast, slow in zip(ensemble.members, stock.members, strict=True):
         slow.parameters.load_state_dict(fast.parameters.state_dict())

@@ -29,6 +29,7 @@ SIZES = {
     "possible_species": [0, 1, 6, 8],
 }
 ORDERS = (0, 1, 2)
+OURS = "fast"  # compared with stock; test_compiled.py has another
 CUSTOM_ENVSUM = hippynn.custom_kernels.envsum
 
 
@@ -51,7 +52,7 @@ def modules(order: int, **changes) -> tuple[torch.nn.Module, torch.nn.Module]:
     """hippynn's network module and ours, with the same random parameters."""
     torch.manual_seed(1)
     stock, fast = (
-        NETWORKS[name][order]._auto_module_class(**SIZES | changes) for name in ("stock", "fast")
+        NETWORKS[name][order]._auto_module_class(**SIZES | changes) for name in ("stock", OURS)
     )
     generator = torch.Generator().manual_seed(3)
     for parameter in stock.parameters():
@@ -258,7 +259,7 @@ def test_state_dicts_are_interchangeable(order):
 @pytest.mark.parametrize("order", ORDERS)
 def test_same_initial_weights_from_the_same_seed(order):
     drawn = []
-    for name in ("stock", "fast"):
+    for name in ("stock", OURS):
         torch.manual_seed(5)
         drawn.append(dict(NETWORKS[name][order]._auto_module_class(**SIZES).state_dict()))
     torch.testing.assert_close(*drawn, rtol=0, atol=0)
@@ -287,7 +288,7 @@ def test_padded_batch(order):
     rng = np.random.default_rng(0)
     species = np.array([[1, 8, 6, 1], [6, 0, 0, 0], [1, 1, 0, 0]])
     positions = rng.normal(size=(3, 4, 3))
-    stock, fast = (predictions(name, order, species, positions) for name in ("stock", "fast"))
+    stock, fast = (predictions(name, order, species, positions) for name in ("stock", OURS))
     assert stock[1].abs().max() > 1e-3
     assert_equal_to_1e_10(fast, stock)
 
@@ -298,14 +299,14 @@ def test_periodic_system_smaller_than_the_cutoff(order):
     species = np.array([[1, 8, 6, 1]])
     positions = 2.6 * rng.random(size=(1, 4, 3))
     cell = 2.6 * np.eye(3)[None] + 0.2 * rng.normal(size=(1, 3, 3))
-    stock, fast = (predictions(name, order, species, positions, cell) for name in ("stock", "fast"))
+    stock, fast = (predictions(name, order, species, positions, cell) for name in ("stock", OURS))
     assert stock[1].abs().max() > 1e-3
     assert_equal_to_1e_10(fast, stock)
 
 
 def test_the_parameter_of_the_norms_travels_with_the_state():
     stock, _ = modules(2, cusp_reg=1e-2)
-    fast = NETWORKS["fast"][2]._auto_module_class(**SIZES)
+    fast = NETWORKS[OURS][2]._auto_module_class(**SIZES)
     fast.load_state_dict(stock.state_dict())
     species, positions = cloud(6)
     assert_same(stock, fast, species, positions, *pairs_of(positions))

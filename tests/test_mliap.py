@@ -88,7 +88,7 @@ def test_a_periodic_cell_with_ghosts_of_both_layers(member):
     assert_equal(data, member, "CC", atoms)
 
 
-@pytest.mark.parametrize("interaction", ["fast", "stock"])
+@pytest.mark.parametrize("interaction", ["fast", "compiled", "stock"])
 @pytest.mark.parametrize(("tensor_order", "n_layers"), [(0, 2), (1, 1), (2, 3)])
 def test_every_network(tensor_order, n_layers, interaction):
     options = {"tensor_order": tensor_order, "n_interaction_layers": n_layers}

@@ -79,7 +79,9 @@ def test_a_trained_model_does_not_depend_on_the_interaction(float64):
 
 
 def test_an_unknown_interaction_is_refused():
-    with pytest.raises(UserError, match=r"interaction: .* 'fast' or 'stock', found 'slow'"):
+    with pytest.raises(
+        UserError, match=r"interaction: .* 'fast', 'compiled' or 'stock', found 'slow'"
+    ):
         get_hyperparameters("quick", {"interaction": "slow"})
 
 

@@ -1,7 +1,8 @@
-"""HIP-NN-TS networks with the fast interaction: hippynn's parameters and numbers, in less time.
+"""HIP-NN-TS networks of this package: hippynn's parameters and numbers, in less time.
 
 `FastHipnnQuad("hipnn", (species, positions), module_kwargs=...)` stands where hippynn's `HipnnQuad`
-does; a `state_dict` of one loads into the other.
+does; a `state_dict` of one loads into the other. So does `CompiledHipnnQuad`, whose derivatives are
+written by hand; see docs/compiled-step.md.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from hippynn.graphs.nodes import networks as stock_nodes
 from hippynn.networks import hipnn as stock_modules
 from torch import Tensor
@@ -21,7 +23,7 @@ from hippynn_mf.network.interaction import (
     NeighbourSums,
     WholeSystem,
 )
-from hippynn_mf.network.pair_layouts import PairList
+from hippynn_mf.network.pair_layouts import PairList, is_one_hot
 
 
 class _FastForward:
@@ -93,6 +95,65 @@ class FastHipnnQuadModule(_FastForward, stock_modules.HipnnQuad):
     _interaction_class = FastInteractLayerQuad
 
 
+class CompiledForward:
+    """The forward pass of a hippynn network, compiled; the fast one where that is not possible.
+
+    That is on other devices than the CPU, in blocks of atoms, for features that are no species, for
+    networks with hooks or options that have no compiled form, and where numba cannot compile.
+    """
+
+    def forward(
+        self: Any,
+        features: Tensor,
+        pair_first: Tensor,
+        pair_second: Tensor,
+        pair_dist: Tensor,
+        pair_coord: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Features of every block (n_atoms, n_features), from the one-hot species on."""
+        tensor_order = self._interaction_class.tensor_order
+        vectors = pair_dist if tensor_order == 0 else pair_coord
+        if vectors is None or not self._can_be_compiled(features, vectors):
+            arguments = (features, pair_first, pair_second, pair_dist, pair_coord)
+            fast: list[Tensor] = super().forward(*arguments)  # type: ignore[misc]
+            return fast
+        from hippynn_mf.network.compiled.functions import features_of_species
+
+        vectors = vectors.reshape(len(pair_first), 1 if tensor_order == 0 else 3)
+        compiled = features_of_species(
+            self, features, pair_first, pair_second, vectors, tensor_order
+        )
+        return [features.to(vectors.dtype), *compiled]
+
+    def _can_be_compiled(self: Any, features: Tensor, vectors: Tensor) -> bool:
+        return (
+            vectors.device.type == "cpu"
+            and self.atoms_per_block is None
+            and is_one_hot(features)
+            and self.has_compiled_form(vectors.dtype)
+        )
+
+    def has_compiled_form(self: Any, dtype: torch.dtype) -> bool:
+        """Whether it is compiled, on a CPU, for vectors of this dtype; the first call compiles."""
+        # Not loaded by processes that have no such network.
+        from hippynn_mf.network.compiled.blocks import why_unsupported
+        from hippynn_mf.network.compiled.preparing import is_ready
+
+        return why_unsupported(self, dtype) is None and is_ready(dtype)
+
+
+class CompiledHipnnModule(CompiledForward, FastHipnnModule):
+    """hippynn's `Hipnn` module (ℓ = 0)."""
+
+
+class CompiledHipnnVecModule(CompiledForward, FastHipnnVecModule):
+    """hippynn's `HipnnVec` module (ℓ = 1)."""
+
+
+class CompiledHipnnQuadModule(CompiledForward, FastHipnnQuadModule):
+    """hippynn's `HipnnQuad` module (ℓ = 2)."""
+
+
 class FastHipnn(stock_nodes.Hipnn):
     """Node of HIP-NN (ℓ = 0) with the fast interaction; arguments as hippynn's `Hipnn`."""
 
@@ -111,8 +172,27 @@ class FastHipnnQuad(stock_nodes.HipnnQuad):
     _auto_module_class = FastHipnnQuadModule
 
 
+class CompiledHipnn(FastHipnn):
+    """Node of HIP-NN (ℓ = 0) with the compiled interaction; arguments as hippynn's `Hipnn`."""
+
+    _auto_module_class = CompiledHipnnModule
+
+
+class CompiledHipnnVec(FastHipnnVec):
+    """Node of HIP-NN-TS with vectors (ℓ = 1); arguments as hippynn's `HipnnVec`."""
+
+    _auto_module_class = CompiledHipnnVecModule
+
+
+class CompiledHipnnQuad(FastHipnnQuad):
+    """Node of HIP-NN-TS with quadrupoles (ℓ = 2); arguments as hippynn's `HipnnQuad`."""
+
+    _auto_module_class = CompiledHipnnQuadModule
+
+
 # Network nodes by the name of their interaction and by ℓ.
 NETWORKS: Mapping[str, tuple[type, type, type]] = {
+    "compiled": (CompiledHipnn, CompiledHipnnVec, CompiledHipnnQuad),
     "fast": (FastHipnn, FastHipnnVec, FastHipnnQuad),
     "stock": (stock_nodes.Hipnn, stock_nodes.HipnnVec, stock_nodes.HipnnQuad),
 }

@@ -18,6 +18,7 @@ from torch import nn
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
 from hippynn_mf.network.device import choose_device
+from hippynn_mf.network.hipnn import CompiledForward
 from hippynn_mf.potentials.members import Alone, Geometry, Stacked
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
@@ -81,7 +82,9 @@ class Evaluator:
             )
         self.tensor_order = potential.card.hyperparameters.tensor_order
         self.alone = None
-        if atoms_per_block is not None or not has_blocks:
+        # Members alone are moved to this dtype, but the network here is not yet.
+        is_compiled = isinstance(network, CompiledForward) and self.device.type == "cpu"
+        if atoms_per_block is not None or not has_blocks or is_compiled:
             groups = [Alone(model, atoms_per_block) for model in potential.members]
             self.alone = [self._prepared(each) for each in groups]
         self.stacked: dict[tuple[int, int], nn.Module] = {}

@@ -18,6 +18,7 @@ from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.evaluation.doubts import few_labels
 from hippynn_mf.files import make_folder, write_npz
 from hippynn_mf.model.parameters import State
+from hippynn_mf.network.compiled.preparing import is_ready
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.potentials.seen import distances_of
 from hippynn_mf.runs.checkpoints import MODEL, remove_checkpoints, write_models
@@ -98,6 +99,10 @@ def _train_in(
     log.info(
         "%s, seed %d, on %s, %s interaction", settings.name, settings.seed, device, interaction
     )
+    if interaction == "compiled" and device.type == "cpu":
+        is_ready(torch.get_default_dtype())  # says if it has to compile, or cannot
+    elif interaction == "compiled":
+        log.warning("interaction=fast instead of compiled, which is for CPUs")
     doubts = few_labels(parts["valid"], settings.experiment.resolved_labels)
     for doubt in doubts:
         log.warning("%s", doubt)

@@ -1,0 +1,1 @@
+"""HIP-NN-TS with hand-derived first and second derivatives, compiled; see docs/compiled-step.md."""

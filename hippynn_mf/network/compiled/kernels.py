@@ -1,0 +1,44 @@
+"""How the loops over pairs are compiled, and where they cannot be.
+
+Compiled code is kept beside the modules, or in numba's folder of the user, for later processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+# Sums may be taken in another order. NaN and infinity keep their meaning: `nnan` and `ninf`, which
+# a plain fastmath=True has, would let the compiler assume that there are none.
+FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}
+
+_dispatchers: list[Any] = []
+_not_cached: list[str] = []
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function at its first call, once for every type of number."""
+    compile_: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST_MATH)
+    try:
+        dispatcher = compile_(function)
+    except RuntimeError as error:  # numba found no folder that it may write to
+        _not_cached.append(str(error))
+        return function
+    if hasattr(dispatcher, "stats"):  # not with NUMBA_DISABLE_JIT
+        _dispatchers.append(dispatcher)
+    return dispatcher
+
+
+def compilations() -> int:
+    """How many functions this process has compiled instead of taking them from the cache."""
+    return sum(sum(each.stats.cache_misses.values()) for each in _dispatchers)
+
+
+def why_unavailable() -> str | None:
+    """Why kernels cannot be compiled or kept here; None where they can."""
+    settings: Any = numba.config
+    if settings.DISABLE_JIT:
+        return "NUMBA_DISABLE_JIT is set"
+    return _not_cached[0] if _not_cached else None
