@@ -15,8 +15,9 @@ atoms, every conformer has DZ labels, 19 in 20 of those without CC labels have T
 MP2 and coupled-cluster keys are there where the CC label is. Dipoles, charges and other keys that
 no level here reads are left out.
 
-The molecules are random trees of bonded atoms on a lattice, shaken by 0.05 Å per coordinate. The
-energy is a sum of Morse bonds, scaled differently at each level, and of atomic energies; forces
+The molecules are random trees of bonded atoms on a lattice, with hydrogen at their ends and its
+bonds as long and stiff as real ones, shaken by 0.05 Å per coordinate. The energy is a sum of Morse
+bonds, scaled differently at each level, and of atomic energies; forces
 are its exact derivatives. The CC energy is the published composite of the other keys.
 """
 
@@ -47,9 +48,10 @@ MEAN_ATOMS = 15.5  # of conformers without CC labels
 MIN_GROUPS, MIN_CONFORMERS = 12, 1_000  # of a small file
 
 SYMBOLS = {1: "H", 6: "C", 7: "N", 8: "O"}
-SPACING = 1.3  # Å, of the lattice and of a bond at rest
+SPACING = 1.3  # Å, of the lattice and of a bond at rest, but for those of hydrogen:
+TO_HYDROGEN = {1: 0.74, 6: 1.09, 7: 1.015, 8: 0.96}  # Å
 SPREAD = 0.05  # Å, of every coordinate
-DEPTH, WIDTH = 0.12, 1.6  # hartree and 1/Å, of a Morse bond
+DEPTH, WIDTH = 0.22, 1.8  # hartree and 1/Å, of a Morse bond: as stiff as one of hydrogen
 
 # Share of the bonds' energy in every key, and whether it is an energy with self energies.
 DFT = {"wb97x_dz.energy": 1.0, "wb97x_tz.energy": 1.1}
@@ -145,25 +147,50 @@ def choose_formulas(n_atoms: np.ndarray, rng: np.random.Generator) -> list[Count
     return formulas
 
 
-def grow_molecule(n_atoms: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (n_atoms, 3) in Å of a tree on a cubic lattice, and its bonds (n_atoms - 1, 2)."""
+def grow_molecule(
+    numbers: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions (n_atoms, 3) in Å of a tree on a cubic lattice, its bonds and their lengths.
+
+    `numbers` (n_atoms,) has hydrogen last: it is bound to other atoms, as long as these have room.
+    Bonds (n_atoms - 1, 2) are of an atom and a later one; lengths (n_atoms - 1,) in Å at rest.
+    """
     steps = [step for step in itertools.product((-1, 0, 1), repeat=3) if np.abs(step).sum() == 1]
-    places, bonds = [(0, 0, 0)], []
-    while len(places) < n_atoms:
-        parent, step = int(rng.integers(len(places))), steps[rng.integers(len(steps))]
+    n_heavy = max(int((numbers > 1).sum()), 1)
+    taken, places, bonds = {(0, 0, 0)}, [(0, 0, 0)], []
+    positions, lengths = [np.zeros(3)], []
+    while len(places) < len(numbers):
+        free = [
+            (parent, step)
+            for parent in range(min(len(places), n_heavy))
+            for step in steps
+            if tuple(a + b for a, b in zip(places[parent], step, strict=True)) not in taken
+        ] or [
+            (parent, step)
+            for parent in range(len(places))
+            for step in steps
+            if tuple(a + b for a, b in zip(places[parent], step, strict=True)) not in taken
+        ]
+        parent, step = free[rng.integers(len(free))]
         place = tuple(a + b for a, b in zip(places[parent], step, strict=True))
-        if place not in places:
-            bonds.append((parent, len(places)))
-            places.append(place)
-    return SPACING * np.array(places, float), np.array(bonds)
+        pair = sorted((int(numbers[parent]), int(numbers[len(places)])))
+        length = TO_HYDROGEN[pair[1]] if pair[0] == 1 else SPACING
+        bonds.append((parent, len(places)))
+        lengths.append(length)
+        positions.append(positions[parent] + length * np.array(step))
+        places.append(place)
+        taken.add(place)
+    return np.array(positions), np.array(bonds), np.array(lengths)
 
 
-def bond_energies(positions: np.ndarray, bonds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def bond_energies(
+    positions: np.ndarray, bonds: np.ndarray, at_rest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Sum of Morse bonds (n,) in hartree and its forces (n, n_atoms, 3) in hartree/Å."""
     first, second = bonds.T
     vectors = positions[:, second] - positions[:, first]
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    decay = np.exp(-WIDTH * (lengths - SPACING))
+    decay = np.exp(-WIDTH * (lengths - at_rest[:, None]))
     energies = DEPTH * ((1 - decay) ** 2).sum(axis=(1, 2))
     pulls = 2 * DEPTH * WIDTH * (1 - decay) * decay * vectors / lengths
     incidence = np.zeros((positions.shape[1], len(bonds)))
@@ -176,12 +203,12 @@ def make_group(
     formula: Counter[int], n_cc: int, n_other: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """The datasets of a group, by key; NaN where a conformer lacks a label."""
-    numbers = np.array(sorted(formula.elements()), "u1")
-    rest, bonds = grow_molecule(len(numbers), rng)
+    numbers = np.array(sorted(formula.elements(), reverse=True), "u1")
+    rest, bonds, lengths = grow_molecule(numbers, rng)
     n = n_cc + n_other
     shaken = rest + SPREAD * rng.standard_normal((n, *rest.shape), "f4")
     positions = shaken.astype("f4")
-    energies, forces = bond_energies(positions.astype("f8"), bonds)
+    energies, forces = bond_energies(positions.astype("f8"), bonds, lengths)
 
     columns: dict[str, np.ndarray] = {}
     for place, (key, share) in enumerate({**DFT, **HF, **CORRELATION}.items()):

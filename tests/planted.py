@@ -15,7 +15,7 @@ from ase.data import atomic_numbers
 
 from hippynn_mf.levels import SELF_ENERGIES
 
-DEPTH = 0.12  # hartree
+DEPTH = 0.09  # hartree: bonds of hydrogen are about as stiff as real ones at every level
 WIDTH = 1.6  # 1/Å
 LENGTH = 1.3  # Å
 SCALES = {"wb97x_dz": 1.0, "wb97x_tz": 1.1, "hf_tz": 0.9, "mp2_tz": 0.3, "ccsd(t)_cbs": 1.25}

@@ -519,8 +519,7 @@ def test_forces_of_coupled_cluster_that_the_data_lack_are_refused(tmp_path, ani1
     )
     with pytest.raises(UserError, match=message):
         load_splits(ani1x_file, labels, common_levels=(), rows="all", split_seed=0)
-    # few of each: fewer bonds of a molecule than tell how stiff they are (these are not real)
-    path = planted.write_ani1x(tmp_path / "with.h5", 7, more_forces=planted.CC_FORCES)
+    path = planted.write_ani1x(tmp_path / "with.h5", 20, more_forces=planted.CC_FORCES)
     parts = load_splits(path, labels, common_levels=(), rows="all", split_seed=0)
     assert parts["train"].has_forces(CC).all()
 

@@ -48,7 +48,7 @@ def python_blocks(text):
 def test_the_example_of_a_model_does_what_its_comments_say(capsys):
     (script,) = python_blocks(README)
     (same,) = python_blocks(PAGES["docs/potentials.md"])
-    for remark in ('  # or "my.safetensors"', ", of several seeds"):
+    for remark in ('  # or "my.safetensors"', ": of two or more"):
         script = script.replace(remark, "")
     assert script == same
     names: dict = {}

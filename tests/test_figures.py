@@ -99,8 +99,9 @@ def test_a_figure3_that_lacks_runs_is_refused_and_the_other_figures_are_drawn(tm
     assert exit_code("figures", tmp_path) == 2
     said = capsys.readouterr()
     assert "4 figures in" in said.out
-    assert "figures/figure3.png (SF-TZ/E, seed 1; SF-MP2/E, seeds 0, 1; " in said.err
-    assert "MF-DZ/EF-CC/E, seeds 0, 1)" in said.err
+    assert "figures/figure3.png (SF-TZ/E, seed 1; SF-MP2/E, seeds 0, 1; 3 more)" in said.err
+    missing = "SF-TZ/E,SF-MP2/E,MF-DZ/EF-MP2/E,SF-CC/E,MF-DZ/EF-CC/E"
+    assert f"--experiments {missing} --seeds 0,1'" in said.err
     assert not (tmp_path / "figures" / "figure3.png").exists()
     assert (tmp_path / "figures" / "parity-sf_tz_e.png").exists()
     assert exit_code("figures", tmp_path, "--seeds", "0") == 2

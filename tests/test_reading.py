@@ -13,6 +13,7 @@ import torch
 from planted import damage, write_ani1x
 
 from hippynn_mf.data import matching
+from hippynn_mf.data.checks import balance
 from hippynn_mf.data.checks import pairs as signs
 from hippynn_mf.data.database import build_database, load_database
 from hippynn_mf.data.embedded import MINI_ANI1X
@@ -229,6 +230,7 @@ def test_memory_grows_with_the_rows_kept_not_with_the_file(tmp_path, monkeypatch
     monkeypatch.setattr(atoms, "BLOCK_BYTES", 2**12)
     monkeypatch.setattr(matching, "ROWS_AT_ONCE", 2**6)
     monkeypatch.setattr(signs, "MAX_CONFORMERS", 100)
+    monkeypatch.setattr(balance, "AT_ONCE", 2**6)
     n_kept, n_more = 400, 6000
     in_file = 3 * 9 * 3 * 4  # bytes of coordinates and two levels of forces, of nine atoms
     peaks = {}

@@ -23,6 +23,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import PAPER_LEVELS, Level
+from hippynn_mf.paper.choice import EMBEDDED_EDITIONS
 from hippynn_mf.runs.folder import RunFolder, find_runs
 from hippynn_mf.runs.same_run import refuse_other_run
 from hippynn_mf.runs.sources import DataSource, TestSource
@@ -115,7 +116,7 @@ CHANGES = {
     ),
     "data": (
         {"data": DataSource(path="/data/made.h5", sha256=HASH)},
-        [f"data.sha256: {'0123456789abcdef' * 4!r} → {HASH!r}"],
+        [f"data.sha256: {EMBEDDED_EDITIONS[-1]!r} → {HASH!r}"],
     ),
     "common levels": (
         {"common_levels": ("wb97x_dz",)},
