@@ -24,10 +24,29 @@ def match_numba_threads(environment: dict[str, str] | os._Environ[str] = os.envi
     Before numba is imported: it would start one for every core otherwise, which spin on a busy
     machine.
     """
-    if asked := environment.get("OMP_NUM_THREADS"):
-        first = asked.split(",")[0].strip()  # one number for each level of nesting
-        if first.isdigit() and int(first) > 0:
-            environment.setdefault("NUMBA_NUM_THREADS", first)
+    if asked := asked_threads(environment):
+        environment.setdefault("NUMBA_NUM_THREADS", str(asked))
+
+
+def share_cores(n_workers: int, environment: dict[str, str] | os._Environ[str] = os.environ) -> int:
+    """Threads of each of `n_workers` on this machine: OMP_NUM_THREADS, or its share of the cores.
+
+    Where somebody limits threads, other processes want the cores: more would spin.
+    """
+    return asked_threads(environment) or max(1, available_cores() // n_workers)
+
+
+def asked_threads(environment: dict[str, str] | os._Environ[str] = os.environ) -> int | None:
+    """OMP_NUM_THREADS, its first number where there is one for each level of nesting; or None."""
+    first = environment.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdigit() and int(first) > 0 else None
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which a cluster may limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def import_hippynn() -> None:

@@ -7,8 +7,9 @@ import pytest
 from made_runs import exit_code
 from parsl.providers import LocalProvider, SlurmProvider
 
-from hippynn_mf.campaign.engines import LocalPool, ParslSite, available_cores, read_site
+from hippynn_mf.campaign.engines import LocalPool, ParslSite, read_site
 from hippynn_mf.errors import UserError
+from hippynn_mf.starting import available_cores
 
 SITES = Path(__file__).parents[1] / "scripts" / "sites"
 
@@ -43,9 +44,12 @@ def test_local_workers_are_as_many_as_asked_for_and_have_a_gpu_each(tmp_path):
 
 
 @pytest.mark.parametrize("make", [LocalPool, lambda n: ParslSite(n_workers=n)])
-def test_workers_share_the_cores(make):
+def test_workers_share_the_cores(make, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert make(1).n_threads == available_cores()
     assert make(10_000).n_threads == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # who limits threads has other use for the cores
+    assert make(1).n_threads == make(10_000).n_threads == 3
     assert ParslSite(SITES / "slurm_gpus.py").n_threads is None  # as the machine there has
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from pathlib import Path
 
-from hippynn_mf.campaign.engines import Engine, available_cores
+from hippynn_mf.campaign.engines import Engine
 from hippynn_mf.campaign.lease import Owner, end_with, owned, refuse_owned
 from hippynn_mf.errors import UserError, describe_error, ignore_import_warnings
 from hippynn_mf.runs.execute import Outcome, announce, execute_run, run_name, select_unfinished
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.progress import Progress
 from hippynn_mf.runs.settings import RunKey, RunSettings
-from hippynn_mf.starting import import_hippynn
+from hippynn_mf.starting import import_hippynn, share_cores
 
 # A run whose worker is lost is given to another; so often without a new epoch, it has failed.
 MAX_LOSSES = 3
@@ -147,7 +147,7 @@ def _start_worker(owner: Owner, out: str, n_threads: int | None) -> None:
     end_with(owner, Path(out))
     ignore_import_warnings()
     if n_threads is None:  # Parsl says how many workers share the cores
-        n_threads = max(1, available_cores() // int(os.environ.get("PARSL_WORKER_COUNT", "1")))
+        n_threads = share_cores(int(os.environ.get("PARSL_WORKER_COUNT", "1")))
     os.environ.setdefault("NUMBA_NUM_THREADS", str(n_threads))
     import torch
 

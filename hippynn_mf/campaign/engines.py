@@ -29,6 +29,7 @@ from hippynn_mf.campaign.processes import (
     wait_for_end,
 )
 from hippynn_mf.errors import UserError
+from hippynn_mf.starting import share_cores
 
 if TYPE_CHECKING:
     from parsl import Config
@@ -72,8 +73,8 @@ class LocalPool:
 
     @property
     def n_threads(self) -> int:
-        """The workers share the cores."""
-        return max(1, available_cores() // self.n_workers)
+        """The workers share the cores, or have what OMP_NUM_THREADS says."""
+        return share_cores(self.n_workers)
 
     @contextmanager
     def open(self, out: Path) -> Iterator[Executor]:
@@ -139,8 +140,8 @@ class ParslSite:
 
     @property
     def n_threads(self) -> int | None:
-        """On this machine the workers share the cores."""
-        return None if self.site else max(1, available_cores() // self.n_workers)
+        """On this machine the workers share the cores, or have what OMP_NUM_THREADS says."""
+        return None if self.site else share_cores(self.n_workers)
 
     @contextmanager
     def open(self, out: Path) -> Iterator[Executor]:
@@ -202,10 +203,3 @@ def read_site(path: Path) -> Config:
             "Examples are under scripts/sites/."
         )
     return config
-
-
-def available_cores() -> int:
-    """Cores that this process may use, which a cluster may limit."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -233,7 +233,8 @@ def parse_experiments(names: Sequence[str], levels: Levels | None = None) -> lis
 
 def make_engine(kind: EngineChoice, site: Path | None, workers: int | None, device: str) -> Engine:
     """The engine that was asked for; what does not go together is a UserError."""
-    from hippynn_mf.campaign.engines import LocalPool, ParslSite, available_cores, read_site
+    from hippynn_mf.campaign.engines import LocalPool, ParslSite, read_site
+    from hippynn_mf.starting import available_cores
 
     if site is not None:
         if kind is not EngineChoice.parsl or workers is not None:
