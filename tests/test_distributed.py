@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import itertools
@@ -42,6 +43,9 @@ from hippynn_mf.training.loop import continue_training, prepare_training
 TOP = Path(__file__).parent.parent
 # Two of the 24 conformers of every molecule have a CC energy.
 FEW_CC = {name: {"ccsd(t)_cbs.energy": slice(2, None)} for name in MOLECULES}
+
+# hippynn warns of the cut-offs of untrained sensitivities
+pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +324,7 @@ def looped(folder):
     training = prepare_training(model, database, hyperparameters)
     continue_training(training, [])
     with training.average.in_place():
-        kept = {name: p.clone() for name, p in model.parameters.state_dict().items()}
+        kept = copy.deepcopy(model.parameters.state_dict())
     return [epoch["valid"] for epoch in training.tracker.epoch_metric_values], kept
 
 
