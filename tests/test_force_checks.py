@@ -17,6 +17,7 @@ from hippynn_mf.data.checks.bonds import (
     find_stiffness,
     wrong_groups,
 )
+from hippynn_mf.data.checks.distances import check_distances
 from hippynn_mf.data.checks.forces import check_forces
 from hippynn_mf.data.checks.gate import check_structures
 from hippynn_mf.data.checks.report import NOTHING, Accepted
@@ -161,12 +162,62 @@ def test_one_molecule_with_other_forces_is_named(embedded, factor):
     assert "CH4O" in outcome.text
 
 
+def soft_and_stiff(energies: bool) -> Structures:
+    """A diatomic whose bond is half as stiff as known, beside one that is as known."""
+    parts = []
+    for name, heavy, constant in (("soft", 6, 0.5), ("stiff", 7, 1.0)):
+        part = hydride(heavy, constant=constant)
+        rest, known = BONDS[heavy]
+        lengths = part.positions[:, 1, 2].astype(np.float64) - rest
+        depth = constant * known / (2 * EXPONENT**2) / EV_PER_HARTREE
+        energy = depth * np.square(1 - np.exp(-EXPONENT * lengths))
+        parts.append(
+            Block(
+                name=name,
+                numbers=np.array([heavy, 1]),
+                kept=np.ones(len(part), bool),
+                positions=part.positions,
+                energies={DZ.id: energy if energies else np.full(len(part), np.nan)},
+                forces={DZ.id: part.forces[DZ.id]},
+            )
+        )
+    return pad_blocks(parts)
+
+
+def test_a_molecule_of_soft_bonds_is_used_where_its_energies_agree():
+    outcome = check_forces([soft_and_stiff(energies=True)], DZ, HARTREE)
+    assert outcome.verdict == "passed"
+
+
+def test_what_only_bonds_refuse_can_be_accepted():
+    structures = soft_and_stiff(energies=False)
+    outcome = check_forces([structures], DZ, HARTREE)
+    assert outcome.verdict == "refused"
+    assert "soft (+0.50)" in outcome.text
+    assert "--accept-outliers" in outcome.text
+    accepted = check_forces([structures], DZ, HARTREE, accepted=Accepted(outliers=True))
+    assert accepted.verdict == "accepted"
+    alone = hydride(6, constant=0.5)
+    assert check_forces([alone], DZ, HARTREE).verdict == "refused"
+    assert (
+        check_forces([alone], DZ, HARTREE, accepted=Accepted(outliers=True)).verdict == "accepted"
+    )
+
+
+def test_forces_that_contradict_energies_cannot_be_accepted(embedded):
+    wrong = with_forces(embedded, -embedded.forces[DZ.id])
+    outcome = check_forces([wrong], DZ, HARTREE, accepted=Accepted(outliers=True))
+    assert outcome.verdict == "refused"
+    assert "--accept-outliers" not in outcome.text
+
+
 # Balance
 
 
 def test_right_forces_balance_whatever_the_frame(embedded):
-    assert np.median(imbalance(embedded, DZ)) < 0.001
-    assert imbalance(embedded, DZ).max() < 0.05
+    shares, _ = imbalance(embedded, DZ)
+    assert np.median(shares) < 0.001
+    assert shares.max() < 0.05
     (outcome,) = check_balance([embedded], DZ, NOTHING)
     assert outcome.verdict == "passed"
 
@@ -188,6 +239,23 @@ def test_forces_of_something_else_do_not_balance(embedded, wrong):
     outcome, *_ = check_balance([with_forces(embedded, values)], DZ, NOTHING)
     assert outcome.verdict == "refused"
     assert "do not balance" in outcome.text
+
+
+@pytest.mark.parametrize("size", [0.3, 0.03, 0.003], ids=["warm", "cold", "at rest"])
+def test_noise_of_forces_near_a_minimum_is_no_other_order(embedded, size):
+    generator = np.random.default_rng(5)
+    values = size * embedded.forces[DZ.id]
+    noise = generator.normal(scale=0.003 / EV_PER_HARTREE, size=values.shape)
+    values = np.where(embedded.atom_mask[:, :, None], values + noise, 0)
+    outcomes = check_balance([with_forces(embedded, values)], DZ, NOTHING)
+    assert [outcome.verdict for outcome in outcomes] == ["passed"]
+
+
+def test_forces_out_of_balance_can_be_accepted(embedded):
+    turned = with_forces(embedded, embedded.forces[DZ.id][:, :, ::-1])
+    assert "--accept-outliers" in check_balance([turned], DZ, NOTHING)[0].text
+    (accepted,) = check_balance([turned], DZ, Accepted(outliers=True))
+    assert accepted.verdict == "accepted"
 
 
 def test_few_structures_out_of_balance_are_outliers(embedded):
@@ -263,3 +331,23 @@ def test_a_scan_of_a_bond_is_in_angstrom(tmp_path):
 def test_everything_embedded_passes(embedded):
     report = check_structures(embedded, KNOWN_LEVELS, MINI_ANI1X)
     assert {o.verdict for o in report.outcomes if o.check != "unused"} == {"passed"}
+
+
+def test_atoms_that_are_not_bound_can_be_accepted():
+    n = 30
+    positions = np.zeros((n, 2, 3))
+    positions[:, 1, 0] = np.linspace(3.4, 4.4, n)  # of argon, whose radii are 1.06 Å
+    block = Block(
+        name="argon",
+        numbers=np.array([18, 18]),
+        kept=np.ones(n, bool),
+        positions=positions,
+        energies={},
+        forces={},
+    )
+    argon = [pad_blocks([block])]
+    (refused,), unit = check_distances(argon, NOTHING)
+    assert (refused.verdict, unit) == ("refused", "bohr")
+    assert "--accept-outliers" in refused.text
+    (accepted,), unit = check_distances(argon, Accepted(outliers=True))
+    assert (accepted.verdict, unit) == ("accepted", None)

@@ -114,7 +114,10 @@ def check_structures(
         if not with_forces:
             continue
         units = FileUnits(energy_unit, units_of.get(level), length)
-        outcomes.append(check_forces(with_forces, level, units, has_energies=level in energies))
+        has_energies = level in energies
+        outcomes.append(
+            check_forces(with_forces, level, units, has_energies=has_energies, accepted=accepted)
+        )
         outcomes += check_balance(with_forces, level, accepted)
     if len({*map(str, units_of.values())}) <= 1:  # else their difference says nothing new
         groups = np.concatenate([_group_ids(part, whole) for part in whole])
