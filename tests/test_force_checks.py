@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ase import units
+from ase import Atoms, units
 from planted import write_ani1x
 
 from hippynn_mf.data.checks.balance import check_balance, imbalance
@@ -160,6 +160,36 @@ def test_one_molecule_with_other_forces_is_named(embedded, factor):
     outcome = check_forces([wrong], DZ, HARTREE)
     assert outcome.verdict == "refused"
     assert "CH4O" in outcome.text
+
+
+def molecule_of(symbols: str, positions: np.ndarray) -> Structures:
+    numbers = Atoms(symbols).numbers
+    block = Block(
+        name=symbols,
+        numbers=numbers,
+        kept=np.ones(1, bool),
+        positions=positions[None],
+        energies={},
+        forces={DZ.id: np.ones((1, len(numbers), 3))},
+    )
+    return pad_blocks([block])
+
+
+@pytest.mark.parametrize(("apart", "n_bonds"), [(1.25, 0), (1.6, 1)])
+def test_hydrogen_between_two_atoms_has_no_known_bond(apart, n_bonds):
+    positions = np.array([[0, 0, 0], [1.0, 0, 0], [1.0 + apart, 0, 0]])
+    assert len(find_bonds([molecule_of("OHO", positions)], DZ).kinds) == n_bonds
+
+
+def test_bonds_of_carbon_with_more_neighbours_are_of_another_kind():
+    acetylene = np.array([[0, 0, 0], [1.2, 0, 0], [-1.06, 0, 0], [2.26, 0, 0]])
+    methane = 1.09 * np.array([[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])
+    methane[1:] /= 3**0.5
+    both = [molecule_of("C2H2", acetylene), molecule_of("CH4", methane)]
+    kinds = find_bonds(both, DZ).kinds
+    assert len(kinds) == 6
+    assert len(np.unique(kinds[:2])) == len(np.unique(kinds[2:])) == 1
+    assert kinds[0] != kinds[2]
 
 
 def soft_and_stiff(energies: bool) -> Structures:
