@@ -71,8 +71,8 @@ N_MODULES_OF_A_CALCULATOR = 25  # before there were rooms, 51
 
 # Import paths that stay, by module. Names may come, none goes without a line in CHANGELOG.md.
 PUBLIC = {
-    "hippynn_mf": """FastCalculator FastHipnn FastHipnnQuad FastHipnnVec Head Heads KNOWN_LEVELS Level
-        Levels LossWeights MINI_ANI1X MINI_COMP6 MultiFidelityCalculator Potential Properties
+    "hippynn_mf": """FastCalculator FastHipnn FastHipnnQuad FastHipnnVec Head Heads KNOWN_LEVELS
+        Level Levels LossWeights MINI_ANI1X MINI_COMP6 MultiFidelityCalculator Potential Properties
         UserError build_heads build_loss build_metrics build_model get_hyperparameters
         initialize_heads load_database parse_labels precompute_pairs read_levels""",
     "hippynn_mf.report": """Selection draw_figure3 draw_forces draw_learning_curves

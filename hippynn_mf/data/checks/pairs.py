@@ -1,4 +1,4 @@
-"""ConformerPairs of close conformers of the same atoms, and what forces say of their energy difference."""
+"""Pairs of close conformers of the same atoms, and what forces say of their energy difference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUNDING = 1e-5  # Å, of positions with five printed digits
 
 @dataclass(frozen=True)
 class ConformerPairs:
-    """ConformerPairs of conformers: each array is (n,).
+    """Pairs of conformers: each array is (n,).
 
     Attributes:
         estimates: what the forces say of the energy difference, hartree.
