@@ -305,17 +305,30 @@ def test_few_structures_out_of_balance_are_outliers(embedded):
     ("rounded", "verdict"),
     [
         (lambda e: e.astype(np.float16).astype(float), "refused"),
+        (lambda e: np.round(e, 0), "refused"),
         (lambda e: np.round(e, 2), "refused"),
         (lambda e: np.round(e, 3), "refused"),
         (lambda e: np.round(e, 4), "noted"),
         (lambda e: np.round(e, 6), None),
         (lambda e: e.astype(np.float32).astype(float), None),
+        # Of heavy atoms: steps of 1.2e-4 and 9.8e-4 hartree.
+        (lambda e: (e - 1500).astype(np.float32).astype(float), "noted"),
+        (lambda e: (e - 9000).astype(np.float32).astype(float), "refused"),
+        (lambda e: e - 9000, None),
     ],
 )
 def test_energies_with_too_few_digits(embedded, rounded, verdict):
     energies = rounded(embedded.energies[DZ.id])
     found = check_rounding(np.append(energies, np.nan), DZ, HARTREE)
     assert [outcome.verdict for outcome in found] == ([] if verdict is None else [verdict])
+
+
+def test_energies_with_too_few_digits_can_be_accepted(embedded):
+    energies = np.round(embedded.energies[DZ.id], 2)
+    (refused,) = check_rounding(energies, DZ, HARTREE)
+    assert "--accept-outliers" in refused.text
+    (accepted,) = check_rounding(energies, DZ, HARTREE, Accepted(outliers=True))
+    assert accepted.verdict == "accepted"
 
 
 def test_digits_are_those_of_the_unit_of_the_file(embedded):

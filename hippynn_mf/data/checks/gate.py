@@ -102,7 +102,7 @@ def check_structures(
         if level in energies:
             # What is no label does not judge the others.
             energies[level] = np.where(energies[level] == 0, np.nan, energies[level])
-            outcomes += check_rounding(energies[level], level, FileUnits(energy_unit))
+            outcomes += check_rounding(energies[level], level, FileUnits(energy_unit), accepted)
             own = _self_energies(counts, elements, level)
             found, units_of[level] = check_energies(
                 energies[level], labels, counts, own, level, FileUnits(energy_unit), accepted
