@@ -18,6 +18,7 @@ from hippynn_mf.data.checks.bonds import (
     wrong_groups,
 )
 from hippynn_mf.data.checks.distances import check_distances
+from hippynn_mf.data.checks.energies import check_energies
 from hippynn_mf.data.checks.forces import check_forces
 from hippynn_mf.data.checks.gate import check_structures
 from hippynn_mf.data.checks.report import NOTHING, Accepted
@@ -394,3 +395,20 @@ def test_atoms_that_are_not_bound_can_be_accepted():
     assert "--accept-outliers" in refused.text
     (accepted,), unit = check_distances(argon, Accepted(outliers=True))
     assert (accepted.verdict, unit) == ("accepted", None)
+
+
+def test_bonds_that_are_broken_can_be_accepted():
+    """Energies of nitrogen that is pulled apart spread by more than those of molecules do."""
+    n = 40
+    positions = np.zeros((n, 2, 3))
+    positions[:, 1, 0] = np.linspace(0.9, 2.5, n)
+    depth = 9.9 / EV_PER_HARTREE  # of a Morse potential
+    energies = depth * ((1 - np.exp(-2.7 * (positions[:, 1, 0] - 1.1))) ** 2 - 1)
+    energies += 2 * DZ.self_energies[7]
+    counts, own = np.full((n, 1), 2), np.full(n, 2 * DZ.self_energies[7])
+    arguments = energies, [str(i) for i in range(n)], counts, own, DZ, HARTREE
+    (refused,), _ = check_energies(*arguments, NOTHING)
+    assert refused.verdict == "refused"
+    assert "--accept-outliers" in refused.text
+    (accepted,), _ = check_energies(*arguments, Accepted(outliers=True))
+    assert accepted.verdict == "accepted"
