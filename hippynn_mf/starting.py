@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 # Packages that importing hippynn 0.1.3 loads where they are installed, and does without where they
@@ -61,7 +61,46 @@ def import_hippynn() -> None:
 
     _without_compiler(torch)
     with _absent(OPTIONAL), _compiled_later(torch):
-        import hippynn  # noqa: F401
+        import hippynn
+    _there_when_asked(hippynn)
+
+
+def _there_when_asked(hippynn: Any) -> None:
+    """Let hippynn's own training draw, and names of its packages be there, as where all is loaded.
+
+    A package that is really absent is so for them, too.
+    """
+    from hippynn.experiment import metric_tracker
+
+    without = metric_tracker.plot_all_over_time
+
+    def draw(*arguments: Any) -> Any:
+        try:
+            from hippynn.plotting import plot_all_over_time
+        except ImportError:
+            return without(*arguments)
+        return plot_all_over_time(*arguments)
+
+    def of_package(name: str) -> Any:
+        if name == "plotting":
+            with suppress(ImportError):
+                import hippynn.plotting as plotting
+
+                return plotting
+        raise AttributeError(f"module 'hippynn' has no attribute {name!r}")
+
+    def of_experiment(name: str) -> Any:
+        if name == "HippynnLightningModule":
+            with suppress(ImportError):
+                from hippynn.experiment.lightning_trainer import HippynnLightningModule
+
+                return HippynnLightningModule
+        raise AttributeError(f"module 'hippynn.experiment' has no attribute {name!r}")
+
+    if "hippynn.plotting" not in sys.modules:
+        metric_tracker.plot_all_over_time = draw
+        hippynn.__getattr__ = of_package
+    hippynn.experiment.__getattr__ = of_experiment
 
 
 @contextmanager

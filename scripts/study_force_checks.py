@@ -34,7 +34,7 @@ from qm_records import read_lines, to_arrays  # noqa: E402
 
 from hippynn_mf.data.checks.bonds import Bonds, find_bonds, find_stiffness, stiffness_of  # noqa: E402
 from hippynn_mf.data.checks.forces import judge_forces  # noqa: E402
-from hippynn_mf.data.checks.pairs import Pairs, find_pairs  # noqa: E402
+from hippynn_mf.data.checks.pairs import ConformerPairs, find_pairs  # noqa: E402
 from hippynn_mf.data.checks.slopes import slope_of  # noqa: E402
 from hippynn_mf.data.checks.units import FileUnits  # noqa: E402
 from hippynn_mf.data.embedded import MINI_ANI1X  # noqa: E402
@@ -183,7 +183,7 @@ def of_others(structures: Structures, level: Level, seed: int) -> Structures:
     return replace(structures, forces={level.id: structures.forces[level.id][order]})
 
 
-def verdicts_of(pairs: Pairs, bonds: Bonds, level: Level) -> tuple[str, str, str]:
+def verdicts_of(pairs: ConformerPairs, bonds: Bonds, level: Level) -> tuple[str, str, str]:
     """Of slope, bonds and both."""
     slope, stiffness = slope_of(pairs), stiffness_of(bonds)
     both = judge_forces(slope, stiffness, level, FileUnits("hartree")).verdict
@@ -197,7 +197,7 @@ def study(structures: Structures, level: Level, seed: int) -> dict[str, tuple[st
     kept = np.sort(rng.permutation(len(structures))[: round(SHARE * len(structures))])
     subset = structures[kept]
     # As in `find_slope` and `find_stiffness`; both are linear in the forces.
-    pairs, bonds = Pairs.join([find_pairs(subset, level)]), find_bonds([subset], level)
+    pairs, bonds = ConformerPairs.join([find_pairs(subset, level)]), find_bonds([subset], level)
     found = {}
     for name, factor in FACTORS.items():
         scaled = replace(
@@ -208,7 +208,7 @@ def study(structures: Structures, level: Level, seed: int) -> dict[str, tuple[st
         )
         found[name] = verdicts_of(scaled, replace(bonds, given=factor * bonds.given), level)
     others = of_others(subset, level, seed)
-    pairs, bonds = Pairs.join([find_pairs(others, level)]), find_bonds([others], level)
+    pairs, bonds = ConformerPairs.join([find_pairs(others, level)]), find_bonds([others], level)
     return {**found, SHUFFLED: verdicts_of(pairs, bonds, level)}
 
 

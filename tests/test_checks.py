@@ -100,6 +100,17 @@ def test_neutral_singlets_of_weight_one_pass(structures, ani1x_file, key, value)
     assert not refused(structures, ani1x_file)
 
 
+@pytest.mark.parametrize("key", ["spin", "total_spin"])
+def test_spins_of_0_and_1_are_singlets_and_triplets(structures, ani1x_file, key):
+    with h5py.File(ani1x_file, "r+") as file:
+        for number, group in enumerate(file.values()):
+            group[key] = np.full(len(group["coordinates"]), number % 2)
+    (found,) = refused(structures, ani1x_file)
+    assert found.check == "charge, spin"
+    assert f"{key} is 0 and 1" in found.text
+    assert not refused(structures, ani1x_file, accepted=Accepted(charged=True))
+
+
 def test_unused_keys_are_said(structures, ani1x_file):
     set_key(ani1x_file, "dipole", 1.0)
     outcome = check_structures(structures, KNOWN_LEVELS, ani1x_file).of("unused")

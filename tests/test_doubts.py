@@ -96,11 +96,14 @@ def test_a_single_level_has_none_below():
 
 
 class Part:
-    def __init__(self, counts):
-        self.counts = counts
+    def __init__(self, counts, n_forces=100):
+        self.counts, self.n_forces = counts, n_forces
 
     def has_energy(self, level):
         return np.arange(100) < self.counts[level]
+
+    def has_forces(self, level):
+        return np.arange(100) < self.n_forces
 
 
 def test_levels_with_fewer_than_thirty_validation_labels_are_named():
@@ -108,6 +111,8 @@ def test_levels_with_fewer_than_thirty_validation_labels_are_named():
     assert few_labels(Part({DZ: 30, CC: 30}), labels) == []
     (line,) = few_labels(Part({DZ: 30, CC: 29}), labels)
     assert line.startswith("CC has 29 energies in the validation split, fewer than 30")
+    (line,) = few_labels(Part({DZ: 30, CC: 30}, n_forces=4), labels)  # CC has none to train on
+    assert line.startswith("DZ has 4 structures with forces in the validation split")
 
 
 def test_a_run_warns_on_the_terminal_in_its_log_and_in_its_metrics(tmp_path, caplog):

@@ -103,3 +103,15 @@ def test_a_scheduler_moves_its_rate():
             scheduler.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(plain.param_groups[0]["lr"])
     assert_same(model.state_dict(), other.state_dict())
+
+
+def test_a_gradient_that_somebody_takes_away_is_none():
+    model = network()
+    optimizer = FlatAdam(model.parameters(), lr=0.01)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    model(torch.ones(1, 5)).sum().backward()
+    first, *others = model.parameters()
+    first.grad = None
+    optimizer.step()
+    assert torch.equal(first, before[0])
+    assert not any(map(torch.equal, others, before[1:]))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ase import units
+from ase import Atoms, units
 from planted import write_ani1x
 
 from hippynn_mf.data.checks.balance import check_balance, imbalance
@@ -17,6 +17,8 @@ from hippynn_mf.data.checks.bonds import (
     find_stiffness,
     wrong_groups,
 )
+from hippynn_mf.data.checks.distances import check_distances
+from hippynn_mf.data.checks.energies import check_energies
 from hippynn_mf.data.checks.forces import check_forces
 from hippynn_mf.data.checks.gate import check_structures
 from hippynn_mf.data.checks.report import NOTHING, Accepted
@@ -161,12 +163,92 @@ def test_one_molecule_with_other_forces_is_named(embedded, factor):
     assert "CH4O" in outcome.text
 
 
+def molecule_of(symbols: str, positions: np.ndarray) -> Structures:
+    numbers = Atoms(symbols).numbers
+    block = Block(
+        name=symbols,
+        numbers=numbers,
+        kept=np.ones(1, bool),
+        positions=positions[None],
+        energies={},
+        forces={DZ.id: np.ones((1, len(numbers), 3))},
+    )
+    return pad_blocks([block])
+
+
+@pytest.mark.parametrize(("apart", "n_bonds"), [(1.25, 0), (1.6, 1)])
+def test_hydrogen_between_two_atoms_has_no_known_bond(apart, n_bonds):
+    positions = np.array([[0, 0, 0], [1.0, 0, 0], [1.0 + apart, 0, 0]])
+    assert len(find_bonds([molecule_of("OHO", positions)], DZ).kinds) == n_bonds
+
+
+def test_bonds_of_carbon_with_more_neighbours_are_of_another_kind():
+    acetylene = np.array([[0, 0, 0], [1.2, 0, 0], [-1.06, 0, 0], [2.26, 0, 0]])
+    methane = 1.09 * np.array([[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])
+    methane[1:] /= 3**0.5
+    both = [molecule_of("C2H2", acetylene), molecule_of("CH4", methane)]
+    kinds = find_bonds(both, DZ).kinds
+    assert len(kinds) == 6
+    assert len(np.unique(kinds[:2])) == len(np.unique(kinds[2:])) == 1
+    assert kinds[0] != kinds[2]
+
+
+def soft_and_stiff(energies: bool) -> Structures:
+    """A diatomic whose bond is half as stiff as known, beside one that is as known."""
+    parts = []
+    for name, heavy, constant in (("soft", 6, 0.5), ("stiff", 7, 1.0)):
+        part = hydride(heavy, constant=constant)
+        rest, known = BONDS[heavy]
+        lengths = part.positions[:, 1, 2].astype(np.float64) - rest
+        depth = constant * known / (2 * EXPONENT**2) / EV_PER_HARTREE
+        energy = depth * np.square(1 - np.exp(-EXPONENT * lengths))
+        parts.append(
+            Block(
+                name=name,
+                numbers=np.array([heavy, 1]),
+                kept=np.ones(len(part), bool),
+                positions=part.positions,
+                energies={DZ.id: energy if energies else np.full(len(part), np.nan)},
+                forces={DZ.id: part.forces[DZ.id]},
+            )
+        )
+    return pad_blocks(parts)
+
+
+def test_a_molecule_of_soft_bonds_is_used_where_its_energies_agree():
+    outcome = check_forces([soft_and_stiff(energies=True)], DZ, HARTREE)
+    assert outcome.verdict == "passed"
+
+
+def test_what_only_bonds_refuse_can_be_accepted():
+    structures = soft_and_stiff(energies=False)
+    outcome = check_forces([structures], DZ, HARTREE)
+    assert outcome.verdict == "refused"
+    assert "soft (+0.50)" in outcome.text
+    assert "--accept-outliers" in outcome.text
+    accepted = check_forces([structures], DZ, HARTREE, accepted=Accepted(outliers=True))
+    assert accepted.verdict == "accepted"
+    alone = hydride(6, constant=0.5)
+    assert check_forces([alone], DZ, HARTREE).verdict == "refused"
+    assert (
+        check_forces([alone], DZ, HARTREE, accepted=Accepted(outliers=True)).verdict == "accepted"
+    )
+
+
+def test_forces_that_contradict_energies_cannot_be_accepted(embedded):
+    wrong = with_forces(embedded, -embedded.forces[DZ.id])
+    outcome = check_forces([wrong], DZ, HARTREE, accepted=Accepted(outliers=True))
+    assert outcome.verdict == "refused"
+    assert "--accept-outliers" not in outcome.text
+
+
 # Balance
 
 
 def test_right_forces_balance_whatever_the_frame(embedded):
-    assert np.median(imbalance(embedded, DZ)) < 0.001
-    assert imbalance(embedded, DZ).max() < 0.05
+    shares, _ = imbalance(embedded, DZ)
+    assert np.median(shares) < 0.001
+    assert shares.max() < 0.05
     (outcome,) = check_balance([embedded], DZ, NOTHING)
     assert outcome.verdict == "passed"
 
@@ -190,6 +272,23 @@ def test_forces_of_something_else_do_not_balance(embedded, wrong):
     assert "do not balance" in outcome.text
 
 
+@pytest.mark.parametrize("size", [0.3, 0.03, 0.003], ids=["warm", "cold", "at rest"])
+def test_noise_of_forces_near_a_minimum_is_no_other_order(embedded, size):
+    generator = np.random.default_rng(5)
+    values = size * embedded.forces[DZ.id]
+    noise = generator.normal(scale=0.003 / EV_PER_HARTREE, size=values.shape)
+    values = np.where(embedded.atom_mask[:, :, None], values + noise, 0)
+    outcomes = check_balance([with_forces(embedded, values)], DZ, NOTHING)
+    assert [outcome.verdict for outcome in outcomes] == ["passed"]
+
+
+def test_forces_out_of_balance_can_be_accepted(embedded):
+    turned = with_forces(embedded, embedded.forces[DZ.id][:, :, ::-1])
+    assert "--accept-outliers" in check_balance([turned], DZ, NOTHING)[0].text
+    (accepted,) = check_balance([turned], DZ, Accepted(outliers=True))
+    assert accepted.verdict == "accepted"
+
+
 def test_few_structures_out_of_balance_are_outliers(embedded):
     values = embedded.forces[DZ.id].copy()
     values[:5] += 0.1 * embedded.atom_mask[:5, :, None]
@@ -207,17 +306,30 @@ def test_few_structures_out_of_balance_are_outliers(embedded):
     ("rounded", "verdict"),
     [
         (lambda e: e.astype(np.float16).astype(float), "refused"),
+        (lambda e: np.round(e, 0), "refused"),
         (lambda e: np.round(e, 2), "refused"),
         (lambda e: np.round(e, 3), "refused"),
         (lambda e: np.round(e, 4), "noted"),
         (lambda e: np.round(e, 6), None),
         (lambda e: e.astype(np.float32).astype(float), None),
+        # Of heavy atoms: steps of 1.2e-4 and 9.8e-4 hartree.
+        (lambda e: (e - 1500).astype(np.float32).astype(float), "noted"),
+        (lambda e: (e - 9000).astype(np.float32).astype(float), "refused"),
+        (lambda e: e - 9000, None),
     ],
 )
 def test_energies_with_too_few_digits(embedded, rounded, verdict):
     energies = rounded(embedded.energies[DZ.id])
     found = check_rounding(np.append(energies, np.nan), DZ, HARTREE)
     assert [outcome.verdict for outcome in found] == ([] if verdict is None else [verdict])
+
+
+def test_energies_with_too_few_digits_can_be_accepted(embedded):
+    energies = np.round(embedded.energies[DZ.id], 2)
+    (refused,) = check_rounding(energies, DZ, HARTREE)
+    assert "--accept-outliers" in refused.text
+    (accepted,) = check_rounding(energies, DZ, HARTREE, Accepted(outliers=True))
+    assert accepted.verdict == "accepted"
 
 
 def test_digits_are_those_of_the_unit_of_the_file(embedded):
@@ -263,3 +375,40 @@ def test_a_scan_of_a_bond_is_in_angstrom(tmp_path):
 def test_everything_embedded_passes(embedded):
     report = check_structures(embedded, KNOWN_LEVELS, MINI_ANI1X)
     assert {o.verdict for o in report.outcomes if o.check != "unused"} == {"passed"}
+
+
+def test_atoms_that_are_not_bound_can_be_accepted():
+    n = 30
+    positions = np.zeros((n, 2, 3))
+    positions[:, 1, 0] = np.linspace(3.4, 4.4, n)  # of argon, whose radii are 1.06 Å
+    block = Block(
+        name="argon",
+        numbers=np.array([18, 18]),
+        kept=np.ones(n, bool),
+        positions=positions,
+        energies={},
+        forces={},
+    )
+    argon = [pad_blocks([block])]
+    (refused,), unit = check_distances(argon, NOTHING)
+    assert (refused.verdict, unit) == ("refused", "bohr")
+    assert "--accept-outliers" in refused.text
+    (accepted,), unit = check_distances(argon, Accepted(outliers=True))
+    assert (accepted.verdict, unit) == ("accepted", None)
+
+
+def test_bonds_that_are_broken_can_be_accepted():
+    """Energies of nitrogen that is pulled apart spread by more than those of molecules do."""
+    n = 40
+    positions = np.zeros((n, 2, 3))
+    positions[:, 1, 0] = np.linspace(0.9, 2.5, n)
+    depth = 9.9 / EV_PER_HARTREE  # of a Morse potential
+    energies = depth * ((1 - np.exp(-2.7 * (positions[:, 1, 0] - 1.1))) ** 2 - 1)
+    energies += 2 * DZ.self_energies[7]
+    counts, own = np.full((n, 1), 2), np.full(n, 2 * DZ.self_energies[7])
+    arguments = energies, [str(i) for i in range(n)], counts, own, DZ, HARTREE
+    (refused,), _ = check_energies(*arguments, NOTHING)
+    assert refused.verdict == "refused"
+    assert "--accept-outliers" in refused.text
+    (accepted,), _ = check_energies(*arguments, Accepted(outliers=True))
+    assert accepted.verdict == "accepted"

@@ -91,6 +91,21 @@ def test_runs_that_differ_in_their_seed_share_what_is_read(monkeypatch):
     assert reports[0][0].source == str(MINI_ANI1X) or reports[0]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"accept_outliers": True}, {"accept_charged": True}, {"rows": "all"}, {"split": "molecule"}],
+    ids=str,
+)
+def test_runs_that_differ_otherwise_read_for_themselves(monkeypatch, other):
+    monkeypatch.setattr(preflight, "_kept", Kept())
+    calls = []
+    monkeypatch.setattr(preflight, "load_splits", _counting(preflight.load_splits, calls))
+    (settings,) = build_settings(Request(experiments=["SF-DZ/E"], preset="quick"))
+    for each in (settings, settings.model_copy(update=other)):
+        preflight.load_inputs([each])
+    assert len(calls) == 2
+
+
 def _counting(function, calls):
     def counting(*arguments, **options):
         calls.append(1)

@@ -7,7 +7,7 @@ from collections import Counter
 import h5py
 import numpy as np
 import pytest
-from planted import MOLECULES, WATER, conformers, energy, forces, numbers_of, replace, write_ani1x
+from planted import MOLECULES, WATER, energy, forces, numbers_of, replace, write_ani1x
 
 from hippynn_mf.data.drawing import draw_splits
 from hippynn_mf.data.embedded import MINI_ANI1X
@@ -282,17 +282,20 @@ def test_another_file_validates_and_its_share_of_the_data_trains(tmp_path):
     assert set(found["valid"].energies) == {DZ.id, CC.id}
 
 
-def test_a_validation_file_with_conformers_of_the_data_is_refused(tmp_path):
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_validation_file_with_conformers_of_the_data_is_refused(tmp_path, split):
     data = write_ani1x(tmp_path / "data.h5", 40)
     other = write_ani1x(tmp_path / "valid.h5", 8, seed=5)
     numbers = numbers_of(WATER[0])
-    (shared,) = conformers(WATER, 40, seed=0)[3:4]  # water is the first molecule
+    part = load(data)[split]
+    (first, *_) = np.flatnonzero(np.array(part.group_names)[part.groups] == "H2O")
+    shared = part.positions[first, : len(numbers)].astype(float)
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
     with h5py.File(other, "r+") as file:
         file["H2O/coordinates"][2] = shared @ turn
         file["H2O/wb97x_dz.energy"][2] = energy(numbers, shared[None], "wb97x_dz")[0]
         file["H2O/wb97x_dz.forces"][2] = forces(numbers, shared[None], "wb97x_dz")[0] @ turn
-    with pytest.raises(UserError, match=r"valid\.h5: 1 of its 40 conformers are also in the "):
+    with pytest.raises(UserError, match=rf"valid\.h5: 1 of its 40 .* are also in the {split} "):
         load(data, valid_source=other)
 
 

@@ -1,5 +1,6 @@
 """Structures of several files, or repeated in one, become one conformer with all labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +170,16 @@ def test_forces_that_contradict_each_other_are_refused():
     ]
     with pytest.raises(UserError, match=r"but dz differs by 27.2 eV/Å\. Remove the wrong one"):
         merge_frames([frames])
+
+
+def test_a_charge_that_one_file_leaves_out_is_no_contradiction():
+    (positions,) = random_positions(1)
+    said = replace(frame(positions, {"dz": -1.0}), system={"charge": 0.0})
+    silent = frame(positions, {"cc": -2.0}, path="b.xyz")
+    for files in ([[said], [silent]], [[silent], [said]]):
+        (conformer,) = merge_frames(files).frames
+        assert conformer.system == {"charge": 0.0}
+        assert conformer.energies == {"dz": -1.0, "cc": -2.0}
+    other = replace(silent, system={"charge": 1.0})
+    with pytest.raises(UserError, match=r"one has charge=1 and the other charge=0"):
+        merge_frames([[said], [silent], [other]])

@@ -88,6 +88,37 @@ def test_numba_has_as_many_threads_as_openmp_unless_told_otherwise(before, expec
     assert environment.get("NUMBA_NUM_THREADS") == expected
 
 
+def test_hippynn_draws_and_has_its_names_after_it_was_imported_lightly(tmp_path):
+    """Its loop says only by a warning that it does not draw."""
+    code = """
+import json, sys, warnings
+from pathlib import Path
+from hippynn_mf.starting import import_hippynn
+import_hippynn()
+import hippynn
+from hippynn.experiment.metric_tracker import MetricTracker
+before = "matplotlib" in sys.modules
+tracker = MetricTracker(["loss"], "loss", quiet=True)
+for value in (1.0, 0.5, 0.3):
+    tracker.epoch_metric_values.append({"valid": {"loss": value}})
+    tracker.epoch_best_metric_values.append({"valid": {"loss": value}})
+warnings.simplefilter("error")
+import os
+os.environ["MPLBACKEND"] = "agg"
+os.chdir(sys.argv[1])
+tracker.plot_over_time()
+from hippynn.experiment import HippynnLightningModule
+print()
+print(json.dumps([before, sorted(map(str, Path().rglob("*.*"))), hippynn.plotting.__name__,
+                  HippynnLightningModule.__name__, hasattr(hippynn, "nothing")]))
+"""
+    before, drawn, plotting, trainer, nothing = run_python(code, str(tmp_path))
+    assert not before
+    assert drawn
+    assert (plotting, trainer) == ("hippynn.plotting", "HippynnLightningModule")
+    assert not nothing
+
+
 def test_hippynn_is_whole_after_it_was_imported_lightly():
     code = """
 from hippynn_mf.starting import import_hippynn

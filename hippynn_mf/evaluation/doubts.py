@@ -31,14 +31,19 @@ FIELDS = {
 
 
 def few_labels(valid: Structures, labels: Labels) -> list[str]:
-    """A line for every level with fewer than `FEWEST_VALID` validation energies."""
-    counts = {level: int(valid.has_energy(level).sum()) for level in labels}
-    return [
-        f"{level.label} has {n} energies in the validation split, fewer than {FEWEST_VALID}: which "
-        "epoch is best at this level hangs on single structures."
-        for level, n in counts.items()
-        if n < FEWEST_VALID
-    ]
+    """A line for every level with fewer than `FEWEST_VALID` validation energies, or forces."""
+    lines = []
+    for level, properties in labels.items():
+        counts = {"energies": int(valid.has_energy(level).sum())}
+        if properties.forces:
+            counts["structures with forces"] = int(valid.has_forces(level).sum())
+        what, n = min(counts.items(), key=lambda item: item[1])
+        if n < FEWEST_VALID:
+            lines.append(
+                f"{level.label} has {n} {what} in the validation split, fewer than "
+                f"{FEWEST_VALID}: which epoch is best at this level hangs on single structures."
+            )
+    return lines
 
 
 def no_better(

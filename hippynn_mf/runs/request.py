@@ -161,7 +161,8 @@ class Request(StrictKeys):
     accept_outliers: Annotated[bool, Strict(), Flag(("--accept-outliers",), kind=bool)] = Field(
         False,
         description="Train although more labels stand out, or more atoms clash, than the checks of "
-        "the data let through.",
+        "the data let through, or bonds, balance, digits, distances or other levels speak against "
+        "the labels.",
     )
     accept_charged: Annotated[bool, Strict(), Flag(("--accept-charged",), kind=bool)] = Field(
         False,

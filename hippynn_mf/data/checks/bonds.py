@@ -114,18 +114,18 @@ class Bonds:
         )
 
 
-def wrong_groups(bonds: Bonds) -> list[str]:
-    """Names of groups whose forces are wrong by themselves, with how stiff their bonds are.
+def wrong_groups(bonds: Bonds) -> dict[str, Stiffness]:
+    """Groups whose forces are wrong by themselves: name → their bonds.
 
     Where one group of a file has another sign or unit, all together may be right.
     """
     if len(bonds.names) < 2:
-        return []
-    found = []
+        return {}
+    found = {}
     for number, name in enumerate(bonds.names):
         stiffness = stiffness_of(bonds.of_group(number))
         if stiffness.verdict in ("gradient", "unit", "unrelated"):
-            found.append(f"{name} ({stiffness.ratio:+.2f})")
+            found[name] = stiffness
     return found
 
 
@@ -187,7 +187,7 @@ def _regress(
     return (
         ratio,
         float(stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variance)),
-        (correlation),
+        correlation,
         pull,
     )
 

@@ -61,7 +61,11 @@ def check_distances(
     if not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
         unit = name_length_unit(ratio)
         named = f"They are in {unit}" if unit and unit != "Å" else "No known unit explains it"
-        text = f"positions are not in Å: {how}. {named}. Give positions in Å."
+        text = f"positions are not in Å: {how}. {named}. Give positions in Å"
+        if accepted.outliers:  # as noble gases, whose atoms are not bound
+            found = Outcome(check="distances", verdict="accepted", text=f"{text}.", values=values)
+            return [found], None
+        text += "; if atoms are that far apart, train on them with --accept-outliers."
         refused = Outcome(check="distances", verdict="refused", text=text, values=values)
         return [refused], unit if unit != "Å" else None
     if others:

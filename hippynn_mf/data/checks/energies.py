@@ -69,7 +69,6 @@ def check_energies(
     if abs(median) > MAX_PER_BOND:
         return _refuse_total(level, total, free, median, units, values)
 
-    spread_unit = None
     outcomes: list[Outcome] = []
     if len(known) >= MIN_STRUCTURES + composition.shape[1]:
         left = without_composition(composition, binding)
@@ -80,12 +79,18 @@ def check_energies(
                 f"the energies of level {level.id} ({level.label}) are no energies in "
                 f"{units.energy}: beyond their composition they spread by {spread:.3g} eV per "
                 f"bond; {MAX_SPREAD_PER_BOND:g} is the most that molecules do. Give total "
-                f"energies in {units.energy}, and self energies in hartree."
+                f"energies in {units.energy}, and self energies in hartree"
             )
-            refused = Outcome(
-                check="energies", level=level.id, verdict="refused", text=text, values=values
+            verdict: Verdict = "accepted" if accepted.outliers else "refused"
+            text += (
+                "."
+                if accepted.outliers
+                else "; if bonds are broken that often, train on them with --accept-outliers."
             )
-            return [refused], spread_unit
+            found = Outcome(
+                check="energies", level=level.id, verdict=verdict, text=text, values=values
+            )
+            return [found], None
         ratios = np.abs(left - np.median(left)) / max(robust_spread(left), 1e-3)
         far = np.flatnonzero((ratios > MAX_RATIO) | (np.abs(per_bond) > MAX_PER_BOND))
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hippynn_mf.data.checks.bonds import Stiffness, find_bonds, stiffness_of, wrong_groups
-from hippynn_mf.data.checks.report import Outcome, Verdict, list_some
+from hippynn_mf.data.checks.report import NOTHING, Accepted, Outcome, Verdict, list_some
 from hippynn_mf.data.checks.slopes import (
     MIN_CORRELATION,
     MIN_PAIRS,
@@ -38,29 +38,65 @@ class _Found:
 
 
 def check_forces(
-    parts: Sequence[Structures], level: Level, units: FileUnits, *, has_energies: bool = True
+    parts: Sequence[Structures],
+    level: Level,
+    units: FileUnits,
+    *,
+    has_energies: bool = True,
+    accepted: Accepted = NOTHING,
 ) -> Outcome:
     """Whether the forces of a level are −dE/dR in the units of the file.
 
     Energy differences are asked first: they refuse alone, for energies and forces that contradict
     each other are wrong whatever bonds say. What they leave undecided the bonds decide. Forces that
-    agree with energies but not with bonds are undecided, unless they are absurd.
+    agree with energies but not with bonds are undecided, unless they are absurd; of a single group
+    likewise. Soft bonds exist, as in alkoxides and where a proton is passed on, so what bonds
+    refuse can be accepted.
     """
     slope = find_slope(parts, level) if has_energies else None
     # Positions in another unit are refused, and have no known bonds.
     bonds = None if units.found_length else find_bonds(parts, level)
     outcome = judge_forces(slope, None if bonds is None else stiffness_of(bonds), level, units)
-    if bonds is None or outcome.verdict == "refused":
-        return outcome
-    wrong = wrong_groups(bonds)
-    if not wrong or (slope and slope.verdict == "forces" and outcome.verdict != "passed"):
+    if outcome.verdict == "refused":
+        contradict = slope is not None and slope.verdict in ("gradient", "unit")
+        return outcome if contradict else _unless_accepted(outcome, accepted)
+    wrong = wrong_groups(bonds) if bonds is not None else {}
+    if bonds is None or (slope and slope.verdict == "forces" and outcome.verdict != "passed"):
         return outcome  # of another model of atoms
+    if has_energies:
+        wrong = {
+            name: found
+            for name, found in wrong.items()
+            if _is_absurd(found) or find_slope(_of_group(parts, name), level).verdict != "forces"
+        }
+    if not wrong:
+        return outcome
+    shown = list_some([f"{name} ({found.ratio:+.2f})" for name, found in wrong.items()])
     text = (
         f"the forces of level {level.id} are wrong in {len(wrong)} of {len(bonds.names)} groups, "
-        f"by how stiff their bonds of hydrogen are (right is 1): {list_some(wrong)}. Another unit, "
-        "sign or order there; correct it."
+        f"by how stiff their bonds of hydrogen are (right is 1): {shown}. Another unit, sign or "
+        "order there; correct it."
     )
-    return outcome.model_copy(update={"verdict": "refused", "text": text})
+    refused = outcome.model_copy(update={"verdict": "refused", "text": text})
+    return _unless_accepted(refused, accepted)
+
+
+def _of_group(parts: Sequence[Structures], name: str) -> list[Structures]:
+    """The structures of a group in all parts that have any."""
+    found = []
+    for part in parts:
+        if name in part.group_names:
+            chosen = part[part.groups == part.group_names.index(name)]
+            found += [chosen] if len(chosen) else []
+    return found
+
+
+def _unless_accepted(refused: Outcome, accepted: Accepted) -> Outcome:
+    """What bonds refuse, with the way round it; or as accepted."""
+    if accepted.outliers:
+        return refused.model_copy(update={"verdict": "accepted"})
+    text = f"{refused.text} If bonds are that soft in these molecules, use --accept-outliers."
+    return refused.model_copy(update={"text": text})
 
 
 def judge_forces(
@@ -90,13 +126,16 @@ def _judge(found: _Found) -> tuple[Verdict, str]:
     if by_bonds in ("undecided", "forces"):
         beside = f"; {found.bonds}" if by_bonds == "forces" else ""
         return "passed", f"{found.what} follow its energies ({how}{beside})."
-    ratio = found.bonds.ratio if found.bonds else np.nan
-    if by_bonds == "unit" and not 1 / ABSURD <= ratio <= ABSURD:
+    if found.bonds and _is_absurd(found.bonds):
         return "refused", _refuse_by_bonds(found)
     return "undecided", (
         f"{found.what} follow its energies ({how}), but not what is known of bonds "
         f"({found.bonds}); they are used. Look at units and at the molecules."
     )
+
+
+def _is_absurd(bonds: Stiffness) -> bool:
+    return bonds.verdict == "unit" and not 1 / ABSURD <= bonds.ratio <= ABSURD
 
 
 def _refuse_by_slope(found: _Found) -> str:

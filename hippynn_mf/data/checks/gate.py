@@ -102,7 +102,7 @@ def check_structures(
         if level in energies:
             # What is no label does not judge the others.
             energies[level] = np.where(energies[level] == 0, np.nan, energies[level])
-            outcomes += check_rounding(energies[level], level, FileUnits(energy_unit))
+            outcomes += check_rounding(energies[level], level, FileUnits(energy_unit), accepted)
             own = _self_energies(counts, elements, level)
             found, units_of[level] = check_energies(
                 energies[level], labels, counts, own, level, FileUnits(energy_unit), accepted
@@ -114,7 +114,10 @@ def check_structures(
         if not with_forces:
             continue
         units = FileUnits(energy_unit, units_of.get(level), length)
-        outcomes.append(check_forces(with_forces, level, units, has_energies=level in energies))
+        has_energies = level in energies
+        outcomes.append(
+            check_forces(with_forces, level, units, has_energies=has_energies, accepted=accepted)
+        )
         outcomes += check_balance(with_forces, level, accepted)
     if len({*map(str, units_of.values())}) <= 1:  # else their difference says nothing new
         groups = np.concatenate([_group_ids(part, whole) for part in whole])

@@ -22,7 +22,7 @@ ROUNDING = 1e-5  # Å, of positions with five printed digits
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ConformerPairs:
     """Pairs of conformers: each array is (n,).
 
     Attributes:
@@ -44,20 +44,20 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.apart)
 
-    def __getitem__(self, chosen: slice | np.ndarray) -> Pairs:
-        return Pairs(*(getattr(self, field.name)[chosen] for field in fields(self)))
+    def __getitem__(self, chosen: slice | np.ndarray) -> ConformerPairs:
+        return ConformerPairs(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     @classmethod
-    def join(cls, several: Sequence[Pairs]) -> Pairs:
+    def join(cls, several: Sequence[ConformerPairs]) -> ConformerPairs:
         """All of several, the closest first."""
         columns = [
             np.concatenate([np.zeros(0), *(getattr(each, field.name) for each in several)])
             for field in fields(cls)
         ]
-        joined = Pairs(*columns)
+        joined = ConformerPairs(*columns)
         return joined[np.argsort(joined.apart, kind="stable")]
 
-    def closest(self, reach: float, n: int) -> Pairs:
+    def closest(self, reach: float, n: int) -> ConformerPairs:
         """The first `n` of sorted pairs that are no further apart than `reach`."""
         return self[: min(n, int(np.searchsorted(self.apart, reach, side="right")))]
 
@@ -90,7 +90,7 @@ def draw_conformers(groups: np.ndarray, labelled: np.ndarray) -> list[np.ndarray
     ]
 
 
-def find_pairs(structures: Structures, level: Level) -> Pairs:
+def find_pairs(structures: Structures, level: Level) -> ConformerPairs:
     """Every drawn conformer with the closest of its group, of those with energy and forces."""
     labelled = structures.has_energy(level) & structures.has_forces(level)
     found = []
@@ -106,7 +106,7 @@ def find_pairs(structures: Structures, level: Level) -> Pairs:
         energies = members.energies[level.id]
         changes = energies[pairs[:, 1]] - energies[pairs[:, 0]]
         found.append(_compare(positions, forces, pairs, changes))
-    return Pairs.join(found)
+    return ConformerPairs.join(found)
 
 
 @lru_cache
@@ -147,7 +147,7 @@ def _nearest_pairs(positions: np.ndarray) -> np.ndarray:
 
 def _compare(
     positions: np.ndarray, forces: np.ndarray, pairs: np.ndarray, changes: np.ndarray
-) -> Pairs:
+) -> ConformerPairs:
     """The pairs with trapezoid estimates of E(second) − E(first), after superposition."""
     one, two = (
         positions[index] - positions[index].mean(axis=1, keepdims=True) for index in pairs.T
@@ -157,7 +157,7 @@ def _compare(
     moved = two @ turns - one
     at_one, at_two = forces[pairs[:, 0]], forces[pairs[:, 1]] @ turns
     square = np.square(moved).sum(axis=(1, 2))
-    return Pairs(
+    return ConformerPairs(
         estimates=-((at_one + at_two) / 2 * moved).sum(axis=(1, 2)),
         changes=changes,
         apart=np.sqrt(square / positions.shape[1]),

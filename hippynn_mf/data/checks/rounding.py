@@ -1,10 +1,10 @@
-"""Energies with too few digits: rounded when printed, or stored in half precision."""
+"""Energies with too few digits: rounded when printed, or stored in half or single precision."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from hippynn_mf.data.checks.report import Outcome, Verdict
+from hippynn_mf.data.checks.report import NOTHING, Accepted, Outcome, Verdict
 from hippynn_mf.data.checks.units import ENERGIES, FileUnits
 from hippynn_mf.levels import Level
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
@@ -15,7 +15,9 @@ NOTED, REFUSED = 0.05, 0.5  # kcal/mol; what models reach, and half of chemical 
 EXACT = 1e-9  # relative, of a value that has been converted
 
 
-def check_rounding(energies: np.ndarray, level: Level, units: FileUnits) -> list[Outcome]:
+def check_rounding(
+    energies: np.ndarray, level: Level, units: FileUnits, accepted: Accepted = NOTHING
+) -> list[Outcome]:
     """An outcome where all energies (n,) in hartree, NaN where missing, are multiples of a step."""
     per_hartree = ENERGIES[units.energy]
     values = energies[np.isfinite(energies)] * per_hartree
@@ -27,11 +29,15 @@ def check_rounding(energies: np.ndarray, level: Level, units: FileUnits) -> list
     kcal = step / per_hartree * KCAL_PER_MOL_PER_HARTREE
     if kcal < NOTED:
         return []
-    verdict: Verdict = "refused" if kcal >= REFUSED else "noted"
+    verdict: Verdict = "noted"
+    if kcal >= REFUSED:
+        verdict = "accepted" if accepted.outliers else "refused"
     text = (
-        f"energies of level {level.id} have steps of {step:g} {units.energy}, {kcal:.2g} kcal/mol: "
-        "they were rounded, or stored in half precision. Give them with all digits."
+        f"energies of level {level.id} have steps of {step:.3g} {units.energy}, {kcal:.2g} "
+        "kcal/mol: they were rounded, or stored in half or single precision. Give them with all "
+        "digits"
     )
+    text += ", or train on them with --accept-outliers." if verdict == "refused" else "."
     return [
         Outcome(
             check="digits",
@@ -44,14 +50,15 @@ def check_rounding(energies: np.ndarray, level: Level, units: FileUnits) -> list
 
 
 def _step(values: np.ndarray) -> float | None:
-    """The step of which all values are multiples, of a decimal or of half precision."""
-    if np.abs(values).max() < np.finfo(np.float16).max:
-        near = values.astype(np.float16).astype(np.float64)
-        if (np.abs(near - values) <= EXACT * np.abs(values)).all():
-            return float(
-                np.median(np.abs(np.spacing(values.astype(np.float16)).astype(np.float64)))
-            )
+    """The largest step of which all values are multiples, of a decimal or of binary digits."""
+    allowed = EXACT * np.abs(values)
+    steps = []
+    for kind in (np.float16, np.float32):
+        if np.abs(values).max() < np.finfo(kind).max:
+            near = values.astype(kind)
+            if (np.abs(near.astype(np.float64) - values) <= allowed).all():
+                steps.append(float(np.median(np.abs(np.spacing(near).astype(np.float64)))))
     for digits in range(DIGITS):
-        if (np.abs(np.round(values, digits) - values) <= EXACT * np.abs(values)).all():
-            return 10.0**-digits
-    return None
+        if (np.abs(np.round(values, digits) - values) <= allowed).all():
+            steps.append(10.0**-digits)
+    return max(steps, default=None)

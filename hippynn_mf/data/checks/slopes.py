@@ -15,7 +15,7 @@ import numpy as np
 from ase import units as ase_units
 from scipy.special import stdtrit
 
-from hippynn_mf.data.checks.pairs import Pairs, find_pairs
+from hippynn_mf.data.checks.pairs import ConformerPairs, find_pairs
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
 
@@ -66,11 +66,11 @@ def find_slope(parts: Structures | Sequence[Structures], level: Level) -> ForceS
     """Regress energy differences on what forces say, over the closest pairs of each group."""
     whole = [parts] if isinstance(parts, Structures) else parts
     return slope_of(
-        Pairs.join([find_pairs(each, level) for each in whole if level.id in each.forces])
+        ConformerPairs.join([find_pairs(each, level) for each in whole if level.id in each.forces])
     )
 
 
-def slope_of(pairs: Pairs) -> ForceSlope:
+def slope_of(pairs: ConformerPairs) -> ForceSlope:
     """The regression over the closest of sorted pairs."""
     near = pairs.closest(MAX_REACH, MAX_PAIRS)
     near = near[near.estimates != 0]
@@ -102,7 +102,7 @@ def _verdict(
     return "forces" if low <= slope <= high and is_apart else "undecided"
 
 
-def _regress(pairs: Pairs) -> tuple[float, float, float, float]:
+def _regress(pairs: ConformerPairs) -> tuple[float, float, float, float]:
     """Slope of changes on estimates at no distance, its error and bias, and their correlation.
 
     All are through the origin, for a pair has no order, and weighted. The trapezoid rule is wrong

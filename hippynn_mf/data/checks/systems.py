@@ -27,6 +27,7 @@ def check_systems(
     """Outcomes for charges, spins, weights and unused keys of an open file, in either layout."""
     wrong: dict[str, list[str]] = {"system": [], "weights": [], "periodic": []}
     found: Counter[str] = Counter()
+    meanings: dict[str, set[float]] = {}
     for group in groups_of(file):
         keys = list(group)
         found.update(keys)
@@ -43,6 +44,7 @@ def check_systems(
                 is_even = "atomic_numbers" not in group or _is_even(group["atomic_numbers"][()])
                 singlet = (values == 1) if SPINS[key] else (values == 0) | (values == 1)
                 kind, right = "system", singlet & is_even
+                meanings.setdefault(key, set()).update(values[right].tolist())
             elif key in WEIGHTS:
                 kind, right = "weights", values == 1
             else:
@@ -50,6 +52,8 @@ def check_systems(
             if not right.all():
                 shown = ", ".join(f"{v:g}" for v in np.unique(values)[:5])
                 wrong[kind].append(f"{key} of group {name} is {shown}")
+    # A spin of 1 may be S, that of a triplet, or a multiplicity; beside 0 it is S.
+    wrong["system"] += [f"{key} is 0 and 1" for key, spins in meanings.items() if len(spins) > 1]
     outcomes = []
     if wrong["system"]:
         text = (

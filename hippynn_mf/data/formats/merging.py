@@ -76,22 +76,24 @@ def _unite(same: Sequence[Frame]) -> Frame:
         return same[0]
     energies: dict[str, float] = {}
     forces: dict[str, np.ndarray] = {}
+    system: dict[str, float] = {}  # what one file says and another leaves out is no contradiction
     for frame in same:
-        if frame.system != same[0].system:
+        if any(system.get(name, value) != value for name, value in frame.system.items()):
             raise UserError(
                 f"{frame.place} repeats {same[0].place}, but one has {_list(frame.system)} and "
-                f"the other {_list(same[0].system)}. Remove the wrong one."
+                f"the other {_list(system)}. Remove the wrong one."
             )
+        system |= frame.system
         turned = _turned(frame, same[0]) if frame is not same[0] else frame.forces
         _refuse_contradiction(same[0], frame, energies, frame.energies, SAME_ENERGY)
         _refuse_contradiction(same[0], frame, forces, turned, SAME_FORCE)
         energies = {**frame.energies, **energies}
         forces = {**turned, **forces}
-    return replace(same[0], energies=energies, forces=forces)
+    return replace(same[0], energies=energies, forces=forces, system=system)
 
 
 def _list(system: Mapping[str, float]) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in system.items()) or "no charge or spin"
+    return ", ".join(f"{name}={value:g}" for name, value in system.items())
 
 
 def _turned(frame: Frame, first: Frame) -> dict[str, np.ndarray]:
