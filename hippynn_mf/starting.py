@@ -22,9 +22,9 @@ def match_numba_threads(environment: dict[str, str] | os._Environ[str] = os.envi
     """Give numba as many threads as OMP_NUM_THREADS allows, where only that is set.
 
     Before numba is imported: it would start one for every core otherwise, which spin on a busy
-    machine.
+    machine. Afterwards it is too late: numba reads the variable again and refuses another value.
     """
-    if asked := asked_threads(environment):
+    if (asked := asked_threads(environment)) and "numba" not in sys.modules:
         environment.setdefault("NUMBA_NUM_THREADS", str(asked))
 
 

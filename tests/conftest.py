@@ -13,7 +13,8 @@ from planted import write_ani1x, write_comp6
 
 # Threads of small products wait for each other, above all where other processes compute.
 torch.set_num_threads(1)
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # of the processes that tests start
+    os.environ.setdefault(variable, "1")
 
 # (relative, absolute) per dtype, for everything that should be equal but for rounding.
 TOLERANCES = {torch.float64: (1e-9, 1e-9), torch.float32: (1e-4, 1e-4)}

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numba
 import pytest
 
 from hippynn_mf.starting import match_numba_threads
@@ -82,10 +83,18 @@ print(json.dumps([*of_numba, torch.get_num_threads()]))
         ({"OMP_NUM_THREADS": "0"}, None),
     ],
 )
-def test_numba_has_as_many_threads_as_openmp_unless_told_otherwise(before, expected):
+def test_numba_has_as_many_threads_as_openmp_unless_told_otherwise(before, expected, monkeypatch):
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
     environment = dict(before)
     match_numba_threads(environment)
     assert environment.get("NUMBA_NUM_THREADS") == expected
+
+
+def test_where_numba_is_loaded_its_threads_are_left_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", numba)
+    environment = {"OMP_NUM_THREADS": "3"}
+    match_numba_threads(environment)
+    assert environment == {"OMP_NUM_THREADS": "3"}
 
 
 def test_hippynn_draws_and_has_its_names_after_it_was_imported_lightly(tmp_path):

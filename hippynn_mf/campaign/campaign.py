@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import textwrap
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -148,7 +149,8 @@ def _start_worker(owner: Owner, out: str, n_threads: int | None) -> None:
     ignore_import_warnings()
     if n_threads is None:  # Parsl says how many workers share the cores
         n_threads = share_cores(int(os.environ.get("PARSL_WORKER_COUNT", "1")))
-    os.environ.setdefault("NUMBA_NUM_THREADS", str(n_threads))
+    if "numba" not in sys.modules:
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(n_threads))
     import torch
 
     torch.set_num_threads(n_threads)
