@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 
+import hippynn
 import pytest
 import torch
 from hippynn.experiment import assemble_for_training
-from tiny import labelled_batch, tiny_model
+from planted import write_ani1x
+from tiny import TINY, labelled_batch, tiny_model
 
-from hippynn_mf.data.database import TrainingDatabase
+from hippynn_mf.data.database import TrainingDatabase, load_database
+from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.keys import PAIRS, SPECIES
 from hippynn_mf.model.losses import build_loss
 from hippynn_mf.model.whole_model import WholeModel, compute_at_once
 from hippynn_mf.network.stored_pairs import precompute_pairs
+from hippynn_mf.training.loop import continue_training, prepare_training
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -149,3 +153,24 @@ def test_other_interactions_keep_their_graph(interaction):
     model = tiny_model({"CC": "E"}, interaction=interaction)
     graph, whole, _, _ = graph_and_whole(model, labelled_batch(model))
     assert whole.model is graph.model
+
+
+def test_training_is_that_of_the_fast_interaction(tmp_path, monkeypatch):
+    """The whole loop: batches, validation, the best parameters."""
+    monkeypatch.setattr(hippynn.settings, "WARN_LOW_DISTANCES", False)
+    torch.set_default_dtype(torch.float32)
+    path = write_ani1x(tmp_path / "planted.h5")
+    found = {}
+    for interaction in ("fast", "compiled"):
+        hyperparameters = Hyperparameters(
+            **TINY, interaction=interaction, max_epochs=3, batch_size=8, learning_rate=4e-3
+        )
+        model = tiny_model({"DZ": "EF", "CC": "E"}, interaction=interaction)
+        database = load_database(path, {"DZ": "EF", "CC": "E"})
+        training = prepare_training(model, database, hyperparameters)
+        is_whole = type(training.modules.model) is WholeModel
+        assert is_whole == (interaction == "compiled")
+        continue_training(training, [])
+        found[interaction] = training.tracker.best_metric_values["valid"]
+    for name, value in found["fast"].items():
+        assert found["compiled"][name] == pytest.approx(value, rel=1e-3), name

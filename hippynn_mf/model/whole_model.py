@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from hippynn.experiment.assembly import TrainingModules
 from hippynn.graphs import GraphModule, find_unique_relative
@@ -99,6 +101,42 @@ class Parts:
             [place for place, head in enumerate(heads.values()) if head.forces is not None],
         )
 
+    @property
+    def tensor_order(self) -> int:
+        """The largest ℓ."""
+        return int(self.network._interaction_class.tensor_order)
+
+    @property
+    def n_elements(self) -> int:
+        """The number of elements that the network knows."""
+        return int(self.network.interaction_layers[0].int_weights.shape[2])
+
+    @cached_property
+    def blocks(self) -> list[Any]:
+        """The network's parameters, which stay the same objects."""
+        from hippynn_mf.network.compiled.blocks import blocks_of
+
+        return blocks_of(self.network)
+
+    @cached_property
+    def readout(self) -> Any:
+        """The heads' parameters."""
+        from hippynn_mf.network.compiled.whole import Readout
+
+        layers = [list(head.layers) for head in self.heads]
+        return Readout(
+            [[layer.weight for layer in of_head] for of_head in layers],
+            [[layer.bias for layer in of_head[1:]] for of_head in layers],
+            self.sums.numpy(),
+            self.with_forces,
+        )
+
+    @cached_property
+    def parameters(self) -> list[Tensor]:
+        """All parameters, each once: heads may have layers in common."""
+        found = [p for block in self.blocks for p in block.parameters()]
+        return [*found, *dict.fromkeys(self.readout.parameters())]
+
 
 def _is_linear(module: Any) -> bool:
     return type(module) in (HEnergy, CoupledHEnergy) and not module.first_is_interacting
@@ -123,30 +161,17 @@ class WholeModel(GraphModule):
         ):
             outputs: tuple[Tensor, ...] = super().forward(*inputs)
             return outputs
-        from hippynn_mf.network.compiled.blocks import blocks_of
-        from hippynn_mf.network.compiled.whole import Atoms, Readout, run_whole
+        from hippynn_mf.network.compiled.whole import Atoms, run_whole
 
-        layers = [list(head.layers) for head in parts.heads]
-        readout = Readout(
-            [[layer.weight for layer in of_head] for of_head in layers],
-            [[layer.bias for layer in of_head[1:]] for of_head in layers],
-            parts.sums.to(positions.dtype),
-            parts.with_forces,
-        )
-        blocks = blocks_of(parts.network)
-        n_elements = blocks[0].interaction.weights.shape[2]
+        blocks, readout, parameters = parts.blocks, parts.readout, parts.parameters
+        n_elements, order = parts.n_elements, parts.tensor_order
         atoms = Atoms.of(
             species.numpy(), pairs.numpy(), parts.encoder.species_map.numpy(), n_elements
         )
 
         def run() -> Any:
-            return run_whole(
-                blocks, readout, atoms, positions, parts.network._interaction_class.tensor_order
-            )
+            return run_whole(blocks, readout, atoms, positions.contiguous().numpy(), order)
 
-        parameters = [p for block in blocks for p in block.parameters()]
-        # Heads may have layers in common.
-        parameters += dict.fromkeys(readout.parameters())
         found: tuple[Tensor, ...] = _Outputs.apply(  # type: ignore[no-untyped-call]
             run, self._layout.outputs, *parameters
         )
@@ -165,14 +190,13 @@ class _Outputs(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         forces = dict(zip(passed.readout.with_forces, passed.forces, strict=True))
         found = {
-            **{(ENERGY, k): each.unsqueeze(1) for k, each in enumerate(passed.energies)},
+            **{(ENERGY, k): row[:, None] for k, row in enumerate(passed.energies)},
             **{
-                (HIERARCHICALITY, k): each.unsqueeze(1)
-                for k, each in enumerate(passed.hierarchicalities)
+                (HIERARCHICALITY, k): row[:, None] for k, row in enumerate(passed.hierarchicalities)
             },
             **{(FORCES, k): each for k, each in forces.items()},
         }
-        return tuple(found[output] for output in outputs)
+        return tuple(torch.from_numpy(found[output]) for output in outputs)
 
     @staticmethod
     @once_differentiable
@@ -181,21 +205,24 @@ class _Outputs(torch.autograd.Function):
 
         passed = ctx.passed
         by = dict(zip(ctx.outputs, by_outputs, strict=True))
-        by_energies = torch.zeros_like(passed.energies)
-        by_hierarchicalities = torch.zeros_like(passed.energies)
+        by_energies = np.zeros_like(passed.energies)
+        by_hierarchicalities = np.zeros_like(passed.energies)
         for kind, rows in ((ENERGY, by_energies), (HIERARCHICALITY, by_hierarchicalities)):
             for level, row in enumerate(rows):
                 found = by.get((kind, level))
                 if found is not None:
-                    row.copy_(found.squeeze(1))
-        forces = [by.get((FORCES, level)) for level in passed.readout.with_forces]
+                    row[:] = found[:, 0].numpy()
+        forces = [
+            None if (found := by.get((FORCES, level))) is None else found.contiguous().numpy()
+            for level in passed.readout.with_forces
+        ]
         gradients = whole_gradients(passed, by_energies, by_hierarchicalities, forces)
         wanted = ctx.needs_input_grad[2:]
         return (
             None,
             None,
             *(
-                gradients.of(parameter) if needed else None
+                gradients[id(parameter)] if needed else None
                 for parameter, needed in zip(ctx.parameters, wanted, strict=True)
             ),
         )

@@ -9,19 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
+from torch import Tensor, from_numpy
 
 from hippynn_mf.network.compiled.adjoint import (
     AdjointTape,
-    Gradients,
     Injection,
+    by_parameters,
     by_vectors,
     run_adjoint,
 )
 from hippynn_mf.network.compiled.blocks import Block
 from hippynn_mf.network.compiled.forward import Geometry, Tape, run_forward
-from hippynn_mf.network.compiled.geometry import pair_vectors, pair_vectors_adjoint
+from hippynn_mf.network.compiled.geometry import Array, pair_vectors, pair_vectors_adjoint
 from hippynn_mf.network.compiled.heads import sum_atoms, sum_atoms_adjoint
 from hippynn_mf.network.compiled.ordering import Indices, PairOrder
 from hippynn_mf.network.compiled.tangent import run_tangent
@@ -38,7 +37,7 @@ class Readout:
 
     weights: list[list[Tensor]]
     biases: list[list[Tensor]]
-    sums: Tensor
+    sums: Array
     with_forces: list[int]
 
     def parameters(self) -> list[Tensor]:
@@ -57,7 +56,7 @@ class Atoms:
     elements: Indices
     pairs: Indices
     order: PairOrder
-    shape: tuple[int, int]
+    n_structures: int
 
     @classmethod
     def of(cls, species: Indices, pairs: Indices, elements_of: Indices, n_elements: int) -> Atoms:
@@ -69,7 +68,7 @@ class Atoms:
         atom_of_place[places] = np.arange(len(places))
         receivers, senders = atom_of_place[pairs[:, 0]], atom_of_place[pairs[:, 1]]
         order = PairOrder.of(receivers, senders, elements, n_elements)
-        return cls(places // species.shape[1], elements, pairs, order, species.shape)
+        return cls(places // species.shape[1], elements, pairs, order, len(species))
 
 
 @dataclass
@@ -79,70 +78,76 @@ class WholePass:
     atoms: Atoms
     readout: Readout
     tape: Tape
-    weights: list[Tensor]  # (n_heads, n_features) of every term
-    e: Tensor
-    energies: Tensor
-    hierarchicalities: Tensor
+    weights: list[Array]  # (n_heads, n_features) of every term
+    e: Array
+    energies: Array
+    hierarchicalities: Array
     adjoints: list[AdjointTape]
-    forces: list[Tensor]
+    forces: list[Array]
 
 
 def run_whole(
-    blocks: list[Block], readout: Readout, atoms: Atoms, positions: Tensor, tensor_order: int
+    blocks: list[Block], readout: Readout, atoms: Atoms, positions: Array, tensor_order: int
 ) -> WholePass:
     """Energies, hierarchicalities and forces at positions (n, n_atoms_max, 3)."""
-    n_pairs, elements = len(atoms.pairs), torch.from_numpy(atoms.elements)
-    vectors = positions.new_empty(n_pairs, 3)
-    pair_vectors(positions.reshape(-1, 3).numpy(), atoms.pairs, vectors.numpy())
+    dtype, elements = positions.dtype, atoms.elements
+    sums = readout.sums.astype(dtype)
+    vectors = np.empty((len(atoms.pairs), 3), dtype)
+    pair_vectors(positions.reshape(-1, 3), atoms.pairs, vectors)
     tape = run_forward(blocks, elements, Geometry.of(vectors, atoms.order, tensor_order))
     features = tape.features()
-    weights = [torch.cat([head[k] for head in readout.weights]) for k in range(len(features) + 1)]
+    weights = [
+        np.concatenate([head[k].detach().numpy() for head in readout.weights])
+        for k in range(len(features) + 1)
+    ]
     n_heads = len(readout.weights)
-    e = positions.new_empty(len(weights), len(elements), n_heads)
-    torch.index_select(weights[0].t(), 0, elements, out=e[0])
+    e = np.empty((len(weights), len(elements), n_heads), dtype)
+    e[0] = weights[0].T[elements]
     for k, x in enumerate(features):
-        bias = torch.cat([head[k] for head in readout.biases])
-        torch.addmm(bias, x, weights[k + 1].t(), out=e[k + 1])
-    found = positions.new_empty(2, n_heads, atoms.shape[0])
-    sum_atoms(e.numpy(), atoms.structures, found[0].numpy(), found[1].numpy())
+        np.dot(x, weights[k + 1].T, out=e[k + 1])
+        e[k + 1] += np.concatenate([head[k].detach().numpy() for head in readout.biases])
+    own, hierarchicalities = np.empty((2, n_heads, atoms.n_structures), dtype)
+    sum_atoms(e, atoms.structures, own, hierarchicalities)
     adjoints, forces = [], []
     for level in readout.with_forces:
-        own = readout.sums[level : level + 1]
-        starts = [(own @ each).expand(len(elements), -1).contiguous() for each in weights[1:]]
-        adjoints.append(run_adjoint(tape, list(starts)))
-        force = torch.empty_like(positions, memory_format=torch.contiguous_format)
+        starts: list[Array | None] = [sums[level] @ each for each in weights[1:]]
+        adjoints.append(run_adjoint(tape, starts))
+        force = np.empty(positions.shape, dtype)
         vectors_bar = by_vectors(tape.pairs, adjoints[-1])
-        pair_vectors_adjoint(vectors_bar.numpy(), atoms.pairs, force.view(-1, 3).numpy())
-        forces.append(force.neg_())
-    energies = readout.sums @ found[0]
-    return WholePass(atoms, readout, tape, weights, e, energies, found[1], adjoints, forces)
+        pair_vectors_adjoint(vectors_bar, atoms.pairs, force.reshape(-1, 3))
+        forces.append(np.negative(force, out=force))
+    return WholePass(
+        atoms,
+        readout,
+        tape,
+        weights,
+        e,
+        sums @ own,
+        hierarchicalities,
+        adjoints,
+        forces,
+    )
 
 
 def whole_gradients(
     passed: WholePass,
-    by_energies: Tensor,
-    by_hierarchicalities: Tensor,
-    by_forces: list[Tensor | None],
-) -> Gradients:
-    """Derivatives of a loss by all parameters, given those by what `run_whole` has found.
+    by_energies: Array,
+    by_hierarchicalities: Array,
+    by_forces: list[Array | None],
+) -> dict[int, Tensor]:
+    """Derivatives of a loss by all parameters, by their identity.
 
-    `by_energies` and `by_hierarchicalities` are (n_heads, n), `by_forces` of every level with
-    forces, None for zero.
+    `by_energies` and `by_hierarchicalities` (n_heads, n) are its derivatives by those, `by_forces`
+    by the forces of every level that has them, None for zero.
     """
     readout, tape, atoms = passed.readout, passed.tape, passed.atoms
-    e_bar = torch.empty_like(passed.e)
-    by_own = readout.sums.t() @ by_energies
-    sum_atoms_adjoint(
-        passed.e.numpy(),
-        atoms.structures,
-        by_own.numpy(),
-        by_hierarchicalities.contiguous().numpy(),
-        e_bar.numpy(),
-    )
-    first = passed.weights[0]
-    by_first = torch.zeros_like(first.t()).index_add_(0, tape.elements, e_bar[0])
-    by_weights = [by_first.t()]
-    by_weights += [torch.mm(x.t(), y).t() for x, y in zip(tape.features(), e_bar[1:], strict=True)]
+    e_bar = np.empty_like(passed.e)
+    by_own = readout.sums.T.astype(by_energies.dtype) @ by_energies
+    sum_atoms_adjoint(passed.e, atoms.structures, by_own, by_hierarchicalities, e_bar)
+    by_first = np.zeros_like(passed.weights[0].T)
+    np.add.at(by_first, tape.elements, e_bar[0])
+    by_weights = [by_first.T]
+    by_weights += [y.T @ x for x, y in zip(tape.features(), e_bar[1:], strict=True)]
     injection = None
     for level, adjoint, by_force in zip(
         readout.with_forces, passed.adjoints, by_forces, strict=True
@@ -151,19 +156,31 @@ def whole_gradients(
             continue
         if injection is None:
             injection = Injection.of(tape)
-        direction = by_force.new_empty(len(atoms.pairs), 3)
-        pair_vectors(by_force.reshape(-1, 3).numpy(), atoms.pairs, direction.numpy())
-        changes = run_tangent(tape, adjoint, direction.neg_(), injection, needs_vectors=False)
-        own = readout.sums[level].unsqueeze(1)
+        direction = np.empty((len(atoms.pairs), 3), by_force.dtype)
+        pair_vectors(by_force.reshape(-1, 3), atoms.pairs, direction)
+        np.negative(direction, out=direction)
+        changes = run_tangent(tape, adjoint, direction, injection, needs_vectors=False)
         for k, change in enumerate(changes):
-            by_weights[k + 1] = by_weights[k + 1] + own * change.sum(0)
-    gradients = Gradients() if injection is None else injection.gradients
-    starts = [torch.mm(y, w) for y, w in zip(e_bar[1:], passed.weights[1:], strict=True)]
-    run_adjoint(tape, list(starts), injection=injection, gradients=gradients, needs_vectors=False)
+            by_weights[k + 1] += np.outer(readout.sums[level], change.sum(0)).astype(change.dtype)
+    gradients = (
+        [weights.zeros() for weights in tape.weights] if injection is None else injection.gradients
+    )
+    starts: list[Array | None] = [
+        y @ weights for y, weights in zip(e_bar[1:], passed.weights[1:], strict=True)
+    ]
+    run_adjoint(tape, starts, injection=injection, gradients=gradients, needs_vectors=False)
+    found = by_parameters(tape, gradients)
     by_biases = e_bar[1:].sum(1)
     for head, (weights, biases) in enumerate(zip(readout.weights, readout.biases, strict=True)):
         for k, weight in enumerate(weights):
-            gradients.add(weight, by_weights[k][head].contiguous())
+            _add(found, weight, by_weights[k][head])
         for k, bias in enumerate(biases):
-            gradients.add(bias, by_biases[k][head].reshape(1))
-    return gradients
+            _add(found, bias, by_biases[k, head : head + 1])
+    return found
+
+
+def _add(found: dict[int, Tensor], parameter: Tensor, gradient: Array) -> None:
+    """Add the derivative by a parameter, which heads may have in common."""
+    tensor = from_numpy(gradient.reshape(parameter.shape))
+    known = found.get(id(parameter))
+    found[id(parameter)] = tensor if known is None else known + tensor
