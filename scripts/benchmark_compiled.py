@@ -3,8 +3,8 @@
     python scripts/benchmark_compiled.py
 
 The preset `quick` at its batch size, and the paper's network. Times are of the processor, not of
-the clock, on one thread; `load` is the machine's average load at that time. Products are timed with torch
-and with the BLAS that the kernels use. Nothing is written unless the losses agree.
+the clock, on one thread; `load` is the machine's average load at that time. Products are timed
+with torch and with the BLAS that the kernels use. Nothing is written unless the losses agree.
 """
 
 from __future__ import annotations
