@@ -3,29 +3,49 @@
     python scripts/benchmark_compiled.py
 
 The preset `quick` at its batch size, and the paper's network. Times are of the processor, not of
-the clock, on one thread. Nothing is written unless the losses agree.
+the clock, on one thread; `load` is the machine's average load at that time. Products are timed
+with torch and with the BLAS that the kernels use. Nothing is written unless the losses agree.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
 import typer
 from benchmark_step import ROUNDING, draw_batch
-from benchmarking import RESULTS, Case, OutOption, compare, network_pair, quiet, start
+from benchmarking import (
+    RESULTS,
+    Case,
+    Network,
+    OutOption,
+    compare,
+    network_pair,
+    quiet,
+    start,
+    write,
+)
 from hippynn.experiment import assemble_for_training
 from hippynn.experiment.step_functions import get_step_function
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from hippynn_mf.files import write_json
+from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.hyperparameters import PRESETS
-from hippynn_mf.model.losses import build_loss
+from hippynn_mf.keys import PAIRS, SPECIES
+from hippynn_mf.model.losses import LossWeights, build_loss
+from hippynn_mf.model.whole_loss import WholeLoss
+from hippynn_mf.model.whole_model import compute_at_once
+from hippynn_mf.network.compiled.products import rows_by_columns
+from hippynn_mf.network.stored_pairs import precompute_pairs
+from hippynn_mf.training.flat_adam import FlatAdam
 
+Timer = Callable[[], float]
 NAMES = ("fast", "compiled")
 QUICK = PRESETS["quick"]
 CASES = {
@@ -35,23 +55,40 @@ CASES = {
     "paper, two forces": (Case(labels="DZ/EF + TZ/EF"), 64),
     "paper, energies": (Case(labels="DZ/E"), 64),
 }
+# n, inner and width of an atom layer's product and of one with all sensitivities, for both networks
+PRODUCTS = ((288, 48, 48), (288, 48, 768), (576, 120, 120), (576, 120, 2400))
+PRODUCTS_AT_ONCE = 10**7  # multiplications that are timed together
 
 
-def timed_step(loss: Any, batch: dict[str, torch.Tensor]) -> tuple[float, Callable[[], float]]:
-    """The loss of a batch, and a function that takes a step and returns its processor ms."""
+def timed_step(model: Network, batch: dict[str, torch.Tensor]) -> tuple[float, Timer]:
+    """The loss of a batch, and a function that takes a step and returns its processor ms.
+
+    A step is that of a training on the CPU: stored pairs, loss in one pass, flat Adam.
+    """
+    loss = build_loss(model.heads)
     modules, names = assemble_for_training(loss, {"loss": loss})
+    arrays = {name: array.numpy() for name, array in batch.items()}
+    database = TrainingDatabase(dict.fromkeys(("train", "valid", "test"), arrays), **names)
+    weights = dict.fromkeys(model.heads, LossWeights())
+    modules = modules._replace(loss=WholeLoss(modules.loss, model.heads, weights))
+    modules = compute_at_once(precompute_pairs(modules, database), model.heads)
     modules.model.train()
-    optimizer = torch.optim.Adam(modules.model.parameters(), lr=0.0, fused=True)
+    parameters = [p for p in modules.model.parameters() if p.requires_grad]
+    optimizer = FlatAdam(parameters, lr=0.0)
     step = get_step_function(optimizer)
-    inputs = [batch[name].clone() for name in names["inputs"]]
+    n_structures, width = batch[SPECIES].shape
+    pairs = database.pairs["train"].batch_pairs(torch.arange(n_structures), width)
+    inputs = [(batch | {PAIRS: pairs})[name] for name in database.inputs]
     targets = [batch[name] for name in names["targets"]]
 
     def timed() -> float:
+        fresh = [each.clone() for each in inputs]
         start_ns = time.process_time_ns()
-        step(optimizer, modules.model, modules.loss, inputs, targets)
+        step(optimizer, modules.model, modules.loss, fresh, targets)
         return (time.process_time_ns() - start_ns) / 1e6
 
-    return modules.loss(*modules.model(*inputs), *targets)[0].item(), timed
+    fresh = [each.clone() for each in inputs]
+    return modules.loss(*modules.model(*fresh), *targets)[0].item(), timed
 
 
 def measure(case: Case, n_structures: int, repeats: int) -> dict[str, Any]:
@@ -60,7 +97,7 @@ def measure(case: Case, n_structures: int, repeats: int) -> dict[str, Any]:
         models = network_pair(case, names=NAMES)
         batch = draw_batch(case, models["fast"].heads, torch.device("cpu"))
         batch = {name: array[:n_structures] for name, array in batch.items()}
-        steps = {name: timed_step(build_loss(m.heads), batch) for name, m in models.items()}
+        steps = {name: timed_step(m, batch) for name, m in models.items()}
         losses = [loss for loss, _ in steps.values()]
         if not math.isclose(*losses, rel_tol=ROUNDING):
             raise RuntimeError(f"{case}: losses differ: {losses}")
@@ -68,22 +105,67 @@ def measure(case: Case, n_structures: int, repeats: int) -> dict[str, Any]:
         return compare(timed, repeats, reference="fast")
 
 
+def measure_product(n: int, inner: int, width: int, repeats: int) -> dict[str, Any]:
+    """Processor time of x Wᵀ, for x (n, inner) and W (width, inner), by torch and in kernels."""
+    x, weight = torch.rand(n, inner), torch.rand(width, inner)
+    out = torch.empty(n, width)
+    arrays = x.numpy(), weight.numpy(), out.numpy()
+    at_once = max(1, PRODUCTS_AT_ONCE // (n * inner * width))
+
+    def timed(function: Callable[[], Any]) -> Timer:
+        def call() -> float:
+            start_ns = time.process_time_ns()
+            for _ in range(at_once):
+                function()
+            return (time.process_time_ns() - start_ns) / 1e6 / at_once
+
+        return call
+
+    functions = {
+        "torch": timed(lambda: torch.mm(x, weight.t(), out=out)),
+        "scipy": timed(lambda: rows_by_columns(*arrays)),
+    }
+    return compare(functions, repeats, reference="torch")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Steps as a Markdown table."""
+    lines = ["| | fast, ms | compiled, ms | times faster |", "|---|---|---|---|"]
+    for row in rows:
+        if row["kind"] == "step":
+            speedup, error = row["compiled_speedup"], row["compiled_speedup_error"]
+            times = f"{row['fast_ms']:.1f} | {row['compiled_ms']:.1f}"
+            lines.append(f"| {row['case']} | {times} | {speedup:.2f} ± {error:.2f} |")
+    return "\n".join(lines)
+
+
+def table_of_products(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Products as a Markdown table."""
+    lines = ["| x Wᵀ | torch, µs | scipy's BLAS, µs |", "|---|---|---|"]
+    lines += [
+        f"| {row['case']} | {1e3 * row['torch_ms']:.1f} | {1e3 * row['scipy_ms']:.1f} |"
+        for row in rows
+        if row["kind"] == "product"
+    ]
+    return "\n".join(lines)
+
+
 def main(
     repeats: Annotated[int, typer.Option(min=2, help="Timed steps of each model.")] = 21,
     out: OutOption = RESULTS,
 ) -> None:
-    """Time training steps; write `compiled.json` and print it as a Markdown table."""
-    rows = {}
-    typer.echo("| | fast, ms | compiled, ms | times faster |\n|---|---|---|---|")
+    """Time training steps and products; write `compiled.json` and print Markdown tables."""
+    rows: list[dict[str, Any]] = []
     for name, (case, n_structures) in tqdm(CASES.items(), desc="cases"):
-        row = measure(replace(case), n_structures, repeats)
-        rows[name] = row
-        typer.echo(
-            f"| {name} | {row['fast_ms']:.1f} | {row['compiled_ms']:.1f} "
-            f"| {row['compiled_speedup']:.2f} ± {row['compiled_speedup_error']:.2f} |"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "compiled.json", rows)
+        facts = {"kind": "step", "case": name, "load": os.getloadavg()[0]}
+        rows.append(facts | measure(replace(case), n_structures, repeats))
+    with Case().setting(), threadpool_limits(1, user_api="blas"):
+        for sizes in PRODUCTS:
+            case_name = " × ".join(map(str, sizes))
+            facts = {"kind": "product", "case": case_name, "load": os.getloadavg()[0]}
+            rows.append(facts | measure_product(*sizes, repeats))
+    write("compiled", rows, torch.device("cpu"), out)
+    typer.echo(f"{table(rows)}\n\n{table_of_products(rows)}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from hippynn_mf.levels import Level
 from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics
 from hippynn_mf.model.model import Model
 from hippynn_mf.model.whole_loss import WholeLoss
+from hippynn_mf.model.whole_model import compute_at_once
 from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.training.averaging import EvaluatesAverage, WeightAverage
 from hippynn_mf.training.flat_adam import FlatAdam
@@ -78,6 +79,8 @@ def prepare_training(
         modules = modules._replace(loss=WholeLoss(modules.loss, heads, of_levels))
     if hyperparameters.precompute_pairs:
         modules = precompute_pairs(modules, database)
+    if in_one_process:
+        modules = compute_at_once(modules, heads)
 
     # In an order that does not depend on the process, as that of hippynn's graph does: the
     # optimizer's part of a checkpoint knows parameters by their place.

@@ -167,3 +167,16 @@ def _molecules(path: Path) -> Iterator[int]:
         for group in file.values():
             for molecule in group.values():
                 yield len(molecule["coordinates"])
+
+
+@block
+def compiled_step() -> str:
+    """Training steps of the compiled interaction, and products in its kernels."""
+    benchmark, found = script("benchmark_compiled"), rows("compiled")
+    loads = [row["load"] for row in found]
+    text = sentences(f"""
+    Processor time of one thread, median ± standard error of the ratio. The machine has two cores
+    and was busy with other work (average load {min(loads):.0f} to {max(loads):.0f}), which makes
+    both slower.
+    """)
+    return f"{benchmark.table(found)}\n\n{text}\n\n{benchmark.table_of_products(found)}"

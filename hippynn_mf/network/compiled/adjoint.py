@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from torch import Tensor, from_numpy
 
-from hippynn_mf.network.compiled.blocks import Block
-from hippynn_mf.network.compiled.forward import Geometry, Passed, Sums, Tape
-from hippynn_mf.network.compiled.geometry import geometry_adjoint
-from hippynn_mf.network.compiled.room import Room
+from hippynn_mf.network.compiled.blocks import Weights
+from hippynn_mf.network.compiled.forward import Geometry, Inputs, Passed, Tape
+from hippynn_mf.network.compiled.geometry import Array, geometry_adjoint
+from hippynn_mf.network.compiled.kernels import kernel
+from hippynn_mf.network.compiled.ordering import Indices
+from hippynn_mf.network.compiled.products import add_outer, add_product, product
 from hippynn_mf.network.compiled.sensitivities import (
     distance_adjoint,
     parameter_adjoint,
@@ -19,118 +22,72 @@ from hippynn_mf.network.compiled.sensitivities import (
 from hippynn_mf.network.compiled.sums import sums_adjoint
 
 
-class Gradients:
-    """Derivatives by parameters, by the identity of the parameter."""
-
-    def __init__(self) -> None:
-        self._found: dict[int, Tensor] = {}
-
-    def add(self, parameter: Tensor, gradient: Tensor) -> None:
-        """Add to the derivative by a parameter; takes `gradient` over if it is the first."""
-        known = self._found.get(id(parameter))
-        if known is None:
-            self._found[id(parameter)] = gradient.view(parameter.shape)
-        else:
-            known += gradient.view(parameter.shape)
-
-    def add_product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
-        """Add leftᵀ right, for left (n, n_out) and right (n, n_in)."""
-        known = self._found.get(id(parameter))
-        if known is None:
-            self._found[id(parameter)] = torch.mm(left.t(), right).view(parameter.shape)
-        else:
-            known.view(left.shape[1], right.shape[1]).addmm_(left.t(), right)
-
-    def of(self, parameter: Tensor) -> Tensor:
-        """The derivative by a parameter."""
-        return self._found[id(parameter)]
-
-
-@dataclass(frozen=True)
-class Sources:
+class Sources(NamedTuple):
     """Where an adjoint pass starts from within one block, besides the derivatives by features.
 
-    `s1` is by s', the others by what they are called after.
+    `s1` is by s', `u` (n_layers, n_atoms, n_middle) by what softplus is taken of, and the others
+    by what they are called after.
     """
 
-    u: Tensor
-    atom_u: list[Tensor]
-    A: Tensor
-    t: Tensor
-    s: Tensor
-    s1: Tensor
-    y: Tensor
-    scales: Tensor
-
-    @classmethod
-    def of(cls, passed: Passed, room: Room) -> Sources:
-        """Room for those of a block, to be set by the first tangent."""
-        sums = passed.sums
-        return cls(
-            u=room.empty_like(passed.middle.value),
-            atom_u=[room.empty_like(each.value) for each in passed.atom_middles],
-            A=room.empty_like(sums.A),
-            t=room.empty_like(sums.t),
-            s=room.empty_like(sums.s),
-            s1=room.empty_like(sums.s1),
-            y=room.empty_like(sums.y),
-            scales=torch.empty_like(sums.scales),  # becomes a gradient, which outlives the room
-        )
+    u: Array
+    A: Array
+    t: Array
+    s: Array
+    s1: Array
+    y: Array
 
 
 @dataclass
 class Injection:
     """What the tangents of adjoint passes leave for one last adjoint pass to start from.
 
-    Sources are set by the first tangent, and added to by others.
+    Sources are set by the first tangent, and added to by others. `gradients` are of every block.
     """
 
     sources: list[Sources]
-    R: Tensor
-    vectors: Tensor
-    gradients: Gradients
+    R: Array
+    vectors: Array
+    gradients: list[Weights]
     is_empty: bool = True
 
     @classmethod
     def of(cls, tape: Tape) -> Injection:
         """Nothing yet, of a forward pass."""
-        pairs = tape.pairs
+        empty = tape.room.empty_like
         return cls(
-            [Sources.of(each, tape.room) for each in tape.passed],
-            torch.zeros_like(pairs.R),
-            torch.zeros_like(pairs.u),
-            Gradients(),
+            [Sources(*map(empty, (p.h, p.A, p.t, p.s, p.s1, p.y))) for p in tape.passed],
+            np.zeros_like(tape.pairs.R),
+            np.zeros_like(tape.pairs.u),
+            [weights.zeros() for weights in tape.weights],
         )
 
 
-@dataclass(frozen=True)
-class BlockAdjoint:
+class Adjoint(NamedTuple):
     """One block's adjoint pass; names as in `Passed`, for the derivatives by them."""
 
-    u: Tensor
-    atom_u: list[Tensor]
-    z: list[Tensor]
-    A: Tensor
-    t: Tensor
-    s: Tensor
-    y: Tensor
+    u: Array
+    z: Array
+    A: Array
+    t: Array
+    s: Array
+    y: Array
 
 
 @dataclass
 class AdjointTape:
     """An adjoint pass: by blocks, and by r and R."""
 
-    r: Tensor
-    R: Tensor
-    blocks: list[BlockAdjoint] = field(default_factory=list)
+    r: Array
+    R: Array
+    blocks: list[Adjoint] = field(default_factory=list)
 
 
 def run_adjoint(
     tape: Tape,
-    by_features: list[Tensor | None],
+    by_features: list[Array | None],
     *,
     injection: Injection | None = None,
-    gradients: Gradients | None = None,
+    gradients: list[Weights] | None = None,
     needs_vectors: bool = True,
 ) -> AdjointTape:
     """Pass back through all blocks.
@@ -142,162 +99,162 @@ def run_adjoint(
         gradients: to which the derivatives by parameters are added, unless it is None.
         needs_vectors: whether r and R of the result are complete.
     """
-    pairs = tape.pairs
+    pairs, empty = tape.pairs, tape.room.empty_like
     result = AdjointTape(
-        torch.zeros_like(pairs.r), torch.zeros_like(pairs.R) if injection is None else injection.R
+        np.zeros_like(pairs.r), np.zeros_like(pairs.R) if injection is None else injection.R
     )
-    by_x: Tensor | None = None
+    by_x: Array | None = None
     for k in reversed(range(len(tape.passed))):
         passed, by_z = tape.passed[k], by_features[k]
-        if by_x is not None:
-            by_z = by_x if by_z is None else by_x + by_z
-        if by_z is None:
-            by_z = torch.zeros_like(passed.z[-1])
         sources = None if injection is None else injection.sources[k]
-        block = _through(passed, by_z, sources, pairs, result, gradients, tape, needs_vectors)
+        if sources is None:
+            inner = [empty(each) for each in (passed.A, passed.t, passed.s, passed.y)]
+        else:
+            inner = [sources.A, sources.t, sources.s, sources.y]
+        block = Adjoint(empty(passed.h), empty(passed.z), *inner)
+        if by_z is None:
+            block.z[-1] = 0 if by_x is None else by_x
+        elif by_x is None:
+            block.z[-1] = by_z
+        else:
+            np.add(by_x, by_z, out=block.z[-1])
+        by_x = empty(tape.inputs[k].x)
+        adjoint_block(
+            tape.weights[k],
+            tape.inputs[k],
+            passed,
+            block,
+            passed.h[:0] if sources is None else sources.u,
+            passed.s[:0] if sources is None else sources.s1,
+            tape.weights[k] if gradients is None else gradients[k],
+            result.r,
+            result.R,
+            by_x,
+            sources is not None,
+            gradients is not None,
+            needs_vectors,
+        )
         result.blocks.insert(0, block)
-        if passed.x is not None:
-            layer = passed.block.interaction
-            z, adjust = block.z[0], passed.block.adjust
-            by_x = torch.addmm(z if adjust is None else z @ adjust, block.u, layer.own.weight)
-            by_x.addmm_(block.y.flatten(1), layer.weights.view(-1, layer.weights.shape[2]))
     return result
 
 
-def by_vectors(pairs: Geometry, adjoint: AdjointTape, start: Tensor | None = None) -> Tensor:
+def by_vectors(pairs: Geometry, adjoint: AdjointTape, start: Array | None = None) -> Array:
     """Derivatives by the vectors, in the order in which these were given, added to `start`."""
-    found = torch.zeros_like(pairs.u) if start is None else start
-    geometry_adjoint(
-        pairs.order.given,
-        pairs.r.numpy(),
-        pairs.u.numpy(),
-        adjoint.r.numpy(),
-        adjoint.R.numpy(),
-        found.numpy(),
-    )
+    found = np.zeros_like(pairs.u) if start is None else start
+    geometry_adjoint(pairs.order.given, pairs.r, pairs.u, adjoint.r, adjoint.R, found)
     return found
 
 
-def _through(
+def by_parameters(tape: Tape, gradients: list[Weights]) -> dict[int, Tensor]:
+    """Derivatives by every parameter, by its identity."""
+    return {
+        id(parameter): from_numpy(gradient).view(parameter.shape)
+        for block, of_block in zip(tape.blocks, gradients, strict=True)
+        for parameter, gradient in of_block.by_parameter(block)
+    }
+
+
+@kernel
+def _add_sum(rows: Array, out: Array) -> None:
+    """Add the sum over the rows."""
+    for i in range(len(rows)):
+        for a in range(len(out)):
+            out[a] += rows[i, a]
+
+
+@kernel
+def _add_by_element(rows: Array, elements: Indices, out: Array) -> None:
+    """Add the rows of every element's atoms to its column."""
+    for i in range(len(rows)):
+        for a in range(len(out)):
+            out[a, elements[i]] += rows[i, a]
+
+
+@kernel
+def _times_slope(by_h: Array, slope: Array, source: Array, has_source: bool) -> None:
+    """ū = σ h̄, in place, and what else there is."""
+    for i in range(len(by_h)):
+        for a in range(by_h.shape[1]):
+            by_h[i, a] *= slope[i, a]
+        if has_source:
+            for a in range(by_h.shape[1]):
+                by_h[i, a] += source[i, a]
+
+
+@kernel
+def adjoint_block(
+    weights: Weights,
+    inputs: Inputs,
     passed: Passed,
-    by_z: Tensor,
-    sources: Sources | None,
-    pairs: Geometry,
-    result: AdjointTape,
-    gradients: Gradients | None,
-    tape: Tape,
+    back: Adjoint,
+    u_sources: Array,
+    s1_bar: Array,
+    gradients: Weights,
+    r_bar: Array,
+    R_bar: Array,
+    by_x: Array,
+    has_sources: bool,
+    needs_parameters: bool,
     needs_vectors: bool,
-) -> BlockAdjoint:
-    block = passed.block
-    zs = [by_z]
-    us: list[Tensor] = []
-    for q in reversed(range(len(block.atom_layers))):
-        (base, residual), middle = block.atom_layers[q], passed.atom_middles[q]
-        u = torch.mm(by_z, residual.weight).mul_(middle.slope)
-        if sources is not None:
-            u += sources.atom_u[q]
-        if gradients is not None:
-            gradients.add_product(residual.weight, by_z, middle.value)
-            gradients.add(residual.bias, by_z.sum(0))
-            gradients.add_product(base.weight, u, passed.z[q])
-            gradients.add(base.bias, u.sum(0))
-        by_z = torch.addmm(by_z, u, base.weight)
-        us.insert(0, u)
-        zs.insert(0, by_z)
-    u = torch.mm(by_z, block.residual.weight).mul_(passed.middle.slope)
-    if sources is not None:
-        u += sources.u
-    if gradients is not None:
-        _own_gradients(block, passed, u, by_z, tape.elements, gradients)
-    A, t, s, y = _sums_adjoint(passed.sums, u, sources, tape, result, gradients, needs_vectors)
-    if gradients is not None:
-        _weight_gradients(passed, y, gradients)
-    return BlockAdjoint(u, us, zs, A, t, s, y)
-
-
-def _own_gradients(
-    block: Block, passed: Passed, u: Tensor, by_z: Tensor, elements: Tensor, gradients: Gradients
 ) -> None:
-    """Gradients of all that acts on an atom's own features."""
-    layer = block.interaction
-    gradients.add_product(block.residual.weight, by_z, passed.middle.value)
-    gradients.add(block.residual.bias, by_z.sum(0))
-    gradients.add(layer.own.bias, u.sum(0))
-    if passed.x is not None:
-        gradients.add_product(layer.own.weight, u, passed.x)
-        if block.adjust is not None:
-            gradients.add_product(block.adjust, by_z, passed.x)
-        return
-    gradients.add(layer.own.weight, _by_element(u, elements, layer.own.weight))
-    if block.adjust is not None:
-        gradients.add(block.adjust, _by_element(by_z, elements, block.adjust))
+    """The adjoint pass through a block, from the last of back.z on: all of `back`, and `by_x`.
 
-
-def _by_element(rows: Tensor, elements: Tensor, weight: Tensor) -> Tensor:
-    """Rows (n_atoms, n_out) summed over the atoms of an element: (n_out, n_elements)."""
-    sums = rows.new_zeros(weight.shape[1], weight.shape[0])
-    return sums.index_add_(0, elements, rows).t().contiguous()
-
-
-def _weight_gradients(passed: Passed, y: Tensor, gradients: Gradients) -> None:
-    weights = passed.block.interaction.weights
-    if passed.x is None:
-        # A copy: the room of y is used again.
-        by_weights = y.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
-        gradients.add(weights, by_weights)
-    else:
-        gradients.add_product(weights, y.flatten(1), passed.x)
-
-
-def _sums_adjoint(
-    sums: Sums,
-    u: Tensor,
-    sources: Sources | None,
-    tape: Tape,
-    result: AdjointTape,
-    gradients: Gradients | None,
-    needs_vectors: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Derivatives by A, t, s and y; adds to those by r and R, and by the layer's parameters."""
-    layer = sums.layer
-    if sources is None:
-        like = (sums.A, sums.t, sums.s, sums.y)
-        arrays = [*(tape.room.empty_like(each) for each in like), torch.empty_like(sums.scales)]
-    else:
-        arrays = [sources.A, sources.t, sources.s, sources.y, sources.scales]
-    *inner, scales = arrays
-    _, _, s, _ = inner
-    is_first = sums.groups is tape.pairs.order.elements
+    Adds to `r_bar` and `R_bar`, and to `gradients` if wanted. With `has_sources`, A, t, s and y of
+    `back` hold what to start from.
+    """
+    x, z, u = inputs.x, back.z, back.u
+    for q in range(len(z) - 1, 0, -1):
+        product(z[q], weights.out_weights[q], u[q])
+        _times_slope(u[q], passed.slope[q], u_sources[q] if has_sources else u[q], has_sources)
+        if needs_parameters:
+            add_outer(z[q], passed.h[q], gradients.out_weights[q])
+            _add_sum(z[q], gradients.out_biases[q])
+            add_outer(u[q], passed.z[q - 1], gradients.in_weights[q - 1])
+            _add_sum(u[q], gradients.in_biases[q - 1])
+        z[q - 1] = z[q]
+        add_product(u[q], weights.in_weights[q - 1], z[q - 1])
+    product(z[0], weights.out_weights[0], u[0])
+    _times_slope(u[0], passed.slope[0], u_sources[0] if has_sources else u[0], has_sources)
+    if needs_parameters:
+        add_outer(z[0], passed.h[0], gradients.out_weights[0])
+        _add_sum(z[0], gradients.out_biases[0])
+        _add_sum(u[0], gradients.own_bias)
+        if inputs.is_first:
+            _add_by_element(u[0], inputs.elements, gradients.own_weight)
+            if len(weights.adjust) > 0:
+                _add_by_element(z[0], inputs.elements, gradients.adjust)
+        else:
+            add_outer(u[0], x, gradients.own_weight)
+            if len(weights.adjust) > 0:
+                add_outer(z[0], x, gradients.adjust)
+    scales_bar = gradients.scales if needs_parameters else np.zeros_like(weights.scales)
     sums_adjoint(
-        *sums.arguments,
-        u.numpy(),
-        *(each.numpy() for each in inner),
-        result.R.numpy(),
-        scales.numpy(),
-        needs_vectors,
-        gradients is not None or not is_first,
-        sources is not None,
-    )
-    sensitivity = sums.sensitivity
-    s1 = None if sources is None else sources.s1.numpy()
+        inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y, weights.scales,
+        passed.t, passed.A, passed.norms, u[0], back.A, back.t, back.s, back.y, R_bar, scales_bar,
+        needs_vectors, needs_parameters or not inputs.is_first, has_sources,
+    )  # fmt: skip
     if needs_vectors:
-        distance_adjoint(sums.s1.numpy(), s.numpy(), result.r.numpy())
-        if s1 is not None:
-            slope_adjoint(*sensitivity, s1, result.r.numpy())
-    if gradients is not None:
-        mu, sigma = torch.empty_like(layer.mu), torch.empty_like(layer.sigma)
-        none = sums.s[:0].numpy()
+        distance_adjoint(passed.s1, back.s, r_bar)
+        if has_sources:
+            slope_adjoint(
+                inputs.r, weights.mu, weights.sigma, inputs.cutoff, passed.g, s1_bar, r_bar
+            )
+    all_y = back.y.reshape(len(back.y), back.y.shape[1] * back.y.shape[2])
+    if needs_parameters:
         parameter_adjoint(
-            *sensitivity,
-            sums.s.numpy(),
-            sums.s1.numpy(),
-            s.numpy(),
-            none if s1 is None else s1,
-            mu[0].numpy(),
-            sigma[0].numpy(),
-        )
-        for parameter, gradient in zip(
-            (layer.mu, layer.sigma, *layer.scales), (mu, sigma, *scales), strict=True
-        ):
-            gradients.add(parameter, gradient)
-    return inner[0], inner[1], inner[2], inner[3]
+            inputs.r, weights.mu, weights.sigma, passed.c, passed.g, passed.s, passed.s1, back.s,
+            s1_bar, gradients.mu, gradients.sigma,
+        )  # fmt: skip
+        if inputs.is_first:
+            for e in range(len(all_y)):
+                for k in range(all_y.shape[1]):
+                    gradients.V[k, e] += all_y[e, k]
+        else:
+            add_outer(all_y, x, gradients.V)
+    if not inputs.is_first:
+        if len(weights.adjust) > 0:
+            product(z[0], weights.adjust, by_x)
+        else:
+            by_x[:] = z[0]
+        add_product(u[0], weights.own_weight, by_x)
+        add_product(all_y, weights.V, by_x)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from hippynn_mf.network.compiled.blocks import Block, Interaction
-from hippynn_mf.network.compiled.geometry import geometry
-from hippynn_mf.network.compiled.ordering import Groups, PairOrder
+from hippynn_mf.network.compiled.activations import Tables, softplus, tables
+from hippynn_mf.network.compiled.blocks import Block, Weights
+from hippynn_mf.network.compiled.geometry import Array, geometry
+from hippynn_mf.network.compiled.kernels import kernel
+from hippynn_mf.network.compiled.ordering import Groups, Indices, PairOrder
+from hippynn_mf.network.compiled.products import add_rows_by_columns, rows_by_columns
 from hippynn_mf.network.compiled.room import Room
-from hippynn_mf.network.compiled.sensitivities import exponents, sensitivities
+from hippynn_mf.network.compiled.sensitivities import sensitivities
 from hippynn_mf.network.compiled.sums import sums_forward
-
-SOFTPLUS_THRESHOLD = 20.0
-LEAST_EXPONENT = {torch.float32: -60.0, torch.float64: -500.0}
 
 
 @dataclass(frozen=True)
@@ -25,171 +25,184 @@ class Geometry:
     """Pairs sorted by receiver: r (n_pairs,), unit vectors u and tensor components R."""
 
     order: PairOrder
-    r: Tensor
-    u: Tensor
-    R: Tensor
+    r: Array
+    u: Array
+    R: Array
 
     @classmethod
-    def of(cls, vectors: Tensor, order: PairOrder, tensor_order: int) -> Geometry:
-        """Of vectors (n_pairs, 3), or distances (n_pairs, 1) for ℓ = 0, in the order given."""
-        r, u = torch.empty_like(vectors[:, 0]), torch.empty_like(vectors)
-        R = vectors.new_empty(len(vectors), (tensor_order + 1) ** 2)
-        geometry(vectors.numpy(), order.given, r.numpy(), u.numpy(), R.numpy())
+    def of(cls, vectors: Array, order: PairOrder, tensor_order: int) -> Geometry:
+        """Of vectors (n_pairs, 3) in the order given; or distances (n_pairs, 1) for ℓ = 0."""
+        r, u = np.empty(len(vectors), vectors.dtype), np.empty_like(vectors)
+        R = np.empty((len(vectors), (tensor_order + 1) ** 2), vectors.dtype)
+        geometry(vectors, order.given, r, u, R)
         return cls(order, r, u, R)
 
 
-@dataclass(frozen=True)
-class Sums:
-    """What the sums of one interaction layer leave behind; names as in `sums.py`."""
+class Inputs(NamedTuple):
+    """What the passes through one block have in common.
 
-    layer: Interaction
-    groups: Groups
-    scales: Tensor  # (ℓ, nf_out)
-    g: Tensor
-    s: Tensor
-    s1: Tensor
-    y: Tensor
-    t: Tensor
-    A: Tensor
-    norms: Tensor
+    The features `x` (n_atoms, nf_in) before the block have no columns in the first one, where they
+    are the species. `receivers` and `groups` are of `sums.py`, the latter with `rows`.
+    """
 
-    pairs: Geometry
-
-    @cached_property
-    def arguments(self) -> list[Any]:
-        """The first arguments of `sums_adjoint` and `sums_tangent`."""
-        order, groups = self.pairs.order, self.groups
-        tensors = (self.s, self.pairs.R, self.y, self.scales, self.t, self.A, self.norms)
-        return [order.receivers.first, groups.first, groups.rows, *(x.numpy() for x in tensors)]
-
-    @cached_property
-    def sensitivity(self) -> list[Any]:
-        """r, μ, σ, cutoff and g, for the functions of `sensitivities.py`."""
-        mu, sigma = self.layer.mu.detach()[0], self.layer.sigma.detach()[0]
-        r, g = self.pairs.r.numpy(), self.g.numpy()
-        return [r, mu.numpy(), sigma.numpy(), self.layer.cutoff, g]
+    is_first: bool
+    elements: Indices
+    x: Array
+    receivers: Indices
+    groups: Indices
+    rows: Indices
+    r: Array
+    R: Array
+    cutoff: float
+    cusp: float
 
 
-@dataclass(frozen=True)
-class Activation:
-    """softplus(u) and its slope, sigmoid(u), of the middle of a residual layer."""
+class Passed(NamedTuple):
+    """What the forward pass of a block leaves behind; `c` to `norms` as in the kernels.
 
-    value: Tensor
-    slope: Tensor
+    h and slope (n_layers, n_atoms, n_middle) are softplus(u) and its slope, of the interaction
+    layer and then of the atom layers; z are the features after each of these.
+    """
 
-    @classmethod
-    def of(cls, u: Tensor) -> Activation:
-        """Of u (n_atoms, n_features)."""
-        # torch's softplus is u itself from here on, with a slope of 1.
-        slope = torch.sigmoid(u).masked_fill_(u > SOFTPLUS_THRESHOLD, 1.0)
-        return cls(torch.nn.functional.softplus(u, threshold=SOFTPLUS_THRESHOLD), slope)
-
-
-@dataclass(frozen=True)
-class Passed:
-    """One block's forward pass: z are the features before each atom layer, and after the last."""
-
-    block: Block
-    x: Tensor | None  # None in the first block, whose features are the species
-    sums: Sums
-    middle: Activation
-    atom_middles: list[Activation]
-    z: list[Tensor]
+    c: Array
+    g: Array
+    s: Array
+    s1: Array
+    y: Array
+    t: Array
+    A: Array
+    norms: Array
+    h: Array
+    slope: Array
+    z: Array
 
 
 @dataclass(frozen=True)
 class Tape:
-    """The forward pass of a network of atoms whose `elements` are (n_atoms,)."""
+    """The forward pass of a network; lists are by block."""
 
+    blocks: list[Block]
     pairs: Geometry
-    elements: Tensor
+    weights: list[Weights]
+    inputs: list[Inputs]
     passed: list[Passed]
     room: Room
 
-    def features(self) -> list[Tensor]:
-        """Features (n_atoms, n_features) after every block."""
+    @property
+    def elements(self) -> Indices:
+        """Elements (n_atoms,)."""
+        return self.inputs[0].elements
+
+    def features(self) -> list[Array]:
+        """Features (n_atoms, n_features) after every block, as long as the tape is there."""
         return [each.z[-1] for each in self.passed]
 
 
-def run_forward(blocks: list[Block], elements: Tensor, pairs: Geometry) -> Tape:
-    """Pass through all blocks; no graph is made."""
-    passed: list[Passed] = []
-    room = Room()
-    x = None
-    for block in blocks:
-        passed.append(_through(block, x, elements, pairs, room))
-        x = passed[-1].z[-1]
-    return Tape(pairs, elements, passed, room)
+constants = functools.cache(tables)
 
 
-def _through(
-    block: Block, x: Tensor | None, elements: Tensor, pairs: Geometry, room: Room
+def run_forward(blocks: list[Block], elements: Indices, pairs: Geometry) -> Tape:
+    """Pass through all blocks."""
+    tape = Tape(blocks, pairs, [Weights.of(block) for block in blocks], [], [], Room())
+    dtype = pairs.r.dtype
+    x = np.empty((len(elements), 0), dtype)
+    for k, (block, weights) in enumerate(zip(blocks, tape.weights, strict=True)):
+        groups = pairs.order.senders if k else pairs.order.elements
+        inputs = Inputs(
+            k == 0,
+            elements,
+            x,
+            pairs.order.receivers.first,
+            groups.first,
+            groups.rows,
+            pairs.r,
+            pairs.R,
+            block.interaction.cutoff,
+            block.interaction.cusp,
+        )
+        passed = _passed(weights, groups, inputs, tape.room, dtype)
+        forward_block(weights, inputs, constants(dtype.name), passed)
+        tape.inputs.append(inputs)
+        tape.passed.append(passed)
+        x = passed.z[-1]
+    return tape
+
+
+def _passed(
+    weights: Weights, groups: Groups, inputs: Inputs, room: Room, dtype: npt.DTypeLike
 ) -> Passed:
-    layer = block.interaction
-    sums, u = _sums(layer, x, len(elements), pairs, room)
-    if x is None:
-        u += (layer.own.weight.t() + layer.own.bias).index_select(0, elements)
-    else:
-        u.addmm_(x, layer.own.weight.t()).add_(layer.own.bias)
-    middle = Activation.of(u)
-    z = torch.addmm(block.residual.bias, middle.value, block.residual.weight.t())
-    if x is None:
-        z += _of_species(block).index_select(0, elements)
-    else:
-        z += x if block.adjust is None else x @ block.adjust.t()
-    zs, middles = [z], []
-    for base, residual in block.atom_layers:
-        middles.append(Activation.of(torch.addmm(base.bias, z, base.weight.t())))
-        z = torch.addmm(residual.bias, middles[-1].value, residual.weight.t()).add_(z)
-        zs.append(z)
-    return Passed(block, x, sums, middle, middles, zs)
-
-
-def _of_species(block: Block) -> Tensor:
-    """The residual part of the first block, a row for each element: its features are one-hot."""
-    if block.adjust is not None:
-        return block.adjust.t()
-    weight = block.residual.weight
-    return torch.eye(len(weight), dtype=weight.dtype)
-
-
-def _sums(
-    layer: Interaction, x: Tensor | None, n_atoms: int, pairs: Geometry, room: Room
-) -> tuple[Sums, Tensor]:
-    """The sums over neighbours, and their part (n_atoms, nf_out) of the layer's output."""
-    n_sensitivities, nf_out, nf_in = layer.weights.shape
-    order, n_pairs, n_components = pairs.order, len(pairs.r), pairs.R.shape[1]
-    new = layer.weights.new_empty
-    if x is None:
-        y, groups = layer.weights.permute(2, 0, 1).contiguous(), order.elements
-    else:
-        y = room.empty(n_atoms, n_sensitivities, nf_out, dtype=x.dtype)
-        torch.mm(x, layer.weights.view(-1, nf_in).t(), out=y.flatten(1))
-        groups = order.senders
-    scales = torch.stack(layer.scales) if layer.scales else new(0, nf_out)
-    r, mu, sigma = pairs.r.numpy(), layer.mu[0].numpy(), layer.sigma[0].numpy()
-    g, s, s1 = (room.empty(n_pairs, n_sensitivities, dtype=pairs.r.dtype) for _ in range(3))
-    exponents(r, mu, sigma, LEAST_EXPONENT[g.dtype], g.numpy())
-    g.exp_()
-    sensitivities(r, mu, sigma, layer.cutoff, g.numpy(), s.numpy(), s1.numpy())
-    t, A, norms, out = (
-        room.empty(n_pairs, nf_out, dtype=pairs.r.dtype),
-        room.empty(n_atoms, n_components, nf_out, dtype=pairs.r.dtype),
-        new(n_atoms, len(scales), nf_out),
-        new(n_atoms, nf_out),
+    """Room for what a block leaves behind."""
+    n_pairs, n_sensitivities = len(inputs.r), len(weights.mu)
+    n_layers, n_features, n_middle = weights.out_weights.shape
+    n_atoms, n_groups = len(inputs.elements), len(groups.first) - 1
+    shapes = (
+        (n_pairs, 2),
+        (n_pairs, n_sensitivities),
+        (n_pairs, n_sensitivities),
+        (n_pairs, n_sensitivities),
+        (n_groups, n_sensitivities, n_middle),
+        (n_pairs, n_middle),
+        (n_atoms, inputs.R.shape[1], n_middle),
+        (n_atoms, len(weights.scales), n_middle),
+        (n_layers, n_atoms, n_middle),
+        (n_layers, n_atoms, n_middle),
+        (n_layers, n_atoms, n_features),
     )
+    return Passed(*(room.empty(*shape, dtype=dtype) for shape in shapes))
+
+
+@kernel
+def _of_species(weights: Weights, elements: Indices, u: Array, z: Array) -> None:
+    """Add what the species give to u, and set z to it, in the first block."""
+    for i in range(len(elements)):
+        e = elements[i]
+        for a in range(u.shape[1]):
+            u[i, a] += weights.own_weight[a, e] + weights.own_bias[a]
+        for a in range(z.shape[1]):
+            if len(weights.adjust) > 0:
+                z[i, a] = weights.out_biases[0, a] + weights.adjust[a, e]
+            else:
+                z[i, a] = weights.out_biases[0, a]
+                if a == e:
+                    z[i, a] += 1
+
+
+@kernel
+def forward_block(weights: Weights, inputs: Inputs, of: Tables, passed: Passed) -> None:
+    """The forward pass of a block: all of `passed`."""
+    x, y, z, h, slope = inputs.x, passed.y, passed.z, passed.h, passed.slope
+    n_layers, n_atoms, n_middle = h.shape
+    all_y = y.reshape(len(y), y.shape[1] * n_middle)
+    if inputs.is_first:
+        for e in range(len(all_y)):
+            for k in range(all_y.shape[1]):
+                all_y[e, k] = weights.V[k, e]
+    else:
+        rows_by_columns(x, weights.V, all_y)
+    sensitivities(
+        inputs.r, weights.mu, weights.sigma, inputs.cutoff, of,
+        passed.c, passed.g, passed.s, passed.s1,
+    )  # fmt: skip
+    u = np.empty((n_atoms, n_middle), z.dtype)
     sums_forward(
-        order.receivers.first,
-        groups.first,
-        groups.rows,
-        s.numpy(),
-        pairs.R.numpy(),
-        y.numpy(),
-        scales.numpy(),
-        layer.cusp,
-        t.numpy(),
-        A.numpy(),
-        norms.numpy(),
-        out.numpy(),
-    )
-    return Sums(layer, groups, scales, g, s, s1, y, t, A, norms, pairs), out
+        inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, y, weights.scales,
+        inputs.cusp, passed.t, passed.A, passed.norms, u,
+    )  # fmt: skip
+    if inputs.is_first:
+        _of_species(weights, inputs.elements, u, z[0])
+    else:
+        u += weights.own_bias
+        add_rows_by_columns(x, weights.own_weight, u)
+        if len(weights.adjust) > 0:
+            z[0] = weights.out_biases[0]
+            add_rows_by_columns(x, weights.adjust, z[0])
+        else:
+            z[0] = x + weights.out_biases[0]
+    softplus(u, h[0], slope[0], of)
+    add_rows_by_columns(h[0], weights.out_weights[0], z[0])
+    for q in range(1, n_layers):
+        u[:] = weights.in_biases[q - 1]
+        add_rows_by_columns(z[q - 1], weights.in_weights[q - 1], u)
+        softplus(u, h[q], slope[q], of)
+        z[q] = z[q - 1] + weights.out_biases[q]
+        add_rows_by_columns(h[q], weights.out_weights[q], z[q])

@@ -11,18 +11,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hippynn_mf.network.compiled.adjoint import (
-    Gradients,
     Injection,
+    by_parameters,
     by_vectors,
     run_adjoint,
 )
 from hippynn_mf.network.compiled.blocks import Block, blocks_of
 from hippynn_mf.network.compiled.forward import Geometry, Tape, run_forward
-from hippynn_mf.network.compiled.ordering import PairOrder
+from hippynn_mf.network.compiled.ordering import Indices, PairOrder
 from hippynn_mf.network.compiled.tangent import run_tangent
 
 NO_MORE = (
@@ -37,12 +38,12 @@ class Pass:
 
     blocks: list[Block]
     order: PairOrder
-    elements: Tensor
+    elements: Indices
     tensor_order: int
     tape: Tape | None = None
     # of the backward pass that is under way, by the number that autograd gives it
     injection: tuple[int, Injection] | None = None
-    gradients: Gradients | None = None
+    gradients: dict[int, Tensor] | None = None
 
     def injected(self, task: int) -> Injection:
         """The injection of a backward pass; what an earlier one may have left is forgotten."""
@@ -58,7 +59,7 @@ class Pass:
 
 
 def features_of(
-    blocks: list[Block], order: PairOrder, elements: Tensor, vectors: Tensor, tensor_order: int
+    blocks: list[Block], order: PairOrder, elements: Indices, vectors: Tensor, tensor_order: int
 ) -> list[Tensor]:
     """Features (n_atoms, n_features) after every block, of pairs with these vectors.
 
@@ -83,10 +84,10 @@ def features_of_species(
     tensor_order: int,
 ) -> list[Tensor]:
     """`features_of` a hippynn network, of one-hot species (n_atoms, n_elements) and pairs."""
-    elements = one_hot.to(torch.uint8).argmax(dim=1)
+    elements = one_hot.to(torch.uint8).argmax(dim=1).numpy()
     # Kernels are compiled for consecutive numbers alone.
     first, second = receivers.contiguous().numpy(), senders.contiguous().numpy()
-    order = PairOrder.of(first, second, elements.numpy(), one_hot.shape[1])
+    order = PairOrder.of(first, second, elements, one_hot.shape[1])
     return features_of(blocks_of(network), order, elements, vectors, tensor_order)
 
 
@@ -103,7 +104,7 @@ class _Parameters(torch.autograd.Function):
         gradients, ctx.shared.gradients = ctx.shared.gradients, None
         wanted = ctx.needs_input_grad[1:]
         return None, *(
-            gradients.of(parameter) if needed else None
+            gradients[id(parameter)] if needed else None
             for parameter, needed in zip(ctx.parameters, wanted, strict=True)
         )
 
@@ -113,21 +114,20 @@ class _Features(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, shared: Pass, gate: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:
-        pairs = Geometry.of(vectors, shared.order, shared.tensor_order)
+        pairs = Geometry.of(vectors.numpy(), shared.order, shared.tensor_order)
         shared.tape = run_forward(shared.blocks, shared.elements, pairs)
         token = vectors.new_empty(0)
         ctx.shared = shared
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(token)
-        # The tape needs what it has, not what autograd makes of the outputs.
-        return *(each.detach() for each in shared.tape.features()), token
+        # The room of the tape is used again when it has gone.
+        return *(torch.from_numpy(each.copy()) for each in shared.tape.features()), token
 
     @staticmethod
     def backward(ctx: Any, *by_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         shared, tape = ctx.shared, ctx.shared.tape
         (token,) = ctx.saved_tensors
         needs_parameters, needs_vectors = map(_is_wanted, ctx.next_functions)
-        by_features = [None if each is None else each.contiguous() for each in by_outputs[:-1]]
         if torch.is_grad_enabled():
             if needs_parameters:
                 raise RuntimeError(
@@ -136,27 +136,29 @@ class _Features(torch.autograd.Function):
                     )
                 )
             given = [
-                torch.zeros_like(x) if g is None else g
-                for g, x in zip(by_features, tape.features(), strict=True)
+                torch.from_numpy(np.zeros_like(x)) if g is None else g
+                for g, x in zip(by_outputs, tape.features(), strict=False)
             ]
             gradient: Tensor = _VectorGradient.apply(shared, token, *given)  # type: ignore[no-untyped-call]
             return None, None, gradient
         injection = shared.take_injected(torch._C._current_graph_task_id())
         gradients = None
         if needs_parameters:
-            gradients = shared.gradients = Gradients() if injection is None else injection.gradients
+            zeros = [weights.zeros() for weights in tape.weights] if injection is None else []
+            gradients = zeros if injection is None else injection.gradients
         adjoint = run_adjoint(
             tape,
-            by_features,
+            [None if each is None else each.numpy() for each in by_outputs[:-1]],
             injection=injection,
             gradients=gradients,
             needs_vectors=needs_vectors,
         )
+        if gradients is not None:
+            shared.gradients = by_parameters(tape, gradients)
         vectors = None
         if needs_vectors:
-            vectors = by_vectors(
-                tape.pairs, adjoint, None if injection is None else injection.vectors
-            )
+            start = None if injection is None else injection.vectors
+            vectors = torch.from_numpy(by_vectors(tape.pairs, adjoint, start))
         return None, token.new_empty(0), vectors
 
 
@@ -172,8 +174,8 @@ class _VectorGradient(torch.autograd.Function):
     def forward(ctx: Any, shared: Pass, token: Tensor, *by_features: Tensor) -> Tensor:
         assert shared.tape is not None
         ctx.shared = shared
-        ctx.adjoint = run_adjoint(shared.tape, list(by_features))
-        return by_vectors(shared.tape.pairs, ctx.adjoint)
+        ctx.adjoint = run_adjoint(shared.tape, [each.numpy() for each in by_features])
+        return torch.from_numpy(by_vectors(shared.tape.pairs, ctx.adjoint))
 
     @staticmethod
     def backward(ctx: Any, by_gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -181,5 +183,6 @@ class _VectorGradient(torch.autograd.Function):
             raise RuntimeError(NO_MORE.format("no third derivatives"))
         shared, adjoint = ctx.shared, ctx.adjoint
         injection = shared.injected(torch._C._current_graph_task_id())
-        found = run_tangent(shared.tape, adjoint, by_gradient, injection, needs_vectors=True)
-        return None, by_gradient.new_empty(0), *found
+        direction = by_gradient.contiguous().numpy()
+        found = run_tangent(shared.tape, adjoint, direction, injection, needs_vectors=True)
+        return None, by_gradient.new_empty(0), *map(torch.from_numpy, found)

@@ -1,7 +1,8 @@
 """Distances r and tensor components R of pair vectors v, with their derivatives.
 
 R is 1, then the unit vector u, then the five components of the traceless u uᵀ in the orthonormal
-basis of `pair_layouts.quadrupole_basis`. For ℓ = 0, v has one column, the distance itself.
+basis of `pair_layouts.quadrupole_basis`. For ℓ = 0, R is 1 alone, and v
+may have one column, the distance.
 
 `v_bar` (n_pairs, 3 or 1) is in the order of the given list, everything else sorted by receiver.
 """
@@ -23,7 +24,29 @@ S6 = math.sqrt(6.0)
 
 
 @kernel
+def pair_vectors(positions: Array, pairs: Indices, v: Array) -> None:
+    """v_p = x_j − x_i of pairs (n_pairs, 2) of receivers i and senders j: (n_pairs, 3)."""
+    for p in range(len(pairs)):
+        i, j = pairs[p, 0], pairs[p, 1]
+        for a in range(3):
+            v[p, a] = positions[j, a] - positions[i, a]
+
+
+@kernel
+def pair_vectors_adjoint(v_bar: Array, pairs: Indices, positions_bar: Array) -> None:
+    """The derivative of v_bar·v by the positions."""
+    positions_bar[:] = 0
+    for p in range(len(pairs)):
+        i, j = pairs[p, 0], pairs[p, 1]
+        for a in range(3):
+            positions_bar[j, a] += v_bar[p, a]
+            positions_bar[i, a] -= v_bar[p, a]
+
+
+@kernel
 def _components(u: Array, R: Array) -> None:
+    if len(R) == 1:
+        return
     x, y, z = u[0], u[1], u[2]
     R[1], R[2], R[3] = x, y, z
     if len(R) == 9:
@@ -72,6 +95,11 @@ def geometry_adjoint(
             vp[0] += r_bar[p]
             continue
         x, y, z = up[0], up[1], up[2]
+        if len(q) == 1:
+            vp[0] += x * r_bar[p]
+            vp[1] += y * r_bar[p]
+            vp[2] += z * r_bar[p]
+            continue
         wx, wy, wz = _times_quadrupole(q, x, y, z)
         wx, wy, wz = wx + q[1], wy + q[2], wz + q[3]
         radial = r_bar[p] - (wx * x + wy * y + wz * z) / r[p]
@@ -94,6 +122,8 @@ def geometry_tangent(
         x, y, z = up[0], up[1], up[2]
         d = x * dv[0] + y * dv[1] + z * dv[2]
         r_dot[p] = d
+        if len(q) == 1:
+            continue
         ax, ay, az = (dv[0] - x * d) / r[p], (dv[1] - y * d) / r[p], (dv[2] - z * d) / r[p]
         q[1], q[2], q[3] = ax, ay, az
         if len(q) == 9:
@@ -117,6 +147,11 @@ def geometry_adjoint_tangent(
         x, y, z = up[0], up[1], up[2]
         d = x * dv[0] + y * dv[1] + z * dv[2]
         ax, ay, az = (dv[0] - x * d) / r[p], (dv[1] - y * d) / r[p], (dv[2] - z * d) / r[p]
+        if len(q) == 1:
+            vp[0] += ax * r_bar[p]
+            vp[1] += ay * r_bar[p]
+            vp[2] += az * r_bar[p]
+            continue
         wx, wy, wz = _times_quadrupole(q, x, y, z)
         wx, wy, wz = wx + q[1], wy + q[2], wz + q[3]
         w_dx, w_dy, w_dz = _times_quadrupole(q, ax, ay, az)

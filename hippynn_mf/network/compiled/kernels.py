@@ -20,7 +20,16 @@ _not_cached: list[str] = []
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function at its first call, once for every type of number."""
-    compile_: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST_MATH)
+    return _compiled(function, FAST_MATH)
+
+
+def exact_kernel(function: Callable[..., Any]) -> Any:
+    """As `kernel`, for functions whose sums stay in their order."""
+    return _compiled(function, FAST_MATH - {"reassoc"})
+
+
+def _compiled(function: Callable[..., Any], fast_math: set[str]) -> Any:
+    compile_: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=fast_math)
     try:
         dispatcher = compile_(function)
     except RuntimeError as error:  # numba found no folder that it may write to

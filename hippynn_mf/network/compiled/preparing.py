@@ -8,13 +8,15 @@ import time
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
-from hippynn_mf.network.compiled.adjoint import Gradients, Injection, by_vectors, run_adjoint
+from hippynn_mf.network.compiled.adjoint import Injection, by_vectors, run_adjoint
 from hippynn_mf.network.compiled.blocks import Block, Interaction, Linear
 from hippynn_mf.network.compiled.forward import Geometry, run_forward
 from hippynn_mf.network.compiled.kernels import compilations, why_unavailable
 from hippynn_mf.network.compiled.ordering import PairOrder
 from hippynn_mf.network.compiled.tangent import run_tangent
+from hippynn_mf.network.compiled.whole import Atoms, Readout, run_whole, whole_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ def why_not_compiled(dtype: torch.dtype) -> str | None:
     """
     reason = why_unavailable()
     if reason is None:
+        # scipy's BLAS would start a thread for every core, whatever torch has been told.
+        threadpool_limits(torch.get_num_threads(), user_api="blas")
         try:
             _compile(dtype)
         except Exception as error:  # whatever numba or its compiler may raise
@@ -45,30 +49,48 @@ def is_ready(dtype: torch.dtype) -> bool:
 def _compile(dtype: torch.dtype) -> None:
     """Run every kernel once, for the types of numbers that they are used with."""
     before, start = compilations(), time.monotonic()
-    pair, elements = np.array([0, 1]), torch.tensor([0, 1])
-    order = PairOrder.of(pair, pair[::-1].copy(), elements.numpy(), 2)
-    is_told = False
+    pair, elements = np.array([0, 1]), np.array([0, 1])
+    order = PairOrder.of(pair, pair[::-1].copy(), elements, 2)
+    positions = np.array([[[0, 0, 0], [1, 0, 0]]], str(dtype).removeprefix("torch."))
+    vectors = positions[0] - positions[0, ::-1]
+    pairs = Geometry.of(vectors, order, 2)
+    is_told = compilations() > before
+    if is_told:
+        logger.info(
+            "compiling the interaction for %s, which takes about a minute and is kept for later "
+            "processes",
+            dtype,
+        )
     with torch.no_grad():
-        vectors = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]], dtype=dtype)
-        pairs = Geometry.of(vectors, order, 2)
-        if compilations() > before:
-            logger.info(
-                "compiling the interaction for %s, which takes about half a minute and is kept for "
-                "later processes",
-                dtype,
-            )
-            is_told = True
-        tape = run_forward([_block(2, dtype), _block(2, dtype)], elements, pairs)
-        features: list[torch.Tensor | None] = [torch.ones_like(x) for x in tape.features()]
-        adjoint = run_adjoint(tape, features)
-        by_vectors(pairs, adjoint)
-        injection = Injection.of(tape)
-        run_tangent(tape, adjoint, vectors, injection, needs_vectors=True)
-        run_adjoint(tape, features, injection=injection, gradients=Gradients())
+        blocks = [_block(2, dtype), _block(2, dtype)]
+        _run_passes(blocks, elements, pairs, vectors)
+        one = torch.ones(1, 2, dtype=dtype)
+        readout = Readout(
+            [[one, one, one]],
+            [[one[0, :1], one[0, :1]]],
+            np.ones((1, 1), positions.dtype),
+            [0],
+        )
+        species, numbers = np.array([[1, 2]]), np.array([0, 1, 2])
+        atoms = Atoms.of(species, np.array([[0, 1], [1, 0]]), numbers, 2)
+        whole = run_whole(blocks, readout, atoms, positions, 2)
+        whole_gradients(whole, whole.energies, whole.hierarchicalities, [whole.forces[0]])
     if is_told:
         logger.info(
             "compiled %d kernels in %.0f s", compilations() - before, time.monotonic() - start
         )
+
+
+def _run_passes(
+    blocks: list[Block], elements: np.ndarray, pairs: Geometry, vectors: np.ndarray
+) -> None:
+    tape = run_forward(blocks, elements, pairs)
+    features: list[np.ndarray | None] = [*tape.features()]
+    adjoint = run_adjoint(tape, features)
+    by_vectors(pairs, adjoint)
+    injection = Injection.of(tape)
+    run_tangent(tape, adjoint, vectors, injection, needs_vectors=True)
+    run_adjoint(tape, features, injection=injection, gradients=injection.gradients)
 
 
 def _block(n: int, dtype: torch.dtype) -> Block:

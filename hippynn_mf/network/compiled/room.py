@@ -8,48 +8,52 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-SMALLEST, LARGEST = 2**14, 2**26  # bytes of an array worth keeping, and not too large to keep
-MOST_KEPT = 2**28  # bytes, of all arrays that are kept while nothing uses them
+from hippynn_mf.network.compiled.geometry import Array
 
-_kept: dict[int, list[torch.UntypedStorage]] = {}
+PIECE = 2**22  # bytes asked for at once, at least
+ALIGNMENT = 64
+MOST_KEPT = 2**28  # bytes, of all pieces that are kept while nothing uses them
+
+_kept: list[npt.NDArray[np.uint8]] = []
 
 
 class Room:
     """Arrays that live as long as this object, and no longer."""
 
     def __init__(self) -> None:
-        self._storages: list[torch.UntypedStorage] = []
+        self._pieces: list[npt.NDArray[np.uint8]] = []
+        self._used = 0
 
-    def empty(self, *shape: int, dtype: torch.dtype) -> Tensor:
+    def empty(self, *shape: int, dtype: npt.DTypeLike) -> Array:
         """An array without defined values."""
-        n_bytes = math.prod(shape) * dtype.itemsize
-        if not SMALLEST <= n_bytes <= LARGEST:
-            return torch.empty(shape, dtype=dtype)
-        size = _rounded(n_bytes)
-        same = _kept.get(size)
-        storage = same.pop() if same else torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
-        self._storages.append(storage)
-        n_elements = n_bytes // dtype.itemsize
-        flat = torch.empty(0, dtype=dtype).set_(storage, 0, (n_elements,), (1,))
-        return flat.view(shape)
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if not self._pieces or self._used + n_bytes > len(self._pieces[-1]):
+            self._pieces.append(_piece(n_bytes))
+            self._used = 0
+        start = self._used
+        self._used += -(-n_bytes // ALIGNMENT) * ALIGNMENT
+        return self._pieces[-1][start : start + n_bytes].view(dtype).reshape(shape)
 
-    def empty_like(self, tensor: Tensor) -> Tensor:
+    def empty_like(self, array: Array) -> Array:
         """An array of the same shape."""
-        return self.empty(*tensor.shape, dtype=tensor.dtype)
+        return self.empty(*array.shape, dtype=array.dtype)
 
     def __del__(self) -> None:
-        """Keep what the arrays lay in."""
-        total = sum(size * len(storages) for size, storages in _kept.items())
-        for storage in self._storages:
-            total += storage.nbytes()
+        """Keep the pieces."""
+        total = sum(map(len, _kept))
+        for piece in self._pieces:
+            total += len(piece)
             if total <= MOST_KEPT:
-                _kept.setdefault(storage.nbytes(), []).append(storage)
+                _kept.append(piece)
 
 
-def _rounded(n_bytes: int) -> int:
-    """The next of four sizes between powers of two: batches differ a little in size."""
-    step = 2 ** max(0, n_bytes.bit_length() - 3)
-    return -(-n_bytes // step) * step
+def _piece(n_bytes: int) -> npt.NDArray[np.uint8]:
+    """A piece that is large enough: the last one kept that is, or a new one."""
+    for place in reversed(range(len(_kept))):
+        if len(_kept[place]) >= n_bytes:
+            return _kept.pop(place)
+    step = 2 ** max(0, n_bytes.bit_length() - 3)  # batches differ a little in size
+    return np.empty(max(PIECE, -(-n_bytes // step) * step), np.uint8)

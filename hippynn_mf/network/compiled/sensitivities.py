@@ -9,44 +9,44 @@ import math
 
 import numpy as np
 
+from hippynn_mf.network.compiled.activations import Tables, exponentials
 from hippynn_mf.network.compiled.geometry import Array
 from hippynn_mf.network.compiled.kernels import kernel
 
 
 @kernel
-def exponents(r: Array, mu: Array, sigma: Array, least: float, exponent: Array) -> None:
-    """−½ δ² σ²: (n_pairs, n_sensitivities), not below `least`.
-
-    Beside the others what is left then is nothing; denormal numbers would make arithmetic slow.
-    """
-    one = r.dtype.type(1)
-    half = r.dtype.type(-0.5)
-    lowest = r.dtype.type(least)
+def sensitivities(
+    r: Array,
+    mu: Array,
+    sigma: Array,
+    cutoff: float,
+    of: Tables,
+    c: Array,
+    g: Array,
+    s: Array,
+    s1: Array,
+) -> None:
+    """Set c with its derivative (n_pairs, 2); g, s and s1 = ds/dr (n_pairs, n_sensitivities)."""
+    one, half = r.dtype.type(1), r.dtype.type(-0.5)
+    k = math.pi / 2 / cutoff
     for p in range(len(r)):
         inverse = one / r[p]
         for n in range(len(mu)):
             t = (inverse - one / mu[n]) * sigma[n]
-            value = half * t * t
-            exponent[p, n] = lowest if value < lowest else value  # NaN stays NaN
-
-
-@kernel
-def sensitivities(
-    r: Array, mu: Array, sigma: Array, cutoff: float, g: Array, s: Array, s1: Array
-) -> None:
-    """S and s1 = ds/dr, given g."""
-    one = r.dtype.type(1)
-    k = math.pi / 2 / cutoff
+            s[p, n] = half * t * t
+        c[p, 0], c[p, 1] = r.dtype.type(0), r.dtype.type(0)
+        if not r[p] > cutoff:  # NaN stays NaN
+            cosine, sine = np.cos(k * r[p]), np.sin(k * r[p])
+            c[p, 0] = r.dtype.type(cosine * cosine)
+            c[p, 1] = r.dtype.type(-2 * k * sine * cosine)
+    exponentials(s.ravel(), g.ravel(), of)
     for p in range(len(r)):
         inverse = one / r[p]
-        c, c1 = r.dtype.type(0), r.dtype.type(0)
-        if not r[p] > cutoff:  # NaN stays NaN
-            c = r.dtype.type(np.cos(k * r[p]) ** 2)
-            c1 = r.dtype.type(-k * np.sin(2 * k * r[p]))
+        cp, cp1 = c[p, 0], c[p, 1]
         for n in range(len(mu)):
             slope = (inverse - one / mu[n]) * sigma[n] * sigma[n] * inverse * inverse
-            s[p, n] = g[p, n] * c
-            s1[p, n] = g[p, n] * (slope * c + c1)
+            s[p, n] = g[p, n] * cp
+            s1[p, n] = g[p, n] * (slope * cp + cp1)
 
 
 @kernel
@@ -85,7 +85,7 @@ def parameter_adjoint(
     r: Array,
     mu: Array,
     sigma: Array,
-    cutoff: float,
+    c: Array,
     g: Array,
     s: Array,
     s1: Array,
@@ -94,30 +94,26 @@ def parameter_adjoint(
     mu_bar: Array,
     sigma_bar: Array,
 ) -> None:
-    """Derivatives of s_bar·s + s1_bar·s' by μ and σ; `s1_bar` may have no rows, for none."""
+    """Add derivatives of s_bar·s + s1_bar·s' by μ and σ; `s1_bar` may have no rows, for none."""
     one, two = r.dtype.type(1), r.dtype.type(2)
-    k = math.pi / 2 / cutoff
-    mu_bar[:] = 0
-    sigma_bar[:] = 0
+    by_mu, by_sigma = np.zeros_like(mu), np.zeros_like(sigma)
     for p in range(len(r)):
         i = one / r[p]
         if len(s1_bar) == 0:
             for n in range(len(mu)):
                 d = i - one / mu[n]
                 a = s_bar[p, n] * s[p, n] * d
-                mu_bar[n] -= a
-                sigma_bar[n] -= a * d
+                by_mu[n] -= a
+                by_sigma[n] -= a * d
         else:
-            c = r.dtype.type(0)
-            if not r[p] > cutoff:
-                c = i * i * r.dtype.type(np.cos(k * r[p]) ** 2)
+            ic = i * i * c[p, 0]
             for n in range(len(mu)):
                 d = i - one / mu[n]
                 b = s1_bar[p, n]
                 a = (s_bar[p, n] * s[p, n] + b * s1[p, n]) * d
-                slope = b * g[p, n] * c
-                mu_bar[n] += slope - a
-                sigma_bar[n] += d * (two * slope - a)
+                slope = b * g[p, n] * ic
+                by_mu[n] += slope - a
+                by_sigma[n] += d * (two * slope - a)
     for n in range(len(mu)):
-        mu_bar[n] *= sigma[n] * sigma[n] / (mu[n] * mu[n])
-        sigma_bar[n] *= sigma[n]
+        mu_bar[n] += by_mu[n] * sigma[n] * sigma[n] / (mu[n] * mu[n])
+        sigma_bar[n] += by_sigma[n] * sigma[n]

@@ -176,12 +176,11 @@ def sums_adjoint(
 ) -> None:
     """Adjoint of `sums_forward`: derivatives of Σ out_bar·out.
 
-    R_bar is added to. With `has_sources`, A_bar, t_bar, s_bar, y_bar and scales_bar are added to as
-    well, instead of being set: they hold what `sums_tangent` put there.
+    R_bar and scales_bar are added to. With `has_sources`, A_bar, t_bar, s_bar and y_bar are added
+    to as well, instead of being set: they hold what `sums_tangent` put there.
     """
     n_features, n_components = out_bar.shape[1], R.shape[1]
     if not has_sources:
-        scales_bar[:] = 0
         s_bar[:] = 0
         if needs_y:
             y_bar[:] = 0
@@ -245,11 +244,10 @@ def sums_tangent(
     """Tangent of `sums_forward`, and what its adjoint has to start from.
 
     The sources are the change of `sums_adjoint` along the tangent with out_bar fixed, each with the
-    quantities before it fixed too; they are added to, or set if `is_first`.
+    quantities before it fixed too; they are added to, or set if `is_first`. `scales_source` and
+    `R_source` are always added to.
     """
     n_features, n_components = out_dot.shape[1], R.shape[1]
-    if is_first:
-        scales_source[:] = 0
     for group in range(len(group_first) - 1):
         places = group_rows[group_first[group] : group_first[group + 1]]
         if is_first:

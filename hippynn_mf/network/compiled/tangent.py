@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from hippynn_mf.network.compiled.adjoint import (
-    AdjointTape,
-    BlockAdjoint,
-    Injection,
-    Sources,
+from hippynn_mf.network.compiled.adjoint import Adjoint, AdjointTape, Injection, Sources
+from hippynn_mf.network.compiled.blocks import Weights
+from hippynn_mf.network.compiled.forward import Inputs, Passed, Tape
+from hippynn_mf.network.compiled.geometry import (
+    Array,
+    geometry_adjoint_tangent,
+    geometry_tangent,
 )
-from hippynn_mf.network.compiled.forward import Activation, Passed, Tape
-from hippynn_mf.network.compiled.geometry import geometry_adjoint_tangent, geometry_tangent
+from hippynn_mf.network.compiled.kernels import kernel
+from hippynn_mf.network.compiled.products import add_outer, add_rows_by_columns, rows_by_columns
 from hippynn_mf.network.compiled.room import Room
 from hippynn_mf.network.compiled.sums import sums_tangent
 
@@ -20,131 +21,128 @@ from hippynn_mf.network.compiled.sums import sums_tangent
 def run_tangent(
     tape: Tape,
     adjoint: AdjointTape,
-    by_vectors: Tensor,
+    by_vectors: Array,
     injection: Injection,
     *,
     needs_vectors: bool,
-) -> list[Tensor]:
+) -> list[Array]:
     """Features' derivatives along `by_vectors` (as the vectors were given), after every block.
 
     These are the derivatives of φ = by_vectors · (derivatives by the vectors, of `adjoint`) by what
     `adjoint` started from. `injection` gets what an adjoint pass has to start from, and to be added
     to, to give the derivatives of φ by vectors and parameters; by vectors if `needs_vectors`.
     """
-    pairs = tape.pairs
-    given, r, u = pairs.order.given, pairs.r.numpy(), pairs.u.numpy()
-    r_dot, R_dot = torch.empty_like(pairs.r), torch.empty_like(pairs.R)
-    v_dot = by_vectors.contiguous().numpy()
-    geometry_tangent(given, r, u, v_dot, r_dot.numpy(), R_dot.numpy())
+    pairs, room = tape.pairs, Room()
+    given, r, u = pairs.order.given, pairs.r, pairs.u
+    r_dot, R_dot = np.empty_like(r), np.empty_like(pairs.R)
+    geometry_tangent(given, r, u, by_vectors, r_dot, R_dot)
     if needs_vectors:
-        geometry_adjoint_tangent(
-            given, r, u, v_dot, adjoint.r.numpy(), adjoint.R.numpy(), injection.vectors.numpy()
+        geometry_adjoint_tangent(given, r, u, by_vectors, adjoint.r, adjoint.R, injection.vectors)
+    found: list[Array] = []
+    x_dot = tape.inputs[0].x
+    for k, passed in enumerate(tape.passed):
+        inputs = tape.inputs[k]
+        z_dot = np.empty_like(passed.z[0])
+        tangent_block(
+            tape.weights[k],
+            inputs,
+            passed,
+            adjoint.blocks[k],
+            x_dot,
+            r_dot,
+            R_dot,
+            room.empty_like(passed.s),
+            passed.y[:0] if inputs.is_first else room.empty_like(passed.y),
+            room.empty_like(passed.t),
+            injection.sources[k],
+            injection.R,
+            injection.gradients[k],
+            z_dot,
+            injection.is_empty,
+            needs_vectors,
         )
-    found: list[Tensor] = []
-    x_dot = None
-    for passed, back, sources in zip(tape.passed, adjoint.blocks, injection.sources, strict=True):
-        u_dot = _sums_tangent(
-            passed, back, x_dot, (r_dot, R_dot), tape, sources, injection, needs_vectors
-        )
-        x_dot = _through(passed, back, x_dot, u_dot, sources, injection)
-        found.append(x_dot)
+        found.append(z_dot)
+        x_dot = z_dot
     injection.is_empty = False
     return found
 
 
-def _sums_tangent(
-    passed: Passed,
-    back: BlockAdjoint,
-    x_dot: Tensor | None,
-    pairs_dot: tuple[Tensor, Tensor],
-    tape: Tape,
-    sources: Sources,
-    injection: Injection,
-    needs_vectors: bool,
-) -> Tensor:
-    """The change of what the sums over neighbours give."""
-    sums, weights = passed.sums, passed.block.interaction.weights
-    r_dot, R_dot = pairs_dot
-    room = Room()
-    s_dot = sums.s1 * r_dot.unsqueeze(1)
-    _set_or_add(sources.s1, back.s, r_dot.unsqueeze(1), injection)
-    if x_dot is None:
-        y_dot = sums.y[:0]
-    else:
-        y_dot = room.empty_like(sums.y)
-        torch.mm(x_dot, weights.view(-1, weights.shape[2]).t(), out=y_dot.flatten(1))
-    out_dot = torch.empty_like(back.u)
-    tensors = (
-        s_dot,
-        R_dot,
-        y_dot,
-        room.empty_like(sums.t),
-        out_dot,
-        sources.A,
-        sources.t,
-        sources.s,
-        sources.y,
-    )
-    sums_tangent(
-        *sums.arguments,
-        back.u.numpy(),
-        back.A.numpy(),
-        back.t.numpy(),
-        *(each.numpy() for each in tensors),
-        injection.R.numpy(),
-        sources.scales.numpy(),
-        x_dot is not None,
-        needs_vectors,
-        injection.is_empty,
-    )
-    return out_dot
-
-
-def _set_or_add(source: Tensor, left: Tensor, right: Tensor, injection: Injection) -> None:
-    """Set a source to left * right, or add that to it."""
-    if injection.is_empty:
-        torch.mul(left, right, out=source)
-    else:
-        source.addcmul_(left, right)
-
-
-def _through(
-    passed: Passed,
-    back: BlockAdjoint,
-    x_dot: Tensor | None,
-    u_dot: Tensor,
-    sources: Sources,
-    injection: Injection,
-) -> Tensor:
-    """The change of a block's features, given that of its sums over neighbours."""
-    block, layer, gradients = passed.block, passed.block.interaction, injection.gradients
-    if x_dot is not None:
-        u_dot.addmm_(x_dot, layer.own.weight.t())
-        gradients.add_product(layer.own.weight, back.u, x_dot)
-        gradients.add_product(layer.weights, back.y.flatten(1), x_dot)
-        if block.adjust is not None:
-            gradients.add_product(block.adjust, back.z[0], x_dot)
-    h_dot = _activated(passed.middle, back.u, u_dot, sources.u, injection)
-    z_dot = h_dot @ block.residual.weight.t()
-    gradients.add_product(block.residual.weight, back.z[0], h_dot)
-    if x_dot is not None:
-        z_dot += x_dot if block.adjust is None else x_dot @ block.adjust.t()
-    for q, (base, residual) in enumerate(block.atom_layers):
-        gradients.add_product(base.weight, back.atom_u[q], z_dot)
-        u_dot = z_dot @ base.weight.t()
-        h_dot = _activated(
-            passed.atom_middles[q], back.atom_u[q], u_dot, sources.atom_u[q], injection
-        )
-        gradients.add_product(residual.weight, back.z[q + 1], h_dot)
-        z_dot = torch.addmm(z_dot, h_dot, residual.weight.t())
-    return z_dot
-
-
+@kernel
 def _activated(
-    middle: Activation, by_u: Tensor, u_dot: Tensor, source: Tensor, injection: Injection
-) -> Tensor:
+    u_dot: Array, slope: Array, u_bar: Array, source: Array, h_dot: Array, is_first: bool
+) -> None:
     """The change of softplus(u); its slope's change acts on the adjoint: σ' = σ (1 − σ)."""
-    # by_u is σ times the derivative by the value, and h_dot is σ u_dot.
-    h_dot = middle.slope * u_dot
-    _set_or_add(source, by_u, u_dot.sub_(h_dot), injection)
-    return h_dot
+    # u_bar is σ times the derivative by the value, and h_dot is σ u_dot.
+    for i in range(len(u_dot)):
+        for a in range(u_dot.shape[1]):
+            change = slope[i, a] * u_dot[i, a]
+            h_dot[i, a] = change
+            u_dot[i, a] = u_bar[i, a] * (u_dot[i, a] - change)
+        if is_first:
+            source[i] = u_dot[i]
+        else:
+            source[i] += u_dot[i]
+
+
+@kernel
+def tangent_block(
+    weights: Weights,
+    inputs: Inputs,
+    passed: Passed,
+    back: Adjoint,
+    x_dot: Array,
+    r_dot: Array,
+    R_dot: Array,
+    s_dot: Array,
+    y_dot: Array,
+    t_dot: Array,
+    sources: Sources,
+    R_source: Array,
+    gradients: Weights,
+    z_dot: Array,
+    is_first: bool,
+    needs_vectors: bool,
+) -> None:
+    """The change `z_dot` of a block's features; adds to sources and gradients.
+
+    `s_dot`, `y_dot` and `t_dot` are room. Sources are set instead if `is_first`.
+    """
+    n_layers, n_atoms, n_middle = passed.h.shape
+    for p in range(len(r_dot)):
+        for n in range(s_dot.shape[1]):
+            s_dot[p, n] = passed.s1[p, n] * r_dot[p]
+            if is_first:
+                sources.s1[p, n] = back.s[p, n] * r_dot[p]
+            else:
+                sources.s1[p, n] += back.s[p, n] * r_dot[p]
+    if not inputs.is_first:
+        rows_by_columns(x_dot, weights.V, y_dot.reshape(len(y_dot), y_dot.shape[1] * n_middle))
+    u_dot = np.empty((n_atoms, n_middle), z_dot.dtype)
+    h_dot = np.empty_like(u_dot)
+    sums_tangent(
+        inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y, weights.scales,
+        passed.t, passed.A, passed.norms, back.u[0], back.A, back.t, s_dot, R_dot, y_dot, t_dot,
+        u_dot, sources.A, sources.t, sources.s, sources.y, R_source, gradients.scales,
+        not inputs.is_first, needs_vectors, is_first,
+    )  # fmt: skip
+    if not inputs.is_first:
+        add_rows_by_columns(x_dot, weights.own_weight, u_dot)
+        add_outer(back.u[0], x_dot, gradients.own_weight)
+        all_y = back.y.reshape(len(back.y), back.y.shape[1] * n_middle)
+        add_outer(all_y, x_dot, gradients.V)
+        if len(weights.adjust) > 0:
+            add_outer(back.z[0], x_dot, gradients.adjust)
+            rows_by_columns(x_dot, weights.adjust, z_dot)
+        else:
+            z_dot[:] = x_dot
+    else:
+        z_dot[:] = 0
+    _activated(u_dot, passed.slope[0], back.u[0], sources.u[0], h_dot, is_first)
+    add_rows_by_columns(h_dot, weights.out_weights[0], z_dot)
+    add_outer(back.z[0], h_dot, gradients.out_weights[0])
+    for q in range(1, n_layers):
+        add_outer(back.u[q], z_dot, gradients.in_weights[q - 1])
+        rows_by_columns(z_dot, weights.in_weights[q - 1], u_dot)
+        _activated(u_dot, passed.slope[q], back.u[q], sources.u[q], h_dot, is_first)
+        add_outer(back.z[q], h_dot, gradients.out_weights[q])
+        add_rows_by_columns(h_dot, weights.out_weights[q], z_dot)

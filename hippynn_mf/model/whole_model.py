@@ -1,0 +1,239 @@
+"""A training graph whose numbers, and their derivatives, come from a few compiled calls.
+
+hippynn's graph of a model calls some thirty nodes, and autograd as many for the derivatives. Where
+all of them are known (a network with `interaction=compiled`, linear heads, their forces, stored
+pairs) the same outputs are computed at once here. Anything else goes through the graph, which stays
+what defines the numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from hippynn.experiment.assembly import TrainingModules
+from hippynn.graphs import GraphModule, find_unique_relative
+from hippynn.graphs.nodes.tags import Encoder, Network
+from hippynn.layers.targets import HEnergy
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hippynn_mf.keys import PAIRS, POSITIONS, SPECIES
+from hippynn_mf.model.heads import CoupledHEnergy, Heads
+from hippynn_mf.network.hipnn import CompiledForward
+
+ENERGY, HIERARCHICALITY, FORCES = "energy", "hierarchicality", "forces"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the inputs and outputs of a graph are.
+
+    `inputs` are the places of species, positions and pairs; `outputs` kind and level of each, the
+    level by its place among the heads.
+    """
+
+    inputs: tuple[int, int, int]
+    outputs: list[tuple[str, int]]
+
+    @classmethod
+    def of(cls, graph: GraphModule, heads: Heads) -> Layout | None:
+        """Of a graph with stored pairs, all of whose outputs are known; else None."""
+        names = [node.db_name for node in graph.input_nodes]
+        known = {}
+        for level, head in enumerate(heads.values()):
+            known[_name(head.energy.main_output)] = (ENERGY, level)
+            known[_name(head.energy.hierarchicality)] = (HIERARCHICALITY, level)
+            if head.forces is not None:
+                known[_name(head.forces.main_output)] = (FORCES, level)
+        outputs = [known.get(_name(node)) for node in graph.nodes_to_compute]
+        if sorted(names) != sorted(INPUTS) or None in outputs:
+            return None
+        species, positions, pairs = map(names.index, INPUTS)
+        return cls((species, positions, pairs), [each for each in outputs if each is not None])
+
+
+INPUTS = (SPECIES, POSITIONS, PAIRS)
+
+
+def _name(node: Any) -> str:
+    """A name that copies of a node have too."""
+    return str(node.name)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The modules of a model, by what they do.
+
+    Level k has the sum of the energies of the heads that row k of `sums` marks.
+    """
+
+    network: Any
+    encoder: Any
+    heads: list[HEnergy]
+    sums: Tensor
+    with_forces: list[int]
+
+    @classmethod
+    def of(cls, graph: GraphModule, heads: Heads) -> Parts | None:
+        """Of a single compiled network with linear heads; else None."""
+        network = heads.network.torch_module
+        modules = [head.energy.torch_module for head in heads.values()]
+        n_networks = sum(isinstance(node, Network) for node in graph.forward_output_list)
+        if n_networks != 1 or not isinstance(network, CompiledForward):
+            return None
+        if not all(map(_is_linear, modules)):
+            return None
+        places = {head.level: place for place, head in enumerate(heads.values())}
+        sums = torch.eye(len(heads))
+        for level, head in enumerate(heads.values()):
+            if head.base is not None:
+                sums[level] += sums[places[head.base]]
+        return cls(
+            network,
+            find_unique_relative(heads.network, Encoder).torch_module,
+            modules,
+            sums,
+            [place for place, head in enumerate(heads.values()) if head.forces is not None],
+        )
+
+    @property
+    def tensor_order(self) -> int:
+        """The largest ℓ."""
+        return int(self.network._interaction_class.tensor_order)
+
+    @property
+    def n_elements(self) -> int:
+        """The number of elements that the network knows."""
+        return int(self.network.interaction_layers[0].int_weights.shape[2])
+
+    @cached_property
+    def blocks(self) -> list[Any]:
+        """The network's parameters, which stay the same objects."""
+        from hippynn_mf.network.compiled.blocks import blocks_of
+
+        return blocks_of(self.network)
+
+    @cached_property
+    def readout(self) -> Any:
+        """The heads' parameters."""
+        from hippynn_mf.network.compiled.whole import Readout
+
+        layers = [list(head.layers) for head in self.heads]
+        return Readout(
+            [[layer.weight for layer in of_head] for of_head in layers],
+            [[layer.bias for layer in of_head[1:]] for of_head in layers],
+            self.sums.numpy(),
+            self.with_forces,
+        )
+
+    @cached_property
+    def parameters(self) -> list[Tensor]:
+        """All parameters, each once: heads may have layers in common."""
+        found = [p for block in self.blocks for p in block.parameters()]
+        return [*found, *dict.fromkeys(self.readout.parameters())]
+
+
+def _is_linear(module: Any) -> bool:
+    return type(module) in (HEnergy, CoupledHEnergy) and not module.first_is_interacting
+
+
+class WholeModel(GraphModule):
+    """hippynn's module of a graph: same inputs, outputs and parameters, in fewer operations."""
+
+    def __init__(self, graph: GraphModule, layout: Layout, parts: Parts) -> None:
+        super().__init__(graph.input_nodes, graph.nodes_to_compute)
+        self._layout, self._parts = layout, parts
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of the graph; their derivative by parameters can be taken once."""
+        species, positions, pairs = (inputs[place] for place in self._layout.inputs)
+        parts = self._parts
+        if (
+            positions.device.type != "cpu"
+            or positions.requires_grad
+            or parts.network.atoms_per_block is not None
+            or not parts.network.has_compiled_form(positions.dtype)
+        ):
+            outputs: tuple[Tensor, ...] = super().forward(*inputs)
+            return outputs
+        from hippynn_mf.network.compiled.whole import Atoms, run_whole
+
+        blocks, readout, parameters = parts.blocks, parts.readout, parts.parameters
+        n_elements, order = parts.n_elements, parts.tensor_order
+        atoms = Atoms.of(
+            species.numpy(), pairs.numpy(), parts.encoder.species_map.numpy(), n_elements
+        )
+
+        def run() -> Any:
+            return run_whole(blocks, readout, atoms, positions.contiguous().numpy(), order)
+
+        found: tuple[Tensor, ...] = _Outputs.apply(  # type: ignore[no-untyped-call]
+            run, self._layout.outputs, *parameters
+        )
+        return found
+
+
+class _Outputs(torch.autograd.Function):
+    """The outputs of a whole pass as a function of the parameters."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, run: Any, outputs: list[tuple[str, int]], *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        passed = run()
+        ctx.passed, ctx.outputs, ctx.parameters = passed, outputs, parameters
+        ctx.set_materialize_grads(False)
+        forces = dict(zip(passed.readout.with_forces, passed.forces, strict=True))
+        found = {
+            **{(ENERGY, k): row[:, None] for k, row in enumerate(passed.energies)},
+            **{
+                (HIERARCHICALITY, k): row[:, None] for k, row in enumerate(passed.hierarchicalities)
+            },
+            **{(FORCES, k): each for k, each in forces.items()},
+        }
+        return tuple(torch.from_numpy(found[output]) for output in outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *by_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        from hippynn_mf.network.compiled.whole import whole_gradients
+
+        passed = ctx.passed
+        by = dict(zip(ctx.outputs, by_outputs, strict=True))
+        by_energies = np.zeros_like(passed.energies)
+        by_hierarchicalities = np.zeros_like(passed.energies)
+        for kind, rows in ((ENERGY, by_energies), (HIERARCHICALITY, by_hierarchicalities)):
+            for level, row in enumerate(rows):
+                found = by.get((kind, level))
+                if found is not None:
+                    row[:] = found[:, 0].numpy()
+        forces = [
+            None if (found := by.get((FORCES, level))) is None else found.contiguous().numpy()
+            for level in passed.readout.with_forces
+        ]
+        gradients = whole_gradients(passed, by_energies, by_hierarchicalities, forces)
+        wanted = ctx.needs_input_grad[2:]
+        return (
+            None,
+            None,
+            *(
+                gradients[id(parameter)] if needed else None
+                for parameter, needed in zip(ctx.parameters, wanted, strict=True)
+            ),
+        )
+
+
+def compute_at_once(modules: TrainingModules, heads: Heads) -> TrainingModules:
+    """The modules of a training with a `WholeModel` in place of its graph, where there is one."""
+    layout, parts = Layout.of(modules.model, heads), Parts.of(modules.model, heads)
+    if layout is None or parts is None:
+        return modules
+    model = WholeModel(modules.model, layout, parts)
+    evaluator = copy.copy(modules.evaluator)
+    evaluator.model = model
+    return modules._replace(model=model, evaluator=evaluator)

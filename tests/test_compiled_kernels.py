@@ -1,0 +1,81 @@
+"""Parts of the compiled kernels: products by BLAS, exponentials, softplus."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from hippynn_mf.network.compiled import activations, preparing, products
+
+every_precision = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(np.float32, 4e-7), (np.float64, 1e-15)]
+)
+
+
+@every_precision
+@pytest.mark.parametrize("n", [1, 127, 128, 1001])
+def test_exponentials(dtype, tolerance, n):
+    of = activations.tables(dtype)
+    x = -np.linspace(0, -of.least[0], n).astype(dtype)
+    found = np.empty_like(x)
+    activations.exponentials(x, found, of)
+    np.testing.assert_allclose(found, np.exp(x.astype(np.longdouble)), rtol=tolerance)
+
+
+@every_precision
+def test_exponentials_that_are_not_numbers_or_are_nothing(dtype, tolerance):
+    of = activations.tables(dtype)
+    x = np.array([np.nan, -np.inf, -1e4, 0], dtype)
+    found = np.empty_like(x)
+    activations.exponentials(x, found, of)
+    assert np.isnan(found[0])
+    np.testing.assert_allclose(found[1:3], np.exp(of.least[0]), rtol=10 * tolerance)
+    assert found[3] == 1
+
+
+@every_precision
+def test_softplus_and_slope_are_torchs(dtype, tolerance):
+    of = activations.tables(dtype)
+    u = np.linspace(-40, 40, 3003).astype(dtype).reshape(3, 7, 143)
+    u[0, 0, :4] = np.nan, np.inf, 20.0, -np.inf
+    value, slope = np.empty_like(u), np.empty_like(u)
+    activations.softplus(u, value, slope, of)
+    exact = torch.from_numpy(u).double().requires_grad_(True)
+    expected = torch.nn.functional.softplus(exact)
+    (by_u,) = torch.autograd.grad(expected.sum(), exact)
+    kept = np.isfinite(u)
+    for ours, theirs in ((value, expected.detach()), (slope, by_u)):
+        np.testing.assert_allclose(ours[kept], theirs.numpy()[kept], rtol=10 * tolerance)
+    assert np.isnan(value[0, 0, 0])
+    assert np.isnan(slope[0, 0, 0])
+    assert (value[0, 0, 1], slope[0, 0, 1]) == (np.inf, 1)
+    assert value[0, 0, 3] < 1e-20
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (5, 3, 7), (0, 3, 7), (5, 0, 7), (64, 48, 33)])
+def test_products(dtype, sizes):
+    n, m, k = sizes
+    rng = np.random.default_rng(0)
+    x, weight = rng.random((n, m)).astype(dtype), rng.random((k, m)).astype(dtype)
+    turned, rows = np.ascontiguousarray(weight.T), rng.random((n, k)).astype(dtype)
+    for function, arguments, expected, is_added in (
+        (products.rows_by_columns, (x, weight), x @ weight.T, False),
+        (products.add_rows_by_columns, (x, weight), x @ weight.T, True),
+        (products.product, (x, turned), x @ turned, False),
+        (products.add_product, (x, turned), x @ turned, True),
+        (products.add_outer, (x, rows), x.T @ rows, True),
+    ):
+        start = np.full_like(expected, 2)
+        found = start.copy()
+        function(*arguments, found)
+        np.testing.assert_allclose(found, expected + start * is_added, rtol=1e-5)
+
+
+def test_blas_has_as_many_threads_as_torch():
+    assert preparing.is_ready(torch.float32)
+    pools = [each for each in threadpool_info() if each["user_api"] == "blas"]
+    assert pools
+    assert all(each["num_threads"] <= torch.get_num_threads() for each in pools)

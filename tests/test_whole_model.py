@@ -1,0 +1,176 @@
+"""The whole model at once: the outputs of the graph, and the derivatives of a loss of them."""
+
+from __future__ import annotations
+
+import copy
+
+import hippynn
+import pytest
+import torch
+from hippynn.experiment import assemble_for_training
+from planted import write_ani1x
+from tiny import TINY, labelled_batch, tiny_model
+
+from hippynn_mf.data.database import TrainingDatabase, load_database
+from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.keys import PAIRS, SPECIES
+from hippynn_mf.model.losses import build_loss
+from hippynn_mf.model.whole_model import WholeModel, compute_at_once
+from hippynn_mf.network.stored_pairs import precompute_pairs
+from hippynn_mf.training.loop import continue_training, prepare_training
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+LABELS = {"DZ": "EF", "TZ": "EF", "CC": "E"}
+
+
+def graph_and_whole(model, batch):
+    """The graph of a training with stored pairs, and the same as a whole; and their inputs."""
+    loss = build_loss(model.heads)
+    modules, info = assemble_for_training(loss, {"loss": loss})
+    arrays = {name: array.numpy() for name, array in batch.items()}
+    database = TrainingDatabase(dict.fromkeys(("train", "valid", "test"), arrays), **info)
+    modules = precompute_pairs(modules, database)
+    whole = compute_at_once(modules, model.heads)
+    pairs = database.pairs["train"]
+    width = batch[SPECIES].shape[1]
+    batch[PAIRS] = pairs.batch_pairs(torch.arange(len(batch[SPECIES])), width)
+    inputs = [batch[name] for name in database.inputs]
+    return modules, whole, inputs, [batch[name] for name in info["targets"]]
+
+
+def assert_same(model, batch):
+    graph, whole, inputs, targets = graph_and_whole(model, batch)
+    assert type(whole.model) is WholeModel
+    assert whole.evaluator.model is whole.model
+    parameters = [p for p in model.parameters.parameters() if p.requires_grad]
+    results = []
+    for modules in (graph, whole):
+        outputs = modules.model(*(each.clone() for each in inputs))
+        (loss,) = modules.loss(*outputs, *targets)
+        slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
+        results.append((outputs, slopes))
+    (expected, slopes), (found, ours) = results
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    largest = max(torch.linalg.norm(each) for each in slopes if each is not None)
+    for one, other in zip(ours, slopes, strict=True):
+        if other is None:
+            assert one is None or not one.any()
+        else:
+            norm = torch.linalg.norm(other)
+            assert torch.linalg.norm(one - other) <= 1e-10 * norm + 1e-13 * largest
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("coupling", ["independent", "delta"])
+@pytest.mark.parametrize(
+    "labels", [{"CC": "E"}, {"DZ": "EF"}, {"DZ": "EF", "CC": "E"}, LABELS], ids=str
+)
+def test_outputs_and_gradients_are_those_of_the_graph(order, coupling, labels):
+    model = tiny_model(labels, tensor_order=order, coupling=coupling, interaction="compiled")
+    assert_same(model, labelled_batch(model))
+
+
+@pytest.mark.parametrize("missing", ["some", "a level", "all forces", "everything"])
+def test_missing_labels(missing):
+    model = tiny_model(LABELS, interaction="compiled")
+    batch = labelled_batch(model)
+    for head in model.heads.values():
+        for name in (head.level.energy_name, head.level.forces_name):
+            is_missing = {
+                "a level": head.level.label == "TZ",
+                "all forces": name == head.level.forces_name,
+                "everything": True,
+            }
+            if name in batch and missing == "some":
+                batch[name][1::3] = torch.nan
+            elif name in batch and is_missing[missing]:
+                batch[name][:] = torch.nan
+    assert_same(model, batch)
+
+
+def test_frozen_layers():
+    model = tiny_model(LABELS, interaction="compiled")
+    model.heads.network.torch_module.blocks[0][0].requires_grad_(False)
+    assert_same(model, labelled_batch(model))
+
+
+def test_heads_with_layers_in_common():
+    model = tiny_model(LABELS, interaction="compiled")
+    first, *others = (head.energy.torch_module for head in model.heads.values())
+    for other in others:
+        other.layers[1] = first.layers[1]
+    assert_same(model, labelled_batch(model))
+
+
+def test_atoms_without_neighbours():
+    model = tiny_model(LABELS, interaction="compiled", dist_hard_max=1.2, dist_soft_max=1.1)
+    batch = labelled_batch(model)
+    batch["positions"][:, 0] += 50.0
+    assert_same(model, batch)
+
+
+def test_the_state_is_that_of_the_graph():
+    model = tiny_model(LABELS, interaction="compiled")
+    graph, whole, inputs, _ = graph_and_whole(model, labelled_batch(model))
+    assert whole.model.state_dict().keys() == graph.model.state_dict().keys()
+    copied = copy.deepcopy(whole.model)
+    expected = [each.clone() for each in whole.model(*inputs)]
+    with torch.no_grad():
+        for parameter in whole.model.parameters():
+            if parameter.is_floating_point():
+                parameter.zero_()
+    for one, other in zip(copied(*inputs), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_second_derivative_is_refused():
+    model = tiny_model({"CC": "E"}, interaction="compiled")
+    _, whole, inputs, _ = graph_and_whole(model, labelled_batch(model))
+    energy = whole.model(*inputs)[0].sum()
+    parameters = [p for p in model.parameters.parameters() if p.requires_grad]
+    slopes = torch.autograd.grad(energy, parameters, create_graph=True, allow_unused=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        slopes[0].sum().backward()
+
+
+def test_derivatives_by_positions_come_from_the_graph():
+    model = tiny_model({"DZ": "EF"}, interaction="compiled")
+    graph, whole, inputs, _ = graph_and_whole(model, labelled_batch(model))
+    found = []
+    for modules in (graph, whole):
+        moved = [each.clone() for each in inputs]
+        place = next(k for k, each in enumerate(moved) if each.is_floating_point())
+        moved[place].requires_grad_(True)
+        energy = modules.model(*moved)[0].sum()
+        found.append(torch.autograd.grad(energy, moved[place])[0])
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("interaction", ["fast", "stock"])
+def test_other_interactions_keep_their_graph(interaction):
+    model = tiny_model({"CC": "E"}, interaction=interaction)
+    graph, whole, _, _ = graph_and_whole(model, labelled_batch(model))
+    assert whole.model is graph.model
+
+
+def test_training_is_that_of_the_fast_interaction(tmp_path, monkeypatch):
+    """The whole loop: batches, validation, the best parameters."""
+    monkeypatch.setattr(hippynn.settings, "WARN_LOW_DISTANCES", False)
+    torch.set_default_dtype(torch.float32)
+    path = write_ani1x(tmp_path / "planted.h5")
+    found = {}
+    for interaction in ("fast", "compiled"):
+        hyperparameters = Hyperparameters(
+            **TINY, interaction=interaction, max_epochs=3, batch_size=8, learning_rate=4e-3
+        )
+        model = tiny_model({"DZ": "EF", "CC": "E"}, interaction=interaction)
+        database = load_database(path, {"DZ": "EF", "CC": "E"})
+        training = prepare_training(model, database, hyperparameters)
+        is_whole = type(training.modules.model) is WholeModel
+        assert is_whole == (interaction == "compiled")
+        continue_training(training, [])
+        found[interaction] = training.tracker.best_metric_values["valid"]
+    for name, value in found["fast"].items():
+        assert found["compiled"][name] == pytest.approx(value, rel=1e-3), name
