@@ -472,7 +472,10 @@ class FakeBlocks:
 
     def __init__(self, init_blocks=1, max_blocks=1):
         self.provider = SimpleNamespace(
-            init_blocks=init_blocks, max_blocks=max_blocks, cancel=self.cancel
+            init_blocks=init_blocks,
+            max_blocks=max_blocks,
+            cancel=self.cancel,
+            status_polling_interval=5,
         )
         self.tasks = {0: Future()}
         self.bad_state_is_set = False
@@ -625,7 +628,7 @@ def test_a_block_that_parsl_has_lost_is_cancelled_when_it_should_have_ended():
     blocks.connect(block, n_tasks=1)
     blocks.look()
     blocks.managers.clear()  # unknown to the interchange; its processes are there
-    blocks.look(5)
+    blocks.look(6)
     assert not blocks.n_cancelled
     blocks.look(2)
     assert blocks.n_cancelled == 1

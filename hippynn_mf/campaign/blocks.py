@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 GONE_LOOKS = 2  # without any block: a strategy of Parsl's that requests some does so at the first
 START_SECONDS = 600.0  # of a block that runs, for its first manager to connect
-CANCEL_LOOKS = 12  # for a block to end that has been cancelled
+CANCEL_SECONDS = 300.0  # for a block to end that has been cancelled
 MAX_FAILURES = 3  # in a row, for each block that is requested at the start
 MAX_REASON = 300  # characters of what a block has said
 
@@ -87,15 +87,11 @@ class BlockKeeper:
             self.n_looks = 0  # in a queue, however long that takes
             return
         self.n_looks += 1
-        n_allowed = GONE_LOOKS
-        if alive - set(executor.connected_blocks()):
-            n_allowed += round(START_SECONDS / self.look_s)
-        elif alive:  # they miss the interchange after so long, and end by themselves
-            n_allowed += round(executor.heartbeat_threshold / self.look_s)
+        n_allowed = GONE_LOOKS + self._n_looks_in(self._seconds_allowed(executor, alive))
         if self.n_looks < n_allowed:
             return
         if alive:
-            if self.n_looks > n_allowed + CANCEL_LOOKS:
+            if self.n_looks > n_allowed + self._n_looks_in(CANCEL_SECONDS):
                 _give_up(executor, f"{len(alive)} blocks without a manager cannot be cancelled")
             else:
                 executor.provider.cancel([executor.blocks_to_job_id[block] for block in alive])
@@ -107,6 +103,20 @@ class BlockKeeper:
         )
         self.n_looks = 0
         executor.scale_out_facade(n_blocks)
+
+    def _n_looks_in(self, seconds: float) -> int:
+        return round(seconds / self.look_s)
+
+    @staticmethod
+    def _seconds_allowed(executor: Any, alive: set[str]) -> float:
+        """For blocks that run to connect, or to end by themselves and be known to have ended."""
+        if not alive:
+            return 0.0
+        if alive - set(executor.connected_blocks()):
+            return START_SECONDS
+        # So long they wait for the interchange that does not know them any more.
+        seconds: float = executor.heartbeat_threshold + executor.provider.status_polling_interval
+        return seconds
 
 
 def _describe(job: JobStatus) -> str:

@@ -157,7 +157,8 @@ def _prepare(config: Config) -> None:
     from parsl.executors.high_throughput.executor import DEFAULT_INTERCHANGE_LAUNCH_CMD
 
     program = str(Path(__file__).with_name("interchange.py"))
-    for executor in config.executors:
+    executors: Any = config.executors  # of any kind
+    for executor in executors:
         if hasattr(executor, "connected_managers"):
             executor.block_error_handler = BlockKeeper(
                 config.strategy_period, _say, _handler_of_site(executor)
