@@ -4,9 +4,10 @@
 
 Every trial starts a campaign of two tiny runs, in a folder whose name no shell likes, and waits for
 a moment drawn from the whole length of an undisturbed one, start-up included. Then something is
-killed or stopped, or the disk is full. It survives if the campaign ends by itself (a lost worker,
-manager or interchange) or ends in time, leaves nothing behind and continues by the same command
-(an interrupt, a killed parent, a full disk), each time with the weights of an undisturbed campaign.
+killed or stopped, everything is suspended for a while, or the disk is full. It survives if the
+campaign ends by itself (a lost worker, manager or interchange, a suspension) or ends in time,
+leaves nothing behind and continues by the same command (an interrupt, a killed parent, a full
+disk), each time with the weights of an undisturbed campaign.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ FOLDER = 'Läufe & "more" $1'  # spaces, quotes and what shells expand
 FINISH_SECONDS = 400.0
 INTERRUPT_SECONDS = 10.0  # from Ctrl-C to the prompt
 ORPHAN_SECONDS = 60.0  # from the end of the parent to that of all others
+SUSPEND_SECONDS = 45.0  # longer than Parsl waits for heartbeats
+RESUME_SECONDS = 0.3  # between processes that go on
 # Filled at once, and enough for a campaign, of which a busy machine makes long logs.
 DISK = {"small": "8m", "large": "100m"}
 MAX_DRAWS = 4  # of a moment, each half of the one before, until a campaign is hit
@@ -64,6 +67,7 @@ EXPECTED = {  # fault → engines, and what a campaign does after it
     "manager stopped": (("parsl",), "finishes"),
     "interchange killed": (("parsl",), "finishes"),
     "interchange stopped": (("parsl",), "finishes"),
+    "all suspended": (("parsl", "pool"), "finishes"),
     "parent killed": (("parsl", "pool"), "continues"),
     "SIGINT": (("parsl", "pool"), "continues"),
     "SIGTERM": (("parsl", "pool"), "continues"),
@@ -223,7 +227,7 @@ def strike(campaign: Campaign, fault: str, out: Path) -> str:
         campaign.others()
         campaign.process.kill()
         return "killed the campaign"
-    role, how = fault.split()
+    role, how = ("worker", "") if fault == "all suspended" else fault.split()
     stop = time.monotonic() + 60  # the moment may be before there is one
     while (process := campaign.find(role)) is None and campaign.process.poll() is None:
         if time.monotonic() > stop:
@@ -231,10 +235,27 @@ def strike(campaign: Campaign, fault: str, out: Path) -> str:
         time.sleep(0.05)
     if process is None:
         return ""
+    if fault == "all suspended":
+        return suspend_all(campaign)
     with contextlib.suppress(psutil.Error):
         process.kill() if how == "killed" else process.suspend()
         return f"{how} the {role}"
     return ""
+
+
+def suspend_all(campaign: Campaign) -> str:
+    """Suspend all processes and let them go on one after another, as after a laptop's sleep."""
+    suspended = []
+    for process in (psutil.Process(campaign.process.pid), *campaign.others()):
+        with contextlib.suppress(psutil.Error):
+            process.suspend()
+            suspended.append(process)
+    time.sleep(SUSPEND_SECONDS)
+    for process in suspended:
+        with contextlib.suppress(psutil.Error):
+            process.resume()
+        time.sleep(RESUME_SECONDS)
+    return f"suspended all {len(suspended)} processes"
 
 
 def attempt(

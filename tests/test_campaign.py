@@ -11,6 +11,7 @@ import pytest
 from made_runs import NO_COMPILER, TINY, build_settings, files_below, run_metrics, write_metrics
 from planted import write_ani1x
 
+from hippynn_mf.campaign.blocks import NoWorkersError
 from hippynn_mf.campaign.campaign import execute_in_worker, run_campaign
 from hippynn_mf.campaign.engines import LocalPool, ParslSite
 from hippynn_mf.campaign.lease import owned
@@ -252,6 +253,16 @@ def test_an_engine_that_is_always_broken_is_said(ani1x_file, tmp_path):
     with pytest.raises(UserError, match=r"broke 3 times before it took a run .*planted refusal"):
         run_campaign(settings_for(ani1x_file), tmp_path, engine=engine, progress=False)
     assert engine.n_opened == 3
+
+
+def test_a_campaign_whose_engine_gets_no_workers_ends_by_one_message(ani1x_file, tmp_path, capsys):
+    engine = FakeEngine(losses={"SF-DZ/E": 1, "SF-CC/E": 1}, error=NoWorkersError)
+    with pytest.raises(UserError, match="planted loss"):
+        run_campaign(settings_for(ani1x_file), tmp_path, engine=engine, progress=False)
+    assert engine.n_opened == 1
+    assert "its worker was lost" not in capsys.readouterr().err
+    outcomes = run_campaign(settings_for(ani1x_file), tmp_path, engine=FakeEngine())
+    assert [outcome.error for outcome in outcomes] == [None, None, None]
 
 
 def test_no_more_runs_are_handed_over_than_the_engine_takes(ani1x_file, tmp_path):

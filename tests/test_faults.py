@@ -105,7 +105,7 @@ def assert_complete(out, expected):
         found_weights, found_epochs = final_state(out, slug)
         torch.testing.assert_close(found_weights, weights, rtol=1e-6, atol=1e-6)
         assert [epoch[:2] for epoch in found_epochs] == [epoch[:2] for epoch in epochs]
-    assert "| SF-CC/E | 1 |" in (out / "tables" / "table4.md").read_text()
+    assert "| SF-CC/E | 1 |" in (out / "tables" / "experiments.md").read_text()
     assert not list(out.rglob("*.partial"))
 
 

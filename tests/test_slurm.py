@@ -76,6 +76,7 @@ config = Config(
             ),
         )
     ],
+    strategy={strategy!r},
     run_dir={run_dir!r},
     usage_tracking=0,
 )
@@ -146,7 +147,10 @@ def test_a_campaign_of_four_runs_goes_through_slurm(slurm, tmp_path):
     n_blocks = min(2, os.cpu_count())
     site.write_text(
         SITE.format(
-            n_blocks=n_blocks, path=Path(sys.executable).parent, run_dir=str(tmp_path / "parsl")
+            n_blocks=n_blocks,
+            strategy="simple",
+            path=Path(sys.executable).parent,
+            run_dir=str(tmp_path / "parsl"),
         )
     )
     data = write_ani1x(tmp_path / "data.h5")
@@ -176,9 +180,41 @@ def test_a_campaign_of_four_runs_goes_through_slurm(slurm, tmp_path):
     ]
     for path in metrics:
         assert json.loads(path.read_text())["training"]["n_epochs"] == 3
-    assert "| MF-DZ/EF-CC/E | 2 |" in (out / "tables" / "table4.md").read_text()
+    assert "| MF-DZ/EF-CC/E | 2 |" in (out / "tables" / "experiments.md").read_text()
 
     stop = time.monotonic() + 30
     while any(state not in ("COMPLETING", "CANCELLED") for state in jobs().values()):
         assert time.monotonic() < stop, "the campaign left jobs behind"
         time.sleep(0.5)
+
+
+@pytest.mark.parametrize("strategy", ["none", "simple"])
+def test_a_job_that_is_taken_away_is_requested_again(slurm, tmp_path, strategy):
+    # As at the end of its walltime, for which Slurm would need minutes.
+    site, out = tmp_path / "site.py", tmp_path / "out"
+    path, run_dir = Path(sys.executable).parent, str(tmp_path / "parsl")
+    site.write_text(SITE.format(n_blocks=1, strategy=strategy, path=path, run_dir=run_dir))
+    data = write_ani1x(tmp_path / "data.h5")
+    command = [sys.executable, "-c", "from hippynn_mf.cli.main import main; main()", "campaign"]
+    command += ["--site", str(site), "--out", str(out), "--data", str(data), "--seeds", "0"]
+    command += ["--experiments", "SF-CC/E", *TINY_OPTIONS, "--set", "max_epochs=400"]
+    seen, said, is_taken = {}, tmp_path / "said.txt", False
+    stop = time.monotonic() + 300
+    with (
+        said.open("w") as stream,
+        subprocess.Popen(command, env=os.environ | NO_COMPILER, stderr=stream) as campaign,
+    ):
+        while campaign.poll() is None:
+            there = jobs()
+            seen |= there
+            if not is_taken and there and list(out.glob("runs/*/*/epochs.jsonl")):
+                subprocess.run(["scancel", *there], check=True)
+                is_taken = True
+            time.sleep(0.5)
+            if time.monotonic() > stop:
+                campaign.kill()
+    assert campaign.returncode == 0, said.read_text()
+    assert len(seen) == 2
+    (metrics,) = out.glob("runs/*/*/metrics.json")
+    assert json.loads(metrics.read_text())["training"]["n_epochs"] == 400
+    assert "its worker was lost (ManagerLost" in said.read_text()

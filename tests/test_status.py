@@ -268,6 +268,26 @@ def test_a_worker_ends_with_the_process_of_its_campaign(tmp_path):
     assert said == f"the campaign of this run is over: its process {child.pid} has ended\n"
 
 
+MANAGER = """
+import subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]])
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="on Windows a process keeps its parent's number")
+def test_a_worker_ends_with_the_process_that_has_started_it(tmp_path):
+    with owned(tmp_path, []) as owner:
+        values = [tmp_path, owner.id, owner.host, owner.pid, owner.started]
+        command = [sys.executable, "-c", MANAGER, WORKER, *map(str, values)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as manager:
+            assert manager.stdout.readline() == "works\n"
+            time.sleep(0.5)
+            manager.kill()
+            said = manager.stdout.read()  # until the worker has ended as well
+        assert said == f"process {manager.pid}, which has started this worker, has ended\n"
+
+
 def test_files_are_looked_at_seldom_and_more_seldom_for_many_runs():
     assert Owner.this_process(1).file_seconds >= 10
     assert Owner.this_process(100).file_seconds > Owner.this_process(1).file_seconds

@@ -17,9 +17,11 @@ import psutil
 import pytest
 from parsl import Config
 from parsl.executors import HighThroughputExecutor
+from parsl.jobs.states import JobState, JobStatus
 from parsl.providers import LocalProvider, SlurmProvider
 
 from hippynn_mf.campaign import parsl_session, processes
+from hippynn_mf.campaign.blocks import BlockKeeper, NoWorkersError
 from hippynn_mf.campaign.engines import LocalPool
 from hippynn_mf.errors import UserError
 
@@ -375,6 +377,272 @@ def test_an_interchange_that_is_lost_at_the_start_is_replaced(tmp_path, known_to
     assert "Traceback" not in done.stderr
     assert f"{3 if is_final else 2} starts" in done.stdout
     assert ("Parsl did not start, 3 times: its interchange" in done.stdout) == is_final
+
+
+# Blocks of Parsl's workers -----------------------------------------------------
+
+
+def with_parents(pid, n):
+    """A process and so many of its parents."""
+    found = [psutil.Process(pid)]
+    for _ in range(n):
+        found.append(found[-1].parent())
+    return found
+
+
+def suspend(processes_there):
+    for process in processes_there:
+        process.suspend()
+    time.sleep(8)  # longer than the threshold of heartbeats
+    for process in processes_there:
+        process.resume()
+
+
+def lose(what, worker, interchange):
+    # A worker's parents: the manager, the launcher's shell, the block's.
+    _, manager, launcher, block = with_parents(worker, 3)
+    assert "process_worker_pool" in " ".join(manager.cmdline())
+    if what == "manager ends":
+        manager.terminate()
+    elif what == "manager killed":
+        manager.kill()
+    elif what == "manager and worker killed":
+        manager.kill()
+        psutil.Process(worker).kill()
+    elif what == "block killed":
+        for process in (block, launcher, manager):
+            process.kill()
+    else:
+        suspend([interchange, block, launcher, manager, psutil.Process(worker)])
+
+
+@pytest.mark.slow  # half a minute each, which the heartbeats take
+@pytest.mark.parametrize(
+    "what",
+    [
+        "manager ends",
+        "manager killed",
+        "manager and worker killed",
+        "block killed",
+        "all suspended",
+    ],
+)
+def test_workers_of_parsl_that_are_gone_are_requested_again(
+    tmp_path, known_to_workers, caplog, what
+):
+    with parsl_session.parsl_pool(lambda: config_of(tmp_path)) as pool:
+        worker = pool.submit(nap, 0).result(timeout=120)
+        (interchange,) = children("interchange")
+        running, waiting = pool.submit(nap, 300), pool.submit(nap, 0)
+        time.sleep(1)  # so that it has begun
+        lose(what, worker, interchange)
+        assert type(running.exception(timeout=120)).__name__ in ("ManagerLost", "WorkerLost")
+        assert waiting.result(timeout=120) != worker
+        assert interchange.is_running()
+    assert "Parsl is lost" not in caplog.text
+    assert caplog.text.count("1 block of workers requested again") == 1
+
+
+@pytest.mark.slow
+def test_a_manager_that_cannot_start_ends_all_after_three_times(tmp_path):
+    provider = LocalProvider(init_blocks=1, max_blocks=1, worker_init="export PATH=/usr/bin:/bin")
+    with parsl_session.parsl_pool(lambda: config_of(tmp_path, provider)) as pool:
+        futures = [pool.submit(nap, 0) for _ in range(2)]
+        error = futures[0].exception(timeout=120)
+        assert isinstance(error, NoWorkersError)
+        assert "3 blocks of workers in a row ended before they took a run" in str(error)
+        assert "process_worker_pool.py: command not found" in str(error)
+        assert str(tmp_path) in str(error)
+        assert "the same command continues" in str(error)
+        assert futures[1].exception(timeout=10) is error
+        wait_until(lambda: isinstance(problem_of_submitting(pool), NoWorkersError))
+
+
+def problem_of_submitting(pool):
+    try:
+        return pool.submit(nap, 0).exception(timeout=30)
+    except UserError as error:
+        return error
+
+
+class FakeBlocks:
+    """An executor of Parsl whose blocks, managers and tasks a test sets."""
+
+    label, run_dir, heartbeat_threshold = "planted", "logs", 20
+
+    def __init__(self, init_blocks=1, max_blocks=1):
+        self.provider = SimpleNamespace(
+            init_blocks=init_blocks,
+            max_blocks=max_blocks,
+            cancel=self.cancel,
+            status_polling_interval=5,
+        )
+        self.tasks = {0: Future()}
+        self.bad_state_is_set = False
+        self.blocks_to_job_id = {}
+        self.status, self.history, self.managers, self.said = {}, [], [], []
+        self.n_cancelled = 0
+        self.keeper = BlockKeeper(5, self.said.append)
+
+    def outstanding(self):
+        return len(self.tasks)
+
+    def connected_managers(self):
+        return [{"block_id": block, "tasks": n} for block, n in self.managers]
+
+    def connected_blocks(self):
+        return self.history
+
+    def cancel(self, jobs):
+        self.n_cancelled += 1
+        for job in jobs:
+            self.status[job.removeprefix("job-")] = JobStatus(JobState.CANCELLED)
+
+    def scale_out_facade(self, n):
+        for _ in range(n):
+            self.begin(JobState.PENDING)
+
+    def set_bad_state_and_fail_all(self, error):
+        self.bad_state_is_set = True
+
+    def begin(self, state):
+        block = str(len(self.status))
+        self.status[block] = JobStatus(state)
+        self.blocks_to_job_id[block] = f"job-{block}"
+        return block
+
+    def connect(self, block, n_tasks):
+        self.status[block] = JobStatus(JobState.RUNNING)
+        self.history.append(block)
+        self.managers.append((block, n_tasks))
+
+    def end(self, block, state):
+        self.status[block] = JobStatus(state)
+        self.managers = [each for each in self.managers if each[0] != block]
+
+    def look(self, n=1):
+        for _ in range(n):
+            self.keeper(self, self.status)
+
+
+def test_a_block_that_waits_in_a_queue_is_waited_for():
+    blocks = FakeBlocks(init_blocks=2, max_blocks=4)
+    blocks.begin(JobState.PENDING)
+    blocks.begin(JobState.HELD)
+    blocks.look(100_000)
+    assert len(blocks.status) == 2
+    assert not blocks.said
+
+
+@pytest.mark.parametrize("state", [JobState.TIMEOUT, JobState.COMPLETED, JobState.FAILED])
+def test_jobs_that_end_after_work_are_replaced_as_often_as_they_end(state):
+    blocks = FakeBlocks()
+    block = blocks.begin(JobState.PENDING)
+    for _ in range(20):  # each of a day
+        blocks.connect(block, n_tasks=1)
+        blocks.look()
+        blocks.end(block, state)
+        blocks.look()  # Parsl's strategy would act
+        assert len(blocks.said) == int(block)
+        blocks.look()
+        block = str(int(block) + 1)
+        assert blocks.status[block].state == JobState.PENDING
+        assert len(blocks.status) == int(block) + 1
+    assert blocks.said[0] == (
+        "Parsl has no worker (planted) while runs wait; 1 block of workers requested again"
+    )
+    assert not blocks.bad_state_is_set
+
+
+def test_as_many_blocks_are_requested_as_at_the_start_within_the_limit():
+    blocks = FakeBlocks(init_blocks=5, max_blocks=3)
+    blocks.end(blocks.begin(JobState.RUNNING), JobState.COMPLETED)
+    blocks.look(2)
+    assert len(blocks.status) == 4
+    without_any = FakeBlocks(init_blocks=0)
+    without_any.look(2)
+    assert len(without_any.status) == 1
+
+
+def test_nothing_is_requested_where_nothing_waits_or_a_manager_is_there():
+    blocks = FakeBlocks()
+    block = blocks.begin(JobState.RUNNING)
+    blocks.connect(block, n_tasks=0)
+    blocks.look(1000)
+    blocks.tasks.clear()
+    blocks.end(block, JobState.COMPLETED)
+    blocks.look(1000)
+    assert len(blocks.status) == 1
+
+
+def test_blocks_that_fail_in_a_row_end_all_though_a_strategy_requests_others():
+    blocks = FakeBlocks(init_blocks=2, max_blocks=8)
+    (future,) = blocks.tasks.values()
+    block = blocks.begin(JobState.PENDING)
+    blocks.connect(block, n_tasks=1)
+    blocks.look()
+    blocks.end(block, JobState.TIMEOUT)
+    blocks.end(blocks.begin(JobState.PENDING), JobState.SCALED_IN)  # on purpose
+    for _ in range(5):
+        blocks.end(blocks.begin(JobState.PENDING), JobState.MISSING)
+        blocks.look()
+        assert not blocks.bad_state_is_set
+    last = blocks.begin(JobState.PENDING)
+    blocks.status[last] = JobStatus(JobState.FAILED, exit_code=77)
+    blocks.begin(JobState.PENDING)
+    blocks.look()
+    assert blocks.bad_state_is_set
+    with pytest.raises(NoWorkersError, match=r"6 blocks of workers .* run \(exit code 77\)"):
+        future.result(timeout=0)
+
+
+def test_a_block_that_takes_a_run_forgives_those_that_failed():
+    blocks = FakeBlocks()
+    for _ in range(5):
+        for _ in range(2):
+            blocks.end(blocks.begin(JobState.RUNNING), JobState.FAILED)
+            blocks.look()
+        block = blocks.begin(JobState.RUNNING)
+        blocks.connect(block, n_tasks=1)
+        blocks.look()
+        blocks.end(block, JobState.COMPLETED)
+    assert not blocks.bad_state_is_set
+
+
+def test_a_block_whose_managers_never_connect_is_cancelled_in_the_end_and_replaced():
+    blocks = FakeBlocks()
+    blocks.begin(JobState.RUNNING)
+    blocks.look(121)  # ten minutes: a cluster may load much
+    assert not blocks.n_cancelled
+    blocks.look(2)
+    assert blocks.n_cancelled == 1
+    assert [str(job.state) for job in blocks.status.values()] == [
+        "JobState.CANCELLED",
+        "JobState.PENDING",
+    ]
+
+
+def test_a_block_that_parsl_has_lost_is_cancelled_when_it_should_have_ended():
+    blocks = FakeBlocks()
+    block = blocks.begin(JobState.RUNNING)
+    blocks.connect(block, n_tasks=1)
+    blocks.look()
+    blocks.managers.clear()  # unknown to the interchange; its processes are there
+    blocks.look(6)
+    assert not blocks.n_cancelled
+    blocks.look(2)
+    assert blocks.n_cancelled == 1
+    assert blocks.status["1"].state == JobState.PENDING
+
+
+def test_a_block_that_cannot_be_cancelled_is_not_waited_for_for_ever():
+    blocks = FakeBlocks()
+    blocks.provider.cancel = lambda jobs: None
+    blocks.begin(JobState.RUNNING)
+    blocks.look(200)
+    assert blocks.bad_state_is_set
+    with pytest.raises(NoWorkersError, match="1 blocks without a manager cannot be cancelled"):
+        blocks.tasks[0].result(timeout=0)
 
 
 # The command line ------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from pathlib import Path
 
+from hippynn_mf.campaign.blocks import NoWorkersError
 from hippynn_mf.campaign.engines import Engine
 from hippynn_mf.campaign.lease import Owner, end_with, owned, refuse_owned
 from hippynn_mf.errors import UserError, describe_error, ignore_import_warnings
@@ -44,7 +45,8 @@ def run_campaign(
     nothing would be refused any more.
 
     Raises UserError before anything starts for wrong input, for runs of other settings in the same
-    folders, and for a folder in which another campaign runs.
+    folders, and for a folder in which another campaign runs; later, if the engine has no workers
+    and gets none.
     """
     refuse_owned(out)  # first, since reading large files takes minutes
     to_do = select_unfinished(runs, out)
@@ -92,6 +94,8 @@ def _execute(
                     if error is None:
                         yield Outcome(settings, future.result())
                         continue
+                    if isinstance(error, NoWorkersError):
+                        raise error
                     is_broken = is_broken or isinstance(error, BrokenExecutor)
                     what = textwrap.shorten(describe_error(error), MAX_REASON)
                     reason = f"its worker was lost ({what})"

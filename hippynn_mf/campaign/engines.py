@@ -44,7 +44,8 @@ LOST_AFTER_SECONDS = 30
 class Engine(Protocol):
     """Opens executors, which run functions on whatever the engine stands for.
 
-    A future that raises tells that its worker was lost; what goes wrong in a run is a result.
+    A future that raises tells that its worker was lost, or, by a NoWorkersError, that there are no
+    workers and will be none; what goes wrong in a run is a result.
     """
 
     @property

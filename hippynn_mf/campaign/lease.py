@@ -164,13 +164,17 @@ def read_campaign(out: Path) -> dict[str, Any] | None:
 def end_with(owner: Owner, out: Path) -> None:
     """End this process soon after the campaign has ended, or lost its folder to another.
 
-    A worker that outlived its campaign would go on and collide with a restarted one. Why it ends is
-    the last line of the log of its run.
+    A worker that outlived its campaign, or what has started it, would go on and collide with
+    another that is given its run. Why it ends is the last line of the log of its run.
     """
+    parent = os.getppid()
 
     def watch() -> None:
         last_look = time.monotonic()
         while (reason := owner.process_has_ended()) is None:
+            if os.getppid() != parent:
+                log.warning("process %d, which has started this worker, has ended", parent)
+                os._exit(1)
             if time.monotonic() - last_look >= owner.file_seconds:
                 last_look = time.monotonic()
                 if reason := owner.has_lost(out):

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hippynn_mf.campaign.blocks import BlockKeeper, NoWorkersError
 from hippynn_mf.campaign.processes import (
     end_marked,
     guarded,
@@ -79,7 +80,7 @@ def _started_pool(config: Config) -> Iterator[Executor]:
         kernel = None
         is_whole = False
         try:
-            _prepare(executors)
+            _prepare(config)
             with stopped_ended(mark, _say):
                 kernel = _start(config, executors)
                 with _interchanges_watched(executors):
@@ -152,13 +153,29 @@ def _plain_temporary_folder() -> str:
     )
 
 
-def _prepare(executors: Any) -> None:
+def _prepare(config: Config) -> None:
     from parsl.executors.high_throughput.executor import DEFAULT_INTERCHANGE_LAUNCH_CMD
 
     program = str(Path(__file__).with_name("interchange.py"))
+    executors: Any = config.executors  # of any kind
     for executor in executors:
+        if hasattr(executor, "connected_managers"):
+            executor.block_error_handler = BlockKeeper(
+                config.strategy_period, _say, _handler_of_site(executor)
+            )
         if getattr(executor, "interchange_launch_cmd", None) == DEFAULT_INTERCHANGE_LAUNCH_CMD:
             executor.interchange_launch_cmd = [sys.executable, "-P", program]
+
+
+def _handler_of_site(executor: Any) -> Callable[..., None] | None:
+    """What a site file says about blocks that end; None if that is Parsl's default.
+
+    By the default a single block that fails would end all others of its executor.
+    """
+    from parsl.jobs.error_handlers import simple_error_handler
+
+    handler: Callable[..., None] = executor.block_error_handler
+    return None if handler is simple_error_handler else handler
 
 
 def _start(config: Config, executors: Any) -> Any:
@@ -212,6 +229,8 @@ def _make_pool(kernel: Any) -> Executor:
             for executor in kernel.executors.values():
                 if _has_given_up([executor]):
                     problem = getattr(executor, "executor_exception", None)
+                    if isinstance(problem, NoWorkersError):
+                        raise problem
                     raise BrokenExecutor(f"Parsl has given up its executor: {problem}")
             return super().submit(*arguments, **options)  # type: ignore[no-untyped-call]
 
