@@ -44,8 +44,11 @@ TOP = Path(__file__).parent.parent
 # Two of the 24 conformers of every molecule have a CC energy.
 FEW_CC = {name: {"ccsd(t)_cbs.energy": slice(2, None)} for name in MOLECULES}
 
-# hippynn warns of the cut-offs of untrained sensitivities
-pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
+pytestmark = [
+    pytest.mark.slow,
+    # hippynn warns of the cut-offs of untrained sensitivities
+    pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,7 @@ def require_same_outputs(committed, executed, *, with_numbers):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the Jupyter client's own event loop
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_to_right_results_and_its_outputs_are_those_committed(path, monkeypatch):
     monkeypatch.syspath_prepend(TOP / "scripts")
