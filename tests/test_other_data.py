@@ -92,7 +92,9 @@ def test_embedded_data_are_shown_beside_the_papers_numbers(tmp_path):
         ("common", {"train": 391_571, "valid": 49_000, "test": 49_000}, True),
         ("all", {"train": 3_956_005, "valid": 500_000, "test": 500_000}, True),
         ("all", {"train": 391_571, "valid": 49_000, "test": 49_000}, False),  # a part of it
-        ("common", {"train": 391_570, "valid": 49_000, "test": 49_000}, False),
+        ("common", {"train": 391_570, "valid": 49_000, "test": 49_000}, True),  # one is a copy
+        ("common", {"train": 391_572, "valid": 49_000, "test": 49_000}, False),
+        ("common", {"train": 390_571, "valid": 49_000, "test": 49_000}, False),
         ("common", {}, False),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from made_runs import TINY, exit_code
 
 from hippynn_mf.cli.options import field_parameters
-from hippynn_mf.cli.texts import read_values
+from hippynn_mf.cli.texts import parse_overrides, read_values
 from hippynn_mf.data.embedded import MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS
 from hippynn_mf.errors import UserError
@@ -252,3 +252,13 @@ def test_nothing_to_train_is_refused():
         build_settings(Request())
     with pytest.raises(UserError, match="Asked for twice: experiment SF-CC/E"):
         build_settings(Request(experiments=["SF-CC/E", "SF-ccsd(t)_cbs/E"]))
+
+
+def test_a_name_that_is_set_twice_is_said(caplog):
+    assert parse_overrides(["max_epochs=2", "max_epochs=3", "seed=1"]) == {
+        "max_epochs": 3,
+        "seed": 1,
+    }
+    assert [r.getMessage() for r in caplog.records] == [
+        "--set names max_epochs more than once; the last, 3, counts."
+    ]

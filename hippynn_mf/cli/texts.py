@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from hippynn_mf.errors import UserError, shown
 from hippynn_mf.runs.request_fields import COMP6, Flag
 from hippynn_mf.runs.weights import parse_weights
+
+logger = logging.getLogger(__name__)
 
 RUN_FILE_SUFFIX = ".toml"
 # Experiments are no paths, although they have slashes.
@@ -103,7 +106,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def parse_overrides(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """Hyperparameters from NAME=VALUE, values as JSON or else as text."""
+    """Hyperparameters from NAME=VALUE, values as JSON or else as text; of a name twice the last."""
     overrides: dict[str, Any] = {}
     for pair in pairs or []:
         name, separator, text = pair.partition("=")
@@ -111,6 +114,8 @@ def parse_overrides(pairs: Sequence[str] | None) -> dict[str, Any]:
             raise UserError(
                 f"--set expects NAME=VALUE, found {pair!r}. 'hippynn-mf settings' lists the names."
             )
+        if name in overrides:
+            logger.warning("--set names %s more than once; the last, %s, counts.", name, text)
         try:
             overrides[name] = json.loads(text)
         except ValueError:
