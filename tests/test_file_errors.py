@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -45,6 +47,7 @@ from hippynn_mf.files import (
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.report.kept import read_runs, write_kept
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.log import _LogHandler
 from hippynn_mf.runs.settings import RunSettings
 
 
@@ -496,3 +499,13 @@ def test_a_reader_that_has_seen_enough_is_no_fault():
 def test_writing_passes_on_what_is_no_error_of_files(tmp_path):
     with pytest.raises(ZeroDivisionError), writing(tmp_path / "a"):
         raise ZeroDivisionError
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_log_on_a_full_disk_prints_no_traceback(capsys):
+    with suppress(OSError), Path("/dev/full").open("w", encoding="utf-8") as stream:
+        handler = _LogHandler(stream)
+        handler.handle(logging.makeLogRecord({"msg": "epoch 3"}))
+        assert capsys.readouterr().err == ""
+        handler.handle(logging.makeLogRecord({"msg": "%d", "args": ("no number",)}))
+        assert "Logging error" in capsys.readouterr().err

@@ -82,7 +82,8 @@ class Started:
         values = " ".join(f"{name}={value}" for name, value in NO_COMPILER.items())
         script = folder / "start.sh"
         script.write_text(
-            f"cd {shlex.quote(str(folder))}; stty -a > before.txt\n"
+            # A shell that is interrupted once the command has ended writes its code all the same.
+            f"trap : INT; cd {shlex.quote(str(folder))}; stty -a > before.txt\n"
             f"export {values} {NAME}={shlex.quote(str(folder))}\n"
             f"{shlex.join([*CLI, *words, '--out', str(self.out)])}; code=$?; unset {NAME}\n"
             "stty -a > after.txt; echo $code > code.txt\n"

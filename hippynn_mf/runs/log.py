@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import hippynn
 from hippynn.experiment.metric_tracker import MetricTracker
@@ -44,6 +46,18 @@ class EpochRecord:
         self.folder.append_epoch(record)
 
 
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Writes to a run's log, of which a full disk leaves out lines without more ado.
+
+    It ends the training as well, when weights or epochs are written, with a message of its own.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Pass over what the system refuses; anything else is printed as logging does."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 @contextlib.contextmanager
 def logged_to(path: Path) -> Iterator[None]:
     """Send the package's log, warnings and hippynn's prints to a file; no hippynn progress bars."""
@@ -51,7 +65,7 @@ def logged_to(path: Path) -> Iterator[None]:
     with writing(path):
         log_file = path.open("a", encoding="utf-8")
     with log_file as stream:
-        handler = logging.StreamHandler(stream)
+        handler = _LogHandler(stream)
         handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
         package, raised = logging.getLogger("hippynn_mf"), logging.getLogger("py.warnings")
         level, propagates = package.level, raised.propagate
