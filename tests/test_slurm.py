@@ -9,10 +9,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from made_runs import NO_COMPILER, TINY_OPTIONS
 from planted import write_ani1x
 
@@ -91,8 +93,15 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """A running Slurm; its folder, after which everything is stopped again."""
-    folder = tmp_path_factory.mktemp("slurm")
+    """A running Slurm; its folder, after which everything is stopped again.
+
+    Its munged is one for the machine: a second process of tests waits for the first.
+    """
+    with FileLock(Path(tempfile.gettempdir()) / "hippynn-mf-tests-slurm.lock"):
+        yield from running_slurm(tmp_path_factory.mktemp("slurm"))
+
+
+def running_slurm(folder):
     for name in ("state", "spool"):
         (folder / name).mkdir()
     host = socket.gethostname().split(".")[0]
@@ -199,13 +208,14 @@ def test_a_job_that_is_taken_away_is_requested_again(slurm, tmp_path, strategy):
     command += ["--site", str(site), "--out", str(out), "--data", str(data), "--seeds", "0"]
     command += ["--experiments", "SF-CC/E", *TINY_OPTIONS, "--set", "max_epochs=400"]
     seen, said, is_taken = {}, tmp_path / "said.txt", False
+    earlier = jobs()  # of another test, which Slurm may still be about to end
     stop = time.monotonic() + 300
     with (
         said.open("w") as stream,
         subprocess.Popen(command, env=os.environ | NO_COMPILER, stderr=stream) as campaign,
     ):
         while campaign.poll() is None:
-            there = jobs()
+            there = {job: state for job, state in jobs().items() if job not in earlier}
             seen |= there
             if not is_taken and there and list(out.glob("runs/*/*/epochs.jsonl")):
                 subprocess.run(["scancel", *there], check=True)
