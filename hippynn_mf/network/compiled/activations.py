@@ -24,8 +24,8 @@ class Tables(NamedTuple):
     `exp` and `log` are coefficients of polynomials, the highest power first, for e^x with
     x between ∓½ ln 2, and for ln(1 + e) / 2z in z², z = e / (2 + e) ≤ ⅓. `rounding` added to a
     number leaves the nearest integer in its last bits; `ln2` is the logarithm of 2 in two parts;
-    `least` is the least exponent. `bits` is an integer of as many bits; `mantissa` and `bias` are those of
-    the format.
+    `least` is the least exponent. `bits` is an integer of as many bits; `mantissa` and `bias` are
+    those of the format.
     """
 
     exp: Array
