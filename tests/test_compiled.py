@@ -35,7 +35,7 @@ from test_interaction import (  # noqa: F401
     test_the_parameter_of_the_norms_travels_with_the_state,
     test_unsorted_pair_list,
 )
-from tiny import evaluate, labelled_batch, tiny_model
+from tiny import evaluate, labelled_batch, lose_labels, tiny_model
 
 from hippynn_mf.model.losses import build_loss
 from hippynn_mf.network.compiled import kernels, preparing, room
@@ -328,18 +328,7 @@ def test_losses_of_models(order, coupling, labels):
 def test_missing_labels(missing):
     models = model_pair(LABELS)
     batch = labelled_batch(models[0])
-    for head in models[0].heads.values():
-        names = [head.level.energy_name, head.level.forces_name]
-        for name in names:
-            is_missing = {
-                "a level": head.level.label == "TZ",
-                "all forces": name == head.level.forces_name,
-                "everything": True,
-            }
-            if name in batch and missing == "some":
-                batch[name][1::3] = torch.nan
-            elif name in batch and is_missing[missing]:
-                batch[name][:] = torch.nan
+    lose_labels(models[0], batch, missing)
     assert_same_loss(models, batch)
 
 

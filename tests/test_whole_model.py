@@ -9,7 +9,7 @@ import pytest
 import torch
 from hippynn.experiment import assemble_for_training
 from planted import write_ani1x
-from tiny import TINY, labelled_batch, tiny_model
+from tiny import TINY, labelled_batch, lose_labels, tiny_model
 
 from hippynn_mf.data.database import TrainingDatabase, load_database
 from hippynn_mf.hyperparameters import Hyperparameters
@@ -76,17 +76,7 @@ def test_outputs_and_gradients_are_those_of_the_graph(order, coupling, labels):
 def test_missing_labels(missing):
     model = tiny_model(LABELS, interaction="compiled")
     batch = labelled_batch(model)
-    for head in model.heads.values():
-        for name in (head.level.energy_name, head.level.forces_name):
-            is_missing = {
-                "a level": head.level.label == "TZ",
-                "all forces": name == head.level.forces_name,
-                "everything": True,
-            }
-            if name in batch and missing == "some":
-                batch[name][1::3] = torch.nan
-            elif name in batch and is_missing[missing]:
-                batch[name][:] = torch.nan
+    lose_labels(model, batch, missing)
     assert_same(model, batch)
 
 

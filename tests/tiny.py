@@ -66,6 +66,21 @@ def outputs(model: Model, species: torch.Tensor, positions: torch.Tensor) -> Arr
     return {name: values[name] for name in predictor.out_dbnames}
 
 
+def lose_labels(model: Model, batch: Arrays, missing: str) -> None:
+    """Make labels of a batch NaN: `some`, those of `a level` (TZ), `all forces` or `everything`."""
+    for head in model.heads.values():
+        for name in (head.level.energy_name, head.level.forces_name):
+            is_missing = {
+                "a level": head.level.label == "TZ",
+                "all forces": name == head.level.forces_name,
+                "everything": True,
+            }
+            if name in batch and missing == "some":
+                batch[name][1::3] = torch.nan
+            elif name in batch and is_missing[missing]:
+                batch[name][:] = torch.nan
+
+
 def labelled_batch(model: Model, n: int = 2, *, seed: int = 0) -> Arrays:
     """A batch with random labels for all that a model predicts; 0 for the forces of padding."""
     species, positions = structures(n, seed=seed)
