@@ -68,10 +68,11 @@ class Hyperparameters(Strict):
     species: tuple[Annotated[int, Field(le=LARGEST_NUMBER)], ...] = Field(
         (0, 1, 6, 7, 8), description="0, for padding, and the atomic numbers of all elements."
     )
-    interaction: Literal["fast", "compiled", "stock"] = Field(
-        "fast",
-        description="fast; compiled, with derivatives written by hand, for CPUs; or stock, "
-        "hippynn's own: the same function, same parameters.",
+    interaction: Literal["auto", "compiled", "fast", "stock"] = Field(
+        "auto",
+        description="compiled, with derivatives written by hand, for CPUs; fast; stock, hippynn's "
+        "own; or auto, compiled where that is possible, else fast: the same function, same "
+        "parameters.",
     )
 
     # heads: see `model/heads.py`

@@ -79,9 +79,9 @@ def test_the_run_folder_says_what_was_done(run, trained):
     assert stored["settings"]["labels"] == {"wb97x_dz": "EF", "ccsd(t)_cbs": "E"}
     assert stored["n_structures"] == {"train": 160, "valid": 20, "test": 20}
     assert stored["versions"]["hippynn"].startswith("0.1.")
-    assert stored["settings"]["hyperparameters"]["interaction"] == "fast"
+    assert stored["settings"]["hyperparameters"]["interaction"] == "auto"
     log = (run / "log.txt").read_text()
-    assert "fast interaction" in log
+    assert f"interaction {stored['interaction_used']}" in log
     assert "on cpu" in log or stored["device_used"] != "cpu"
 
 

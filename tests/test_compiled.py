@@ -37,7 +37,9 @@ from test_interaction import (  # noqa: F401
 )
 from tiny import evaluate, labelled_batch, lose_labels, tiny_model
 
+from hippynn_mf.errors import UserError
 from hippynn_mf.model.losses import build_loss
+from hippynn_mf.network import choice
 from hippynn_mf.network.compiled import kernels, preparing, room
 from hippynn_mf.network.hipnn import NETWORKS, _FastForward
 
@@ -52,6 +54,7 @@ plain_hippynn = test_interaction._plain_hippynn
 def _compiled(monkeypatch, plain_hippynn):
     """Tests that `test_interaction.py` has for the fast networks are for the compiled ones here."""
     monkeypatch.setattr(test_interaction, "OURS", "compiled")
+    choice.say_fast.cache_clear()
 
 
 @pytest.fixture
@@ -429,13 +432,15 @@ SECOND_PROCESS = """
 import torch
 from hippynn_mf.network.compiled import kernels, preparing
 for dtype in (torch.float32, torch.float64):
-    assert preparing.is_ready(dtype)
+    assert preparing.why_not_compiled(dtype) is None
 print(kernels.compilations())
 """
 
 
 def test_a_second_process_compiles_nothing():
-    assert all(preparing.is_ready(dtype) for dtype in (torch.float32, torch.float64))
+    assert all(
+        preparing.why_not_compiled(dtype) is None for dtype in (torch.float32, torch.float64)
+    )
     process = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SECOND_PROCESS],
         capture_output=True,
@@ -449,7 +454,7 @@ def test_indices_that_are_not_consecutive_compile_nothing_more():
     species, positions = cloud(6)
     first, second = torch.stack(pairs_of(positions), dim=1).unbind(dim=1)
     assert not first.is_contiguous()
-    assert preparing.is_ready(torch.float64)
+    assert preparing.why_not_compiled(torch.float64) is None
     before = [len(each.signatures) for each in kernels._dispatchers]
     outputs(networks(2)[1], species, positions, first, second)
     assert [len(each.signatures) for each in kernels._dispatchers] == before
@@ -482,8 +487,74 @@ def test_a_compiler_that_fails_is_reported(monkeypatch, caplog):
         raise NotImplementedError("no such processor\nsecond line")
 
     monkeypatch.setattr(preparing, "_compile", fail)
-    with caplog.at_level(logging.WARNING):
-        reason = preparing.why_not_compiled.__wrapped__(torch.float32)
-    assert reason.startswith("NotImplementedError: no such processor")
-    assert "no such processor" in caplog.text
-    assert "second line" not in caplog.text
+    reason = preparing.why_not_compiled.__wrapped__(torch.float32)
+    assert reason == "numba cannot compile it: NotImplementedError: no such processor"
+    choose, device = choice.choose_interaction, torch.device("cpu")
+    monkeypatch.setattr(preparing, "why_not_compiled", lambda dtype: reason)
+    assert choose("auto", device) == choice.InteractionUsed("fast", reason)
+    with pytest.raises(UserError, match=r"no such processor\. Take interaction=auto or fast"):
+        choose("compiled", device)
+
+
+@pytest.mark.parametrize("asked", ["auto", "compiled", "fast", "stock"])
+def test_the_interaction_is_chosen_by_what_is_there(asked):
+    expected = {"auto": "compiled"}.get(asked, asked)
+    assert str(choice.choose_interaction(asked, torch.device("cpu"))) == expected
+    elsewhere = torch.device("meta")
+    if asked == "compiled":
+        with pytest.raises(UserError, match="for CPUs, and this is a device of type meta"):
+            choice.choose_interaction(asked, elsewhere)
+    else:
+        used = choice.choose_interaction(asked, elsewhere)
+        assert used.name == {"auto": "fast"}.get(asked, asked)
+        assert ("for CPUs" in str(used)) == (asked == "auto")
+
+
+def test_a_network_that_is_not_compiled_says_why_once(caplog):
+    network = networks(2)[1]
+    network.interaction_layers[0].register_forward_hook(lambda *_: None)
+    species, positions = cloud(5)
+    arguments = (species, positions, *torch.stack(pairs_of(positions), dim=1).unbind(dim=1))
+    for _ in range(3):
+        outputs(network, *arguments)
+    (record,) = [each for each in caplog.records if "interaction=fast" in each.message]
+    assert "it has hooks on interaction layers" in record.message
+    with caplog.at_level(logging.INFO):
+        network = networks(2)[1]
+        network.atoms_per_block = 2
+        outputs(network, *arguments)
+    assert caplog.records[-1].levelno == logging.INFO
+    assert choice.IN_BLOCKS in caplog.records[-1].message
+
+
+MODULES = {
+    "low.py": """
+from hippynn_mf.network.compiled.kernels import kernel
+@kernel
+def factor(x):
+    return x * 2
+""",
+    "high.py": """
+from hippynn_mf.network.compiled.kernels import compilations, kernel
+from low import factor
+@kernel
+def applied(x):
+    return factor(x) + 1
+print(applied(3.0), compilations())
+""",
+}
+
+
+def test_compiled_code_is_made_again_when_a_module_that_it_uses_changes(tmp_path):
+    for name, text in MODULES.items():
+        tmp_path.joinpath(name).write_text(text)
+
+    def run():
+        command = [sys.executable, "-W", "ignore", "high.py"]
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return process.stdout.split()
+
+    assert run() == ["7.0", "2"]
+    assert run() == ["7.0", "0"]
+    tmp_path.joinpath("low.py").write_text(MODULES["low.py"].replace("* 2", "* 5"))
+    assert run()[0] == "16.0"

@@ -80,7 +80,7 @@ def test_a_trained_model_does_not_depend_on_the_interaction(float64):
 
 def test_an_unknown_interaction_is_refused():
     with pytest.raises(
-        UserError, match=r"interaction: .* 'fast', 'compiled' or 'stock', found 'slow'"
+        UserError, match=r"interaction: .* 'compiled', 'fast' or 'stock', found 'slow'"
     ):
         get_hyperparameters("quick", {"interaction": "slow"})
 
@@ -188,7 +188,7 @@ PAPER = {
     "dist_soft_max": 5.5,
     "dist_hard_max": 6.5,
     "species": (0, 1, 6, 7, 8),
-    "interaction": "fast",
+    "interaction": "auto",
     "coupling": "independent",
     "precompute_pairs": True,
     "energy_weight": 1.0,

@@ -324,6 +324,7 @@ def test_cuda_trains_as_the_cpu_does(partly_labelled_file, tmp_path):
         weights = torch.load(folder.file("model.pt"), map_location="cpu", weights_only=True)
         facts = json.loads(folder.file("experiment.json").read_text())
         assert torch.device(facts["device_used"]).type == device
+        assert facts["interaction_used"] == {"cpu": "compiled", "cuda": "fast"}[device]
         runs[device] = folder.read_epochs(), weights, folder.read_metrics(), predictions
     epochs, weights, metrics, predictions = zip(*runs.values(), strict=True)
 

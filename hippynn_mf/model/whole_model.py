@@ -1,7 +1,7 @@
 """A training graph whose numbers, and their derivatives, come from a few compiled calls.
 
 hippynn's graph of a model calls some thirty nodes, and autograd as many for the derivatives. Where
-all of them are known (a network with `interaction=compiled`, linear heads, their forces, stored
+all of them are known (a network with the compiled interaction, linear heads, their forces, stored
 pairs) the same outputs are computed at once here. Anything else goes through the graph, which stays
 what defines the numbers.
 """
@@ -154,10 +154,8 @@ class WholeModel(GraphModule):
         species, positions, pairs = (inputs[place] for place in self._layout.inputs)
         parts = self._parts
         if (
-            positions.device.type != "cpu"
-            or positions.requires_grad
-            or parts.network.atoms_per_block is not None
-            or not parts.network.has_compiled_form(positions.dtype)
+            positions.requires_grad
+            or parts.network.why_fast(positions.device, positions.dtype) is not None
         ):
             outputs: tuple[Tensor, ...] = super().forward(*inputs)
             return outputs

@@ -15,6 +15,7 @@ from hippynn.graphs.nodes import networks as stock_nodes
 from hippynn.networks import hipnn as stock_modules
 from torch import Tensor
 
+from hippynn_mf.network.choice import IN_BLOCKS, NOT_A_CPU, say_fast
 from hippynn_mf.network.interaction import (
     FastInteractLayer,
     FastInteractLayerQuad,
@@ -99,7 +100,8 @@ class CompiledForward:
     """The forward pass of a hippynn network, compiled; the fast one where that is not possible.
 
     That is on other devices than the CPU, in blocks of atoms, for features that are no species, for
-    networks with hooks or options that have no compiled form, and where numba cannot compile.
+    networks with hooks or options that have no compiled form, and where numba cannot compile. The
+    log says so once for every reason.
     """
 
     def forward(
@@ -113,33 +115,41 @@ class CompiledForward:
         """Features of every block (n_atoms, n_features), from the one-hot species on."""
         tensor_order = self._interaction_class.tensor_order
         vectors = pair_dist if tensor_order == 0 else pair_coord
-        if vectors is None or not self._can_be_compiled(features, vectors):
+        if vectors is None:
+            reason: str | None = "vectors of pairs are missing"
+        else:
+            reason = self.why_fast(vectors.device, vectors.dtype)
+        if reason is None and not is_one_hot(features):
+            reason = "it has features that are no species"
+        if reason is not None:
+            say_fast(reason)
             arguments = (features, pair_first, pair_second, pair_dist, pair_coord)
             fast: list[Tensor] = super().forward(*arguments)  # type: ignore[misc]
             return fast
         from hippynn_mf.network.compiled.functions import features_of_species
 
+        assert vectors is not None
         vectors = vectors.reshape(len(pair_first), 1 if tensor_order == 0 else 3)
         compiled = features_of_species(
             self, features, pair_first, pair_second, vectors, tensor_order
         )
         return [features.to(vectors.dtype), *compiled]
 
-    def _can_be_compiled(self: Any, features: Tensor, vectors: Tensor) -> bool:
-        return (
-            vectors.device.type == "cpu"
-            and self.atoms_per_block is None
-            and is_one_hot(features)
-            and self.has_compiled_form(vectors.dtype)
-        )
+    def why_fast(self: Any, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Why it is not compiled for vectors of this kind; None if it is. The first call compiles.
 
-    def has_compiled_form(self: Any, dtype: torch.dtype) -> bool:
-        """Whether it is compiled, on a CPU, for vectors of this dtype; the first call compiles."""
+        Of species: other features are another reason.
+        """
+        if device.type != "cpu":
+            return NOT_A_CPU + device.type
+        if self.atoms_per_block is not None:
+            return IN_BLOCKS
         # Not loaded by processes that have no such network.
         from hippynn_mf.network.compiled.blocks import why_unsupported
-        from hippynn_mf.network.compiled.preparing import is_ready
+        from hippynn_mf.network.compiled.preparing import why_not_compiled
 
-        return why_unsupported(self, dtype) is None and is_ready(dtype)
+        unsupported = why_unsupported(self, dtype)
+        return why_not_compiled(dtype) if unsupported is None else f"it has {unsupported}"
 
 
 class CompiledHipnnModule(CompiledForward, FastHipnnModule):
@@ -190,9 +200,11 @@ class CompiledHipnnQuad(FastHipnnQuad):
     _auto_module_class = CompiledHipnnQuadModule
 
 
-# Network nodes by the name of their interaction and by ℓ.
+_COMPILED = (CompiledHipnn, CompiledHipnnVec, CompiledHipnnQuad)
+# Network nodes by the name of their interaction and by ℓ; see `choice.py`.
 NETWORKS: Mapping[str, tuple[type, type, type]] = {
-    "compiled": (CompiledHipnn, CompiledHipnnVec, CompiledHipnnQuad),
+    "auto": _COMPILED,
+    "compiled": _COMPILED,
     "fast": (FastHipnn, FastHipnnVec, FastHipnnQuad),
     "stock": (stock_nodes.Hipnn, stock_nodes.HipnnVec, stock_nodes.HipnnQuad),
 }

@@ -157,8 +157,16 @@ class Card(Strict):
 
     @property
     def architecture(self) -> Hyperparameters:
-        """Hyperparameters of the stored parameters: heads are stored without coupling."""
-        return self.hyperparameters.model_copy(update={"coupling": "independent"})
+        """Hyperparameters of the stored parameters: heads are stored without coupling.
+
+        A model in use takes the compiled interaction where there is one, whichever of this
+        package's it was trained with; hippynn's own stays.
+        """
+        interaction = self.hyperparameters.interaction
+        if interaction != "stock":
+            interaction = "auto"
+        update = {"coupling": "independent", "interaction": interaction}
+        return self.hyperparameters.model_copy(update=update)
 
     @property
     def species(self) -> list[int]:

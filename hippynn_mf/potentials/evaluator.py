@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -81,24 +82,37 @@ class Evaluator:
                 "Blocks of atoms need the fast interaction; this model has interaction=stock."
             )
         self.tensor_order = potential.card.hyperparameters.tensor_order
-        self.alone = None
-        # Members alone are moved to this dtype, but the network here is not yet.
-        is_compiled = isinstance(network, CompiledForward) and self.device.type == "cpu"
-        if atoms_per_block is not None or not has_blocks or is_compiled:
-            groups = [Alone(model, atoms_per_block) for model in potential.members]
-            self.alone = [self._prepared(each) for each in groups]
+        self.atoms_per_block = atoms_per_block
+        self.has_stacked = has_blocks and atoms_per_block is None
         self.stacked: dict[tuple[int, int], nn.Module] = {}
+
+    @cached_property
+    def alone(self) -> list[nn.Module]:
+        """The members one by one, made when they are first needed."""
+        members = [Alone(model, self.atoms_per_block) for model in self.potential.members]
+        return [self._prepared(each) for each in members]
+
+    @cached_property
+    def is_compiled(self) -> bool:
+        """Whether a member alone is compiled; the first time, it may have to be."""
+        network = self.alone[0].network
+        if not isinstance(network, CompiledForward):
+            return False
+        return network.why_fast(self.device, self.dtype) is None
 
     def _prepared(self, members: nn.Module) -> nn.Module:
         return members.requires_grad_(False).to(device=self.device, dtype=self.dtype).eval()
 
     def _groups(self, n_atoms: int) -> list[nn.Module]:
         """Members that go together, made when they are first needed."""
-        if self.alone is not None:
+        if not self.has_stacked:
             return self.alone
         n_members, sizes = len(self.potential.members), self.potential.card.hyperparameters
         member_size = n_atoms * sizes.n_features * sizes.n_sensitivities
         size = min(n_members, max(1, LARGEST_ARRAY // member_size))
+        # One compiled call is less than one stacked, but a few of them are not.
+        if (n_members == 1 or size < n_members) and self.is_compiled:
+            return self.alone
         groups = []
         for first in range(0, n_members, size):
             key = first, min(first + size, n_members)

@@ -192,6 +192,7 @@ def settings_section(results: Results) -> PageSection:
         versions_and_device = {
             **run.facts.get("versions", {}),
             "device": run.facts.get("device_used"),
+            "interaction": run.facts.get("interaction_used"),
         }
         for name, value in versions_and_device.items():
             if value is not None:

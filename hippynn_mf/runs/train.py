@@ -18,7 +18,7 @@ from hippynn_mf.errors import UserError, describe_error
 from hippynn_mf.evaluation.doubts import few_labels
 from hippynn_mf.files import make_folder, write_npz
 from hippynn_mf.model.parameters import State
-from hippynn_mf.network.compiled.preparing import is_ready
+from hippynn_mf.network.choice import InteractionUsed, choose_interaction
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.potentials.seen import distances_of
 from hippynn_mf.runs.checkpoints import MODEL, remove_checkpoints, write_models
@@ -54,6 +54,7 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
     device = choose_device(settings.device)
     refuse_changed_files(settings)
     settings.hyperparameters.stopping_key(settings.experiment.resolved_labels)
+    interaction = choose_interaction(settings.hyperparameters.interaction, device)
     reports: list[CheckReport] = []
     parts = load_inputs([settings], reports=reports)
 
@@ -61,13 +62,13 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
         if folder.is_finished:  # by a process that this one has waited for
             return folder
         refuse_other_run(folder, settings)
-        folder.prepare(settings, facts=_facts(settings, parts, device, reports))
+        folder.prepare(settings, facts=_facts(settings, parts, device, interaction, reports))
         folder.remove_leftovers()
         write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
         with logged_to(folder.file("log.txt")), _failures_noted(folder):
             for report in reports:
                 log.info("%s:\n%s", report.source, report.text())
-            _train_in(folder, settings, parts, device)
+            _train_in(folder, settings, parts, device, interaction)
     return folder
 
 
@@ -93,16 +94,12 @@ def _train_in(
     settings: RunSettings,
     parts: Mapping[str, Structures],
     device: torch.device,
+    interaction: InteractionUsed,
 ) -> None:
     """Train, evaluate and write everything that a prepared run folder still lacks."""
-    interaction = settings.hyperparameters.interaction
     log.info(
-        "%s, seed %d, on %s, %s interaction", settings.name, settings.seed, device, interaction
+        "%s, seed %d, on %s, interaction %s", settings.name, settings.seed, device, interaction
     )
-    if interaction == "compiled" and device.type == "cpu":
-        is_ready(torch.get_default_dtype())  # says if it has to compile, or cannot
-    elif interaction == "compiled":
-        log.warning("interaction=fast instead of compiled, which is for CPUs")
     doubts = few_labels(parts["valid"], settings.experiment.resolved_labels)
     for doubt in doubts:
         log.warning("%s", doubt)
@@ -158,6 +155,7 @@ def _facts(
     settings: RunSettings,
     parts: Mapping[str, Structures],
     device: torch.device,
+    interaction: InteractionUsed,
     reports: Sequence[CheckReport],
 ) -> dict[str, Any]:
     """What `experiment.json` says beside the settings."""
@@ -167,6 +165,7 @@ def _facts(
         "n_structures": {name: len(part) for name, part in parts.items()},
         "distances": distances_of(parts["train"].species, parts["train"].positions).model_dump(),
         "device_used": str(device),
+        "interaction_used": interaction.name,
         "checks": [report.model_dump(mode="json") for report in reports],
         "versions": {name: version(name) for name in PACKAGES},
     }

@@ -1,11 +1,16 @@
 """How the loops over pairs are compiled, and where they cannot be.
 
 Compiled code is kept beside the modules, or in numba's folder of the user, for later processes.
+numba takes it as long as the file of a function is what it was; kernels call those of other files,
+so here it is taken as long as all files of the folder are.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -36,8 +41,20 @@ def _compiled(function: Callable[..., Any], fast_math: set[str]) -> Any:
         _not_cached.append(str(error))
         return function
     if hasattr(dispatcher, "stats"):  # not with NUMBA_DISABLE_JIT
+        cached = dispatcher._cache._cache_file
+        folder = Path(function.__code__.co_filename).parent
+        cached._source_stamp = (cached._source_stamp, _hash_of_sources(folder))
         _dispatchers.append(dispatcher)
     return dispatcher
+
+
+@functools.cache
+def _hash_of_sources(folder: Path) -> str:
+    """Of all modules in a folder, in the order of their names."""
+    found = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def compilations() -> int:

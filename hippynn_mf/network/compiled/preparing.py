@@ -35,15 +35,7 @@ def why_not_compiled(dtype: torch.dtype) -> str | None:
             _compile(dtype)
         except Exception as error:  # whatever numba or its compiler may raise
             reason = f"{type(error).__name__}: {error}"
-    if reason is not None:
-        first_line = reason.splitlines()[0]
-        logger.warning("interaction=fast instead of compiled, which numba cannot: %s", first_line)
-    return reason
-
-
-def is_ready(dtype: torch.dtype) -> bool:
-    """Whether the compiled interaction can be used; see `why_not_compiled`."""
-    return why_not_compiled(dtype) is None
+    return None if reason is None else f"numba cannot compile it: {reason.splitlines()[0]}"
 
 
 def _compile(dtype: torch.dtype) -> None:
@@ -57,7 +49,7 @@ def _compile(dtype: torch.dtype) -> None:
     is_told = compilations() > before
     if is_told:
         logger.info(
-            "compiling the interaction for %s, which takes about a minute and is kept for later "
+            "compiling the interaction for %s, which takes about half a minute and is kept for later "
             "processes",
             dtype,
         )
