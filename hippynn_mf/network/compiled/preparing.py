@@ -49,8 +49,8 @@ def _compile(dtype: torch.dtype) -> None:
     is_told = compilations() > before
     if is_told:
         logger.info(
-            "compiling the interaction for %s, which takes about half a minute and is kept for later "
-            "processes",
+            "compiling the interaction for %s, which takes half a minute or more and is kept for "
+            "later processes",
             dtype,
         )
     with torch.no_grad():
