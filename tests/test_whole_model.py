@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import hippynn
+import numpy as np
 import pytest
 import torch
 from hippynn.experiment import assemble_for_training
@@ -16,6 +17,7 @@ from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.keys import PAIRS, SPECIES
 from hippynn_mf.model.losses import build_loss
 from hippynn_mf.model.whole_model import WholeModel, compute_at_once
+from hippynn_mf.network.compiled import shares
 from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.training.loop import continue_training, prepare_training
 
@@ -99,6 +101,56 @@ def test_atoms_without_neighbours():
     batch = labelled_batch(model)
     batch["positions"][:, 0] += 50.0
     assert_same(model, batch)
+
+
+@pytest.fixture(params=[2, 3, 50])
+def threads(request, monkeypatch):
+    """So many threads, each with a share of any batch."""
+    monkeypatch.setattr(shares, "LEAST_SHARE", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("missing", [None, "some", "a level", "everything"])
+def test_shares_of_threads_are_the_whole(threads, missing, monkeypatch):
+    model = tiny_model(LABELS, interaction="compiled")
+    batch = labelled_batch(model)
+    if missing:
+        lose_labels(model, batch, missing)
+    used = []
+    in_threads = shares._in_threads
+    monkeypatch.setattr(shares, "_in_threads", lambda f, n: used.append(n) or in_threads(f, n))
+    assert_same(model, batch)
+    assert min(used) > 1
+    _, whole, inputs, targets = graph_and_whole(model, batch)
+    found = []
+    for _ in range(3):
+        model.parameters.zero_grad()
+        outputs = whole.model(*inputs)
+        whole.loss(*outputs, *targets)[0].backward()
+        found.append([*outputs, *(p.grad for p in model.parameters.parameters())])
+    for again in found[1:]:
+        for one, other in zip(found[0], again, strict=True):
+            assert one is other is None or torch.equal(one, other)
+
+
+def test_shares_have_all_structures_and_pairs_once():
+    rng = np.random.default_rng(3)
+    for n_shares in (2, 3, 7):
+        n, width = 7, 5
+        species = (rng.random((n, width)) < 0.6) * 6
+        species[rng.integers(n)] = 0  # a structure without atoms
+        structures = rng.integers(n, size=40)
+        pairs = rng.integers(width, size=(40, 2)) + width * structures[:, None]
+        bounds, parts = shares._cut(species, pairs, n_shares)
+        assert (bounds[0], bounds[-1]) == (0, n)
+        assert (np.diff(bounds) > 0).all()
+        joined = [part + first * width for part, first in zip(parts, bounds[:-1], strict=True)]
+        assert sorted(map(tuple, np.concatenate(joined))) == sorted(map(tuple, pairs))
+        for part, first, last in zip(parts, bounds[:-1], bounds[1:], strict=True):
+            assert set((part // width).ravel()) <= set(range(last - first))
 
 
 def test_the_state_is_that_of_the_graph():

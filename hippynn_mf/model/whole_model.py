@@ -101,41 +101,34 @@ class Parts:
             [place for place, head in enumerate(heads.values()) if head.forces is not None],
         )
 
-    @property
-    def tensor_order(self) -> int:
-        """The largest ℓ."""
-        return int(self.network._interaction_class.tensor_order)
-
-    @property
-    def n_elements(self) -> int:
-        """The number of elements that the network knows."""
-        return int(self.network.interaction_layers[0].int_weights.shape[2])
-
     @cached_property
-    def blocks(self) -> list[Any]:
-        """The network's parameters, which stay the same objects."""
+    def whole_network(self) -> Any:
+        """What a pass takes; parameters stay the same objects."""
         from hippynn_mf.network.compiled.blocks import blocks_of
-
-        return blocks_of(self.network)
-
-    @cached_property
-    def readout(self) -> Any:
-        """The heads' parameters."""
+        from hippynn_mf.network.compiled.shares import Network as WholeNetwork
         from hippynn_mf.network.compiled.whole import Readout
 
         layers = [list(head.layers) for head in self.heads]
-        return Readout(
+        readout = Readout(
             [[layer.weight for layer in of_head] for of_head in layers],
             [[layer.bias for layer in of_head[1:]] for of_head in layers],
             self.sums.numpy(),
             self.with_forces,
         )
+        return WholeNetwork(
+            blocks_of(self.network),
+            readout,
+            self.encoder.species_map.numpy(),
+            int(self.network.interaction_layers[0].int_weights.shape[2]),
+            int(self.network._interaction_class.tensor_order),
+        )
 
     @cached_property
     def parameters(self) -> list[Tensor]:
         """All parameters, each once: heads may have layers in common."""
-        found = [p for block in self.blocks for p in block.parameters()]
-        return [*found, *dict.fromkeys(self.readout.parameters())]
+        whole = self.whole_network
+        found = [p for block in whole.blocks for p in block.parameters()]
+        return [*found, *dict.fromkeys(whole.readout.parameters())]
 
 
 def _is_linear(module: Any) -> bool:
@@ -159,19 +152,12 @@ class WholeModel(GraphModule):
         ):
             outputs: tuple[Tensor, ...] = super().forward(*inputs)
             return outputs
-        from hippynn_mf.network.compiled.whole import Atoms, run_whole
+        from hippynn_mf.network.compiled.shares import run_shares
 
-        blocks, readout, parameters = parts.blocks, parts.readout, parts.parameters
-        n_elements, order = parts.n_elements, parts.tensor_order
-        atoms = Atoms.of(
-            species.numpy(), pairs.numpy(), parts.encoder.species_map.numpy(), n_elements
-        )
-
-        def run() -> Any:
-            return run_whole(blocks, readout, atoms, positions.contiguous().numpy(), order)
-
+        places = positions.contiguous().numpy()
+        passed = run_shares(parts.whole_network, species.numpy(), places, pairs.numpy())
         found: tuple[Tensor, ...] = _Outputs.apply(  # type: ignore[no-untyped-call]
-            run, self._layout.outputs, *parameters
+            passed, self._layout.outputs, *parts.parameters
         )
         return found
 
@@ -181,26 +167,22 @@ class _Outputs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, run: Any, outputs: list[tuple[str, int]], *parameters: Tensor
+        ctx: Any, passed: Any, outputs: list[tuple[str, int]], *parameters: Tensor
     ) -> tuple[Tensor, ...]:
-        passed = run()
         ctx.passed, ctx.outputs, ctx.parameters = passed, outputs, parameters
         ctx.set_materialize_grads(False)
-        forces = dict(zip(passed.readout.with_forces, passed.forces, strict=True))
         found = {
             **{(ENERGY, k): row[:, None] for k, row in enumerate(passed.energies)},
             **{
                 (HIERARCHICALITY, k): row[:, None] for k, row in enumerate(passed.hierarchicalities)
             },
-            **{(FORCES, k): each for k, each in forces.items()},
+            **{(FORCES, k): each for k, each in passed.forces.items()},
         }
         return tuple(torch.from_numpy(found[output]) for output in outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *by_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        from hippynn_mf.network.compiled.whole import whole_gradients
-
         passed = ctx.passed
         by = dict(zip(ctx.outputs, by_outputs, strict=True))
         by_energies = np.zeros_like(passed.energies)
@@ -212,9 +194,9 @@ class _Outputs(torch.autograd.Function):
                     row[:] = found[:, 0].numpy()
         forces = [
             None if (found := by.get((FORCES, level))) is None else found.contiguous().numpy()
-            for level in passed.readout.with_forces
+            for level in passed.forces
         ]
-        gradients = whole_gradients(passed, by_energies, by_hierarchicalities, forces)
+        gradients = passed.gradients(by_energies, by_hierarchicalities, forces)
         wanted = ctx.needs_input_grad[2:]
         return (
             None,

@@ -7,6 +7,7 @@ arithmetic on it.
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ PIECE = 2**22  # bytes asked for at once, at least
 ALIGNMENT = 64
 MOST_KEPT = 2**28  # bytes, of all pieces that are kept while nothing uses them
 
+_lock = threading.RLock()  # a collection of garbage may delete a room while one is made
 _kept: list[npt.NDArray[np.uint8]] = []
 
 
@@ -43,17 +45,19 @@ class Room:
 
     def __del__(self) -> None:
         """Keep the pieces."""
-        total = sum(map(len, _kept))
-        for piece in self._pieces:
-            total += len(piece)
-            if total <= MOST_KEPT:
-                _kept.append(piece)
+        with _lock:
+            total = sum(map(len, _kept))
+            for piece in self._pieces:
+                total += len(piece)
+                if total <= MOST_KEPT:
+                    _kept.append(piece)
 
 
 def _piece(n_bytes: int) -> npt.NDArray[np.uint8]:
     """A piece that is large enough: the last one kept that is, or a new one."""
-    for place in reversed(range(len(_kept))):
-        if len(_kept[place]) >= n_bytes:
-            return _kept.pop(place)
+    with _lock:  # between threads
+        for place in reversed(range(len(_kept))):
+            if len(_kept[place]) >= n_bytes:
+                return _kept.pop(place)
     step = 2 ** max(0, n_bytes.bit_length() - 3)  # batches differ a little in size
     return np.empty(max(PIECE, -(-n_bytes // step) * step), np.uint8)

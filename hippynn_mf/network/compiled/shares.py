@@ -1,0 +1,157 @@
+"""A batch in shares of consecutive structures, each computed by a thread of its own.
+
+Kernels hold no lock, and structures have nothing to do with each other, so threads need not wait
+but at the end, where the derivatives of the shares are added in their order: numbers depend on how
+many threads torch has, not on which is first.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+from hippynn_mf.network.compiled.blocks import Block
+from hippynn_mf.network.compiled.geometry import Array
+from hippynn_mf.network.compiled.ordering import Indices
+from hippynn_mf.network.compiled.whole import (
+    Atoms,
+    Readout,
+    WholePass,
+    run_whole,
+    whole_gradients,
+)
+
+T = TypeVar("T")
+
+# Weighted features (atoms × features × sensitivities) of a share, at least: a pass of fewer is
+# mostly Python, which threads take in turn.
+LEAST_SHARE = 2**18
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a pass needs beside a batch.
+
+    `element_of` numbers the elements from 1 on by their atomic number, 0 for none.
+    """
+
+    blocks: list[Block]
+    readout: Readout
+    element_of: Indices
+    n_elements: int
+    tensor_order: int
+
+
+@dataclass(frozen=True)
+class SharedPass:
+    """The passes of all shares, which begin and end at `bounds`.
+
+    `energies` and `hierarchicalities` are (n_heads, n), `forces` (n, n_atoms_max, 3) by level.
+    """
+
+    passes: list[WholePass]
+    bounds: Indices
+    energies: Array
+    hierarchicalities: Array
+    forces: dict[int, Array]
+
+    def gradients(
+        self,
+        by_energies: Array,
+        by_hierarchicalities: Array,
+        by_forces: Sequence[Array | None],
+    ) -> dict[int, Tensor]:
+        """As `whole_gradients`, of all shares together."""
+
+        def of_share(k: int) -> dict[int, Tensor]:
+            part = slice(self.bounds[k], self.bounds[k + 1])
+            forces = [None if each is None else each[part] for each in by_forces]
+            return whole_gradients(
+                self.passes[k],
+                np.ascontiguousarray(by_energies[:, part]),
+                np.ascontiguousarray(by_hierarchicalities[:, part]),
+                forces,
+            )
+
+        total, *others = _in_threads(of_share, len(self.passes))
+        for gradients in others:
+            for name, gradient in gradients.items():
+                total[name] += gradient
+        return total
+
+
+def run_shares(network: Network, species: Indices, positions: Array, pairs: Indices) -> SharedPass:
+    """A pass of a padded batch (n, n_atoms_max), in as many shares as torch has threads.
+
+    `pairs` (n_pairs, 2) number the places of the batch. Small batches have fewer shares.
+    """
+    width = network.blocks[-1].interaction.weights
+    n_wanted = np.count_nonzero(species) * width.shape[0] * width.shape[1] // LEAST_SHARE
+    n_shares = max(1, min(torch.get_num_threads(), len(species), int(n_wanted)))
+    bounds, parts = _cut(species, pairs, n_shares)
+
+    def of_share(k: int) -> WholePass:
+        part = slice(bounds[k], bounds[k + 1])
+        atoms = Atoms.of(species[part], parts[k], network.element_of, network.n_elements)
+        blocks, readout = network.blocks, network.readout
+        return run_whole(blocks, readout, atoms, positions[part], network.tensor_order)
+
+    passes = _in_threads(of_share, len(parts))
+    return SharedPass(
+        passes,
+        bounds,
+        np.concatenate([each.energies for each in passes], axis=1),
+        np.concatenate([each.hierarchicalities for each in passes], axis=1),
+        {
+            level: np.concatenate([each.forces[k] for each in passes])
+            for k, level in enumerate(network.readout.with_forces)
+        },
+    )
+
+
+def _cut(species: Indices, pairs: Indices, n_shares: int) -> tuple[Indices, list[Indices]]:
+    """Bounds (n_shares + 1,) between structures, and the pairs of each share, by its own places."""
+    n_structures, width = species.shape
+    if n_shares == 1:
+        return np.array([0, n_structures]), [pairs]
+    structure_of_pair = pairs[:, 0] // width
+    # A structure counts by its pairs and, where atoms are alone, by its atoms.
+    counts = np.bincount(structure_of_pair, minlength=n_structures) + np.count_nonzero(species, 1)
+    until = np.cumsum(counts)
+    inner = np.searchsorted(until, until[-1] * np.arange(1, n_shares) / n_shares) + 1
+    bounds = np.unique([0, *inner, n_structures])
+    share_of_pair = np.searchsorted(bounds[1:], structure_of_pair, side="right")
+    parts = [
+        np.ascontiguousarray(pairs[share_of_pair == k] - bounds[k] * width)
+        for k in range(len(bounds) - 1)
+    ]
+    return bounds, parts
+
+
+def _in_threads(function: Callable[[int], T], n: int) -> list[T]:
+    """The results for 0 to n - 1, each by a thread; matrix products take one thread then."""
+    if n == 1:
+        return [function(0)]
+    with _blas().limit(limits=1):
+        return list(_threads(n).map(function, range(n)))
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    controller: ThreadpoolController = ThreadpoolController().select(user_api="blas")
+    return controller
+
+
+@functools.cache
+def _threads(n: int) -> ThreadPoolExecutor:
+    os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of them
+    return ThreadPoolExecutor(n, thread_name_prefix="hippynn_mf")
