@@ -24,8 +24,8 @@ from matplotlib.axes import Axes
 from hippynn_mf.files import replace_when_complete
 
 BENCHMARKS = ("step", "inference", "memory", "ensemble")
-COLOURS = {"stock": "#8c8c8c", "fast": "#0b6fa4", "blocks": "#d1603d"}
-NAMES = {"stock": "hippynn", "fast": "hippynn_mf", "blocks": "hippynn_mf, in blocks"}
+COLOURS = {"stock": "#8c8c8c", "ours": "#0b6fa4", "blocks": "#d1603d"}
+NAMES = {"stock": "hippynn", "ours": "hippynn_mf", "blocks": "hippynn_mf, in blocks"}
 
 Results = Mapping[str, Any]
 
@@ -48,8 +48,8 @@ def label_of(row: Mapping[str, Any]) -> str:
 def draw_steps(axes: Axes, results: Results) -> None:
     """Speed-up of a training step, one bar per case."""
     rows = results["rows"][::-1]
-    values = [row["fast_speedup"] for row in rows]
-    axes.barh([label_of(row) for row in rows], values, color=COLOURS["fast"])
+    values = [row["ours_speedup"] for row in rows]
+    axes.barh([label_of(row) for row in rows], values, color=COLOURS["ours"])
     for place, value in enumerate(values):
         axes.text(value, place, f" {value:.1f}", va="center", fontsize=8)
     axes.axvline(1, color=COLOURS["stock"], lw=1)
@@ -112,8 +112,8 @@ def summary(results: Mapping[str, Results]) -> str:
 
     def times(what: str, row: Mapping[str, Any]) -> None:
         lines.append(
-            f"| {what} | {row['stock_ms']:.0f} ms | {row['fast_ms']:.0f} ms "
-            f"| {row['fast_speedup']:.1f} times faster |"
+            f"| {what} | {row['stock_ms']:.0f} ms | {row['ours_ms']:.0f} ms "
+            f"| {row['ours_speedup']:.1f} times faster |"
         )
 
     def row_of(name: str, **wanted: Any) -> Mapping[str, Any]:
@@ -122,10 +122,10 @@ def summary(results: Mapping[str, Results]) -> str:
 
     base = row_of("step", factor="base")
     times(f"training step, 64 molecules of 9 atoms, {base['labels']}", base)
-    products = base["fast_products_ms"]
+    products = base["products_ms"]
     lines.append(
         f"| its matrix products at the speed of a large one | | {products:.0f} ms "
-        f"| {products / base['fast_ms']:.2f} of our step |"
+        f"| {products / base['ours_ms']:.2f} of our step |"
     )
     for row in results["step"]["rows"]:
         if row["factor"] == "labels":
@@ -139,13 +139,13 @@ def summary(results: Mapping[str, Results]) -> str:
         times(f"step of dynamics, {n} atoms of water", row_of("inference", system=f"water{n}"))
     for what, system in {"9": "small", "14": "ani1x"}.items():
         row = row_of("memory", factor="training", system=system)
-        stock, fast = row["stock_mib"], row["fast_mib"]
+        stock, ours = row["stock_mib"], row["ours_mib"]
         lines.append(
             f"| memory of a training step, 64 molecules of {what} atoms | {stock:.0f} MiB "
-            f"| {fast:.0f} MiB | {fast / stock:.2f} of it |"
+            f"| {ours:.0f} MiB | {ours / stock:.2f} of it |"
         )
     largest = {model: row_of("memory", model=model)["n_atoms"] for model in NAMES}
-    for model, what in {"fast": "", "blocks": ", in blocks of atoms"}.items():
+    for model, what in {"ours": "", "blocks": ", in blocks of atoms"}.items():
         lines.append(
             f"| largest box of water in 4 GiB{what} | {largest['stock']:,} atoms "
             f"| {largest[model]:,} atoms | {largest[model] / largest['stock']:.1f} times larger |"

@@ -18,11 +18,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from benchmark_step import ROUNDING, draw_batch
+from benchmark_step import ROUNDING, draw_batch, make_training_step
 from benchmarking import (
     RESULTS,
     Case,
-    Network,
     OutOption,
     compare,
     network_pair,
@@ -30,21 +29,13 @@ from benchmarking import (
     start,
     write,
 )
-from hippynn.experiment import assemble_for_training
-from hippynn.experiment.step_functions import get_step_function
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.hyperparameters import PRESETS
-from hippynn_mf.keys import PAIRS, SPECIES
-from hippynn_mf.model.losses import LossWeights, build_loss
-from hippynn_mf.model.whole_loss import WholeLoss
-from hippynn_mf.model.whole_model import compute_at_once
 from hippynn_mf.network.compiled.products import rows_by_columns
-from hippynn_mf.network.stored_pairs import precompute_pairs
-from hippynn_mf.training.flat_adam import FlatAdam
 
+CPU = torch.device("cpu")
 Timer = Callable[[], float]
 NAMES = ("fast", "compiled")
 QUICK = PRESETS["quick"]
@@ -60,44 +51,27 @@ PRODUCTS = ((288, 48, 48), (288, 48, 768), (576, 120, 120), (576, 120, 2400))
 PRODUCTS_AT_ONCE = 10**7  # multiplications that are timed together
 
 
-def timed_step(model: Network, batch: dict[str, torch.Tensor]) -> tuple[float, Timer]:
-    """The loss of a batch, and a function that takes a step and returns its processor ms.
-
-    A step is that of a training on the CPU: stored pairs, loss in one pass, flat Adam.
-    """
-    loss = build_loss(model.heads)
-    modules, names = assemble_for_training(loss, {"loss": loss})
-    arrays = {name: array.numpy() for name, array in batch.items()}
-    database = TrainingDatabase(dict.fromkeys(("train", "valid", "test"), arrays), **names)
-    weights = dict.fromkeys(model.heads, LossWeights())
-    modules = modules._replace(loss=WholeLoss(modules.loss, model.heads, weights))
-    modules = compute_at_once(precompute_pairs(modules, database), model.heads)
-    modules.model.train()
-    parameters = [p for p in modules.model.parameters() if p.requires_grad]
-    optimizer = FlatAdam(parameters, lr=0.0)
-    step = get_step_function(optimizer)
-    n_structures, width = batch[SPECIES].shape
-    pairs = database.pairs["train"].batch_pairs(torch.arange(n_structures), width)
-    inputs = [(batch | {PAIRS: pairs})[name] for name in database.inputs]
-    targets = [batch[name] for name in names["targets"]]
+def processor_timer(function: Callable[[], object], device: torch.device) -> Timer:
+    """A function that calls another and returns its processor ms."""
 
     def timed() -> float:
-        fresh = [each.clone() for each in inputs]
         start_ns = time.process_time_ns()
-        step(optimizer, modules.model, modules.loss, fresh, targets)
+        function()
         return (time.process_time_ns() - start_ns) / 1e6
 
-    fresh = [each.clone() for each in inputs]
-    return modules.loss(*modules.model(*fresh), *targets)[0].item(), timed
+    return timed
 
 
 def measure(case: Case, n_structures: int, repeats: int) -> dict[str, Any]:
     """Times of a case; RuntimeError if the losses differ."""
     with case.setting(), quiet():
-        models = network_pair(case, names=NAMES)
-        batch = draw_batch(case, models["fast"].heads, torch.device("cpu"))
+        models = network_pair(case, interactions=dict(zip(NAMES, NAMES, strict=True)))
+        batch = draw_batch(case, models["fast"].heads, CPU)
         batch = {name: array[:n_structures] for name, array in batch.items()}
-        steps = {name: timed_step(m, batch) for name, m in models.items()}
+        steps = {
+            name: make_training_step(model, batch, CPU, processor_timer)
+            for name, model in models.items()
+        }
         losses = [loss for loss, _ in steps.values()]
         if not math.isclose(*losses, rel_tol=ROUNDING):
             raise RuntimeError(f"{case}: losses differ: {losses}")
@@ -164,7 +138,7 @@ def main(
             case_name = " × ".join(map(str, sizes))
             facts = {"kind": "product", "case": case_name, "load": os.getloadavg()[0]}
             rows.append(facts | measure_product(*sizes, repeats))
-    write("compiled", rows, torch.device("cpu"), out)
+    write("compiled", rows, CPU, out)
     typer.echo(f"{table(rows)}\n\n{table_of_products(rows)}")
 
 

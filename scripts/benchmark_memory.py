@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import typer
 from ase.neighborlist import primitive_neighbor_list
-from benchmark_step import draw_batch, make_step, stock_loss
+from benchmark_step import draw_batch, make_step, make_training_step, stock_loss
 from benchmarking import (
     ATOMS_PER_BLOCK,
     RESULTS,
@@ -42,10 +42,9 @@ from benchmarking import (
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from hippynn_mf.model.losses import build_loss
 from hippynn_mf.network.device import choose_device
 
-MODELS = ("stock", "fast", "blocks")
+MODELS = ("stock", "ours", "blocks")
 BOXES = (192, 648, 3000)
 GROWTH = 1.1
 
@@ -69,7 +68,7 @@ Prepare = Callable[[int], tuple[list[torch.Tensor], Callable[[], None]]]
 
 def forces_of_box(case: Case, model: str, device: torch.device) -> Prepare:
     """Energy, forces and stress of a box of n atoms, as ASE would ask for them."""
-    network = network_pair(case)["stock" if model == "stock" else "fast"]
+    network = network_pair(case)["stock" if model == "stock" else "ours"]
     if model == "blocks":
         network = replace(network, atoms_per_block=ATOMS_PER_BLOCK)
     calculator = network.calculator().to(device)
@@ -89,9 +88,12 @@ def forces_of_box(case: Case, model: str, device: torch.device) -> Prepare:
 
 def training_step(case: Case, model: str, device: torch.device) -> Prepare:
     """Training steps on the batch of a case."""
-    heads = network_pair(case)["stock" if model == "stock" else "fast"].heads
-    batch = draw_batch(case, heads, device)
-    _, step = make_step(stock_loss(heads) if model == "stock" else build_loss(heads), batch, device)
+    network = network_pair(case)[model]
+    batch = draw_batch(case, network.heads, device)
+    if model == "stock":
+        _, step = make_step(stock_loss(network.heads), batch, device)
+    else:
+        _, step = make_training_step(network, batch, device)
 
     def steps(n_steps: int) -> None:
         for _ in range(n_steps):
@@ -190,7 +192,7 @@ def main(
     rows = []
     for system in tqdm(("small", "ani1x"), desc="training", unit="case"):
         case = Case(**({"system": system} | kernels))
-        peaks = {f"{m}_mib": peak(case, m, 3, device) for m in ("stock", "fast")}
+        peaks = {f"{m}_mib": peak(case, m, 3, device) for m in ("stock", "ours")}
         rows.append(row("training", case, {"n_atoms": None} | peaks))
     water = Case(**({"system": "water", "labels": "DZ/EF"} | kernels))
     for n_atoms in tqdm(BOXES, desc="boxes", unit="case"):
@@ -200,7 +202,7 @@ def main(
         measured: dict[str, Any] = largest_box(water, model, 1024 * limit, device)
         rows.append(row("largest", water, {"model": model, "limit_gib": limit} | measured))
     write("memory", rows, target, out)
-    typer.echo("| what | system | kernels | atoms | stock MiB | fast MiB | in blocks |")
+    typer.echo("| what | system | kernels | atoms | stock MiB | ours MiB | in blocks |")
     typer.echo("|---|---|---|---|---|---|---|")
     for line in rows:
         cells = [

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import numba
@@ -184,20 +185,24 @@ class Network:
         return FastCalculator(energy, atoms_per_block=self.atoms_per_block)
 
 
+# Whose network: hippynn's, and ours as its users have it unless they ask for something else.
+INTERACTIONS = MappingProxyType({"stock": "stock", "ours": "auto"})
+
+
 def network_pair(
-    case: Case, *, seed: int = 0, names: Sequence[str] = ("stock", "fast")
+    case: Case, *, seed: int = 0, interactions: Mapping[str, str] = INTERACTIONS
 ) -> dict[str, Network]:
-    """The same model over stock hippynn's network and over ours, by the name of the interaction."""
+    """The same model over networks of several `interactions`, by their names."""
     hyperparameters, labels = case.hyperparameters(), parse_labels(label_set(case.labels))
     models = {}
-    for name in names:
+    for name, interaction in interactions.items():
         torch.manual_seed(seed)
         inputs = [SpeciesNode(db_name="species"), PositionsNode(db_name="positions")]
-        network_class = NETWORKS[name][case.tensor_order]
+        network_class = NETWORKS[interaction][case.tensor_order]
         arguments = hyperparameters.network_arguments()
         network = network_class("network", tuple(inputs), module_kwargs=arguments)
         models[name] = Network(
-            inputs, build_heads(network, labels, coupling="independent"), name == "stock"
+            inputs, build_heads(network, labels, coupling="independent"), interaction == "stock"
         )
     return models
 

@@ -111,10 +111,10 @@ def test_a_step_is_timed_for_every_model(case, monkeypatch):
 
     measured = benchmark_step.measure(case, CPU, 2)
     assert measured["stock_ms"] > 0
-    assert measured["fast_speedup"] > 0
-    assert 0 < measured["fast_products_ms"] < measured["fast_ms"]
+    assert measured["ours_speedup"] > 0
+    assert 0 < measured["products_ms"] < measured["stock_ms"]
     monkeypatch.setattr(
-        benchmark_step, "build_loss", lambda heads: 2 * benchmark_step.stock_loss(heads)
+        benchmark_step, "stock_loss", lambda heads: 2 * benchmark_step.build_loss(heads)
     )
     with pytest.raises(RuntimeError, match="losses differ"):
         benchmark_step.measure(case, CPU, 2)
@@ -134,12 +134,12 @@ def test_inference_is_timed_for_every_model(case, system, monkeypatch):
     def other_weights(case):
         models = network_pair(case)
         with torch.no_grad():
-            models["fast"].heads.network.torch_module.interaction_layers[0].int_weights.mul_(1.1)
+            models["ours"].heads.network.torch_module.interaction_layers[0].int_weights.mul_(1.1)
         return models
 
     network_pair = benchmark_inference.network_pair
     monkeypatch.setattr(benchmark_inference, "network_pair", other_weights)
-    with pytest.raises(RuntimeError, match="forces of fast differ"):
+    with pytest.raises(RuntimeError, match="forces of ours differ"):
         benchmark_inference.measure(asked, CPU, 3)
 
 
@@ -166,7 +166,7 @@ def test_memory_grows_with_the_box(case):
     import benchmark_memory
 
     water = replace(case, system="water")
-    small, large = (benchmark_memory.peak(water, "fast", n, "cpu") for n in (192, 1536))
+    small, large = (benchmark_memory.peak(water, "ours", n, "cpu") for n in (192, 1536))
     assert 4 * small < large < 30 * small
 
 
@@ -174,7 +174,7 @@ def test_memory_grows_with_the_box(case):
 def test_memory_of_a_training_step(case):
     import benchmark_memory
 
-    assert benchmark_memory.peak(case, "fast", 1, "cpu") > 0
+    assert benchmark_memory.peak(case, "ours", 1, "cpu") > 0
 
 
 @pytest.mark.parametrize("power", [1.0, 1.1])
@@ -188,10 +188,10 @@ def test_the_largest_box_is_the_last_that_fits(case, monkeypatch, limit, power):
         return found if found < 20000 else float("inf")
 
     monkeypatch.setattr(benchmark_memory, "peak", peak)
-    best = benchmark_memory.largest_box(case, "fast", limit, "cpu")
-    assert best["mib"] == peak(case, "fast", best["n_atoms"], "cpu") <= limit
+    best = benchmark_memory.largest_box(case, "ours", limit, "cpu")
+    assert best["mib"] == peak(case, "ours", best["n_atoms"], "cpu") <= limit
     next_size = 3 * round(best["n_atoms"] * benchmark_memory.GROWTH / 3)
-    assert peak(case, "fast", next_size, "cpu") > limit
+    assert peak(case, "ours", next_size, "cpu") > limit
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def second_level() -> str:
     """What a second level with forces costs."""
     steps = {row["labels"]: row for row in rows("step") if row["factor"] in ("base", "labels")}
     one, two = steps["DZ/EF"], steps["DZ/EF + TZ/EF"]
-    ratio, stock = (two[name] / one[name] for name in ("fast_ms", "stock_ms"))
+    ratio, stock = (two[name] / one[name] for name in ("ours_ms", "stock_ms"))
     return sentences(f"""
     A training step on forces of two levels (DZ/EF + TZ/EF) takes {ratio:.2f} times that on forces
     of one (hippynn's own layers: {stock:.2f}).
