@@ -31,6 +31,7 @@ from benchmarking import (
     Network,
     OutOption,
     compare,
+    label_set,
     measure_cases,
     network_pair,
     quiet,
@@ -44,8 +45,9 @@ from hippynn.experiment.step_functions import get_step_function
 from hippynn.graphs.nodes.loss import MAELoss, Mean, MSELoss
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hippynn_mf.data.database import TrainingDatabase
-from hippynn_mf.keys import PAIRS, SPECIES
+from hippynn_mf.data.database import TrainingDatabase, load_database
+from hippynn_mf.data.embedded import MINI_ANI1X
+from hippynn_mf.keys import PAIRS, POSITIONS, SPECIES
 from hippynn_mf.model.heads import Heads
 from hippynn_mf.model.losses import LossWeights, build_loss
 from hippynn_mf.model.whole_loss import WholeLoss
@@ -67,6 +69,7 @@ FACTORS = {
     "threads": [1, 2],
     "kernels": ["numba", "pytorch"],
 }
+N_EMBEDDED = 64  # structures of the embedded data, whose labels are drawn like others'
 N_DROPLET = 192  # atoms of the droplet of water, one structure
 ROUNDING = 1e-5  # relative difference of two float32 losses
 
@@ -76,7 +79,12 @@ Timer = Callable[[Callable[[], object], torch.device], Callable[[], float]]
 
 def draw_batch(case: Case, heads: Heads, device: torch.device) -> Batch:
     """The structures of a case with random labels, by `db_name`."""
-    if case.system == "droplet":
+    if case.system == "embedded":
+        arrays = load_database(MINI_ANI1X, label_set(case.labels)).splits["train"]
+        chosen = np.random.default_rng(0).choice(len(arrays[SPECIES]), N_EMBEDDED, replace=False)
+        species = arrays[SPECIES].numpy()[chosen].astype(np.int64)
+        positions = arrays[POSITIONS].numpy()[chosen]
+    elif case.system == "droplet":
         box = water_box(N_DROPLET)
         species, positions = box.numbers[None].astype(np.int64), box.positions[None]
     else:
@@ -118,23 +126,33 @@ def make_step(loss: Any, batch: Batch, device: torch.device) -> tuple[float, Cal
 
 
 def make_training_step(
-    network: Network, batch: Batch, device: torch.device, timer: Timer = timer
+    network: Network,
+    batch: Batch,
+    device: torch.device,
+    timer: Timer = timer,
+    *,
+    by_nodes: bool = False,
 ) -> tuple[float, Callable[[], float]]:
-    """As `make_step`, of one of our trainings; `timer` makes of a call one that returns its ms."""
+    """As `make_step`, of one of our trainings; `timer` makes of a call one that returns its ms.
+
+    `by_nodes` is as trainings were before: the loss node by node, hippynn's graph, torch's Adam.
+    """
     heads = network.heads
     loss = build_loss(heads)
     modules, names = assemble_for_training(loss, {"loss": loss})
     arrays = {name: array.numpy(force=True) for name, array in batch.items()}
     database = TrainingDatabase(dict.fromkeys(("train", "valid", "test"), arrays), **names)
-    weights = dict.fromkeys(heads, LossWeights())
-    modules = modules._replace(loss=WholeLoss(modules.loss, heads, weights))
-    modules = compute_at_once(precompute_pairs(modules, database), heads)
+    modules = precompute_pairs(modules, database)
+    if not by_nodes:
+        weights = dict.fromkeys(heads, LossWeights())
+        modules = modules._replace(loss=WholeLoss(modules.loss, heads, weights))
+        modules = compute_at_once(modules, heads)
     model, loss_module = modules.model.to(device), modules.loss.to(device)
     model.train()
     # Every step works on the same weights.
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer: torch.optim.Optimizer
-    if device.type == "cpu":
+    if device.type == "cpu" and not by_nodes:
         optimizer = FlatAdam(parameters, lr=0.0)
     else:
         optimizer = torch.optim.Adam(parameters, lr=0.0, fused=True)
