@@ -182,18 +182,45 @@ def epochs_of_preset() -> int:
     return get_hyperparameters("robust").max_epochs
 
 
-def ratios(folders: Sequence[Path], multi: str = "MF-DZ/EF-TZ/E", single: str = "SF-TZ/EF") -> str:
-    """Held-out errors of an experiment over those of another, paired by seed, for each folder."""
+def paired_errors(
+    folders: Sequence[Path], multi: str = "MF-DZ/EF-TZ/E", single: str = "SF-TZ/EF"
+) -> list[dict[str, Any]]:
+    """Held-out errors of two experiments at the highest level, paired by seed, for each folder."""
     *_, level = parse_experiment(multi).resolved_labels
-    rows = [["folder", "error", "seeds", f"{multi} / {single}"]]
+    rows = []
     for folder in folders:
         results = read_results(folder)
+        (preset,) = {run.settings.preset for run in results.runs}
+        (data,) = {run.settings.data.sha256 for run in results.runs}
         for quantity, metric in product(("energy", "force"), ("rmse", "mae")):
             column = Column.own(HELDOUT, level, quantity)
             pairs = pair(
                 results.values(multi, column, metric), results.values(single, column, metric)
             )
-            logarithms = np.log(pairs["ours"] / pairs["theirs"]).tolist()
-            name = f"{level.label} {quantity}, {metric.upper()}"
-            rows.append([folder.name, name, str(len(pairs)), ratio(logarithms)])
-    return markdown(rows)
+            rows.append(
+                {
+                    "preset": preset,
+                    "data_sha256": data,
+                    "level": level.label,
+                    "quantity": quantity,
+                    "metric": metric,
+                    "multi": {multi: pairs["ours"].to_dict()},
+                    "single": {single: pairs["theirs"].to_dict()},
+                }
+            )
+    return rows
+
+
+def ratios(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What `paired_errors` found, and ratios with their 95 % intervals over the seeds."""
+    (multi,), (single,) = rows[0]["multi"], rows[0]["single"]
+    table = [["preset", "error", "seeds", multi, single, "ratio"]]
+    for row in rows:
+        ours, theirs = (np.array(list(row[who][name].values())) for who, name in
+                        (("multi", multi), ("single", single)))  # fmt: skip
+        name = f"{row['level']} {row['quantity']}, {row['metric'].upper()}"
+        values = [f"{values.mean():.2f}" for values in (ours, theirs)]
+        table.append(
+            [row["preset"], name, str(len(ours)), *values, ratio(np.log(ours / theirs).tolist())]
+        )
+    return markdown(table)

@@ -37,6 +37,7 @@ from kept_epoch_tables import (
     FORCE_WEIGHTS,
     Case,
     format_tables,
+    paired_errors,
     ratios,
     read_lines,
 )
@@ -48,6 +49,7 @@ from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.evaluation.errors import energy_metrics, force_metrics
+from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import Labels, join_labels, parse_labels, with_all_forces
 from hippynn_mf.levels import PAPER_LEVELS, Level
@@ -57,6 +59,7 @@ from hippynn_mf.training.averaging import WeightAverage
 from hippynn_mf.training.loop import Training, continue_training, prepare_training
 
 FIRST_SEED = 100  # of splits and weights: none that a table shows
+REAL = Path(__file__).parent / "benchmarks" / "real_pairs.json"
 EVERY = 2  # epochs between two looks at the validation data
 # Data and how many splits, in the order in which they are trained.
 PLAN = (("few", 0), ("few", 1), ("few", 2), ("real", 0), ("all", 0), ("real", 1), ("all", 1))
@@ -247,12 +250,18 @@ def main(
     curves: Annotated[Path | None, typer.Option(help="Folder for errors at every look.")] = None,
     compare: Annotated[
         list[Path] | None,
-        typer.Option(help="Only ratios of MF-DZ/EF-TZ/E to SF-TZ/EF in a folder of runs."),
+        typer.Option(
+            help="Only ratios of MF-DZ/EF-TZ/E to SF-TZ/EF in a folder of runs, written to "
+            "scripts/benchmarks/real_pairs.json."
+        ),
     ] = None,
 ) -> None:
     """Train what the plan has and the file has not, and print the tables of all lines."""
     if compare:
-        typer.echo(ratios(compare))
+        rows = paired_errors(compare)
+        with replace_when_complete(REAL) as partial:
+            partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        typer.echo(ratios(rows))
         return
     train_plan(lines, real=real, minutes=minutes, curves=curves)
     typer.echo(format_tables(read_lines(lines)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from doc_blocks.common import BENCHMARKS, block, script, sentences
 
 LINES = BENCHMARKS / "kept_epoch.jsonl"
-N_RUNS = 32  # two experiments, eight seeds, two presets
 
 
 def _lines() -> list[dict[str, Any]]:
@@ -73,13 +73,8 @@ def kept_epoch_choice() -> str:
 
 
 @block
-def kept_epoch_cost() -> str:
-    """What the comparison that was not run would take."""
-    lines = [line for line in _lines() if line["data"] == "real"]
-    epochs = script("kept_epoch_tables").epochs_of_preset()
-    seconds = sum(line["cpu_s"] / line["max_epochs"] for line in lines) / len(lines) * epochs
-    return sentences(f"""
-    A run of {epochs} epochs takes {seconds:.0f} s of one core, measured in the study ({len(lines)}
-    trainings of MF-DZ/EF-TZ/E, with its looks at the validation data); {N_RUNS} runs take
-    {N_RUNS * seconds / 60:.0f} minutes of one core.
-    """)
+def kept_epoch_real() -> str:
+    """Multi-fidelity beside forces of the high level, on real ANI-1x."""
+    rows = json.loads((BENCHMARKS / "real_pairs.json").read_text(encoding="utf-8"))
+    table: str = script("kept_epoch_tables").ratios(rows)
+    return table
