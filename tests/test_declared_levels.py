@@ -43,12 +43,12 @@ LOW = {
     "label": "LO",
     "method": "cheap",
     "basis": "none",
-    "rank": 1,
+    "rank": -2,
     "energy_keys": ["hf_dz.energy"],
     "force_key": "wb97x_dz.forces",
     "self_energies_hartree": {"1": -0.4, "8": -75.0},
 }
-HIGH = LOW | {"id": "high", "label": "HI", "rank": 2.5, "energy_keys": ["hf_tz.energy"]}
+HIGH = LOW | {"id": "high", "label": "HI", "rank": -1.5, "energy_keys": ["hf_tz.energy"]}
 NAME = "MF-LO/EF-HI/E"
 
 
@@ -68,14 +68,14 @@ def levels_file(tmp_path):
 def test_declared_levels_are_known_with_all_that_the_file_says(levels_file):
     known = read_levels(levels_file)
     low, high = known.get("LO"), known.get("HI")
-    assert list(known) == [low, high, *PAPER_LEVELS]
+    assert list(known) == [low, high, *KNOWN_LEVELS]
     assert known.get("low") is low
     assert low == Level(
         "low",
         "LO",
         "cheap",
         "none",
-        1.0,
+        -2.0,
         ("hf_dz.energy",),
         force_key="wb97x_dz.forces",
         self_energies={1: -0.4, 8: -75.0},
@@ -96,7 +96,8 @@ def records_of(levels):
 
 def test_records_declare_the_levels_that_they_are_of(tmp_path):
     path = write(tmp_path / "paper.json", records_of(PAPER_LEVELS))
-    assert read_levels(path) == read_levels(path, Levels()) == KNOWN_LEVELS
+    assert read_levels(path) == KNOWN_LEVELS
+    assert read_levels(path, Levels()) == Levels(PAPER_LEVELS)
     assert levels_of_records(records_of(PAPER_LEVELS), path) == PAPER_LEVELS
 
 
@@ -158,7 +159,9 @@ def test_common_structures_have_every_known_level_of_the_data(levels_file, ani1x
     assert high.energy_keys[0] in keys
     assert low.energy_keys[0] not in keys
     (run,) = build_settings([get_experiment("SF-DZ/E")], [0], data=ani1x_file, levels=levels_file)
-    assert run.common_levels == (high.id, *(level.id for level in PAPER_LEVELS))
+    in_data = [level.id for level in KNOWN_LEVELS if keys.issuperset(level.energy_keys)]
+    assert run.common_levels == (high.id, *in_data)
+    assert {level.id for level in PAPER_LEVELS} <= set(in_data)
     assert run.known.get("LO") == low
 
 
