@@ -32,7 +32,7 @@ from tblite.ase import TBLite  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from hippynn_mf.data.formats.ani1x_writer import write_ani1x  # noqa: E402
-from hippynn_mf.data.formats.extxyz import Frame  # noqa: E402
+from hippynn_mf.data.formats.frames import Frame  # noqa: E402
 from hippynn_mf.files import replace_when_complete  # noqa: E402
 
 METHODS = {"gfn1_xtb": "GFN1-xTB", "gfn2_xtb": "GFN2-xTB"}

@@ -331,8 +331,8 @@ def test_an_engine_trains_runs_and_reports_those_that_fail(
 
 def test_workers_get_levels_of_ones_own_with_the_settings(ani1x_file, tmp_path, monkeypatch):
     record = {
-        "id": "hf_tz",
-        "label": "HF",
+        "id": "own",
+        "label": "OWN",
         "method": "HF",
         "basis": "cc-pVTZ",
         "rank": 15.0,
@@ -340,7 +340,7 @@ def test_workers_get_levels_of_ones_own_with_the_settings(ani1x_file, tmp_path, 
         "self_energies_hartree": {"1": -0.5, "6": -37, "7": -54, "8": -74},
     }
     request = Request(
-        experiments=["SF-HF/E"], data=ani1x_file, levels=[record], hyperparameters=TINY
+        experiments=["SF-OWN/E"], data=ani1x_file, levels=[record], hyperparameters=TINY
     )
     (settings,) = build.build_settings(request)
     executed = []
@@ -353,5 +353,5 @@ def test_workers_get_levels_of_ones_own_with_the_settings(ani1x_file, tmp_path, 
         execute_in_worker(sent[0], str(tmp_path), sent[1], 1)
     (run,) = executed
     assert run == settings
-    assert run.known.get("HF").self_energies[1] == -0.5
-    assert list(run.experiment.resolved_labels) == [run.known.get("HF")]
+    assert run.known.get("OWN").self_energies[1] == -0.5
+    assert list(run.experiment.resolved_labels) == [run.known.get("OWN")]

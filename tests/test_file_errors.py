@@ -440,7 +440,7 @@ def test_xyz_files_are_looked_through_before_they_are_read(here, capsys, text, e
     [
         ("packed.xyz", "It is compressed: unpack it first, with gunzip"),
         ("packed.xyz.gz", "neither its name nor its content tells the format"),
-        ("table.csv", "Extended XYZ ends in .xyz or .extxyz, not compressed"),
+        ("table.csv", "extended XYZ (.xyz or .extxyz), the ANI-1x layout in HDF5"),
     ],
 )
 def test_a_file_of_another_format_is_told_what_is_read(here, capsys, command, name, expected):

@@ -8,7 +8,7 @@ import pytest
 from planted import AMMONIA, HCN, METHANE, NITROGEN, conformers, forces, numbers_of
 from planted import WATER as WATER_MOLECULE
 
-from hippynn_mf.data.formats.extxyz import Frame
+from hippynn_mf.data.formats.frames import Frame
 from hippynn_mf.data.formats.merging import merge_frames
 from hippynn_mf.errors import UserError
 from hippynn_mf.units import EV_PER_HARTREE

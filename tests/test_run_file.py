@@ -11,8 +11,10 @@ import pytest
 from made_runs import TINY_OPTIONS, exit_code, files_below
 
 from hippynn_mf.data.embedded import MINI_COMP6
+from hippynn_mf.data.formats.ani1x import labels_in_file
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.run_file import SCHEMA, json_schema, read_run_file, schema_text
@@ -242,9 +244,11 @@ def test_a_new_run_file_trains_at_once(ani1x_file, tmp_path, capsys):
     path = tmp_path / "my.toml"
     assert exit_code("new", path, ani1x_file) == 0
     assert f"hippynn-mf train {path}" in capsys.readouterr().out
+    lowest, *_, highest = (f"{level.label}/{p}" for level, p in labels_in_file(ani1x_file).items())
+    name = f"MF-{lowest}-{highest}"
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     assert content == {
-        "experiments": ["MF-DZ/EF-CC/E"],
+        "experiments": [name],
         "data": "planted.h5",
         "rows": "all",
         "seeds": [0],
@@ -255,7 +259,7 @@ def test_a_new_run_file_trains_at_once(ani1x_file, tmp_path, capsys):
         "hyperparameters": {"species": [0, 1, 6, 7, 8]},
     }
     assert exit_code("train", path, *TINY_OPTIONS) == 0
-    run = RunFolder(tmp_path / "results" / "runs" / "mf_dz_ef_cc_e" / "seed-0")
+    run = RunFolder(tmp_path / "results" / "runs" / get_experiment(name).slug / "seed-0")
     assert run.is_finished
 
 
@@ -322,6 +326,7 @@ def test_a_new_run_file_of_one_level(tmp_path):
         for key in (
             "wb97x_dz.forces",
             "wb97x_tz.energy",
+            "hf_tz.energy",
             "mp2_tz.corr_energy",
             "ccsd(t)_cbs.energy",
         )

@@ -25,7 +25,13 @@ from hippynn_mf.data.formats.extxyz_keys import FORCES, energy_key, extxyz_key
 from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from hippynn_mf.data.formats.hdf5 import open_hdf5, read_array, refuse_infinite
 from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies
-from hippynn_mf.data.formats.sources import DataPath, is_extxyz, read_frames, shown_path
+from hippynn_mf.data.formats.sources import (
+    DataPath,
+    has_frames,
+    known_formats,
+    read_frames,
+    shown_path,
+)
 from hippynn_mf.data.formats.system_keys import KEPT
 from hippynn_mf.data.formats.xyz_file import SUFFIXES, is_xyz, write_molecule
 from hippynn_mf.errors import UserError, errors_about
@@ -63,14 +69,20 @@ def convert_data(
             what cannot be converted, and what the checks refuse, see `check_structures`.
     """
     shown = shown_path(source, levels=levels)
-    for path in (out, *([source] if isinstance(source, Path) else [])):
-        if path.suffix.lower() not in (*SUFFIXES, *HDF5_SUFFIXES):
-            raise UserError(
-                f"{path}: the suffix does not tell the format. Extended XYZ ends in "
-                f"{' or '.join(SUFFIXES)}, the ANI-1x layout in {' or '.join(HDF5_SUFFIXES)}."
-            )
-    if is_extxyz(source) == is_xyz(out):
-        raise UserError(f"{shown} and {out} have the same format; there is nothing to convert.")
+    if isinstance(source, Path) and not (has_frames(source) or _is_hdf5(source)):
+        raise UserError(
+            f"{source}: the suffix does not tell the format. Known are {known_formats()}."
+        )
+    if not (is_xyz(out) or _is_hdf5(out)):
+        raise UserError(
+            f"{out}: the suffix does not tell the format. Extended XYZ ends in "
+            f"{' or '.join(SUFFIXES)}, the ANI-1x layout in {' or '.join(HDF5_SUFFIXES)}."
+        )
+    if has_frames(source) != _is_hdf5(out):
+        raise UserError(
+            f"{shown} and {out}: these have the same format, and there is nothing to convert, or "
+            "neither is HDF5, to which to convert first."
+        )
     if out.exists() and not force:
         raise UserError(f"{out} exists. Choose another name, or replace it with --force.")
     if not out.absolute().parent.is_dir():
@@ -79,6 +91,10 @@ def convert_data(
         if is_xyz(out):
             return _to_extxyz(shown, partial, drop_others, accepted, levels)
         return _to_hdf5(source, partial, drop_others, accepted, levels)
+
+
+def _is_hdf5(path: Path) -> bool:
+    return path.suffix.lower() in HDF5_SUFFIXES
 
 
 def _to_hdf5(

@@ -23,7 +23,13 @@ from hippynn_mf.data.formats.ani1x import (
 )
 from hippynn_mf.data.formats.atoms import read_parts
 from hippynn_mf.data.formats.extxyz_keys import energy_key, forces_key
-from hippynn_mf.data.formats.sources import DataPath, as_data_path, is_extxyz, open_data, shown_path
+from hippynn_mf.data.formats.sources import (
+    DataPath,
+    as_data_path,
+    has_frames,
+    open_data,
+    shown_path,
+)
 from hippynn_mf.data.fractions import keep_labels
 from hippynn_mf.data.matching import find_shared
 from hippynn_mf.data.splits import SplitBy, split_rows
@@ -62,7 +68,7 @@ def load_splits(
     """
     path = shown_path(source, levels=levels)
     references = labels_in_file(source, levels=levels)
-    if is_extxyz(source):
+    if has_frames(source):
         _refuse_absent_labels(labels, references, path)
     else:
         _refuse_absent_forces(labels, references, source, levels)

@@ -9,18 +9,18 @@ from typing import Literal
 import h5py
 
 from hippynn_mf.data.formats.hdf5 import open_hdf5
-from hippynn_mf.data.formats.sources import DataPath, is_extxyz
+from hippynn_mf.data.formats.sources import DataPath, has_frames
 from hippynn_mf.errors import UserError
 
 N_LOOKED_AT = 3  # groups of a file
 
-Layout = Literal["ani1x", "comp6", "extxyz"]
+Layout = Literal["ani1x", "comp6", "frames"]
 
 
 def find_layout(source: DataPath) -> Layout:
     """How a file or folder holds structures; a UserError if in no way that is known."""
-    if isinstance(source, Mapping) or is_extxyz(source):
-        return "extxyz"
+    if isinstance(source, Mapping) or has_frames(source):
+        return "frames"
     path = source
     files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
     if not files:

@@ -24,7 +24,7 @@ from hippynn_mf.data.formats.hdf5 import open_hdf5
 from hippynn_mf.data.formats.sources import (
     DataPath,
     data_notes,
-    is_extxyz,
+    energy_unit,
     open_data,
     shown_path,
 )
@@ -82,7 +82,7 @@ def check_structures(
         return CheckReport(source=shown, outcomes=tuple(outcomes))
     names = dict.fromkeys(name for part in whole for name in (*part.energies, *part.forces))
     ordered = sorted(map(levels.get, names), key=lambda level: level.rank)
-    energy_unit = "eV" if is_extxyz(source) else "hartree"
+    unit = energy_unit(source)
 
     found, length = check_distances(whole, accepted)
     outcomes += found
@@ -102,10 +102,10 @@ def check_structures(
         if level in energies:
             # What is no label does not judge the others.
             energies[level] = np.where(energies[level] == 0, np.nan, energies[level])
-            outcomes += check_rounding(energies[level], level, FileUnits(energy_unit), accepted)
+            outcomes += check_rounding(energies[level], level, FileUnits(unit), accepted)
             own = _self_energies(counts, elements, level)
             found, units_of[level] = check_energies(
-                energies[level], labels, counts, own, level, FileUnits(energy_unit), accepted
+                energies[level], labels, counts, own, level, FileUnits(unit), accepted
             )
             outcomes += found
     for level in ordered:
@@ -113,7 +113,7 @@ def check_structures(
         with_forces = [part for part in (*samples, *whole) if level.id in part.forces]
         if not with_forces:
             continue
-        units = FileUnits(energy_unit, units_of.get(level), length)
+        units = FileUnits(unit, units_of.get(level), length)
         has_energies = level in energies
         outcomes.append(
             check_forces(with_forces, level, units, has_energies=has_energies, accepted=accepted)

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from ase import Atoms
 
-from hippynn_mf.data.formats.extxyz import Frame
+from hippynn_mf.data.formats.frames import Frame
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import KNOWN_LEVELS, Levels
 from hippynn_mf.units import EV_PER_HARTREE

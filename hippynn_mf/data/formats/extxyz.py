@@ -21,6 +21,7 @@ from hippynn_mf.data.formats.extxyz_keys import (
     forces_dataset,
     level_datasets,
 )
+from hippynn_mf.data.formats.frames import Content, Frame
 from hippynn_mf.data.formats.hdf5 import refuse_beyond_float32
 from hippynn_mf.data.formats.system_keys import KEPT
 from hippynn_mf.data.formats.xyz_file import read_molecules
@@ -32,50 +33,6 @@ GROUP = "ani1x_group"  # the group of a converted structure, where its formula d
 HEAD = "head"  # which level a structure of several in one file is labelled by, as in MACE
 UNNAMED = (("REF_energy", "REF_forces"), ("energy", "forces"))  # MACE's names, ASE's
 ISOLATED_ATOM = "IsolatedAtom"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A structure of an extended XYZ file.
-
-    Attributes:
-        numbers: (n_atoms,) uint8 atomic numbers.
-        positions: (n_atoms, 3) float64 in Å.
-        energies: dataset of the ANI-1x layout → hartree.
-        forces: dataset of the ANI-1x layout → (n_atoms, 3) float64 in hartree/Å.
-        group: name of its group in that layout, None for its formula.
-        path, number: where it comes from; the first structure of a file is 1.
-        system: charge, spin and weights of the structure, by the names of `system_keys`.
-    """
-
-    numbers: np.ndarray
-    positions: np.ndarray
-    energies: Mapping[str, float]
-    forces: Mapping[str, np.ndarray]
-    group: str | None
-    path: Path
-    number: int
-    system: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def place(self) -> str:
-        """File and number of the structure, for messages."""
-        return f"{self.path}, structure {self.number}"
-
-
-@dataclass(frozen=True)
-class Content:
-    """The structures of a file, and what else is in it.
-
-    Attributes:
-        frames: the structures, without isolated atoms.
-        others: names that are no labels, with the number of structures that have them.
-        n_isolated_atoms: structures that MACE takes for its atomic energies, and does not train on.
-    """
-
-    frames: list[Frame]
-    others: Mapping[str, int]
-    n_isolated_atoms: int
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hippynn_mf.data.copies import SAME_ENERGY, SAME_FORCE
-from hippynn_mf.data.formats.extxyz import Frame
+from hippynn_mf.data.formats.frames import Frame
 from hippynn_mf.data.matching import Batch, find_first
 from hippynn_mf.data.superposition import SAME_POSITION, superpose
 from hippynn_mf.errors import UserError

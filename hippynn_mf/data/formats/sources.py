@@ -1,7 +1,7 @@
 """Where training data come from: one file, or one extended XYZ file for each level.
 
-Extended XYZ becomes a file in the ANI-1x layout in memory, so that everything after reading is the
-same for both.
+Extended XYZ, as every format of structures one after another, becomes a file in the ANI-1x layout
+in memory, so that everything after reading is the same for both.
 """
 
 from __future__ import annotations
@@ -10,23 +10,54 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import h5py
 
 from hippynn_mf.data.formats.ani1x_writer import write_ani1x
-from hippynn_mf.data.formats.extxyz import Frame, read_extxyz
+from hippynn_mf.data.formats.extxyz import read_extxyz
 from hippynn_mf.data.formats.extxyz_keys import forces_key
+from hippynn_mf.data.formats.frames import Content, Frame
 from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from hippynn_mf.data.formats.hdf5 import open_hdf5
 from hippynn_mf.data.formats.merging import merge_frames
-from hippynn_mf.data.formats.xyz_file import SUFFIXES, is_xyz
+from hippynn_mf.data.formats.xyz_file import SUFFIXES as XYZ_SUFFIXES
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 # A file, or level → extended XYZ file. Levels are named by id or label.
 DataPath = Path | Mapping[str, Path]
+
+
+class FrameReader(Protocol):
+    """Reads the files of a format, see `read_extxyz`."""
+
+    def __call__(self, path: Path, level: Level | None, *, levels: Levels) -> Content:
+        """With the labels of `level`, or (None) with labels that name their `levels`."""
+
+
+@dataclass(frozen=True)
+class FrameFormat:
+    """A format of structures one after another.
+
+    Attributes:
+        name: for messages.
+        suffixes: of its files, in lower case; they alone tell the format.
+        read: its reader.
+        energy_unit: of its files, a name of `checks.units.ENERGIES`; forces are in it per Å. What
+            is read is in hartree; checks name the unit that a file has instead of this one.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: FrameReader
+    energy_unit: str
+
+
+FRAME_FORMATS = (FrameFormat("extended XYZ", XYZ_SUFFIXES, read_extxyz, "eV"),)
 
 
 @contextmanager
@@ -37,7 +68,7 @@ def open_data(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Iterator[h5
     the files do not change.
     """
     source = as_data_path(source, levels=levels)
-    if is_extxyz(source):
+    if has_frames(source):
         with h5py.File(io.BytesIO(_kept(source, levels)[0]), "r") as file:
             yield file
     else:
@@ -50,21 +81,42 @@ def _refuse_other_suffix(path: Path) -> None:
     """Raise UserError for a file whose name and first bytes are not those of HDF5."""
     if path.is_file() and path.suffix.lower() not in HDF5_SUFFIXES and not h5py.is_hdf5(path):
         raise UserError(
-            f"{path}: neither its name nor its content tells the format. Extended XYZ ends in "
-            f"{' or '.join(SUFFIXES)}, not compressed; the ANI-1x layout is HDF5, "
-            f"{' or '.join(HDF5_SUFFIXES)}."
+            f"{path}: neither its name nor its content tells the format. Known are "
+            f"{known_formats()}, not compressed."
         )
+
+
+def find_frame_format(path: Path) -> FrameFormat | None:
+    """The format that a file's name says, None if it is none of structures one after another."""
+    suffix = path.suffix.lower()
+    return next((known for known in FRAME_FORMATS if suffix in known.suffixes), None)
+
+
+def known_formats(*, frames_only: bool = False) -> str:
+    """The formats of training data with their suffixes, for messages."""
+    named = [f"{known.name} ({' or '.join(known.suffixes)})" for known in FRAME_FORMATS]
+    if not frames_only:
+        named.append(f"the ANI-1x layout in HDF5 ({' or '.join(HDF5_SUFFIXES)})")
+    return ", ".join(named)
 
 
 def data_notes(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> tuple[str, ...]:
     """What was noticed in reading extended XYZ: structures matched, names and structures unused."""
     source = as_data_path(source, levels=levels)
-    return _kept(source, levels)[1] if is_extxyz(source) else ()
+    return _kept(source, levels)[1] if has_frames(source) else ()
 
 
-def is_extxyz(source: DataPath) -> bool:
-    """Whether the data are in extended XYZ."""
-    return isinstance(source, Mapping) or is_xyz(Path(source))
+def has_frames(source: DataPath) -> bool:
+    """Whether the data are structures one after another, as extended XYZ."""
+    return isinstance(source, Mapping) or find_frame_format(Path(source)) is not None
+
+
+def energy_unit(source: DataPath) -> str:
+    """The unit that energies of these files are to be in; forces are in it per Å."""
+    paths = source.values() if isinstance(source, Mapping) else [Path(source)]
+    formats = [find_frame_format(Path(path)) for path in paths]
+    units = {"hartree" if known is None else known.energy_unit for known in formats}
+    return units.pop() if len(units) == 1 else "hartree"
 
 
 def as_data_path(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Path | dict[str, Path]:
@@ -81,10 +133,10 @@ def by_rank(source: Mapping[str, Path], *, levels: Levels = KNOWN_LEVELS) -> dic
         )
     files = {levels.get(name).id: Path(path) for name, path in source.items()}
     for path in files.values():
-        if not is_xyz(path):
+        if find_frame_format(path) is None:
             raise UserError(
-                f"{path}: the file of a level is extended XYZ, {' or '.join(SUFFIXES)}. Name a "
-                "file in the ANI-1x layout with --data."
+                f"{path}: the file of a level is {known_formats(frames_only=True)}. Name a file "
+                "in the ANI-1x layout with --data."
             )
     return {level.id: files[level.id] for level in named}
 
@@ -125,7 +177,12 @@ def read_frames(
     notes: list[str] = []
     others: Counter[str] = Counter()
     for path, level in files:
-        content = read_extxyz(path, level, levels=levels)
+        known = find_frame_format(path)
+        if known is None:
+            raise UserError(
+                f"{path}: not {known_formats(frames_only=True)}, so it has no structures to read."
+            )
+        content = known.read(path, level, levels=levels)
         frames.append(content.frames)
         others.update(content.others)
         note = f"{path}: {len(content.frames)} structures"

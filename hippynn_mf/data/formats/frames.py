@@ -1,0 +1,53 @@
+"""Structures one after another, as files of several formats hold them: what their readers give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A structure of a file.
+
+    Attributes:
+        numbers: (n_atoms,) uint8 atomic numbers.
+        positions: (n_atoms, 3) float64 in Å.
+        energies: dataset of the ANI-1x layout → hartree.
+        forces: dataset of the ANI-1x layout → (n_atoms, 3) float64 in hartree/Å.
+        group: name of its group in that layout, None for its formula.
+        path, number: where it comes from; the first structure of a file is 1.
+        system: charge, spin and weights of the structure, by the names of `system_keys`.
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    energies: Mapping[str, float]
+    forces: Mapping[str, np.ndarray]
+    group: str | None
+    path: Path
+    number: int
+    system: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """File and number of the structure, for messages."""
+        return f"{self.path}, structure {self.number}"
+
+
+@dataclass(frozen=True)
+class Content:
+    """The structures of a file, and what else is in it.
+
+    Attributes:
+        frames: the structures, without isolated atoms.
+        others: names that are no labels, with the number of structures that have them.
+        n_isolated_atoms: structures that MACE takes for its atomic energies, and does not train on.
+    """
+
+    frames: list[Frame]
+    others: Mapping[str, int]
+    n_isolated_atoms: int
