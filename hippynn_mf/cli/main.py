@@ -65,8 +65,9 @@ def experiments(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
+        name, script = (max(len(str(row[column])) for row in rows) for column in ("name", "script"))
         for row in rows:
-            typer.echo(f"{row['name']:<22}{row['script']:<44}{row['strategy']}")
+            typer.echo(f"{row['name']:<{name}}  {row['script']:<{script}}  {row['strategy']}")
 
 
 @app.command(cls=OnceCommand)
