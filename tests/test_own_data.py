@@ -15,8 +15,15 @@ from made_runs import TINY_OPTIONS, build_settings, exit_code, files_below
 from hippynn_mf.cli.texts import parse_level_files
 from hippynn_mf.data.convert import convert_data
 from hippynn_mf.data.database import load_database
+from hippynn_mf.data.formats.extxyz_keys import level_datasets
+from hippynn_mf.data.formats.frames import Content, Frame
 from hippynn_mf.data.formats.merging import merge_frames
-from hippynn_mf.data.formats.sources import as_data_path, open_data
+from hippynn_mf.data.formats.sources import (
+    FRAME_FORMATS,
+    FrameFormat,
+    as_data_path,
+    open_data,
+)
 from hippynn_mf.data.info import describe_file, format_description
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.errors import UserError
@@ -401,3 +408,55 @@ def test_a_mistaken_source_of_levels_is_refused(tmp_path):
         load({"DZ": tmp_path / "a.xyz", "wb97x_dz": tmp_path / "b.xyz"})
     with pytest.raises(UserError, match=r"found none"):
         load({})
+
+
+# A further format: a reader and an entry of the table are all that it needs.
+
+
+def read_npz(path, level, *, levels):
+    energy, forces = level_datasets(level)
+    frames = []
+    with np.load(path) as file:
+        labels = (file[name] / KCAL_PER_MOL_PER_HARTREE for name in ("E", "F"))
+        for number, (positions, *values) in enumerate(zip(file["R"], *labels, strict=True), 1):
+            named = {energy: float(values[0])}, {forces: values[1]}
+            frames.append(Frame(file["z"], positions, *named, None, path, number))
+    return Content(frames, {}, 0)
+
+
+@pytest.mark.parametrize("unit", ["kcal/mol", "hartree"])
+def test_a_further_format_is_read_checked_and_converted(tmp_path, monkeypatch, capsys, unit):
+    further = FrameFormat("my format", (".npz",), read_npz, "kcal/mol")
+    monkeypatch.setattr("hippynn_mf.data.formats.sources.FRAME_FORMATS", (*FRAME_FORMATS, further))
+    numbers, factor = planted.numbers_of(planted.WATER[0]), 1.0
+    positions = planted.conformers(planted.WATER, 60, seed=0)
+    if unit == "kcal/mol":
+        factor = KCAL_PER_MOL_PER_HARTREE
+    np.savez(
+        tmp_path / "dz.npz",
+        z=numbers.astype(np.uint8),
+        R=positions,
+        E=planted.energy(numbers, positions, "wb97x_dz") * factor,
+        F=planted.forces(numbers, positions, "wb97x_dz") * factor,
+    )
+    source, out = f"DZ={tmp_path / 'dz.npz'}", tmp_path / "dz.h5"
+    code = exit_code("data", "convert", source, out)
+    said = capsys.readouterr().err
+    if unit == "hartree":
+        assert code == 2
+        assert "no total energies in kcal/mol" in said
+        assert "They are in hartree. Give total energies in kcal/mol" in said.replace("\n", " ")
+        return
+    assert code == 0
+    parts, same = (
+        load(path, parse_labels({"DZ": "EF"})) for path in ({"DZ": tmp_path / "dz.npz"}, out)
+    )
+    for split in ("train", "valid", "test"):
+        np.testing.assert_array_equal(
+            parts[split].energies["wb97x_dz"], same[split].energies["wb97x_dz"]
+        )
+    assert exit_code("data", "convert", source, tmp_path / "dz.xyz") == 2
+    assert "neither is HDF5, to which to convert first" in capsys.readouterr().err
+    (tmp_path / "dz.csv").write_text("energy")
+    assert exit_code("data", "info", tmp_path / "dz.csv") == 2
+    assert "my format (.npz)" in capsys.readouterr().err.replace("\n", " ")
