@@ -63,6 +63,7 @@ class Level:
                     f"A level's id and label must be non-empty names without dots, of letters, "
                     f"digits and _()+*-; found {name!r}."
                 )
+        # A copy that nobody can change; how dataclasses themselves set fields that are frozen.
         object.__setattr__(self, "self_energies", MappingProxyType(dict(self.self_energies)))
 
     def __hash__(self) -> int:

@@ -4,7 +4,7 @@
 
 With folders, only of these. The figures are those that need no predictions: figure 3 of Table 1,
 and the errors of CC forces of the strategies; others are made with the runs at hand, by
-`keep_results.py`.
+`keep_results.py`. The numbers of tables in full are written beside them, and not committed.
 """
 
 from __future__ import annotations

@@ -112,13 +112,6 @@ def test_a_level_without_head_lists_those_with_one(name):
         tiny_model(TWO).heads[name]
 
 
-def test_forces_that_were_not_built_are_refused():
-    heads = tiny_model({"DZ": "EF", "CC": "E"}).heads
-    assert heads["DZ"].require_forces() is heads["DZ"].forces
-    with pytest.raises(UserError, match=r'level ccsd\(t\)_cbs has no forces; build it with "EF"'):
-        heads["CC"].require_forces()
-
-
 @pytest.mark.parametrize("labels", [{}, {"DZ": "F"}, {"DZ": "E", DZ.id: "E"}], ids=str)
 def test_wrong_labels_are_refused(labels):
     with pytest.raises(UserError, match=r"No labels|Unknown property|named twice"):
@@ -237,4 +230,5 @@ def test_heads_fit_any_hippynn_network():
     assert heads.network is network
     for level in (DZ, MP2):
         assert heads[level].energy.main_output.db_name == level.energy_name
-    assert heads["DZ"].require_forces().db_name == DZ.forces_name
+    assert heads["DZ"].forces.db_name == DZ.forces_name
+    assert heads["MP2"].forces is None

@@ -98,12 +98,6 @@ class Head:
     forces: GradientNode | None
     base: Level | None = None
 
-    def require_forces(self) -> GradientNode:
-        """The forces node; a UserError if the head was built without."""
-        if self.forces is None:
-            raise UserError(f'The head of level {self.level.id} has no forces; build it with "EF".')
-        return self.forces
-
 
 class Heads(Mapping[str, Head]):
     """The heads of a model by level, from the lowest to the highest rank.
