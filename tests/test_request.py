@@ -10,7 +10,7 @@ import made_xyz
 import pytest
 from made_runs import TINY, exit_code
 
-from hippynn_mf.cli.options import field_parameters
+from hippynn_mf.cli.asking import field_parameters
 from hippynn_mf.cli.texts import parse_overrides, read_values
 from hippynn_mf.data.embedded import MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS

@@ -20,7 +20,7 @@ from parsl.executors import HighThroughputExecutor
 from parsl.jobs.states import JobState, JobStatus
 from parsl.providers import LocalProvider, SlurmProvider
 
-from hippynn_mf.campaign import parsl_session, processes
+from hippynn_mf.campaign import interchanges, parsl_session, plain_folder, processes
 from hippynn_mf.campaign.blocks import BlockKeeper, NoWorkersError
 from hippynn_mf.campaign.engines import LocalPool
 from hippynn_mf.errors import UserError
@@ -197,8 +197,8 @@ def config_of(run_dir, provider=None):
 def test_parsl_knows_its_folder_by_a_plain_path(tmp_path, name):
     folder = tmp_path / name / "parsl"
     config = config_of(folder)
-    with parsl_session.plain_folder(config) as links:
-        assert parsl_session.PLAIN_PATH.fullmatch(config.run_dir)
+    with plain_folder.plain_folder(config) as links:
+        assert plain_folder.PLAIN_PATH.fullmatch(config.run_dir)
         (link,) = links
         assert link.resolve() == folder.resolve()
     assert not link.parent.exists()
@@ -207,7 +207,7 @@ def test_parsl_knows_its_folder_by_a_plain_path(tmp_path, name):
 
 def test_a_plain_path_stays_as_it_is(tmp_path):
     config = config_of(tmp_path / "parsl")
-    with parsl_session.plain_folder(config) as links:
+    with plain_folder.plain_folder(config) as links:
         assert links == []
     assert config.run_dir == str(tmp_path / "parsl")
 
@@ -216,7 +216,7 @@ def test_a_queue_is_not_given_a_path_that_parsl_does_not_quote(tmp_path):
     config = config_of(tmp_path / "with space", SlurmProvider())
     with (
         pytest.raises(UserError, match=r"run_dir is '.*with space'.*absolute `run_dir`"),
-        parsl_session.plain_folder(config),
+        plain_folder.plain_folder(config),
     ):
         pass
 
@@ -256,9 +256,9 @@ def fake_executor(**values):
 
 
 def test_a_lost_interchange_fails_all_tasks_with_the_reason(monkeypatch, caplog):
-    monkeypatch.setattr(parsl_session, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(interchanges, "LOOK_SECONDS", 0.02)
     executor = fake_executor()
-    with parsl_session._interchanges_watched([executor]):
+    with interchanges.interchanges_watched([executor]):
         time.sleep(0.1)
         assert not executor.failures
         executor.interchange_proc.returncode = -9
@@ -272,9 +272,9 @@ def test_a_lost_interchange_fails_all_tasks_with_the_reason(monkeypatch, caplog)
 
 def test_an_interchange_that_does_not_answer_is_lost(monkeypatch):
     executor = fake_executor()
-    assert parsl_session._lost_interchange([executor]) is None
+    assert interchanges.lost_interchange([executor]) is None
     executor.command_client.ok = False
-    assert "has not answered for 10 s" in parsl_session._lost_interchange([executor])
+    assert "has not answered for 10 s" in interchanges.lost_interchange([executor])
 
 
 def test_closing_does_not_wait_for_parsl_for_ever(monkeypatch):

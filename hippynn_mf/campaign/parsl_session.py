@@ -5,19 +5,23 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
-import os
-import re
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, InvalidStateError
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import BrokenExecutor, Executor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hippynn_mf.campaign.blocks import BlockKeeper, NoWorkersError
+from hippynn_mf.campaign.interchanges import (
+    ANSWER_SECONDS,
+    fail_all,
+    interchanges_watched,
+    lost_interchange,
+)
+from hippynn_mf.campaign.plain_folder import plain_folder
 from hippynn_mf.campaign.processes import (
     end_marked,
     guarded,
@@ -32,15 +36,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0  # between looks at the interchange
-ANSWER_SECONDS = 10.0  # in which the interchange, a process on this machine, must answer
 CLOSE_SECONDS = 30.0  # for Parsl's own clean-up when all runs have ended
 END_SECONDS = 2.0  # for its processes to follow
 STOP_SECONDS = 3.0  # for it after an interrupt
 CANCEL_SECONDS = 4.0  # for a queue to take back its jobs
 MAX_STARTS = 3  # of an interchange that is lost before it has begun
-# What Parsl puts into commands without quotes, and into templates without escapes.
-PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+@,:=-]+")
 
 is_abandoned = False  # whether threads of Parsl were left hanging: they may not let Python exit
 
@@ -83,7 +83,7 @@ def _started_pool(config: Config) -> Iterator[Executor]:
             _prepare(config)
             with stopped_ended(mark, _say):
                 kernel = _start(config, executors)
-                with _interchanges_watched(executors):
+                with interchanges_watched(executors):
                     yield _make_pool(kernel)
             is_whole = not _has_given_up(executors)
         finally:
@@ -109,48 +109,6 @@ def _quiet_logging() -> Iterator[None]:
 
 def _say_nothing(record: logging.LogRecord) -> None:
     pass
-
-
-@contextmanager
-def plain_folder(config: Config) -> Iterator[list[Path]]:
-    """Let Parsl know its folder by a path that it need not quote: through a link if it must.
-
-    Yields the links. A path that other machines would have to know is refused.
-    """
-    given = Path(config.run_dir).absolute()
-    if PLAIN_PATH.fullmatch(str(given)):
-        yield []
-        return
-    from parsl.providers import LocalProvider
-
-    providers = [getattr(executor, "provider", None) for executor in config.executors]
-    if any(not isinstance(provider, LocalProvider | None) for provider in providers):
-        raise UserError(
-            f"Parsl's run_dir is {str(given)!r}, which Parsl does not quote in the jobs that it "
-            "submits. Give an absolute `run_dir` of letters, digits and _./+@,:=- in the site file."
-        )
-    given.mkdir(parents=True, exist_ok=True)
-    link = Path(tempfile.mkdtemp(prefix="hippynn-mf-", dir=_plain_temporary_folder())) / "parsl"
-    link.symlink_to(given, target_is_directory=True)
-    config.run_dir = str(link)
-    try:
-        yield [link]
-    finally:
-        with suppress(OSError):  # the guard has removed it
-            link.unlink()
-        with suppress(OSError):
-            link.parent.rmdir()
-
-
-def _plain_temporary_folder() -> str:
-    for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
-        if PLAIN_PATH.fullmatch(folder) and os.access(folder, os.W_OK):
-            return folder
-    raise UserError(
-        f"Parsl needs a folder whose path has no spaces or other special characters; neither --out "
-        f"nor the temporary folder, {tempfile.gettempdir()!r}, is one. Set TMPDIR to one, or "
-        "choose --engine pool."
-    )
 
 
 def _prepare(config: Config) -> None:
@@ -200,7 +158,7 @@ def _start(config: Config, executors: Any) -> Any:
         thread.join(0.1)
         is_starting = thread.is_alive()
         # Without an interchange it waits for two minutes, or fails by whatever it does with it.
-        if (is_starting or problems) and (reason := _lost_interchange(executors)) is not None:
+        if (is_starting or problems) and (reason := lost_interchange(executors)) is not None:
             raise _LostAtStartError(reason)
     if problems:
         raise UserError(
@@ -237,50 +195,6 @@ def _make_pool(kernel: Any) -> Executor:
     return _Watched(dfk=kernel)
 
 
-def _lost_interchange(executors: Any) -> str | None:
-    """Why an interchange does not work any more, None if all do."""
-    for executor in executors:
-        process = getattr(executor, "interchange_proc", None)
-        if process is not None and process.poll() is not None:
-            code = process.returncode
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            return f"its interchange (process {process.pid}) has ended by {how}"
-        client = getattr(executor, "command_client", None)
-        if client is not None and not client.ok:
-            return f"its interchange has not answered for {ANSWER_SECONDS:.0f} s"
-    return None
-
-
-@contextmanager
-def _interchanges_watched(executors: Any) -> Iterator[None]:
-    """Inside, fail all tasks when an interchange is lost: Parsl would wait for it for ever."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(LOOK_SECONDS):
-            if (reason := _lost_interchange(executors)) is not None:
-                _say(f"Parsl is lost: {reason}; it is started again")
-                _fail_all(executors, f"Parsl is lost: {reason}")
-                return
-
-    threading.Thread(target=watch, daemon=True, name="watch_interchanges").start()
-    try:
-        yield
-    finally:
-        over.set()
-
-
-def _fail_all(executors: Any, reason: str) -> None:
-    for executor in executors:
-        if not getattr(executor, "bad_state_is_set", True):
-            # It stops short where Parsl's own thread finishes a task at the same time.
-            with suppress(InvalidStateError, RuntimeError):
-                executor.set_bad_state_and_fail_all(BrokenExecutor(reason))
-            for task in list(getattr(executor, "tasks", {}).values()):
-                with suppress(InvalidStateError):
-                    task.set_exception(BrokenExecutor(reason))
-
-
 def _close(kernel: Any, executors: Any, mark: str, *, is_whole: bool) -> None:
     """End Parsl: in good order if all is well, else take back its jobs and kill its processes."""
     global is_abandoned
@@ -291,7 +205,7 @@ def _close(kernel: Any, executors: Any, mark: str, *, is_whole: bool) -> None:
     finally:  # also after another interrupt
         if not is_over:
             _within(CANCEL_SECONDS, functools.partial(_cancel_jobs, executors))
-            _fail_all(executors, "the campaign has ended")  # so that Parsl asks nobody
+            fail_all(executors, "the campaign has ended")  # so that Parsl asks nobody
             end_marked(mark)
             if kernel is None or kernel.cleanup_called or not _within(STOP_SECONDS, kernel.cleanup):
                 is_abandoned = True

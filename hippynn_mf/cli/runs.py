@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hippynn_mf.cli.options import (
-    Asked,
-    EngineChoice,
-    LevelsOption,
-    asking,
-    make_engine,
-    with_fields,
-)
+from hippynn_mf.cli.asking import Asked, asking, with_fields
+from hippynn_mf.cli.options import EngineChoice, LevelsOption, make_engine
 from hippynn_mf.cli.report import print_figures, print_tables, refuse_if
 from hippynn_mf.cli.texts import parse_source, read_values, split_words
 from hippynn_mf.errors import UserError
