@@ -103,7 +103,7 @@ def test_metrics_of_a_test_file_are_those_of_the_level_alone(parent):
 def test_one_member(parent, tmp_path, capsys):
     out = tmp_path / "one.safetensors"
     assert exit_code("extract", NAME, "--level", "CC", "--seed", 3, "--out", out) == 0
-    assert capsys.readouterr().out == f"{out}: 1 members, level CC\n"
+    assert capsys.readouterr().out == f"{out}: 1 member, level CC\n"
     alone = Potential.load(out)
     assert [member.seed for member in alone.card.members] == [3]
     one, all_members = (evaluate(each, "CC", torch.float64) for each in (alone, parent))

@@ -54,7 +54,7 @@ def fail_all(executors: Any, reason: str) -> None:
         if not getattr(executor, "bad_state_is_set", True):
             # It stops short where Parsl's own thread finishes a task at the same time.
             with suppress(InvalidStateError, RuntimeError):
-                executor.set_bad_state_andfail_all(BrokenExecutor(reason))
+                executor.set_bad_state_and_fail_all(BrokenExecutor(reason))
             for task in list(getattr(executor, "tasks", {}).values()):
                 with suppress(InvalidStateError):
                     task.set_exception(BrokenExecutor(reason))

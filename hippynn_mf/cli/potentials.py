@@ -50,7 +50,7 @@ def export(
     potential = export_runs(runs)
     potential.save(out)
     levels = ", ".join(level.label for level in potential.levels)
-    typer.echo(f"{out}: {len(potential.members)} members, levels {levels}")
+    typer.echo(f"{out}: {potential.card.members_text}, levels {levels}")
 
 
 def card(
@@ -144,7 +144,7 @@ def extract(
         potential = potential.member(seed)
     alone = potential.only([level])
     alone.save(out)
-    typer.echo(f"{out}: {len(alone.members)} members, level {alone.levels[0].label}")
+    typer.echo(f"{out}: {alone.card.members_text}, level {alone.levels[0].label}")
 
 
 def mliap(

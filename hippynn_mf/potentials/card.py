@@ -179,6 +179,11 @@ class Card(Strict):
         return self.species if found is None else [z for z in self.species if z in found]
 
     @property
+    def members_text(self) -> str:
+        """How many members there are, in words of a sentence."""
+        return f"{len(self.members)} member{'s' * (len(self.members) != 1)}"
+
+    @property
     def labels(self) -> Labels:
         """Every level with forces: a head predicts forces that it was not trained on."""
         return parse_labels({card.level: Properties.EF for card in self.levels})
@@ -188,9 +193,10 @@ def format_card(card: Card) -> str:
     """A card in lines for a terminal: levels, elements, training, and errors of the members."""
     training = card.training
     symbols = ", ".join(chemical_symbols[number] for number in card.species)
-    seeds = ", ".join(str(member.seed) for member in card.members)
+    seeds = "seed" + "s" * (len(card.members) != 1)
+    seeds += " " + ", ".join(str(member.seed) for member in card.members)
     lines = [
-        f"{len(card.members)} members (seeds {seeds}) of {training.experiment}, "
+        f"{card.members_text} ({seeds}) of {training.experiment}, "
         f"preset {training.preset}, rows {training.rows}",
         f"elements {symbols}; data {training.data_sha256[:12]}…, split seed {training.split_seed}",
     ]
