@@ -8,13 +8,15 @@ import planted
 import pytest
 
 from hippynn_mf.data.checks.gate import check_structures, pass_gate
+from hippynn_mf.data.checks.levels import check_levels
 from hippynn_mf.data.checks.report import Accepted, CheckReport
+from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.comp6 import read_comp6
 from hippynn_mf.data.formats.extxyz import read_extxyz
 from hippynn_mf.data.formats.sources import open_data
 from hippynn_mf.errors import UserError
-from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS, TZ
+from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS, TZ, Level, Levels
 
 
 @pytest.fixture
@@ -55,6 +57,37 @@ def test_a_column_shifted_by_a_row_is_refused(structures, ani1x_file):
     found = refused(with_energies(structures, CC, shifted), ani1x_file)
     assert "levels" in {outcome.check for outcome in found}
     assert "may be shifted" in " ".join(outcome.text for outcome in found)
+
+
+HF = Level("hf_tz", "HF", "HF", "cc-pVTZ", 0.5, ("hf_tz.energy",), self_energies=CC.self_energies)
+
+
+@pytest.mark.parametrize("path", [MINI_CC_FORCES, MINI_ANI1X], ids=["minima", "all"])
+def test_hartree_fock_and_dft_are_levels_of_the_same_structures(path):
+    """Near minima they differ by more than half of what either varies by."""
+    levels = Levels((HF, *KNOWN_LEVELS))
+    labels = labels_in_file(path, levels=levels)
+    structures = read_ani1x(path, labels)[0]
+    both = {level.id: structures.energies[level.id] for level in (HF, DZ)}
+    found = check_structures(replace(structures, energies=both), levels, path)
+    (outcome,) = [each for each in found.outcomes if each.check == "levels"]
+    assert (outcome.verdict, outcome.level) == ("passed", DZ.id)
+
+
+@pytest.mark.parametrize("shift", [1, 2, 5])
+def test_a_trajectory_shifted_by_a_frame_is_of_other_structures(shift):
+    """Where neighbouring frames are alike, so that a column and the next have a correlation."""
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=400)
+    energies = [0.0]
+    for step in steps[1:]:
+        energies.append(0.7 * energies[-1] + step)
+    low = 1e-2 * np.array(energies)
+    arguments = ([f"row {k}" for k in range(400)], np.ones((400, 1)), np.zeros(400, int))
+    right = {DZ: low, CC: 1.1 * low + 1e-4 * rng.normal(size=400)}
+    assert [o.verdict for o in check_levels(right, *arguments, Accepted())] == ["passed"]
+    shifted = {DZ: low, CC: np.roll(right[CC], shift)}
+    assert [o.verdict for o in check_levels(shifted, *arguments, Accepted())] == ["refused"]
 
 
 def test_a_wrong_label_is_listed_with_its_ratio_and_can_be_accepted(structures, ani1x_file):

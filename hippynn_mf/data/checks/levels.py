@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
 from hippynn_mf.data.checks.energies import judge_outliers
 from hippynn_mf.data.checks.fits import (
@@ -25,8 +26,11 @@ from hippynn_mf.levels import Level
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 # Spread of the difference as a share of the smaller spread of the two. Embedded data have 0.04 to
-# 0.38, real ANI-1x 0.07; two unrelated columns have 1.4, a column shifted by a row likewise.
-MAX_SCATTER = 0.6
+# 0.38, real ANI-1x 0.07; two unrelated columns have 1.4, a column shifted by a row likewise. Beyond
+# that share both must rise and fall together: HF and DFT near minima have up to 0.84 with a
+# correlation of ranks of 0.84, a trajectory shifted by a frame 0.8 with 0.7.
+MAX_SCATTER, MAX_SCATTER_TOGETHER = 0.6, 1.0
+MIN_CORRELATION = 0.8
 # Robust standard deviations of the difference. Embedded data have 7, real ANI-1x 9.
 MAX_RATIO = 20.0
 SAME = 1e-3  # kcal/mol; no two levels of theory are nearer than this
@@ -83,9 +87,10 @@ def _judge(
     inside = {name: within_groups(groups[some], values[some]) for name, values in left.items()}
     known = np.isfinite(inside["low"])
     scatter_inside = None
+    is_wrong = _is_wrong(left)
     if known.sum() >= MIN_STRUCTURES:
-        scatter_inside = _scatter({name: values[known] for name, values in inside.items()})
-    worst = max(scatter, scatter_inside or 0.0)
+        inside = {name: values[known] for name, values in inside.items()}
+        scatter_inside, is_wrong = _scatter(inside), is_wrong or _is_wrong(inside)
     spread = robust_spread(left["difference"])
     if spread < SAME and robust_spread(left["low"]) > LEAST_SPREAD:
         text = (
@@ -108,10 +113,11 @@ def _judge(
         "scatter": round(scatter, 4),
         "scatter_within_groups": None if scatter_inside is None else round(scatter_inside, 4),
     }
-    if worst > MAX_SCATTER:
+    if is_wrong:
         text = (
-            f"the energies of {pair} are not of the same structures: {how}; at most {MAX_SCATTER} "
-            "is right. A column may be shifted, in another unit or of another level. Correct it"
+            f"the energies of {pair} are not of the same structures: {how}; at most {MAX_SCATTER}, "
+            f"or {MAX_SCATTER_TOGETHER} where both rise and fall together, is right. A column may "
+            "be shifted, in another unit or of another level. Correct it"
         )
         verdict: Verdict = "accepted" if accepted.outliers else "refused"
         text += "." if accepted.outliers else ", or train on it with --accept-outliers."
@@ -138,3 +144,13 @@ def _scatter(left: Mapping[str, np.ndarray]) -> float:
     least = min(robust_spread(left["low"]), robust_spread(left["high"]))
     spread = robust_spread(left["difference"])
     return spread / least if least > LEAST_SPREAD else 0.0
+
+
+def _is_wrong(left: Mapping[str, np.ndarray]) -> bool:
+    """Whether the difference scatters too much."""
+    scatter = _scatter(left)
+    if scatter <= MAX_SCATTER:
+        return False
+    correlation = stats.spearmanr(left["low"], left["high"]).statistic
+    # also where one of them is constant and has no correlation
+    return scatter > MAX_SCATTER_TOGETHER or not correlation >= MIN_CORRELATION
