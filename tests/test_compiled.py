@@ -39,7 +39,7 @@ from tiny import evaluate, labelled_batch, lose_labels, tiny_model
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.model.losses import build_loss
-from hippynn_mf.network import choice
+from hippynn_mf.network import choice, hipnn
 from hippynn_mf.network.compiled import kernels, preparing, room
 from hippynn_mf.network.hipnn import NETWORKS, _FastForward
 
@@ -54,7 +54,7 @@ plain_hippynn = test_interaction._plain_hippynn
 def _compiled(monkeypatch, plain_hippynn):
     """Tests that `test_interaction.py` has for the fast networks are for the compiled ones here."""
     monkeypatch.setattr(test_interaction, "OURS", "compiled")
-    choice.say_fast.cache_clear()
+    hipnn.say_fast.cache_clear()
 
 
 @pytest.fixture
@@ -524,7 +524,7 @@ def test_a_network_that_is_not_compiled_says_why_once(caplog):
         network.atoms_per_block = 2
         outputs(network, *arguments)
     assert caplog.records[-1].levelno == logging.INFO
-    assert choice.IN_BLOCKS in caplog.records[-1].message
+    assert hipnn.IN_BLOCKS in caplog.records[-1].message
 
 
 MODULES = {

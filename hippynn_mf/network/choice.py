@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 from dataclasses import dataclass
 
 import torch
 
 from hippynn_mf.errors import UserError
-
-log = logging.getLogger(__name__)
-
-NOT_A_CPU = "it is for CPUs, and this is a device of type "
-IN_BLOCKS = "atoms are worked through in blocks"
+from hippynn_mf.network.hipnn import NOT_A_CPU
 
 
 @dataclass(frozen=True)
@@ -59,14 +53,3 @@ def _why_not_compiled(device: torch.device, dtype: torch.dtype) -> str | None:
     from hippynn_mf.network.compiled.preparing import why_not_compiled
 
     return why_not_compiled(dtype)
-
-
-@functools.cache
-def say_fast(reason: str) -> None:
-    """Say once in this process that a network which could be compiled is not, and why.
-
-    As a warning, where nobody has chosen that.
-    """
-    is_chosen = reason == IN_BLOCKS or reason.startswith(NOT_A_CPU)
-    level = logging.INFO if is_chosen else logging.WARNING
-    log.log(level, "interaction=fast instead of compiled: %s", reason)

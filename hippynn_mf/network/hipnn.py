@@ -7,6 +7,8 @@ written by hand; see docs/compiled-step.md.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +17,6 @@ from hippynn.graphs.nodes import networks as stock_nodes
 from hippynn.networks import hipnn as stock_modules
 from torch import Tensor
 
-from hippynn_mf.network.choice import IN_BLOCKS, NOT_A_CPU, say_fast
 from hippynn_mf.network.interaction import (
     FastInteractLayer,
     FastInteractLayerQuad,
@@ -25,6 +26,24 @@ from hippynn_mf.network.interaction import (
     WholeSystem,
 )
 from hippynn_mf.network.pair_layouts import PairList, is_one_hot
+
+
+log = logging.getLogger(__name__)
+
+# Why a network that could be compiled is not.
+NOT_A_CPU = "it is for CPUs, and this is a device of type "
+IN_BLOCKS = "atoms are worked through in blocks"
+
+
+@functools.cache
+def say_fast(reason: str) -> None:
+    """Say once in this process that a network which could be compiled is not, and why.
+
+    As a warning, where nobody has chosen that.
+    """
+    is_chosen = reason == IN_BLOCKS or reason.startswith(NOT_A_CPU)
+    level = logging.INFO if is_chosen else logging.WARNING
+    log.log(level, "interaction=fast instead of compiled: %s", reason)
 
 
 class _FastForward:
