@@ -27,7 +27,6 @@ from hippynn_mf.network.interaction import (
 )
 from hippynn_mf.network.pair_layouts import PairList, is_one_hot
 
-
 log = logging.getLogger(__name__)
 
 # Why a network that could be compiled is not.
