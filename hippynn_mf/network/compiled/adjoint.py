@@ -229,7 +229,7 @@ def adjoint_block(
                 add_outer(z[0], x, gradients.adjust)
     scales_bar = gradients.scales if needs_parameters else np.zeros_like(weights.scales)
     sums_adjoint(
-        inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y, weights.scales,
+        inputs.pairs, inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y, weights.scales,
         passed.t, passed.A, passed.norms, u[0], back.A, back.t, back.s, back.y, R_bar, scales_bar,
         needs_vectors, needs_parameters or not inputs.is_first, has_sources,
     )  # fmt: skip

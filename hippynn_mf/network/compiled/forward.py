@@ -48,6 +48,7 @@ class Inputs(NamedTuple):
     is_first: bool
     elements: Indices
     x: Array
+    pairs: Indices
     receivers: Indices
     groups: Indices
     rows: Indices
@@ -112,6 +113,7 @@ def run_forward(blocks: list[Block], elements: Indices, pairs: Geometry) -> Tape
             k == 0,
             elements,
             x,
+            pairs.order.receivers.rows,
             pairs.order.receivers.first,
             groups.first,
             groups.rows,
@@ -185,7 +187,7 @@ def forward_block(weights: Weights, inputs: Inputs, of: Tables, passed: Passed) 
     )  # fmt: skip
     u = np.empty((n_atoms, n_middle), z.dtype)
     sums_forward(
-        inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, y, weights.scales,
+        inputs.pairs, inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, y, weights.scales,
         inputs.cusp, passed.t, passed.A, passed.norms, u,
     )  # fmt: skip
     if inputs.is_first:
