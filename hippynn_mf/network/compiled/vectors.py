@@ -3,7 +3,7 @@
 numba's own loops leave it to the compiler which numbers are kept in registers, and what does not
 fill its vectors is done one by one. Here both are said. NaN and infinity keep their meaning.
 
-Rows are those of arrays (n_rows, n_columns) of consecutive numbers. `valid` marks the columns that
+Rows are those of arrays (n_rows, n_columns) of consecutive numbers; an array (n_columns,) is one. `valid` marks the columns that
 there are: the others are zero when loaded, and are not stored.
 """
 
@@ -71,7 +71,7 @@ def _indices(places: list[int]) -> Any:
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, row: Any, column: Any) -> Any:
     struct = context.make_array(kind)(context, builder, array)
-    return cgutils.get_item_pointer(context, builder, kind, struct, [row, column])
+    return cgutils.get_item_pointer(context, builder, kind, struct, [row, column][-kind.ndim :])
 
 
 def _masked(builder: Any, name: str, address: Any, mask: Any, vector: Any, result: Any) -> Any:
