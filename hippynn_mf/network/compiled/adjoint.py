@@ -57,14 +57,16 @@ class Injection:
     is_empty: bool = True
 
     @classmethod
-    def of(cls, tape: Tape) -> Injection:
-        """Nothing yet, of a forward pass."""
+    def of(cls, tape: Tape, gradients: list[Weights] | None = None) -> Injection:
+        """Nothing yet, of a forward pass; `gradients` are to be added to."""
+        if gradients is None:
+            gradients = [weights.zeros() for weights in tape.weights]
         empty = tape.room.empty_like
         return cls(
             [Sources(*map(empty, (p.h, p.A, p.t, p.s, p.s1, p.y))) for p in tape.passed],
             np.zeros_like(tape.pairs.R),
             np.zeros_like(tape.pairs.u),
-            [weights.zeros() for weights in tape.weights],
+            gradients,
         )
 
 
@@ -214,9 +216,9 @@ def adjoint_block(
                 add_outer(z[0], x, gradients.adjust)
     scales_bar = gradients.scales if needs_parameters else np.zeros_like(weights.scales)
     sums_adjoint(
-        inputs.pairs, inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y, weights.scales,
-        passed.t, passed.A, passed.norms, u[0], back.A, back.t, back.s, back.y, R_bar, scales_bar,
-        needs_vectors, needs_parameters or not inputs.is_first, has_sources,
+        inputs.pairs, inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y,
+        weights.scales, passed.t, passed.A, passed.norms, u[0], back.A, back.t, back.s, back.y,
+        R_bar, scales_bar, needs_vectors, needs_parameters or not inputs.is_first, has_sources,
     )  # fmt: skip
     if needs_vectors:
         distance_adjoint(passed.s1, back.s, r_bar)

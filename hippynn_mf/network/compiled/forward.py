@@ -103,12 +103,16 @@ class Tape:
 constants = functools.cache(tables)
 
 
-def run_forward(blocks: list[Block], elements: Indices, pairs: Geometry) -> Tape:
-    """Pass through all blocks."""
-    tape = Tape(blocks, pairs, [Weights.of(block) for block in blocks], [], [], Room())
+def run_forward(
+    blocks: list[Block], elements: Indices, pairs: Geometry, weights: list[Weights] | None = None
+) -> Tape:
+    """Pass through all blocks; `weights` are their parameters, which are copied without them."""
+    if weights is None:
+        weights = [Weights.of(block) for block in blocks]
+    tape = Tape(blocks, pairs, weights, [], [], Room())
     dtype = pairs.r.dtype
     x = np.empty((len(elements), 0), dtype)
-    for k, (block, weights) in enumerate(zip(blocks, tape.weights, strict=True)):
+    for k, (block, of_block) in enumerate(zip(blocks, weights, strict=True)):
         groups = pairs.order.senders if k else pairs.order.elements
         inputs = Inputs(
             k == 0,
@@ -123,8 +127,8 @@ def run_forward(blocks: list[Block], elements: Indices, pairs: Geometry) -> Tape
             block.interaction.cutoff,
             block.interaction.cusp,
         )
-        passed = _passed(weights, groups, inputs, tape.room, dtype)
-        forward_block(weights, inputs, constants(dtype.name), passed)
+        passed = _passed(of_block, groups, inputs, tape.room, dtype)
+        forward_block(of_block, inputs, constants(dtype.name), passed)
         tape.inputs.append(inputs)
         tape.passed.append(passed)
         x = passed.z[-1]
@@ -172,8 +176,8 @@ def forward_block(weights: Weights, inputs: Inputs, of: Tables, passed: Passed) 
     )  # fmt: skip
     u = np.empty((n_atoms, n_middle), z.dtype)
     sums_forward(
-        inputs.pairs, inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, y, weights.scales,
-        inputs.cusp, passed.t, passed.A, passed.norms, u,
+        inputs.pairs, inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, y,
+        weights.scales, inputs.cusp, passed.t, passed.A, passed.norms, u,
     )  # fmt: skip
     if inputs.is_first:
         add_of_element(by_element(weights.own_weight), inputs.elements, u)

@@ -25,9 +25,7 @@ from hippynn_mf.network.compiled.vectors import (
 
 
 @kernel
-def norms_forward(
-    i: int, A: Array, scales: Array, cusp: float, norms: Array, out: Array
-) -> None:
+def norms_forward(i: int, A: Array, scales: Array, cusp: float, norms: Array, out: Array) -> None:
     """Set norms and out."""
     orders, n_features = len(scales), out.shape[1]
     row = i * (orders + 1) ** 2

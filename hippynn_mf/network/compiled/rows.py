@@ -1,4 +1,4 @@
-"""What is done to the features of atoms one by one, with rows (n_atoms, n_features) in registers."""
+"""What is done to features of atoms (n_atoms, n_features), one by one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from hippynn_mf.network.compiled.geometry import Array
 from hippynn_mf.network.compiled.kernels import kernel
 from hippynn_mf.network.compiled.ordering import Indices
-from hippynn_mf.network.compiled.vectors import add, lanes, load, store, valid, zero
+from hippynn_mf.network.compiled.vectors import add, lanes, load, store, valid
 
 
 @kernel

@@ -99,9 +99,9 @@ def tangent_block(
     u_dot = np.empty((n_atoms, n_middle), z_dot.dtype)
     h_dot = np.empty_like(u_dot)
     sums_tangent(
-        inputs.pairs, inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y, weights.scales,
-        passed.t, passed.A, passed.norms, back.u[0], back.A, back.t, s_dot, R_dot, y_dot, t_dot,
-        u_dot, sources.A, sources.t, sources.s, sources.y, R_source, gradients.scales,
+        inputs.pairs, inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y,
+        weights.scales, passed.t, passed.A, passed.norms, back.u[0], back.A, back.t, s_dot, R_dot,
+        y_dot, t_dot, u_dot, sources.A, sources.t, sources.s, sources.y, R_source, gradients.scales,
         not inputs.is_first, needs_vectors, is_first,
     )  # fmt: skip
     if not inputs.is_first:

@@ -3,22 +3,31 @@
 numba's own loops leave it to the compiler which numbers are kept in registers, and what does not
 fill its vectors is done one by one. Here both are said. NaN and infinity keep their meaning.
 
-Rows are those of arrays (n_rows, n_columns) of consecutive numbers; an array (n_columns,) is one. `valid` marks the columns that
-there are: the others are zero when loaded, and are not stored.
+Rows are those of arrays (n_rows, n_columns) of consecutive numbers; an array (n_columns,) is one.
+`valid` marks the columns that there are: the others are zero when loaded, and are not stored.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
+import numba.core.cgutils
+import numba.extending
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba.extending import register_model
 
+cgutils: Any = numba.core.cgutils  # without types
+models: Any = numba.extending.models
 FLAGS = ("contract",)  # a product and a sum may be one operation
 INT32 = ir.IntType(32)
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """numba's, whose own types do not say that the first argument is left out in calls."""
+    return numba.extending.intrinsic(function)
 
 
 def _bytes_per_vector() -> int:
@@ -46,14 +55,14 @@ class Mask(types.Type):
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Vector) -> None:
         number = manager.lookup(kind.dtype).get_value_type()
         super().__init__(manager, kind, ir.VectorType(number, kind.length))
 
 
 @register_model(Mask)
-class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
+class _MaskModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Mask) -> None:
         super().__init__(manager, kind, ir.VectorType(ir.IntType(1), kind.length))
 
@@ -81,10 +90,8 @@ def _masked(builder: Any, name: str, address: Any, mask: Any, vector: Any, resul
     suffix = f"v{kind.count}f{32 if isinstance(bits, ir.FloatType) else 64}.p0"
     size = INT32(4 if isinstance(bits, ir.FloatType) else 8)  # what addresses are multiples of
     address = builder.bitcast(address, kind.as_pointer())
-    if name == "load":
-        arguments = [address, size, mask, vector]
-    else:
-        arguments = [vector, address, size, mask]
+    arguments = [address, size, mask]
+    arguments.insert(3 if name == "load" else 0, vector)
     function_type = ir.FunctionType(result, [each.type for each in arguments])
     function = cgutils.get_or_insert_function(
         builder.module, function_type, f"llvm.masked.{name}.{suffix}"
@@ -177,56 +184,45 @@ def same(_: Any, array: Any, number: Any) -> Any:
     return kind(array, array.dtype), code
 
 
-@intrinsic
-def add_product(_: Any, sum_: Any, left: Any, right: Any) -> Any:
-    """Sum + left · right, number by number."""
+def _each(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Code of `operation(builder, *vectors)`."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        sum_, left, right = arguments
-        return builder.fadd(sum_, builder.fmul(left, right, FLAGS), FLAGS)
+        return operation(builder, *arguments)
 
-    return sum_(sum_, left, right), code
+    return code
 
 
 @intrinsic
 def add(_: Any, left: Any, right: Any) -> Any:
     """Left + right, number by number."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fadd(*arguments)
-
-    return left(left, right), code
-
-
-@intrinsic
-def subtract_product(_: Any, sum_: Any, left: Any, right: Any) -> Any:
-    """Sum − left · right, number by number."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        sum_, left, right = arguments
-        return builder.fsub(sum_, builder.fmul(left, right, FLAGS), FLAGS)
-
-    return sum_(sum_, left, right), code
+    return left(left, right), _each(lambda of, x, y: of.fadd(x, y))
 
 
 @intrinsic
 def product(_: Any, left: Any, right: Any) -> Any:
     """Left · right, number by number."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fmul(*arguments, FLAGS)
-
-    return left(left, right), code
+    return left(left, right), _each(lambda of, x, y: of.fmul(x, y, FLAGS))
 
 
 @intrinsic
 def ratio(_: Any, left: Any, right: Any) -> Any:
     """Left / right, number by number."""
+    return left(left, right), _each(lambda of, x, y: of.fdiv(x, y))
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fdiv(*arguments)
 
-    return left(left, right), code
+@intrinsic
+def add_product(_: Any, sum_: Any, left: Any, right: Any) -> Any:
+    """Sum + left · right, number by number."""
+    code = _each(lambda of, s, x, y: of.fadd(s, of.fmul(x, y, FLAGS), FLAGS))
+    return sum_(sum_, left, right), code
+
+
+@intrinsic
+def subtract_product(_: Any, sum_: Any, left: Any, right: Any) -> Any:
+    """Sum − left · right, number by number."""
+    code = _each(lambda of, s, x, y: of.fsub(s, of.fmul(x, y, FLAGS), FLAGS))
+    return sum_(sum_, left, right), code
 
 
 @intrinsic
@@ -276,9 +272,7 @@ def put_sums(
         _masked(builder, "store", address, mask, builder.fadd(sums, before), ir.VoidType())
         return context.get_dummy_value()
 
-    signature = types.void(
-        array, types.intp, types.intp, types.intp, types.boolean, a, b, c, d
-    )
+    signature = types.void(array, types.intp, types.intp, types.intp, types.boolean, a, b, c, d)
     return signature, code
 
 
