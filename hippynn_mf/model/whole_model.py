@@ -163,11 +163,14 @@ class WholeModel(GraphModule):
 
         places = positions.contiguous().numpy()
         layout = parts.whole_network.layout
-        leaves, values = layout.unique, None
+        leaves, views = layout.unique, None
         for vector in self._vector:
             if layout.lie_in(vector):
-                leaves, values = [vector], vector.detach().numpy()
-        views = layout.views(layout.vector() if values is None else values)
+                leaves = [vector, *layout.of_species]
+                rows = [each.detach().numpy() for each in layout.of_species]
+                views = layout.views(vector.detach().numpy(), np.concatenate(rows))
+        if views is None:
+            views = layout.views(layout.vector())
         passed = run_shares(parts.whole_network, views, species.numpy(), places, pairs.numpy())
         found: tuple[Tensor, ...] = _Outputs.apply(  # type: ignore[no-untyped-call]
             passed, layout, self._layout.outputs, *leaves
@@ -210,9 +213,12 @@ class _Outputs(torch.autograd.Function):
             for level in passed.forces
         ]
         gradient = passed.gradients(by_energies, by_hierarchicalities, forces)
-        if len(ctx.leaves) == 1:
-            return None, None, None, torch.from_numpy(gradient)
-        gradients = ctx.layout.by_parameter(gradient)
+        layout = ctx.layout
+        if ctx.leaves[0].numel() == layout.n_inner:
+            of_species = torch.from_numpy(gradient[layout.n_inner :]).view(len(layout.weights), -1)
+            inner = torch.from_numpy(gradient[: layout.n_inner])
+            return None, None, None, inner, *torch.split(of_species, 1)
+        gradients = layout.by_parameter(gradient)
         wanted = ctx.needs_input_grad[3:]
         return (
             None,

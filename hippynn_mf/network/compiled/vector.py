@@ -1,7 +1,8 @@
 """All parameters of a network and of its linear heads in one vector, as kernels take them.
 
 A training that keeps its parameters in such a vector (`FlatAdam`) has them in this form already;
-otherwise they are copied into one. Derivatives are found in a vector of the same layout.
+otherwise they are copied into one. Derivatives are found in a vector of the same layout. The heads'
+energies of the species, which are mostly fixed, come after the others and may lie elsewhere.
 """
 
 from __future__ import annotations
@@ -40,18 +41,34 @@ class Layout:
     biases: Sequence[Sequence[Tensor]]
 
     @cached_property
-    def parameters(self) -> list[Tensor]:
+    def inner(self) -> list[Tensor]:
         """Parameters in the order of the vector; heads may have some in common, which repeat."""
+        _, *weights = zip(*self.weights, strict=True)
         return [
             *(parameter for block in self.blocks for parameter in _ordered(block)),
-            *(parameter for of_term in zip(*self.weights, strict=True) for parameter in of_term),
+            *(parameter for of_term in weights for parameter in of_term),
             *(parameter for of_term in zip(*self.biases, strict=True) for parameter in of_term),
         ]
+
+    @cached_property
+    def of_species(self) -> list[Tensor]:
+        """The heads' energies of the species (1, n_elements)."""
+        return [of_head[0] for of_head in self.weights]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All of them, those of the species last."""
+        return [*self.inner, *self.of_species]
 
     @cached_property
     def unique(self) -> list[Tensor]:
         """Every parameter once."""
         return list({id(parameter): parameter for parameter in self.parameters}.values())
+
+    @cached_property
+    def n_inner(self) -> int:
+        """The length of the vector without those of the species."""
+        return sum(parameter.numel() for parameter in self.inner)
 
     @cached_property
     def size(self) -> int:
@@ -66,9 +83,11 @@ class Layout:
         """The parameters as they are now, copied."""
         return np.concatenate([p.detach().numpy().ravel() for p in self.parameters])
 
-    def views(self, vector: Array) -> Views:
-        """The parts of a vector."""
+    def views(self, vector: Array, of_species: Array | None = None) -> Views:
+        """The parts of a vector; `of_species` where it is without those of the species."""
         start, n_heads = 0, len(self.weights)
+        if of_species is None:
+            of_species = vector[self.n_inner :]
 
         def part(*shape: int) -> Array:
             nonlocal start
@@ -78,16 +97,19 @@ class Layout:
 
         return Views(
             [Weights(*(part(*shape) for shape in shapes)) for shapes in self._shapes],
-            [part(n_heads, weight.shape[1]) for weight in self.weights[0]],
+            [
+                of_species.reshape(n_heads, -1),
+                *(part(n_heads, weight.shape[1]) for weight in self.weights[0][1:]),
+            ],
             [part(n_heads) for _ in self.biases[0]],
         )
 
     def lie_in(self, vector: Tensor) -> bool:
-        """Whether the parameters are the parts of a vector, as it is now."""
-        if vector.numel() != self.size or vector.dtype != self.parameters[0].dtype:
+        """Whether all but those of the species are the parts of a vector, as it is now."""
+        if vector.numel() != self.n_inner or vector.dtype != self.inner[0].dtype:
             return False
         address = vector.data_ptr()
-        for parameter in self.parameters:
+        for parameter in self.inner:
             if parameter.data_ptr() != address:
                 return False
             address += parameter.numel() * vector.element_size()
