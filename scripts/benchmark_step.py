@@ -53,7 +53,7 @@ from hippynn_mf.model.losses import LossWeights, build_loss
 from hippynn_mf.model.whole_loss import WholeLoss
 from hippynn_mf.model.whole_model import compute_at_once
 from hippynn_mf.network.stored_pairs import precompute_pairs
-from hippynn_mf.training.flat_adam import FlatAdam
+from hippynn_mf.training.loop import flat_adam
 
 FACTORS = {
     "labels": [
@@ -153,7 +153,7 @@ def make_training_step(
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer: torch.optim.Optimizer
     if device.type == "cpu" and not by_nodes:
-        optimizer = FlatAdam(parameters, lr=0.0)
+        optimizer = flat_adam(modules.model, parameters, 0.0)
     else:
         optimizer = torch.optim.Adam(parameters, lr=0.0, fused=True)
     step = get_step_function(optimizer)

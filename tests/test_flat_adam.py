@@ -44,6 +44,26 @@ def test_the_steps_are_those_of_adam():
     assert_same(ours[0].state_dict(), plain[0].state_dict())
 
 
+def test_the_order_in_the_vector_changes_nothing():
+    _, (other, plain) = both()
+    model = network()
+    chosen = [model[2].bias, model[0].weight, torch.zeros(3)]  # the last one is none of them
+    optimizer = FlatAdam(model.parameters(), lr=0.01, first=chosen)
+    for pair in ((model, optimizer), (other, plain)):
+        train(*pair, 5)
+    assert_same(model.state_dict(), other.state_dict())
+    front = torch.cat([each.detach().flatten() for each in chosen[:2]])
+    assert torch.equal(optimizer.vector.detach()[: len(front)], front)
+    model, other = network(), network()
+    again = FlatAdam(model.parameters(), lr=0.01)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    theirs = torch.optim.Adam(other.parameters(), lr=0.01, fused=True)
+    theirs.load_state_dict(plain.state_dict())
+    for pair in ((model, again), (other, theirs)):
+        train(*pair, 3, seed=1)
+    assert_same(model.state_dict(), other.state_dict())
+
+
 @pytest.mark.parametrize("ours_first", [True, False], ids=["ours", "torch's"])
 def test_a_state_goes_both_ways(ours_first):
     pairs = both()

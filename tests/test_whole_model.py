@@ -19,7 +19,12 @@ from hippynn_mf.model.losses import build_loss
 from hippynn_mf.model.whole_model import WholeModel, compute_at_once
 from hippynn_mf.network.compiled import shares
 from hippynn_mf.network.stored_pairs import precompute_pairs
-from hippynn_mf.training.loop import continue_training, prepare_training
+from hippynn_mf.training.loop import (
+    continue_training,
+    flat_adam,
+    freeze_interactions,
+    prepare_training,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -165,6 +170,38 @@ def test_the_state_is_that_of_the_graph():
                 parameter.zero_()
     for one, other in zip(copied(*inputs), expected, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_parameters_in_the_vector_of_adam(is_frozen):
+    """The loss and a step are those of single parameters, which still follow."""
+    found = []
+    for takes_vector in (False, True):
+        model = tiny_model(LABELS, interaction="compiled")
+        batch = labelled_batch(model)
+        for head in model.heads.values():  # as trainings do
+            head.energy.torch_module.layers[0].requires_grad_(False)
+        if is_frozen:
+            freeze_interactions(model)
+        _, whole, inputs, targets = graph_and_whole(model, batch)
+        parameters = [p for p in model.parameters.parameters() if p.requires_grad]
+        adam = flat_adam(whole.model, parameters, 0.01)
+        if not takes_vector:
+            whole.model._vector.clear()
+        for _ in range(3):
+            adam.zero_grad()
+            outputs = whole.model(*(each.clone() for each in inputs))
+            (loss,) = whole.loss(*outputs, *targets)
+            loss.backward()
+            adam.step()
+        found.append((loss.detach(), model.parameters.state_dict()))
+        is_in_vector = not is_frozen and takes_vector
+        n_leaves = 1 + len(LABELS) if is_in_vector else len(list(model.parameters.parameters()))
+        assert len(outputs[0].grad_fn.next_functions) == n_leaves
+    (expected, state), (ours, our_state) = found
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+    for name, value in our_state.items():
+        torch.testing.assert_close(value, state[name], rtol=1e-7, atol=1e-9)
 
 
 def test_a_second_derivative_is_refused():

@@ -106,29 +106,22 @@ class Parts:
         """What a pass takes; parameters stay the same objects."""
         from hippynn_mf.network.compiled.blocks import blocks_of
         from hippynn_mf.network.compiled.shares import Network as WholeNetwork
+        from hippynn_mf.network.compiled.vector import Layout as VectorLayout
         from hippynn_mf.network.compiled.whole import Readout
 
         layers = [list(head.layers) for head in self.heads]
-        readout = Readout(
+        parameters = VectorLayout(
+            blocks_of(self.network),
             [[layer.weight for layer in of_head] for of_head in layers],
             [[layer.bias for layer in of_head[1:]] for of_head in layers],
-            self.sums.numpy(),
-            self.with_forces,
         )
         return WholeNetwork(
-            blocks_of(self.network),
-            readout,
+            parameters,
+            Readout(self.sums.numpy(), self.with_forces),
             self.encoder.species_map.numpy(),
             int(self.network.interaction_layers[0].int_weights.shape[2]),
             int(self.network._interaction_class.tensor_order),
         )
-
-    @cached_property
-    def parameters(self) -> list[Tensor]:
-        """All parameters, each once: heads may have layers in common."""
-        whole = self.whole_network
-        found = [p for block in whole.blocks for p in block.parameters()]
-        return [*found, *dict.fromkeys(whole.readout.parameters())]
 
 
 def _is_linear(module: Any) -> bool:
@@ -141,6 +134,20 @@ class WholeModel(GraphModule):
     def __init__(self, graph: GraphModule, layout: Layout, parts: Parts) -> None:
         super().__init__(graph.input_nodes, graph.nodes_to_compute)
         self._layout, self._parts = layout, parts
+        self._vector: list[Tensor] = []  # in a list, it is no parameter of this module
+
+    def take_parameters_from(self, vector: Tensor) -> None:
+        """Be a function of a leaf that holds the parameters in the order `layout_of_parameters`.
+
+        While it does, derivatives are by it instead of by the parameters.
+        """
+        self._vector = [vector]
+
+    @property
+    def layout_of_parameters(self) -> list[Tensor]:
+        """The order in which the compiled passes take the parameters."""
+        found: list[Tensor] = self._parts.whole_network.layout.unique
+        return found
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The outputs of the graph; their derivative by parameters can be taken once."""
@@ -155,9 +162,18 @@ class WholeModel(GraphModule):
         from hippynn_mf.network.compiled.shares import run_shares
 
         places = positions.contiguous().numpy()
-        passed = run_shares(parts.whole_network, species.numpy(), places, pairs.numpy())
+        layout = parts.whole_network.layout
+        leaves, views = layout.unique, None
+        for vector in self._vector:
+            if layout.lie_in(vector):
+                leaves = [vector, *layout.of_species]
+                rows = [each.detach().numpy() for each in layout.of_species]
+                views = layout.views(vector.detach().numpy(), np.concatenate(rows))
+        if views is None:
+            views = layout.views(layout.vector())
+        passed = run_shares(parts.whole_network, views, species.numpy(), places, pairs.numpy())
         found: tuple[Tensor, ...] = _Outputs.apply(  # type: ignore[no-untyped-call]
-            passed, self._layout.outputs, *parts.parameters
+            passed, layout, self._layout.outputs, *leaves
         )
         return found
 
@@ -167,9 +183,9 @@ class _Outputs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, passed: Any, outputs: list[tuple[str, int]], *parameters: Tensor
+        ctx: Any, passed: Any, layout: Any, outputs: list[tuple[str, int]], *leaves: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.passed, ctx.outputs, ctx.parameters = passed, outputs, parameters
+        ctx.passed, ctx.layout, ctx.outputs, ctx.leaves = passed, layout, outputs, leaves
         ctx.set_materialize_grads(False)
         found = {
             **{(ENERGY, k): row[:, None] for k, row in enumerate(passed.energies)},
@@ -196,14 +212,21 @@ class _Outputs(torch.autograd.Function):
             None if (found := by.get((FORCES, level))) is None else found.contiguous().numpy()
             for level in passed.forces
         ]
-        gradients = passed.gradients(by_energies, by_hierarchicalities, forces)
-        wanted = ctx.needs_input_grad[2:]
+        gradient = passed.gradients(by_energies, by_hierarchicalities, forces)
+        layout = ctx.layout
+        if ctx.leaves[0].numel() == layout.n_inner:
+            of_species = torch.from_numpy(gradient[layout.n_inner :]).view(len(layout.weights), -1)
+            inner = torch.from_numpy(gradient[: layout.n_inner])
+            return None, None, None, inner, *torch.split(of_species, 1)
+        gradients = layout.by_parameter(gradient)
+        wanted = ctx.needs_input_grad[3:]
         return (
+            None,
             None,
             None,
             *(
                 gradients[id(parameter)] if needed else None
-                for parameter, needed in zip(ctx.parameters, wanted, strict=True)
+                for parameter, needed in zip(ctx.leaves, wanted, strict=True)
             ),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,13 +15,18 @@ class FlatAdam(torch.optim.Adam):
 
     The numbers, and the state in checkpoints, are those of `torch.optim.Adam(parameters)`. The
     parameters stay on their device: move them before. A parameter without a gradient counts as one
-    whose gradient is zero, which is the same while it has never had another.
+    whose gradient is zero, which is the same while it has never had another. Parameters that are
+    named in `first` are the first of the vector, in this order; the state knows nothing of it.
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> None:
+    def __init__(
+        self, parameters: Iterable[torch.nn.Parameter], lr: float, first: Sequence[Tensor] = ()
+    ) -> None:
         self.views = list(parameters)
-        self.sizes = [parameter.numel() for parameter in self.views]
-        flat = torch.nn.Parameter(torch.cat([p.detach().flatten() for p in self.views]))
+        places = {id(parameter): place for place, parameter in enumerate(self.views)}
+        front = [places[id(p)] for p in first if id(p) in places]
+        self.order = list(dict.fromkeys([*front, *range(len(self.views))]))
+        flat = torch.nn.Parameter(self._join([p.detach() for p in self.views]))
         flat.grad = torch.zeros_like(flat)
         self.gradients = self._split(flat.grad)
         for parameter, values in zip(self.views, self._split(flat.detach()), strict=True):
@@ -30,10 +35,20 @@ class FlatAdam(torch.optim.Adam):
         super().__init__([flat], lr=lr, fused=True)
         self.zero_grad()
 
+    @property
+    def vector(self) -> torch.nn.Parameter:
+        """All parameters, of which a model may be a function as well as of the views."""
+        return self._flat
+
+    def _join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Tensors of the shapes of the parameters as one vector."""
+        return torch.cat([parts[place].flatten() for place in self.order])
+
     def _split(self, flat: Tensor) -> list[Tensor]:
         """Views of a vector in the shapes of the parameters."""
-        parts = torch.split(flat, self.sizes)
-        return [part.view(p.shape) for part, p in zip(parts, self.views, strict=True)]
+        parts = torch.split(flat, [self.views[place].numel() for place in self.order])
+        by_place = dict(zip(self.order, parts, strict=True))
+        return [by_place[place].view(p.shape) for place, p in enumerate(self.views)]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set all gradients to zero; they stay where they are, whatever `set_to_none` says."""
@@ -102,6 +117,6 @@ class FlatAdam(torch.optim.Adam):
         if found:
             parts = [found[k] for k in group["params"]]
             names = ("exp_avg", "exp_avg_sq")
-            whole[0] = {n: torch.cat([part[n].flatten() for part in parts]) for n in names}
+            whole[0] = {n: self._join([part[n] for part in parts]) for n in names}
             whole[0]["step"] = parts[0]["step"]
         super().load_state_dict({"state": whole, "param_groups": [{**group, "params": [0]}]})

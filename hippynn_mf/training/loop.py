@@ -20,7 +20,7 @@ from hippynn_mf.levels import Level
 from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics
 from hippynn_mf.model.model import Model
 from hippynn_mf.model.whole_loss import WholeLoss
-from hippynn_mf.model.whole_model import compute_at_once
+from hippynn_mf.model.whole_model import WholeModel, compute_at_once
 from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.training.averaging import EvaluatesAverage, WeightAverage
 from hippynn_mf.training.flat_adam import FlatAdam
@@ -89,7 +89,7 @@ def prepare_training(
     if phase is not None and phase.as_tasks:
         optimizer = reptile_of(parameters, hyperparameters)
     elif in_one_process and torch.device(device).type == "cpu":
-        optimizer = FlatAdam(parameters, lr=hyperparameters.learning_rate)
+        optimizer = flat_adam(modules.model, parameters, hyperparameters.learning_rate)
     else:
         optimizer = torch.optim.Adam(parameters, lr=hyperparameters.learning_rate, fused=True)
     controller = build_controller(optimizer, hyperparameters, heads.levels)
@@ -101,6 +101,17 @@ def prepare_training(
     average = WeightAverage(model.parameters, hyperparameters.ema_decay)
     modules = modules._replace(evaluator=EvaluatesAverage(modules.evaluator, average))
     return Training(model, modules, database, controller, tracker, average)
+
+
+def flat_adam(
+    model: torch.nn.Module, parameters: Sequence[torch.nn.Parameter], rate: float
+) -> FlatAdam:
+    """Adam on one vector, in the order of a `WholeModel`, which then takes its parameters there."""
+    if not isinstance(model, WholeModel):
+        return FlatAdam(parameters, lr=rate)
+    optimizer = FlatAdam(parameters, lr=rate, first=model.layout_of_parameters)
+    model.take_parameters_from(optimizer.vector)
+    return optimizer
 
 
 def freeze_interactions(model: Model) -> None:

@@ -12,8 +12,14 @@ from hippynn_mf.network.compiled.blocks import Weights
 from hippynn_mf.network.compiled.forward import Geometry, Inputs, Passed, Tape
 from hippynn_mf.network.compiled.geometry import Array, geometry_adjoint
 from hippynn_mf.network.compiled.kernels import kernel
-from hippynn_mf.network.compiled.ordering import Indices
 from hippynn_mf.network.compiled.products import add_outer, add_product, product
+from hippynn_mf.network.compiled.rows import (
+    add_sum,
+    add_sum_by_element,
+    copy,
+    times_slope,
+    times_slope_and_source,
+)
 from hippynn_mf.network.compiled.sensitivities import (
     distance_adjoint,
     parameter_adjoint,
@@ -51,14 +57,16 @@ class Injection:
     is_empty: bool = True
 
     @classmethod
-    def of(cls, tape: Tape) -> Injection:
-        """Nothing yet, of a forward pass."""
+    def of(cls, tape: Tape, gradients: list[Weights] | None = None) -> Injection:
+        """Nothing yet, of a forward pass; `gradients` are to be added to."""
+        if gradients is None:
+            gradients = [weights.zeros() for weights in tape.weights]
         empty = tape.room.empty_like
         return cls(
             [Sources(*map(empty, (p.h, p.A, p.t, p.s, p.s1, p.y))) for p in tape.passed],
             np.zeros_like(tape.pairs.R),
             np.zeros_like(tape.pairs.u),
-            [weights.zeros() for weights in tape.weights],
+            gradients,
         )
 
 
@@ -155,33 +163,6 @@ def by_parameters(tape: Tape, gradients: list[Weights]) -> dict[int, Tensor]:
 
 
 @kernel
-def _add_sum(rows: Array, out: Array) -> None:
-    """Add the sum over the rows."""
-    for i in range(len(rows)):
-        for a in range(len(out)):
-            out[a] += rows[i, a]
-
-
-@kernel
-def _add_by_element(rows: Array, elements: Indices, out: Array) -> None:
-    """Add the rows of every element's atoms to its column."""
-    for i in range(len(rows)):
-        for a in range(len(out)):
-            out[a, elements[i]] += rows[i, a]
-
-
-@kernel
-def _times_slope(by_h: Array, slope: Array, source: Array, has_source: bool) -> None:
-    """ū = σ h̄, in place, and what else there is."""
-    for i in range(len(by_h)):
-        for a in range(by_h.shape[1]):
-            by_h[i, a] *= slope[i, a]
-        if has_source:
-            for a in range(by_h.shape[1]):
-                by_h[i, a] += source[i, a]
-
-
-@kernel
 def adjoint_block(
     weights: Weights,
     inputs: Inputs,
@@ -205,33 +186,39 @@ def adjoint_block(
     x, z, u = inputs.x, back.z, back.u
     for q in range(len(z) - 1, 0, -1):
         product(z[q], weights.out_weights[q], u[q])
-        _times_slope(u[q], passed.slope[q], u_sources[q] if has_sources else u[q], has_sources)
+        if has_sources:
+            times_slope_and_source(u[q], passed.slope[q], u_sources[q])
+        else:
+            times_slope(u[q], passed.slope[q])
         if needs_parameters:
             add_outer(z[q], passed.h[q], gradients.out_weights[q])
-            _add_sum(z[q], gradients.out_biases[q])
+            add_sum(z[q], gradients.out_biases[q])
             add_outer(u[q], passed.z[q - 1], gradients.in_weights[q - 1])
-            _add_sum(u[q], gradients.in_biases[q - 1])
-        z[q - 1] = z[q]
+            add_sum(u[q], gradients.in_biases[q - 1])
+        copy(z[q], z[q - 1])
         add_product(u[q], weights.in_weights[q - 1], z[q - 1])
     product(z[0], weights.out_weights[0], u[0])
-    _times_slope(u[0], passed.slope[0], u_sources[0] if has_sources else u[0], has_sources)
+    if has_sources:
+        times_slope_and_source(u[0], passed.slope[0], u_sources[0])
+    else:
+        times_slope(u[0], passed.slope[0])
     if needs_parameters:
         add_outer(z[0], passed.h[0], gradients.out_weights[0])
-        _add_sum(z[0], gradients.out_biases[0])
-        _add_sum(u[0], gradients.own_bias)
+        add_sum(z[0], gradients.out_biases[0])
+        add_sum(u[0], gradients.own_bias)
         if inputs.is_first:
-            _add_by_element(u[0], inputs.elements, gradients.own_weight)
+            add_sum_by_element(u[0], inputs.elements, gradients.own_weight)
             if len(weights.adjust) > 0:
-                _add_by_element(z[0], inputs.elements, gradients.adjust)
+                add_sum_by_element(z[0], inputs.elements, gradients.adjust)
         else:
             add_outer(u[0], x, gradients.own_weight)
             if len(weights.adjust) > 0:
                 add_outer(z[0], x, gradients.adjust)
     scales_bar = gradients.scales if needs_parameters else np.zeros_like(weights.scales)
     sums_adjoint(
-        inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y, weights.scales,
-        passed.t, passed.A, passed.norms, u[0], back.A, back.t, back.s, back.y, R_bar, scales_bar,
-        needs_vectors, needs_parameters or not inputs.is_first, has_sources,
+        inputs.pairs, inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y,
+        weights.scales, passed.t, passed.A, passed.norms, u[0], back.A, back.t, back.s, back.y,
+        R_bar, scales_bar, needs_vectors, needs_parameters or not inputs.is_first, has_sources,
     )  # fmt: skip
     if needs_vectors:
         distance_adjoint(passed.s1, back.s, r_bar)
@@ -255,6 +242,6 @@ def adjoint_block(
         if len(weights.adjust) > 0:
             product(z[0], weights.adjust, by_x)
         else:
-            by_x[:] = z[0]
+            copy(z[0], by_x)
         add_product(u[0], weights.own_weight, by_x)
         add_product(all_y, weights.V, by_x)

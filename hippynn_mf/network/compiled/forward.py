@@ -16,6 +16,7 @@ from hippynn_mf.network.compiled.kernels import kernel
 from hippynn_mf.network.compiled.ordering import Groups, Indices, PairOrder
 from hippynn_mf.network.compiled.products import add_rows_by_columns, rows_by_columns
 from hippynn_mf.network.compiled.room import Room
+from hippynn_mf.network.compiled.rows import add_of_element, add_to_rows, by_element, set_rows
 from hippynn_mf.network.compiled.sensitivities import sensitivities
 from hippynn_mf.network.compiled.sums import sums_forward
 
@@ -48,6 +49,7 @@ class Inputs(NamedTuple):
     is_first: bool
     elements: Indices
     x: Array
+    pairs: Indices
     receivers: Indices
     groups: Indices
     rows: Indices
@@ -101,17 +103,22 @@ class Tape:
 constants = functools.cache(tables)
 
 
-def run_forward(blocks: list[Block], elements: Indices, pairs: Geometry) -> Tape:
-    """Pass through all blocks."""
-    tape = Tape(blocks, pairs, [Weights.of(block) for block in blocks], [], [], Room())
+def run_forward(
+    blocks: list[Block], elements: Indices, pairs: Geometry, weights: list[Weights] | None = None
+) -> Tape:
+    """Pass through all blocks; `weights` are their parameters, which are copied without them."""
+    if weights is None:
+        weights = [Weights.of(block) for block in blocks]
+    tape = Tape(blocks, pairs, weights, [], [], Room())
     dtype = pairs.r.dtype
     x = np.empty((len(elements), 0), dtype)
-    for k, (block, weights) in enumerate(zip(blocks, tape.weights, strict=True)):
+    for k, (block, of_block) in enumerate(zip(blocks, weights, strict=True)):
         groups = pairs.order.senders if k else pairs.order.elements
         inputs = Inputs(
             k == 0,
             elements,
             x,
+            pairs.order.receivers.rows,
             pairs.order.receivers.first,
             groups.first,
             groups.rows,
@@ -120,8 +127,8 @@ def run_forward(blocks: list[Block], elements: Indices, pairs: Geometry) -> Tape
             block.interaction.cutoff,
             block.interaction.cusp,
         )
-        passed = _passed(weights, groups, inputs, tape.room, dtype)
-        forward_block(weights, inputs, constants(dtype.name), passed)
+        passed = _passed(of_block, groups, inputs, tape.room, dtype)
+        forward_block(of_block, inputs, constants(dtype.name), passed)
         tape.inputs.append(inputs)
         tape.passed.append(passed)
         x = passed.z[-1]
@@ -152,22 +159,6 @@ def _passed(
 
 
 @kernel
-def _of_species(weights: Weights, elements: Indices, u: Array, z: Array) -> None:
-    """Add what the species give to u, and set z to it, in the first block."""
-    for i in range(len(elements)):
-        e = elements[i]
-        for a in range(u.shape[1]):
-            u[i, a] += weights.own_weight[a, e] + weights.own_bias[a]
-        for a in range(z.shape[1]):
-            if len(weights.adjust) > 0:
-                z[i, a] = weights.out_biases[0, a] + weights.adjust[a, e]
-            else:
-                z[i, a] = weights.out_biases[0, a]
-                if a == e:
-                    z[i, a] += 1
-
-
-@kernel
 def forward_block(weights: Weights, inputs: Inputs, of: Tables, passed: Passed) -> None:
     """The forward pass of a block: all of `passed`."""
     x, y, z, h, slope = inputs.x, passed.y, passed.z, passed.h, passed.slope
@@ -185,24 +176,30 @@ def forward_block(weights: Weights, inputs: Inputs, of: Tables, passed: Passed) 
     )  # fmt: skip
     u = np.empty((n_atoms, n_middle), z.dtype)
     sums_forward(
-        inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, y, weights.scales,
-        inputs.cusp, passed.t, passed.A, passed.norms, u,
+        inputs.pairs, inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, y,
+        weights.scales, inputs.cusp, passed.t, passed.A, passed.norms, u,
     )  # fmt: skip
     if inputs.is_first:
-        _of_species(weights, inputs.elements, u, z[0])
+        add_of_element(by_element(weights.own_weight), inputs.elements, u)
+        set_rows(weights.out_biases[0], z[0])
+        if len(weights.adjust) > 0:
+            add_of_element(by_element(weights.adjust), inputs.elements, z[0])
+        else:
+            for i in range(n_atoms):
+                z[0, i, inputs.elements[i]] += 1
     else:
-        u += weights.own_bias
         add_rows_by_columns(x, weights.own_weight, u)
         if len(weights.adjust) > 0:
-            z[0] = weights.out_biases[0]
+            set_rows(weights.out_biases[0], z[0])
             add_rows_by_columns(x, weights.adjust, z[0])
         else:
-            z[0] = x + weights.out_biases[0]
+            add_to_rows(x, weights.out_biases[0], z[0])
+    add_to_rows(u, weights.own_bias, u)
     softplus(u, h[0], slope[0], of)
     add_rows_by_columns(h[0], weights.out_weights[0], z[0])
     for q in range(1, n_layers):
-        u[:] = weights.in_biases[q - 1]
+        set_rows(weights.in_biases[q - 1], u)
         add_rows_by_columns(z[q - 1], weights.in_weights[q - 1], u)
         softplus(u, h[q], slope[q], of)
-        z[q] = z[q - 1] + weights.out_biases[q]
+        add_to_rows(z[q - 1], weights.out_biases[q], z[q])
         add_rows_by_columns(h[q], weights.out_weights[q], z[q])

@@ -12,6 +12,7 @@ import numpy as np
 from hippynn_mf.network.compiled.activations import Tables, exponentials
 from hippynn_mf.network.compiled.geometry import Array
 from hippynn_mf.network.compiled.kernels import kernel
+from hippynn_mf.network.compiled.vectors import add_scaled, lanes, load, store, valid, zero
 
 
 @kernel
@@ -57,6 +58,21 @@ def distance_adjoint(s1: Array, s_bar: Array, r_bar: Array) -> None:
         for n in range(s1.shape[1]):
             total += s_bar[p, n] * s1[p, n]
         r_bar[p] = total
+
+
+@kernel
+def distance_tangent(
+    s1: Array, s_bar: Array, r_dot: Array, s_dot: Array, s1_source: Array, is_first: bool
+) -> None:
+    """Set s_dot along r_dot; s1_source = s_bar r_dot if `is_first`, or else added to it."""
+    n = s1.shape[1]
+    for p in range(len(r_dot)):
+        for k in range(0, n, lanes(s1)):
+            mask = valid(s1, n - k)
+            store(s_dot, p, k, mask, add_scaled(zero(s1), r_dot, 0, p, load(s1, p, k, mask)))
+            start = zero(s1) if is_first else load(s1_source, p, k, mask)
+            source = add_scaled(start, r_dot, 0, p, load(s_bar, p, k, mask))
+            store(s1_source, p, k, mask, source)
 
 
 @kernel

@@ -17,11 +17,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
-from torch import Tensor
 
-from hippynn_mf.network.compiled.blocks import Block
 from hippynn_mf.network.compiled.geometry import Array
 from hippynn_mf.network.compiled.ordering import Indices
+from hippynn_mf.network.compiled.vector import Layout, Views
 from hippynn_mf.network.compiled.whole import (
     Atoms,
     Readout,
@@ -44,7 +43,7 @@ class Network:
     `element_of` numbers the elements from 1 on by their atomic number, 0 for none.
     """
 
-    blocks: list[Block]
+    layout: Layout
     readout: Readout
     element_of: Indices
     n_elements: int
@@ -69,10 +68,10 @@ class SharedPass:
         by_energies: Array,
         by_hierarchicalities: Array,
         by_forces: Sequence[Array | None],
-    ) -> dict[int, Tensor]:
+    ) -> Array:
         """As `whole_gradients`, of all shares together."""
 
-        def of_share(k: int) -> dict[int, Tensor]:
+        def of_share(k: int) -> Array:
             part = slice(self.bounds[k], self.bounds[k + 1])
             forces = [None if each is None else each[part] for each in by_forces]
             return whole_gradients(
@@ -84,17 +83,18 @@ class SharedPass:
 
         total, *others = _in_threads(of_share, len(self.passes))
         for gradients in others:
-            for name, gradient in gradients.items():
-                total[name] += gradient
+            total += gradients
         return total
 
 
-def run_shares(network: Network, species: Indices, positions: Array, pairs: Indices) -> SharedPass:
+def run_shares(
+    network: Network, views: Views, species: Indices, positions: Array, pairs: Indices
+) -> SharedPass:
     """A pass of a padded batch (n, n_atoms_max), in as many shares as torch has threads.
 
     `pairs` (n_pairs, 2) number the places of the batch. Small batches have fewer shares.
     """
-    width = network.blocks[-1].interaction.weights
+    width = network.layout.blocks[-1].interaction.weights
     n_wanted = np.count_nonzero(species) * width.shape[0] * width.shape[1] // LEAST_SHARE
     n_shares = max(1, min(torch.get_num_threads(), len(species), int(n_wanted)))
     bounds, parts = _cut(species, pairs, n_shares)
@@ -102,8 +102,8 @@ def run_shares(network: Network, species: Indices, positions: Array, pairs: Indi
     def of_share(k: int) -> WholePass:
         part = slice(bounds[k], bounds[k + 1])
         atoms = Atoms.of(species[part], parts[k], network.element_of, network.n_elements)
-        blocks, readout = network.blocks, network.readout
-        return run_whole(blocks, readout, atoms, positions[part], network.tensor_order)
+        layout, readout = network.layout, network.readout
+        return run_whole(layout, views, readout, atoms, positions[part], network.tensor_order)
 
     passes = _in_threads(of_share, len(parts))
     return SharedPass(

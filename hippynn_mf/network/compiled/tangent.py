@@ -15,6 +15,8 @@ from hippynn_mf.network.compiled.geometry import (
 from hippynn_mf.network.compiled.kernels import kernel
 from hippynn_mf.network.compiled.products import add_outer, add_rows_by_columns, rows_by_columns
 from hippynn_mf.network.compiled.room import Room
+from hippynn_mf.network.compiled.rows import activated, copy
+from hippynn_mf.network.compiled.sensitivities import distance_tangent
 from hippynn_mf.network.compiled.sums import sums_tangent
 
 
@@ -68,23 +70,6 @@ def run_tangent(
 
 
 @kernel
-def _activated(
-    u_dot: Array, slope: Array, u_bar: Array, source: Array, h_dot: Array, is_first: bool
-) -> None:
-    """The change of softplus(u); its slope's change acts on the adjoint: σ' = σ (1 − σ)."""
-    # u_bar is σ times the derivative by the value, and h_dot is σ u_dot.
-    for i in range(len(u_dot)):
-        for a in range(u_dot.shape[1]):
-            change = slope[i, a] * u_dot[i, a]
-            h_dot[i, a] = change
-            u_dot[i, a] = u_bar[i, a] * (u_dot[i, a] - change)
-        if is_first:
-            source[i] = u_dot[i]
-        else:
-            source[i] += u_dot[i]
-
-
-@kernel
 def tangent_block(
     weights: Weights,
     inputs: Inputs,
@@ -108,21 +93,15 @@ def tangent_block(
     `s_dot`, `y_dot` and `t_dot` are room. Sources are set instead if `is_first`.
     """
     n_layers, n_atoms, n_middle = passed.h.shape
-    for p in range(len(r_dot)):
-        for n in range(s_dot.shape[1]):
-            s_dot[p, n] = passed.s1[p, n] * r_dot[p]
-            if is_first:
-                sources.s1[p, n] = back.s[p, n] * r_dot[p]
-            else:
-                sources.s1[p, n] += back.s[p, n] * r_dot[p]
+    distance_tangent(passed.s1, back.s, r_dot, s_dot, sources.s1, is_first)
     if not inputs.is_first:
         rows_by_columns(x_dot, weights.V, y_dot.reshape(len(y_dot), y_dot.shape[1] * n_middle))
     u_dot = np.empty((n_atoms, n_middle), z_dot.dtype)
     h_dot = np.empty_like(u_dot)
     sums_tangent(
-        inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y, weights.scales,
-        passed.t, passed.A, passed.norms, back.u[0], back.A, back.t, s_dot, R_dot, y_dot, t_dot,
-        u_dot, sources.A, sources.t, sources.s, sources.y, R_source, gradients.scales,
+        inputs.pairs, inputs.receivers, inputs.groups, inputs.rows, passed.s, inputs.R, passed.y,
+        weights.scales, passed.t, passed.A, passed.norms, back.u[0], back.A, back.t, s_dot, R_dot,
+        y_dot, t_dot, u_dot, sources.A, sources.t, sources.s, sources.y, R_source, gradients.scales,
         not inputs.is_first, needs_vectors, is_first,
     )  # fmt: skip
     if not inputs.is_first:
@@ -134,15 +113,15 @@ def tangent_block(
             add_outer(back.z[0], x_dot, gradients.adjust)
             rows_by_columns(x_dot, weights.adjust, z_dot)
         else:
-            z_dot[:] = x_dot
+            copy(x_dot, z_dot)
     else:
         z_dot[:] = 0
-    _activated(u_dot, passed.slope[0], back.u[0], sources.u[0], h_dot, is_first)
+    activated(u_dot, passed.slope[0], back.u[0], sources.u[0], h_dot, is_first)
     add_rows_by_columns(h_dot, weights.out_weights[0], z_dot)
     add_outer(back.z[0], h_dot, gradients.out_weights[0])
     for q in range(1, n_layers):
         add_outer(back.u[q], z_dot, gradients.in_weights[q - 1])
         rows_by_columns(z_dot, weights.in_weights[q - 1], u_dot)
-        _activated(u_dot, passed.slope[q], back.u[q], sources.u[q], h_dot, is_first)
+        activated(u_dot, passed.slope[q], back.u[q], sources.u[q], h_dot, is_first)
         add_outer(back.z[q], h_dot, gradients.out_weights[q])
         add_rows_by_columns(h_dot, weights.out_weights[q], z_dot)

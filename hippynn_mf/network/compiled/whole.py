@@ -9,40 +9,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor, from_numpy
 
 from hippynn_mf.network.compiled.adjoint import (
     AdjointTape,
     Injection,
-    by_parameters,
     by_vectors,
     run_adjoint,
 )
-from hippynn_mf.network.compiled.blocks import Block
 from hippynn_mf.network.compiled.forward import Geometry, Tape, run_forward
 from hippynn_mf.network.compiled.geometry import Array, pair_vectors, pair_vectors_adjoint
 from hippynn_mf.network.compiled.heads import sum_atoms, sum_atoms_adjoint
 from hippynn_mf.network.compiled.ordering import Indices, PairOrder
+from hippynn_mf.network.compiled.rows import add_sum_by_element
 from hippynn_mf.network.compiled.tangent import run_tangent
+from hippynn_mf.network.compiled.vector import Layout, Views
 
 
 @dataclass(frozen=True)
 class Readout:
-    """Linear heads on the features of every block.
+    """What is made of the energies of linear heads.
 
-    `weights` (1, n_features) and `biases` (1,), None for the first, are of every term of every
-    head. Level k has the energy of the heads whose column of row k in `sums` (n_heads, n_heads) is
-    one, the others are zero; `with_forces` are the levels that have forces.
+    Level k has the energy of the heads whose column of row k in `sums` (n_heads, n_heads) is one,
+    the others are zero; `with_forces` are the levels that have forces.
     """
 
-    weights: list[list[Tensor]]
-    biases: list[list[Tensor]]
     sums: Array
     with_forces: list[int]
-
-    def parameters(self) -> list[Tensor]:
-        """Every parameter, in an order that does not change."""
-        return [each for of_head in (*self.weights, *self.biases) for each in of_head]
 
 
 @dataclass(frozen=True)
@@ -78,6 +70,7 @@ class WholePass:
     atoms: Atoms
     readout: Readout
     tape: Tape
+    layout: Layout
     weights: list[Array]  # (n_heads, n_features) of every term
     e: Array
     energies: Array
@@ -87,25 +80,30 @@ class WholePass:
 
 
 def run_whole(
-    blocks: list[Block], readout: Readout, atoms: Atoms, positions: Array, tensor_order: int
+    layout: Layout,
+    views: Views,
+    readout: Readout,
+    atoms: Atoms,
+    positions: Array,
+    tensor_order: int,
 ) -> WholePass:
-    """Energies, hierarchicalities and forces at positions (n, n_atoms_max, 3)."""
+    """Energies, hierarchicalities and forces at positions (n, n_atoms_max, 3).
+
+    `views` are the parameters; they must not change before the derivatives are taken.
+    """
     dtype, elements = positions.dtype, atoms.elements
     sums = readout.sums.astype(dtype)
     vectors = np.empty((len(atoms.pairs), 3), dtype)
     pair_vectors(positions.reshape(-1, 3), atoms.pairs, vectors)
-    tape = run_forward(blocks, elements, Geometry.of(vectors, atoms.order, tensor_order))
-    features = tape.features()
-    weights = [
-        np.concatenate([head[k].detach().numpy() for head in readout.weights])
-        for k in range(len(features) + 1)
-    ]
-    n_heads = len(readout.weights)
+    pairs = Geometry.of(vectors, atoms.order, tensor_order)
+    tape = run_forward(layout.blocks, elements, pairs, views.blocks)
+    features, weights = tape.features(), views.heads
+    n_heads = len(sums)
     e = np.empty((len(weights), len(elements), n_heads), dtype)
     e[0] = weights[0].T[elements]
     for k, x in enumerate(features):
         np.dot(x, weights[k + 1].T, out=e[k + 1])
-        e[k + 1] += np.concatenate([head[k].detach().numpy() for head in readout.biases])
+        e[k + 1] += views.biases[k]
     own, hierarchicalities = np.empty((2, n_heads, atoms.n_structures), dtype)
     sum_atoms(e, atoms.structures, own, hierarchicalities)
     adjoints, forces = [], []
@@ -120,6 +118,7 @@ def run_whole(
         atoms,
         readout,
         tape,
+        layout,
         weights,
         e,
         sums @ own,
@@ -134,20 +133,22 @@ def whole_gradients(
     by_energies: Array,
     by_hierarchicalities: Array,
     by_forces: list[Array | None],
-) -> dict[int, Tensor]:
-    """Derivatives of a loss by all parameters, by their identity.
+) -> Array:
+    """Derivatives of a loss by the vector of all parameters.
 
     `by_energies` and `by_hierarchicalities` (n_heads, n) are its derivatives by those, `by_forces`
     by the forces of every level that has them, None for zero.
     """
     readout, tape, atoms = passed.readout, passed.tape, passed.atoms
+    found = np.zeros(passed.layout.size, passed.e.dtype)
+    by = passed.layout.views(found)
     e_bar = np.empty_like(passed.e)
     by_own = readout.sums.T.astype(by_energies.dtype) @ by_energies
     sum_atoms_adjoint(passed.e, atoms.structures, by_own, by_hierarchicalities, e_bar)
-    by_first = np.zeros_like(passed.weights[0].T)
-    np.add.at(by_first, tape.elements, e_bar[0])
-    by_weights = [by_first.T]
-    by_weights += [y.T @ x for x, y in zip(tape.features(), e_bar[1:], strict=True)]
+    add_sum_by_element(e_bar[0], tape.elements, by.heads[0])
+    for y, x, head, bias in zip(e_bar[1:], tape.features(), by.heads[1:], by.biases, strict=True):
+        np.dot(y.T, x, out=head)
+        y.sum(0, out=bias)
     injection = None
     for level, adjoint, by_force in zip(
         readout.with_forces, passed.adjoints, by_forces, strict=True
@@ -155,32 +156,15 @@ def whole_gradients(
         if by_force is None:
             continue
         if injection is None:
-            injection = Injection.of(tape)
+            injection = Injection.of(tape, by.blocks)
         direction = np.empty((len(atoms.pairs), 3), by_force.dtype)
         pair_vectors(by_force.reshape(-1, 3), atoms.pairs, direction)
         np.negative(direction, out=direction)
         changes = run_tangent(tape, adjoint, direction, injection, needs_vectors=False)
-        for k, change in enumerate(changes):
-            by_weights[k + 1] += np.outer(readout.sums[level], change.sum(0)).astype(change.dtype)
-    gradients = (
-        [weights.zeros() for weights in tape.weights] if injection is None else injection.gradients
-    )
+        for change, head in zip(changes, by.heads[1:], strict=True):
+            head += np.outer(readout.sums[level], change.sum(0)).astype(change.dtype)
     starts: list[Array | None] = [
         y @ weights for y, weights in zip(e_bar[1:], passed.weights[1:], strict=True)
     ]
-    run_adjoint(tape, starts, injection=injection, gradients=gradients, needs_vectors=False)
-    found = by_parameters(tape, gradients)
-    by_biases = e_bar[1:].sum(1)
-    for head, (weights, biases) in enumerate(zip(readout.weights, readout.biases, strict=True)):
-        for k, weight in enumerate(weights):
-            _add(found, weight, by_weights[k][head])
-        for k, bias in enumerate(biases):
-            _add(found, bias, by_biases[k, head : head + 1])
+    run_adjoint(tape, starts, injection=injection, gradients=by.blocks, needs_vectors=False)
     return found
-
-
-def _add(found: dict[int, Tensor], parameter: Tensor, gradient: Array) -> None:
-    """Add the derivative by a parameter, which heads may have in common."""
-    tensor = from_numpy(gradient.reshape(parameter.shape))
-    known = found.get(id(parameter))
-    found[id(parameter)] = tensor if known is None else known + tensor

@@ -1,0 +1,120 @@
+"""Small products of matrices some of whose rows lie apart, with the sums kept in registers.
+
+`places[start:end]` are rows p of `weights` (n, k), and of a matrix with features a; `first` is the
+first of k consecutive rows of another one. Where the last four are fewer, the last one is done
+again instead, which changes nothing.
+"""
+
+from __future__ import annotations
+
+from hippynn_mf.network.compiled.geometry import Array
+from hippynn_mf.network.compiled.kernels import kernel
+from hippynn_mf.network.compiled.ordering import Indices
+from hippynn_mf.network.compiled.vectors import (
+    add_product,
+    add_scaled,
+    lanes,
+    load,
+    put_sums,
+    store,
+    valid,
+    zero,
+)
+
+AT_ONCE = 32  # rows that stay in the fastest cache
+
+
+@kernel
+def spread(
+    places: Indices, start: int, end: int, weights: Array, x: Array, first: int, out: Array,
+    is_added: bool,
+) -> None:  # fmt: skip
+    """out_pa = Σ_k weights_pk x_ka, or added to it."""
+    n, last, n_features = weights.shape[1], end - 1, out.shape[1]
+    step = lanes(out)
+    for q in range(start, end, 4):
+        p0, p1 = places[q], places[min(q + 1, last)]
+        p2, p3 = places[min(q + 2, last)], places[min(q + 3, last)]
+        for a in range(0, n_features, step):
+            mask = valid(out, n_features - a)
+            if is_added:
+                o0, o1 = load(out, p0, a, mask), load(out, p1, a, mask)
+                o2, o3 = load(out, p2, a, mask), load(out, p3, a, mask)
+            else:
+                o0, o1, o2, o3 = zero(out), zero(out), zero(out), zero(out)
+            for k in range(n):
+                row = load(x, first + k, a, mask)
+                o0 = add_scaled(o0, weights, p0, k, row)
+                o1 = add_scaled(o1, weights, p1, k, row)
+                o2 = add_scaled(o2, weights, p2, k, row)
+                o3 = add_scaled(o3, weights, p3, k, row)
+            store(out, p0, a, mask, o0)
+            store(out, p1, a, mask, o1)
+            store(out, p2, a, mask, o2)
+            store(out, p3, a, mask, o3)
+
+
+@kernel
+def collect(
+    places: Indices, start: int, end: int, weights: Array, x: Array, out: Array, first: int,
+    is_added: bool,
+) -> None:  # fmt: skip
+    """out_ka = Σ_p weights_pk x_pa, or added to it."""
+    last, n_features = weights.shape[1] - 1, out.shape[1]
+    step = lanes(out)
+    begin = start
+    while True:  # once where there is nothing, for the zeros
+        stop = min(end, begin + AT_ONCE)
+        for k0 in range(0, last + 1, 4):
+            k1, k2, k3 = min(k0 + 1, last), min(k0 + 2, last), min(k0 + 3, last)
+            r0, r1, r2, r3 = first + k0, first + k1, first + k2, first + k3
+            for a in range(0, n_features, step):
+                mask = valid(out, n_features - a)
+                if is_added or begin > start:
+                    o0, o1 = load(out, r0, a, mask), load(out, r1, a, mask)
+                    o2, o3 = load(out, r2, a, mask), load(out, r3, a, mask)
+                else:
+                    o0, o1, o2, o3 = zero(out), zero(out), zero(out), zero(out)
+                for q in range(begin, stop):
+                    p = places[q]
+                    row = load(x, p, a, mask)
+                    o0 = add_scaled(o0, weights, p, k0, row)
+                    o1 = add_scaled(o1, weights, p, k1, row)
+                    o2 = add_scaled(o2, weights, p, k2, row)
+                    o3 = add_scaled(o3, weights, p, k3, row)
+                store(out, r0, a, mask, o0)
+                store(out, r1, a, mask, o1)
+                store(out, r2, a, mask, o2)
+                store(out, r3, a, mask, o3)
+        begin = stop
+        if begin >= end:
+            break
+
+
+@kernel
+def multiply(
+    places: Indices, start: int, end: int, x: Array, y: Array, first: int, out: Array,
+    is_added: bool,
+) -> None:  # fmt: skip
+    """out_pk = Σ_a x_pa y_ka, or added to it; k are the columns of `out`."""
+    n, last, n_features = out.shape[1], end - 1, x.shape[1]
+    step = lanes(x)
+    for q in range(start, end, 2):
+        p, p_ = places[q], places[min(q + 1, last)]
+        for k in range(0, n, 4):
+            r0, r1 = first + k, first + min(k + 1, n - 1)
+            r2, r3 = first + min(k + 2, n - 1), first + min(k + 3, n - 1)
+            o0, o1, o2, o3 = zero(x), zero(x), zero(x), zero(x)
+            o0_, o1_, o2_, o3_ = zero(x), zero(x), zero(x), zero(x)
+            for a in range(0, n_features, step):
+                mask = valid(x, n_features - a)
+                row, row_ = load(x, p, a, mask), load(x, p_, a, mask)
+                y0, y1 = load(y, r0, a, mask), load(y, r1, a, mask)
+                y2, y3 = load(y, r2, a, mask), load(y, r3, a, mask)
+                o0, o0_ = add_product(o0, row, y0), add_product(o0_, row_, y0)
+                o1, o1_ = add_product(o1, row, y1), add_product(o1_, row_, y1)
+                o2, o2_ = add_product(o2, row, y2), add_product(o2_, row_, y2)
+                o3, o3_ = add_product(o3, row, y3), add_product(o3_, row_, y3)
+            put_sums(out, p, k, n - k, is_added, o0, o1, o2, o3)
+            if q < last:
+                put_sums(out, p_, k, n - k, is_added, o0_, o1_, o2_, o3_)
