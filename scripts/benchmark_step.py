@@ -138,6 +138,8 @@ def make_training_step(
     `by_nodes` is as trainings were before: the loss node by node, hippynn's graph, torch's Adam.
     """
     heads = network.heads
+    for head in heads.values():
+        head.energy.torch_module.layers[0].requires_grad_(False)  # fitted before a training
     loss = build_loss(heads)
     modules, names = assemble_for_training(loss, {"loss": loss})
     arrays = {name: array.numpy(force=True) for name, array in batch.items()}
