@@ -307,3 +307,23 @@ def test_several_processes_are_refused(tmp_path, monkeypatch):
     database = load_database(path, {"CC": "E"})
     with pytest.raises(UserError, match="one process"):
         prepare_training(tiny_model({"CC": "E"}), database, hyperparameters, in_one_process=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_what_is_compiled_for_a_gpu_trains_as_the_graph_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(hippynn.settings, "WARN_LOW_DISTANCES", False)
+    monkeypatch.setattr(tracing, "BACKEND", "inductor")
+    torch.set_default_dtype(torch.float32)
+    path = write_ani1x(tmp_path / "planted.h5")
+    found = {}
+    for interaction in ("fast", "traced"):
+        options = {"interaction": interaction, "max_epochs": 2, "batch_size": 8}
+        hyperparameters = Hyperparameters(**TINY, **options)
+        model = tiny_model({"DZ": "EF", "CC": "E"}, interaction=interaction)
+        database = load_database(path, {"DZ": "EF", "CC": "E"})
+        training = prepare_training(model, database, hyperparameters, device="cuda")
+        continue_training(training, [])
+        found[interaction] = training.tracker.best_metric_values["valid"]
+    for name, value in found["fast"].items():
+        assert found["traced"][name] == pytest.approx(value, rel=1e-2), name
