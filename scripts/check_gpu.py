@@ -60,9 +60,9 @@ def parts(device: str, folder: Path) -> list[Part]:
     pytest = [python, "-m", "pytest", "-m", "gpu", "-n", "0", "-q", f"--junitxml={tests}"]
     return [
         Part("tests", pytest, 120, lambda: read_tests(tests, device)),
-        Part("epoch", [*train, *of_device, "--out", str(run)], 60, lambda: read_epoch(run)),
+        Part("epoch", [*train, *of_device, "--out", str(run)], 90, lambda: read_epoch(run)),
         benchmark("traced", 120, "--only", "paper, 14 atoms"),
-        benchmark("step", 110, "--repeats", "5"),
+        benchmark("step", 90, "--repeats", "5"),
         benchmark("inference", 60, "--repeats", "3"),
     ]
 

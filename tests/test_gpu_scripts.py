@@ -137,19 +137,24 @@ def test_operations_and_bytes_are_counted():
     }
 
 
-def test_operations_of_a_step_are_those_of_its_formula():
-    """Products of the pair sums by hand, from the difference of one feature more."""
-    from benchmarking import Case
+def test_products_of_a_step_are_those_of_the_other_counter():
+    from benchmark_step import ProductCounter, draw_batch
+    from benchmark_traced import prepare, step_of
+    from benchmarking import Case, network_pair, quiet
     from count_step import count_step
 
-    by_features = {}
-    for n_features in (4, 8):
-        (fast, traced) = count_step(Case(labels="DZ/E", n_features=n_features), 2)
-        assert fast["n_atoms"] == traced["n_atoms"] == 18
-        assert fast["n_pairs"] <= 18 * 8
-        by_features[n_features] = fast["product_operations"]
-    # Weights go with the square, everything else with the features.
-    assert 2 < by_features[8] / by_features[4] < 4
+    case, device = Case(n_features=4), torch.device("cpu")
+    fast, traced = count_step(case, 3)
+    assert fast["n_atoms"] == traced["n_atoms"] == 27
+    assert fast["n_pairs"] == traced["n_pairs"] <= 27 * 8
+    with quiet():
+        model = network_pair(case, names=("fast",))["fast"]
+        batch = {name: a[:3] for name, a in draw_batch(case, model.heads, device).items()}
+        step = step_of(*prepare(model, batch, device, "fast"))
+    with ProductCounter() as counter:
+        step()
+    assert fast["product_operations"] == counter.operations
+    assert traced["product_operations"] > fast["product_operations"]  # of what fills up
 
 
 def test_the_slower_limit_binds():

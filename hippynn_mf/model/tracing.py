@@ -51,7 +51,9 @@ class PaddedModel(torch.nn.Module):
         self.heads = torch.nn.ModuleList(head.energy.torch_module for head in heads.values())
         places = {head.level: place for place, head in enumerate(heads.values())}
         self.bases = [None if h.base is None else places[h.base] for h in heads.values()]
-        self.outputs = list(outputs)
+        # In one order, where that of a graph differs from process to process: what has been
+        # compiled before is found again.
+        self.outputs = sorted(set(outputs))
 
     def forward(self, n_structures: int, batch: PaddedBatch) -> Outputs:
         """Energies and hierarchicalities (n_structures, 1), forces (n_atoms, 3); as `outputs`.
@@ -117,7 +119,9 @@ class Tracer:
         """Outputs as the graph has them: forces (n, n_atoms_max, 3), zero where no atom is."""
         n_structures, n_places = species.shape
         found = []
-        for (kind, _), output in zip(self.layout.outputs, outputs, strict=True):
+        by_name = dict(zip(self.model.outputs, outputs, strict=True))
+        for kind, level in self.layout.outputs:
+            output = by_name[kind, level]
             if kind != FORCES:
                 found.append(output[:n_structures])
                 continue
