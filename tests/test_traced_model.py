@@ -220,6 +220,19 @@ def test_what_differs_from_the_graph_is_not_used(wrong, what, monkeypatch):
         traced.model(*inputs)
 
 
+def test_a_diverged_training_is_not_blamed_on_the_compiler(monkeypatch):
+    model = tiny_model({"DZ": "EF"}, interaction="traced")
+    _, traced, inputs, _ = graph_and_traced(model, labelled_batch(model))
+    weight = model.heads.network.torch_module.blocks[0][0].base_layer.int_weights
+    before = weight.detach().clone()
+    weight.data.fill_(torch.nan)
+    assert all(each.isnan().any() for each in traced.model(*inputs))
+    weight.data.copy_(before)
+    monkeypatch.setattr(traced_model, "OUTPUTS_AGREE", {torch.float64: -1.0})
+    with pytest.raises(UserError, match="differ"):  # it is compared as soon as it can be
+        traced.model(*inputs)
+
+
 def test_a_failing_compiler_is_reported(monkeypatch):
     def fails(forward):
         raise RuntimeError("no such instruction\nand much more")

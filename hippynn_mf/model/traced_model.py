@@ -6,7 +6,6 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from hippynn.experiment.assembly import TrainingModules
@@ -21,7 +20,7 @@ from hippynn_mf.keys import SPECIES
 from hippynn_mf.model.heads import CoupledHEnergy, Heads
 from hippynn_mf.model.tracing import REMEDY, Outputs, PaddedModel, Tracer, compiling_failed
 from hippynn_mf.model.whole_model import Layout
-from hippynn_mf.network.padded import PaddedBatch, Sizes, SizeSteps
+from hippynn_mf.network.padded import Sizes, SizeSteps
 
 log = logging.getLogger(__name__)
 
@@ -47,38 +46,46 @@ class TracedModel(GraphModule):
         """The outputs of the graph."""
         species, positions, _ = (inputs[place] for place in self._tracer.layout.inputs)
         if not (self.training and torch.is_grad_enabled()) or positions.requires_grad:
-            return self._by_graph(*inputs)
+            return self.by_graph(*inputs)
         sizes, batch = self._tracer.padded(inputs)
-        function = self._tracer.function(sizes, batch)
-        if sizes not in self._compared:
-            self._compare(sizes, inputs, lambda: self._unpadded(function, batch, species))
+
+        def run() -> Outputs:
+            function = self._tracer.function(sizes, batch)
+            return self._tracer.unpadded(function(batch), species)
+
+        if sizes not in self._compared and self._compare(sizes, inputs, run):
             self._compared.add(sizes)
-        return self._unpadded(function, batch, species)
+        return run()
 
-    def _unpadded(self, function: Any, batch: PaddedBatch, species: Tensor) -> Outputs:
-        return self._tracer.unpadded(function(batch), species)
-
-    def _by_graph(self, *inputs: Tensor) -> Outputs:
+    def by_graph(self, *inputs: Tensor) -> Outputs:
+        """The outputs of the graph, by the graph."""
         outputs: Outputs = super().forward(*inputs)
         return outputs
 
-    def _compare(self, sizes: Sizes, inputs: Sequence[Tensor], run: Callable[[], Outputs]) -> None:
-        """UserError unless outputs and gradients are those of the graph."""
+    def _compare(self, sizes: Sizes, inputs: Sequence[Tensor], run: Callable[[], Outputs]) -> bool:
+        """Compile, and compare with the graph; UserError unless outputs and gradients agree.
+
+        False where the graph itself gives no numbers, as that of a diverged training.
+        """
         parameters = [p for p in self._tracer.model.parameters() if p.requires_grad]
 
         def run_by_graph() -> Outputs:
-            return self._by_graph(*(each.clone() for each in inputs))
+            return self.by_graph(*(each.clone() for each in inputs))
 
         start = time.monotonic()
         try:
-            outputs, gradients = _with_gradients(run, parameters)
-        except Exception as error:  # what is compiled only now: the derivative
+            outputs, gradients = with_gradients(run, parameters)
+        except UserError:
+            raise
+        except Exception as error:  # of the derivative, which is compiled when it is first needed
             raise compiling_failed(error) from error
         seconds = time.monotonic() - start
-        expected, expected_gradients = _with_gradients(run_by_graph, parameters)
+        expected, expected_gradients = with_gradients(run_by_graph, parameters)
+        if not all(bool(torch.isfinite(each).all()) for each in expected):
+            return False
         dtype = expected[0].dtype
         of_outputs = max(map(_by_largest, outputs, expected))
-        of_gradients = _largest_by_norm(gradients, expected_gradients)
+        of_gradients = largest_by_norm(gradients, expected_gradients)
         for what, found, allowed in (
             ("outputs", of_outputs, OUTPUTS_AGREE[dtype]),
             ("gradients", of_gradients, GRADIENTS_AGREE[dtype]),
@@ -97,9 +104,10 @@ class TracedModel(GraphModule):
             of_outputs,
             of_gradients,
         )
+        return True
 
 
-def _with_gradients(
+def with_gradients(
     run: Callable[[], Outputs], parameters: Sequence[Tensor]
 ) -> tuple[Outputs, list[Tensor]]:
     """Outputs, and the derivatives of a fixed combination of them; zero where there is none."""
@@ -122,12 +130,12 @@ def _by_largest(found: Tensor, expected: Tensor) -> float:
     return difference / largest if largest else difference
 
 
-def _largest_by_norm(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+def largest_by_norm(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Largest difference in norm, by that of its tensor or a hundredth of the largest."""
-    norms = [float(torch.linalg.norm(each)) for each in expected]
+    norms = [float(torch.linalg.norm(each.detach())) for each in expected]
     floor = 1e-2 * max(norms, default=0.0)
     differences = [
-        float(torch.linalg.norm(one - other)) / (max(norm, floor) or 1.0)
+        float(torch.linalg.norm((one - other).detach())) / (max(norm, floor) or 1.0)
         for one, other, norm in zip(found, expected, norms, strict=True)
     ]
     return max(differences, default=0.0)

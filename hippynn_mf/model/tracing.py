@@ -146,9 +146,8 @@ class Tracer:
         compiled = self.compiled[key]
         return lambda padded: tuple(compiled(*self.arguments(), *padded))
 
-    def _compile(self, sizes: Sizes, batch: PaddedBatch) -> Callable[..., Outputs]:
-        from torch._dynamo import lookup_backend
-
+    def as_function(self, sizes: Sizes) -> Callable[..., Outputs]:
+        """The outputs of batches of a size, of the tensors of `arguments` and those of a batch."""
         model, arguments = self.model, self.arguments()
         order = {id(each): place for place, each in enumerate(arguments)}
         places = {name: order[id(each)] for name, each in self.tensors().items()}
@@ -164,18 +163,23 @@ class Tracer:
                 )
             return found
 
+        return outputs
+
+    def _compile(self, sizes: Sizes, batch: PaddedBatch) -> Callable[..., Outputs]:
+        from torch._dynamo import lookup_backend
+
         # A graph of one node, into which the backend traces: torch.compile itself would want to
         # read the Python of hippynn's modules, and does not differentiate inside.
+        given = [*self.arguments(), *batch]
         graph = fx.Graph()
-        inputs = [graph.placeholder(f"input_{k}") for k in range(len(arguments) + len(batch))]
-        call = graph.call_function(outputs, tuple(inputs))
-        n_outputs = len(model.outputs)
+        inputs = [graph.placeholder(f"input_{k}") for k in range(len(given))]
+        call = graph.call_function(self.as_function(sizes), tuple(inputs))
+        n_outputs = len(self.model.outputs)
         graph.output(
             tuple(graph.call_function(operator.getitem, (call, k)) for k in range(n_outputs))
         )
-        compile_graph = lookup_backend(self.backend)
         module = fx.GraphModule(torch.nn.Module(), graph)
-        compiled: Callable[..., Outputs] = compile_graph(module, [*arguments, *batch])
+        compiled: Callable[..., Outputs] = lookup_backend(self.backend)(module, given)
         return compiled
 
 
