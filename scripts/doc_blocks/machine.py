@@ -196,6 +196,24 @@ def traced_step() -> str:
 
 
 @block
+def tracing_ways() -> str:
+    """Two ways of tracing a step beside each other."""
+    found = {row["way"]: row for row in rows("tracing")}
+    cut, recorded, at_once = (found[w] for w in ("recorded, with detach", "recorded", "at once"))
+    if not (cut["outputs"] < 1e-4 and cut["gradients"] > 0.1):
+        raise ValueError("what is recorded with detach has right gradients now; say so")
+    if not (at_once["ms"] < recorded["ms"] and at_once["first_step_s"] < recorded["first_step_s"]):
+        raise ValueError("tracing at once is no longer the quicker way; say so")
+    table: str = script("compare_tracing").table(list(found.values()))
+    loads = [row["load"] for row in found.values()]
+    text = sentences(f"""
+    Without the loss and the optimizer; processor time of one thread, first steps by the clock, on
+    a machine with two cores and an average load of {max(loads):.0f}.
+    """)
+    return f"{table}\n\n{text}"
+
+
+@block
 def gpu_count() -> str:
     """Operations and bytes of a step, and what GPUs would take for them at least."""
     counting = script("count_step")
