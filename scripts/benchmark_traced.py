@@ -20,6 +20,7 @@ from unittest import mock
 
 import torch
 import typer
+from benchmark_compiled import processor_timer
 from benchmark_step import draw_batch
 from benchmarking import (
     RESULTS,
@@ -91,21 +92,10 @@ def step_of(modules: TrainingModules, inputs: Tensors, targets: Tensors) -> Call
     )
 
 
-def processor_timer(function: Callable[[], Any]) -> Callable[[], float]:
-    """A function that calls another and returns its processor ms."""
-
-    def timed() -> float:
-        start_ns = time.process_time_ns()
-        function()
-        return (time.process_time_ns() - start_ns) / 1e6
-
-    return timed
-
-
 def measure(case: Case, n_structures: int, device: torch.device, repeats: int) -> dict[str, Any]:
     """Times of a case; UserError where it cannot be compiled, or gives other numbers."""
     with case.setting(), quiet():
-        model = network_pair(case, names=("fast",))["fast"]
+        model = network_pair(case, interactions={"fast": "fast"})["fast"]
         batch = draw_batch(case, model.heads, device)
         batch = {name: array[:n_structures] for name, array in batch.items()}
         steps = {name: step_of(*prepare(model, batch, device, name)) for name in NAMES}
@@ -113,8 +103,8 @@ def measure(case: Case, n_structures: int, device: torch.device, repeats: int) -
         steps["traced"]()
         synchronize(device)
         seconds = time.monotonic() - started
-        is_cpu = device.type == "cpu"
-        timed = {n: processor_timer(s) if is_cpu else timer(s, device) for n, s in steps.items()}
+        of_device = processor_timer if device.type == "cpu" else timer
+        timed = {name: of_device(step, device) for name, step in steps.items()}
         return {"compile_s": seconds} | compare(timed, repeats, reference="fast")
 
 

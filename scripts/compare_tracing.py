@@ -22,8 +22,9 @@ from unittest import mock
 
 import torch
 import typer
+from benchmark_compiled import processor_timer
 from benchmark_step import draw_batch
-from benchmark_traced import CASES, prepare, processor_timer
+from benchmark_traced import CASES, prepare
 from benchmarking import RESULTS, OutOption, compare, network_pair, quiet, start, write
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -63,7 +64,7 @@ def measure(backend: str, repeats: int) -> list[dict[str, Any]]:
     """Differences, times and sizes of both ways."""
     case, n_structures = CASES["quick"]
     with case.setting(), quiet():
-        model = network_pair(case, names=("fast",))["fast"]
+        model = network_pair(case, interactions={"fast": "fast"})["fast"]
         batch = {n: a[:n_structures] for n, a in draw_batch(case, model.heads, CPU).items()}
         modules, inputs, _ = prepare(model, batch, CPU, "traced")
         tracer = replace(modules.model._tracer, backend=backend)
@@ -95,13 +96,14 @@ def measure(backend: str, repeats: int) -> list[dict[str, Any]]:
             name: {"way": name, "first_step_s": seconds, **differences(step)}
             for name, (seconds, step) in steps.items()
         }
-        timed = {name: processor_timer(step) for name, (_, step) in steps.items()}
+        timed = {name: processor_timer(step, CPU) for name, (_, step) in steps.items()}
         timed.pop("recorded, with detach")
         timed["fast"] = processor_timer(
             lambda: with_gradients(
                 lambda: modules.model.by_graph(*(each.clone() for each in inputs)),
                 [p for p in modules.model.parameters() if p.requires_grad],
-            )
+            ),
+            CPU,
         )
         found = compare(timed, repeats, reference="fast")
     for name in timed:

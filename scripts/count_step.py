@@ -110,7 +110,7 @@ def count_step(case: Case, n_structures: int) -> list[dict[str, Any]]:
     # What is traced, run as it is: operations are seen one by one.
     tracing.BACKEND = "eager"
     with case.setting(), quiet():
-        model = network_pair(case, names=("fast",))["fast"]
+        model = network_pair(case, interactions={"fast": "fast"})["fast"]
         batch = draw_batch(case, model.heads, torch.device("cpu"))
         batch = {
             name: torch.cat([array] * (1 + n_structures // len(array)))[:n_structures]

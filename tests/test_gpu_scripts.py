@@ -148,7 +148,7 @@ def test_products_of_a_step_are_those_of_the_other_counter():
     assert fast["n_atoms"] == traced["n_atoms"] == 27
     assert fast["n_pairs"] == traced["n_pairs"] <= 27 * 8
     with quiet():
-        model = network_pair(case, names=("fast",))["fast"]
+        model = network_pair(case, interactions={"fast": "fast"})["fast"]
         batch = {name: a[:3] for name, a in draw_batch(case, model.heads, device).items()}
         step = step_of(*prepare(model, batch, device, "fast"))
     with ProductCounter() as counter:
