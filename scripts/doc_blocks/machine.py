@@ -231,7 +231,8 @@ def gpu_count() -> str:
     {fast["n_structures"]} structures, {fast["n_atoms"]:,} atoms, {fast["n_pairs"]:,} directed
     pairs, labels DZ/EF + CC/E, float32 outside tensor cores. On all of these GPUs memory is the
     limit of a step whose operations run one by one. On the {quickest.name} that leaves
-    {per_call:.1f} µs for each of the {fast["n_operations"]:,} calls, and starting one from Python
-    takes longer: calls would be the limit before memory is. Both speak for compiling.
+    {per_call:.1f} µs for each of the {fast["n_operations"]:,} calls, less than PyTorch usually
+    needs to start one: calls are likely to be the limit before memory is. Both speak for
+    compiling.
     """)
     return f"{counting.table(results)}\n\n{text}"
