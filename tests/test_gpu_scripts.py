@@ -108,6 +108,26 @@ def test_tests_that_did_not_run_are_no_success(tests, skipped, device, is_fine, 
             read_tests(path, device)
 
 
+def test_the_epoch_of_a_run_is_read(tmp_path):
+    from check_gpu import read_epoch
+
+    run = tmp_path / "runs" / "any" / "seed-0"
+    run.mkdir(parents=True)
+    facts = {"device_used": "cuda", "interaction_used": "fast", "versions": {}}
+    (run / "experiment.json").write_text(json.dumps(facts))
+    epoch = {"epoch": 0, "wall_s": 2.5, "valid": {"loss": 1.0}}
+    (run / "epochs.jsonl").write_text(json.dumps(epoch) + "\n")
+    assert read_epoch(tmp_path) == {
+        "device_used": "cuda",
+        "interaction_used": "fast",
+        "wall_s": 2.5,
+        "valid": {"loss": 1.0},
+    }
+    (run / "epochs.jsonl").write_text("")
+    with pytest.raises(ValueError, match="not enough values"):
+        read_epoch(tmp_path)
+
+
 def test_traced_steps_are_timed_beside_fast_ones():
     import benchmark_traced
     from benchmarking import Case
