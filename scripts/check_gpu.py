@@ -1,7 +1,7 @@
 """What `check_gpu.sh` runs on a GPU, in eight minutes: tests, benchmarks, an epoch of a training.
 
-Every part has a limit of its own, and what is too slow is ended and noted; the limits add up to the
-eight minutes. The file has, for every part, its command, seconds, outcome and what it measured.
+Every part has a limit of its own and what earlier ones left of theirs, and what is too slow is
+ended and noted; the limits add up to the eight minutes. The file has, for every part, its command, seconds, outcome and what it measured.
 Exit code 0 if all succeeded, 1 if not, 2 without a GPU.
 """
 
@@ -62,8 +62,8 @@ def parts(device: str, folder: Path) -> list[Part]:
         Part("tests", pytest, 120, lambda: read_tests(tests, device)),
         Part("epoch", [*train, *of_device, "--out", str(run)], 90, lambda: read_epoch(run)),
         benchmark("traced", 120, "--only", "paper, 14 atoms"),
-        benchmark("step", 90, "--repeats", "5"),
         benchmark("inference", 60, "--repeats", "3"),
+        benchmark("step", 90, "--repeats", "5"),
     ]
 
 
@@ -79,7 +79,7 @@ def read_tests(path: Path, device: str) -> dict[str, int]:
 def read_epoch(folder: Path) -> dict[str, Any]:
     """The device, interaction and seconds of the epoch of a run."""
     (facts,) = folder.rglob("experiment.json")
-    (epoch,) = (json.loads(line) for line in (facts.parent / "epochs.jsonl").open())
+    (epoch,) = map(json.loads, (facts.parent / "epochs.jsonl").read_text().splitlines())
     found = json.loads(facts.read_text())
     return {
         "device_used": found["device_used"],
@@ -89,8 +89,8 @@ def read_epoch(folder: Path) -> dict[str, Any]:
     }
 
 
-def run_part(part: Part) -> dict[str, Any]:
-    """Run a part in a process group of its own, and end it at its limit."""
+def run_part(part: Part, limit_s: float) -> dict[str, Any]:
+    """Run a part in a process group of its own, and end it at a limit."""
     start = time.monotonic()
     process = subprocess.Popen(
         part.command,
@@ -102,7 +102,7 @@ def run_part(part: Part) -> dict[str, Any]:
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=part.limit_s)
+        output, _ = process.communicate(timeout=limit_s)
         outcome = SUCCEEDED if process.returncode == 0 else FAILED
     except BaseException as error:  # also where this process is told to end
         os.killpg(process.pid, signal.SIGKILL)
@@ -111,7 +111,7 @@ def run_part(part: Part) -> dict[str, Any]:
             raise
         outcome = TOO_SLOW
     result = {"outcome": outcome, "seconds": round(time.monotonic() - start, 1)}
-    result |= {"limit_s": part.limit_s, "command": " ".join(map(str, part.command))}
+    result |= {"limit_s": round(limit_s, 1), "command": " ".join(map(str, part.command))}
     if outcome == SUCCEEDED:
         try:
             return result | {"measured": part.read()}
@@ -121,10 +121,16 @@ def run_part(part: Part) -> dict[str, Any]:
 
 
 def check(chosen: Sequence[Part]) -> dict[str, Any]:
-    """Run the parts one after another; results by their names."""
+    """Run the parts one after another; results by their names.
+
+    What a part leaves of its time is the next one's.
+    """
     results = {}
+    spare_s = 0.0
     for part in chosen:
-        results[part.name] = run_part(part)
+        limit_s = part.limit_s + spare_s
+        results[part.name] = run_part(part, limit_s)
+        spare_s = max(0.0, limit_s - results[part.name]["seconds"])
         outcome, seconds = results[part.name]["outcome"], results[part.name]["seconds"]
         typer.echo(f"{part.name}: {outcome}, {seconds:.0f} s")
     return results

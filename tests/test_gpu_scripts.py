@@ -54,26 +54,27 @@ def test_every_part_has_an_outcome_and_none_stops_the_others(tmp_path, capsys):
     alive = tmp_path / "alive"
     child = f"import time, pathlib; time.sleep(3); pathlib.Path({str(alive)!r}).touch()"
     parts = [
-        part("fails", "print('some'); raise SystemExit('why')"),
         part(
             "is too slow",
             f"import subprocess, sys; print('begun', flush=True);"
             f"subprocess.run([sys.executable, '-c', {child!r}])",
             limit_s=1.0,
         ),
+        part("fails", "print('some'); raise SystemExit('why')"),
         part("writes nothing", "", read=lambda: json.loads(result.read_text())),
         part("works", "", read=lambda: {"ms": 2}),
     ]
     found = check(parts)
     assert {name: each["outcome"] for name, each in found.items()} == {
-        "fails": "failed",
         "is too slow": "too slow",
+        "fails": "failed",
         "writes nothing": "failed",
         "works": "succeeded",
     }
     assert found["fails"]["last_lines"] == ["some", "why"]
     assert found["is too slow"]["last_lines"] == ["begun"]
     assert found["is too slow"]["seconds"] < 3
+    assert found["works"]["limit_s"] > 60  # what another left
     assert "FileNotFoundError" in found["writes nothing"]["reason"]
     assert found["works"]["measured"] == {"ms": 2}
     assert "works: succeeded" in capsys.readouterr().out
@@ -85,7 +86,7 @@ def test_the_limits_add_up_to_eight_minutes(tmp_path):
 
     chosen = parts("cuda", tmp_path)
     assert sum(each.limit_s for each in chosen) <= 8 * 60
-    assert [each.name for each in chosen] == ["tests", "epoch", "traced", "step", "inference"]
+    assert [each.name for each in chosen] == ["tests", "epoch", "traced", "inference", "step"]
     for each in chosen[1:]:
         assert "--device" in each.command
         assert "cuda" in each.command
