@@ -125,9 +125,9 @@ class Tracer:
             if kind != FORCES:
                 found.append(output[:n_structures])
                 continue
-            places, atoms = atoms_of_places(species, len(output))
+            places, atoms, n_found = atoms_of_places(species, len(output))
             no_atom = (species == 0).view(-1, 1)
-            filling = torch.arange(len(output), device=output.device) >= (species > 0).sum()
+            filling = torch.arange(len(output), device=output.device) >= n_found
             rows = rearrange(output, atoms, places, no_atom, filling.unsqueeze(1))
             found.append(rows.view(n_structures, n_places, 3))
         return tuple(found)

@@ -57,9 +57,9 @@ class PaddedBatch(NamedTuple):
 
         They must fit; see `sizes_needed`. Filling atoms are copies of the first one, without pairs.
         """
-        places, atoms = atoms_of_places(species, sizes.n_atoms)
+        places, atoms, n_found = atoms_of_places(species, sizes.n_atoms)
         structure = places // species.shape[1]
-        structure[int((species > 0).sum()) :] = sizes.n_structures
+        structure[n_found:] = sizes.n_structures
         receivers, senders = atoms[pairs].unbind(dim=1)
         of_receivers, of_senders = _slots(receivers, sizes), _slots(senders, sizes)
         sender_slot = pairs.new_zeros(sizes.n_atoms * sizes.width)
@@ -93,32 +93,35 @@ class PaddedBatch(NamedTuple):
         )
 
 
-def atoms_of_places(species: Tensor, n_atoms: int) -> tuple[Tensor, Tensor]:
-    """The place (n_atoms,) of every atom among the species, and the atom of every place (n,).
+def atoms_of_places(species: Tensor, n_atoms: int) -> tuple[Tensor, Tensor, int]:
+    """The place (n_atoms,) of every atom among the species, the atom of every place (n,).
 
-    The first atom stands for those that there are not.
+    The first atom stands for those that there are not; how many there are is the third.
     """
     is_atom = (species > 0).flatten()
     atoms = (is_atom.cumsum(0) - 1).clamp(min=0)
     (found,) = is_atom.nonzero(as_tuple=True)
-    places = found.new_full((n_atoms,), int(found[0]) if len(found) else 0)
-    places[: len(found)] = found
-    return places, atoms
+    first = found[:1] if len(found) else found.new_zeros(1)
+    places = torch.cat([found, first.expand(n_atoms - len(found))])
+    return places, atoms, len(found)
 
 
 def sizes_needed(species: Tensor, pairs: Tensor) -> Sizes:
     """The smallest sizes of a batch; one slot at least."""
-    n_atoms = int((species > 0).sum())
-    width = 1
-    for column in pairs.unbind(dim=1):
-        if len(column):
-            width = max(width, int(torch.bincount(column).amax()))
-    return Sizes(len(species), n_atoms, width)
+    columns = [_counts(column, species.numel()).amax() for column in pairs.unbind(dim=1)]
+    # At once: a GPU is waited for.
+    n_atoms, *widths = torch.stack([(species > 0).sum(), *columns]).tolist()
+    return Sizes(len(species), n_atoms, max(1, *widths))
+
+
+def _counts(numbers: Tensor, n: int) -> Tensor:
+    """How often each of 0 … n - 1 is there: `bincount`, for which a GPU need not be waited for."""
+    return numbers.new_zeros(n).scatter_add_(0, numbers, torch.ones_like(numbers))
 
 
 def _slots(atom_of_pair: Tensor, sizes: Sizes) -> Tensor:
     """The slot of every pair (n_pairs,) among those of its atom, in the order of the pairs."""
-    counts = torch.bincount(atom_of_pair, minlength=sizes.n_atoms)
+    counts = _counts(atom_of_pair, sizes.n_atoms)
     first_pair = counts.cumsum(0) - counts
     _, place = sorting(atom_of_pair)
     return atom_of_pair * sizes.width + place - first_pair[atom_of_pair]
