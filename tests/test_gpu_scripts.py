@@ -85,7 +85,7 @@ def test_the_limits_add_up_to_eight_minutes(tmp_path):
     from check_gpu import parts
 
     chosen = parts("cuda", tmp_path)
-    assert sum(each.limit_s for each in chosen) <= 8 * 60
+    assert sum(each.limit_s for each in chosen) <= 8 * 60 - 20  # for what is around them
     assert [each.name for each in chosen] == ["tests", "epoch", "traced", "inference", "step"]
     for each in chosen[1:]:
         assert "--device" in each.command
