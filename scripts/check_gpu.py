@@ -1,8 +1,9 @@
 """What `check_gpu.sh` runs on a GPU, in eight minutes: tests, benchmarks, an epoch of a training.
 
 Every part has a limit of its own and what earlier ones left of theirs, and what is too slow is
-ended and noted; the limits add up to less than eight minutes. The file has, for every part, its command,
-seconds, outcome and what it measured. Exit code 0 if all succeeded, 1 if not, 2 without a GPU.
+ended and noted; the limits add up to less than eight minutes. The file has, for every part, its
+command, seconds, outcome and what it measured. Exit code 0 if all succeeded, 1 if not, 2 without a
+GPU.
 """
 
 from __future__ import annotations
