@@ -68,11 +68,11 @@ class Hyperparameters(Strict):
     species: tuple[Annotated[int, Field(le=LARGEST_NUMBER)], ...] = Field(
         (0, 1, 6, 7, 8), description="0, for padding, and the atomic numbers of all elements."
     )
-    interaction: Literal["auto", "compiled", "fast", "stock"] = Field(
+    interaction: Literal["auto", "compiled", "fast", "traced", "stock"] = Field(
         "auto",
-        description="compiled, with derivatives written by hand, for CPUs; fast; stock, hippynn's "
-        "own; or auto, compiled where that is possible, else fast: the same function, same "
-        "parameters.",
+        description="compiled, with derivatives written by hand, for CPUs; fast; traced, fast "
+        "compiled by torch while it trains; stock, hippynn's own; or auto, compiled where that is "
+        "possible, else fast: the same function, same parameters.",
     )
 
     # heads: see `model/heads.py`

@@ -12,7 +12,7 @@ from hippynn_mf.network.hipnn import NOT_A_CPU
 
 @dataclass(frozen=True)
 class InteractionUsed:
-    """The interaction of a training: `fast`, `compiled` or `stock`.
+    """The interaction of a training: `fast`, `compiled`, `traced` or `stock`.
 
     `why_fast` says why `auto` is not compiled, None where that was not the question.
     """
@@ -30,9 +30,14 @@ def choose_interaction(
 ) -> InteractionUsed:
     """What a hyperparameter `interaction` comes to on a device; it may compile, and says so.
 
-    Raises UserError where `compiled` is asked for and cannot be had. `dtype` is torch's default one
-    unless given.
+    Raises UserError where `compiled` or `traced` is asked for and cannot be had. `dtype` is torch's
+    default one unless given.
     """
+    if asked == "traced" and (reason := _why_not_traced(device)) is not None:
+        raise UserError(
+            f"interaction=traced is not possible here: {reason}. Take interaction=auto or fast, "
+            "the same function of the same parameters."
+        )
     if asked not in ("auto", "compiled"):
         return InteractionUsed(asked)
     reason = _why_not_compiled(device, dtype or torch.get_default_dtype())
@@ -53,3 +58,18 @@ def _why_not_compiled(device: torch.device, dtype: torch.dtype) -> str | None:
     from hippynn_mf.network.compiled.preparing import why_not_compiled
 
     return why_not_compiled(dtype)
+
+
+def _why_not_traced(device: torch.device) -> str | None:
+    """Why torch's compiler cannot work for a device, by what it needs there; None if it can."""
+    if device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return None if has_triton() else "torch compiles with Triton, which is missing"
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception:  # of which kind depends on the platform
+        return "torch compiles with a C++ compiler, and finds none; install one (g++), or set CXX"
+    return None

@@ -218,11 +218,13 @@ class CompiledHipnnQuad(FastHipnnQuad):
     _auto_module_class = CompiledHipnnQuadModule
 
 
+_FAST = (FastHipnn, FastHipnnVec, FastHipnnQuad)
 _COMPILED = (CompiledHipnn, CompiledHipnnVec, CompiledHipnnQuad)
 # Network nodes by the name of their interaction and by ℓ; see `choice.py`.
 NETWORKS: Mapping[str, tuple[type, type, type]] = {
     "auto": _COMPILED,
     "compiled": _COMPILED,
-    "fast": (FastHipnn, FastHipnnVec, FastHipnnQuad),
+    "fast": _FAST,
+    "traced": _FAST,  # and a training's graph is replaced, see `model/traced_model.py`
     "stock": (stock_nodes.Hipnn, stock_nodes.HipnnVec, stock_nodes.HipnnQuad),
 }

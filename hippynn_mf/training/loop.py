@@ -15,10 +15,12 @@ from hippynn.experiment.metric_tracker import MetricTracker
 from hippynn.experiment.routines import SetupParams, setup_training, training_loop
 
 from hippynn_mf.data.database import TrainingDatabase
+from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.levels import Level
 from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics
 from hippynn_mf.model.model import Model
+from hippynn_mf.model.traced_model import trace
 from hippynn_mf.model.whole_loss import WholeLoss
 from hippynn_mf.model.whole_model import WholeModel, compute_at_once
 from hippynn_mf.network.stored_pairs import precompute_pairs
@@ -79,7 +81,11 @@ def prepare_training(
         modules = modules._replace(loss=WholeLoss(modules.loss, heads, of_levels))
     if hyperparameters.precompute_pairs:
         modules = precompute_pairs(modules, database)
-    if in_one_process:
+    if hyperparameters.interaction == "traced":
+        if not in_one_process:
+            raise UserError("interaction=traced is for one process. Take interaction=auto or fast.")
+        modules = trace(modules, heads, database, hyperparameters.batch_size)
+    elif in_one_process:
         modules = compute_at_once(modules, heads)
 
     # In an order that does not depend on the process, as that of hippynn's graph does: the

@@ -180,3 +180,59 @@ def compiled_step() -> str:
     both slower.
     """)
     return f"{benchmark.table(found)}\n\n{text}\n\n{benchmark.table_of_products(found)}"
+
+
+@block
+def traced_step() -> str:
+    """Training steps of the traced interaction on a CPU."""
+    benchmark, found = script("benchmark_traced"), rows("traced")
+    loads = [row["load"] for row in found]
+    text = sentences(f"""
+    Processor time of one thread, median ± standard error of the ratio; the first step, by the
+    clock, traces, compiles and compares. The machine has two cores and was busy with other work
+    (average load {min(loads):.0f} to {max(loads):.0f}), which makes everything slower.
+    """)
+    return f"{benchmark.table(found)}\n\n{text}"
+
+
+@block
+def tracing_ways() -> str:
+    """Two ways of tracing a step beside each other."""
+    found = {row["way"]: row for row in rows("tracing")}
+    cut, recorded, at_once = (found[w] for w in ("recorded, with detach", "recorded", "at once"))
+    if not (cut["outputs"] < 1e-4 and cut["gradients"] > 0.1):
+        raise ValueError("what is recorded with detach has right gradients now; say so")
+    if not (at_once["ms"] < recorded["ms"] and at_once["first_step_s"] < recorded["first_step_s"]):
+        raise ValueError("tracing at once is no longer the quicker way; say so")
+    table: str = script("compare_tracing").table(list(found.values()))
+    loads = [row["load"] for row in found.values()]
+    text = sentences(f"""
+    Without the loss and the optimizer; processor time of one thread, first steps by the clock, on
+    a machine with two cores and an average load of {max(loads):.0f}.
+    """)
+    return f"{table}\n\n{text}"
+
+
+@block
+def gpu_count() -> str:
+    """Operations and bytes of a step, and what GPUs would take for them at least."""
+    counting = script("count_step")
+    results = json.loads((BENCHMARKS / "count.json").read_text())
+    fast = next(row for row in results["rows"] if row["interaction"] == "fast")
+    times = [
+        (counting.Gpu(**gpu), counting.shortest(fast, counting.Gpu(**gpu), is_fused=False))
+        for gpu in results["gpus"]
+    ]
+    if any(limit != "memory" for _, (_, limit) in times):
+        raise ValueError("memory is not the limit of every GPU; say what is")
+    quickest, (ms, _) = min(times, key=lambda each: each[1][0])
+    per_call = 1e3 * ms / fast["n_operations"]
+    text = sentences(f"""
+    {fast["n_structures"]} structures, {fast["n_atoms"]:,} atoms, {fast["n_pairs"]:,} directed
+    pairs, labels DZ/EF + CC/E, float32 outside tensor cores. On all of these GPUs memory is the
+    limit of a step whose operations run one by one. On the {quickest.name} that leaves
+    {per_call:.1f} µs for each of the {fast["n_operations"]:,} calls, less than PyTorch usually
+    needs to start one: calls are likely to be the limit before memory is. Both speak for
+    compiling.
+    """)
+    return f"{counting.table(results)}\n\n{text}"
