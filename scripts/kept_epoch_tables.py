@@ -211,16 +211,29 @@ def paired_errors(
     return rows
 
 
+def _values(row: Mapping[str, Any], who: str) -> np.ndarray:
+    """Errors of `multi` or `single` by seed."""
+    (errors,) = row[who].values()
+    return np.array(list(errors.values()))
+
+
+def mean_of(row: Mapping[str, Any], who: str) -> float:
+    """Mean error over the seeds of `multi` or `single`."""
+    return float(_values(row, who).mean())
+
+
+def ratio_of(row: Mapping[str, Any]) -> str:
+    """The geometric mean of both errors' ratios with its 95 % interval over the seeds."""
+    return ratio(np.log(_values(row, "multi") / _values(row, "single")).tolist())
+
+
 def ratios(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What `paired_errors` found, and ratios with their 95 % intervals over the seeds."""
+    """What `paired_errors` found as a table."""
     (multi,), (single,) = rows[0]["multi"], rows[0]["single"]
     table = [["preset", "error", "seeds", multi, single, "ratio"]]
     for row in rows:
-        ours, theirs = (np.array(list(row[who][name].values())) for who, name in
-                        (("multi", multi), ("single", single)))  # fmt: skip
         name = f"{row['level']} {row['quantity']}, {row['metric'].upper()}"
-        values = [f"{values.mean():.2f}" for values in (ours, theirs)]
-        table.append(
-            [row["preset"], name, str(len(ours)), *values, ratio(np.log(ours / theirs).tolist())]
-        )
+        means = [f"{mean_of(row, who):.2f}" for who in ("multi", "single")]
+        n_seeds = str(len(_values(row, "multi")))
+        table.append([row["preset"], name, n_seeds, *means, ratio_of(row)])
     return markdown(table)
