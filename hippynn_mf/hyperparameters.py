@@ -66,7 +66,9 @@ class Hyperparameters(Strict):
         6.5, le=LONGEST_DISTANCE, description="Distance from which atoms do not see each other, Å."
     )
     species: tuple[Annotated[int, Field(le=LARGEST_NUMBER)], ...] = Field(
-        (0, 1, 6, 7, 8), description="0, for padding, and the atomic numbers of all elements."
+        (0, 1, 6, 7, 8),
+        description="0, for padding, and the atomic numbers of all elements. With the preset "
+        "robust those of all files, where nothing else is asked for.",
     )
     interaction: Literal["auto", "compiled", "fast", "traced", "stock"] = Field(
         "auto",

@@ -20,6 +20,7 @@ from made_runs import (
 )
 
 from hippynn_mf.campaign.status import read_status
+from hippynn_mf.cli.texts import parse_levels
 from hippynn_mf.errors import UserError
 from hippynn_mf.level_records import (
     LevelRecord,
@@ -37,6 +38,8 @@ from hippynn_mf.paper.table1 import get_experiment
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.report.results import read_results
 from hippynn_mf.runs.folder import RunFolder
+from hippynn_mf.runs.request import Request
+from hippynn_mf.runs.run_file import read_run_file
 
 LOW = {
     "id": "low",
@@ -90,6 +93,32 @@ def test_the_same_declaration_again_changes_nothing(levels_file):
     assert read_levels(levels_file, known) == known
 
 
+def test_a_label_is_enough_and_the_order_is_that_of_the_declarations(tmp_path):
+    order = ["PBE", "DZ", {"label": "X"}, "CC", "BEST"]
+    known = read_levels(write(tmp_path / "levels.json", order))
+    assert [level.label for level in known] == ["PBE", "DZ", "X", "TZ", "MP2", "CC", "BEST"]
+    level = known.get("PBE")
+    assert level == Level("PBE", "PBE", "PBE", "", 1.0, ("PBE.energy",), "PBE.forces", {})
+    assert [known.get(name) for name in ("DZ", "TZ", "MP2", "CC")] == list(PAPER_LEVELS)
+
+
+def test_three_lines_declare_a_level_and_own_keys_have_forces_where_they_name_them():
+    text = [{"label": "X", "method": "GFN2-xTB", "rank": 5}, {"label": "Y", "energy_keys": ["e"]}]
+    x, y = levels_of_records(text, "here")
+    assert x == Level("X", "X", "GFN2-xTB", "", 5.0, ("X.energy",), "X.forces", {})
+    assert y == Level("Y", "Y", "Y", "", 6.0, ("e",), None, {})
+
+
+def test_labels_are_declared_by_option_file_and_run_file_alike(tmp_path):
+    path = write(tmp_path / "levels.json", ["PBE", "BEST"])
+    of_file = Request.of({"levels": parse_levels(str(path))}).known
+    assert of_file == Request.of({"levels": parse_levels("PBE,BEST")}).known
+    text = 'experiments = ["SF-PBE/E"]\nlevels = ["PBE", "BEST"]\n'
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(text)
+    assert read_run_file(run_file).known == of_file
+
+
 def records_of(levels):
     return [LevelRecord.of(level).model_dump(mode="json") for level in levels]
 
@@ -109,13 +138,15 @@ WRONG = {
     "not JSON": ("{", r"levels\.json is not valid JSON"),
     "not text": ("\udcff", r"levels\.json is not a text file"),
     "no list": (LOW, "is not a list of levels: Input should be a valid array"),
-    "no records": (["low"], "is not a list of levels: 0: "),
+    "no records": ([3], "is not a list of levels: 0: "),
     "none": ([], "declares no level"),
-    "unknown field": ([LOW | {"forces": "f"}], r"0\.forces: Extra inputs .*exactly id, label"),
+    "unknown field": (
+        [LOW | {"forces": "f"}],
+        r"0\.forces: Extra inputs .*may have id, label, .* needs a label",
+    ),
     "no label": ([without(LOW, "label")], r"0\.label: Field required"),
-    "no rank": ([LOW, without(HIGH, "rank")], r"1\.rank: Field required"),
-    "no self energies": ([without(LOW, "self_energies_hartree")], "self_energies_hartree: Field"),
-    "no force key": ([without(LOW, "force_key")], r"0\.force_key: Field required"),
+    "against the order": (["CC", "LO", "DZ"], "DZ has rank 10, and stands after .* rank 41"),
+    "the order of known ones": (["CC", "DZ", "LO"], "DZ has rank 10, and stands after .* rank 40"),
     "rank in words": ([LOW | {"rank": "low"}], r"0\.rank: .*valid number, found 'low'"),
     "rank of nothing": ([LOW | {"rank": float("nan")}], r"0\.rank: .*finite number"),
     "no energy": ([LOW | {"energy_keys": []}], r"0\.energy_keys: .*at least 1 item"),

@@ -1,5 +1,4 @@
 import itertools
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -18,7 +17,7 @@ from hippynn_mf.evaluation.schema import SetErrors
 from hippynn_mf.evaluation.scoring import cutting_energies, score_set
 from hippynn_mf.evaluation.test_sets import heldout_set, read_test_set, refuse_trained_on
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.levels import CC, DZ, MP2, TZ, Levels
+from hippynn_mf.levels import CC, DZ, MP2, TZ
 
 KCAL = 627.509474  # kcal/mol per hartree
 PARTS = {DZ: ["wb97x_dz"], TZ: ["wb97x_tz"], MP2: ["hf_tz", "mp2_tz"], CC: ["ccsd(t)_cbs"]}
@@ -345,15 +344,9 @@ def unknown_element(path):
     return {"species": (0, 1, 6, 7)}
 
 
-def no_self_energy(path):
-    poor = replace(DZ, self_energies={1: -0.5, 6: -37.8, 7: -54.5})
-    return {"levels": Levels([poor])}
-
-
 REFUSED = {
     "wrong sign": (wrong_sign, r"the forces of level wb97x_dz have the wrong sign"),
     "unknown element": (unknown_element, r"Atomic numbers \[8\] are outside"),
-    "no self energy": (no_self_energy, r"Atomic numbers \[8\] have no self energy"),
 }
 
 

@@ -129,7 +129,7 @@ def test_isolated_atoms_are_left_out_and_single_atoms_are_not(tmp_path):
     other = Atoms("H", info={"REF_energy": -13.6})
     structures = [atom, other, *made_xyz.label_mace(WATERS, "wb97x_dz")]
     content = read_extxyz(made_xyz.save(tmp_path / "a.xyz", structures), DZ)
-    assert content.n_isolated_atoms == 1
+    assert content.isolated_atoms == [(1, {"wb97x_dz.energy": pytest.approx(-0.5, abs=1e-3)})]
     assert [frame.number for frame in content.frames] == [2, 3, 4, 5]
 
 

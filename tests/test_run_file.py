@@ -256,7 +256,7 @@ def test_a_new_run_file_trains_at_once(ani1x_file, tmp_path, capsys):
         "out": "results",
         "label_fractions": {},
         "weights": {},
-        "hyperparameters": {"species": [0, 1, 6, 7, 8]},
+        "hyperparameters": {},
     }
     assert exit_code("train", path, *TINY_OPTIONS) == 0
     run = RunFolder(tmp_path / "results" / "runs" / get_experiment(name).slug / "seed-0")

@@ -22,6 +22,7 @@ from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.phases import phase_database
 from hippynn_mf.runs.preflight import load_inputs
+from hippynn_mf.runs.self_energies import self_energies_of_run
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.training.loop import Training, prepare_training
 
@@ -35,6 +36,7 @@ def probe(settings: RunSettings, *, n_threads: int | None = None) -> Probe:
     hyperparameters = settings.hyperparameters
     device = choose_device(settings.device)
     parts = load_inputs([settings])
+    settings = settings.with_self_energies(self_energies_of_run(settings, parts["train"]))
     phases = settings.experiment.phases
     costliest = max(phases, key=lambda phase: sum(p.forces for p in phase.labels.values()))
     phase = replace(costliest, starts_from=None)

@@ -44,11 +44,15 @@ class Asked:
 
     @property
     def preset_line(self) -> str:
-        """Which preset is used and why, and what of it the paper has otherwise."""
+        """Which preset is used and why, what of it the paper has otherwise, and the elements."""
+        from ase.data import chemical_symbols
+
         from hippynn_mf.report.recipe import recipe_text
 
         named = dict.fromkeys(map(recipe_text, self.settings))
-        return f"Preset {' · '.join(named)}: {self.preset_reason}."
+        species = self.settings[0].hyperparameters.species[1:]
+        elements = ", ".join(chemical_symbols[number] for number in species)
+        return f"Preset {' · '.join(named)}: {self.preset_reason}. Elements {elements}."
 
 
 def asking(defaults: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

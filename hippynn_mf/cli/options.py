@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hippynn_mf.cli.texts import parse_levels
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.request import Request
 
@@ -34,9 +35,11 @@ class EngineChoice(StrEnum):
 
 
 LevelsOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="JSON file that declares levels of your own, as scripts/xtb_levels.json.",
+        metavar="FILE|NAME,...",
+        help="Levels of your own: their labels, the least accurate first, as PBE,CCSDT; or a JSON "
+        "file that declares them, as scripts/xtb_levels.json.",
     ),
 ]
 SetOption = Annotated[
@@ -59,9 +62,9 @@ OnlyExperimentsOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
-def known_levels_of(path: Path | None) -> Levels:
+def known_levels_of(text: str | None) -> Levels:
     """The levels that are known with those of --levels."""
-    return Request(levels=path).known
+    return Request.of({} if text is None else {"levels": parse_levels(text)}).known
 
 
 def parse_experiments(names: Sequence[str], levels: Levels | None = None) -> list[Experiment]:

@@ -13,7 +13,7 @@ import typer
 from hippynn_mf.cli.asking import Asked, asking, with_fields
 from hippynn_mf.cli.options import EngineChoice, LevelsOption, make_engine
 from hippynn_mf.cli.report import print_figures, print_tables, refuse_if
-from hippynn_mf.cli.texts import parse_source, read_values, split_words
+from hippynn_mf.cli.texts import parse_levels, parse_source, read_values, split_words
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.request import CAMPAIGN_DEFAULTS, EMBEDDED_PRESET, Request
 from hippynn_mf.starting import import_hippynn
@@ -53,7 +53,8 @@ def new(
     """
     from hippynn_mf.runs.new_run_file import write_run_file
 
-    write_run_file(run_file, parse_source(data), levels, with_schema=schema)
+    chosen = None if levels is None else parse_levels(levels)
+    write_run_file(run_file, parse_source(data), chosen, with_schema=schema)
     typer.echo(f"{run_file}\nLook through it, then: hippynn-mf train {run_file}")
 
 

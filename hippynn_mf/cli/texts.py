@@ -58,9 +58,7 @@ def read_values(
     given = {name: value for name, value in flags.items() if value is not None}
     values: dict[str, Any] = {
         name: given.pop(name)
-        for name in (
-            *("strategy", "levels", "preset", "rows", "split", "split_seed", "device", "out"),
-        )
+        for name in (*("strategy", "preset", "rows", "split", "split_seed", "device", "out"),)
         if name in given
     }
     experiments = [*names]
@@ -75,6 +73,7 @@ def read_values(
         "seeds": ("seeds", parse_seeds),
         "split_seeds": ("split_seeds", parse_seeds),
         "valid_file": ("valid", Path),
+        "levels": ("levels", parse_levels),
     }
     for name, (field, read) in readers.items():
         if name in given:
@@ -92,6 +91,17 @@ def parse_names(text: str, option: str) -> list[str]:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{option} names {', '.join(repeated)} twice: {text!r}.")
     return names
+
+
+def parse_levels(text: str | Path) -> Path | tuple[str, ...]:
+    """A file that declares levels, or their labels with commas between, the least accurate first.
+
+    What is no file, and looks like none, is labels.
+    """
+    path = Path(text)
+    if path.exists() or path.suffix:
+        return path
+    return tuple(parse_names(str(text), "--levels"))
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
+from hippynn_mf.data.elements import symbols
+from hippynn_mf.data.self_energies import lacking_elements, with_self_energies
 from hippynn_mf.data.structures import (
     Structures,
     atomic_energy_sum,
     blocks_of,
+    elements_of,
 )
 from hippynn_mf.keys import POSITIONS, SPECIES
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
+
+log = logging.getLogger(__name__)
 
 
 def training_arrays(
@@ -45,6 +52,30 @@ def reference_energies(structures: Structures, level: Level) -> np.ndarray:
     """Energies (n,) float64 in kcal/mol without self energies, NaN where missing."""
     shifted = structures.energies[level.id] - atomic_energy_sum(structures.species, level)
     return np.asarray(shifted * KCAL_PER_MOL_PER_HARTREE)
+
+
+def known_energies(structures: Structures, level: Level) -> np.ndarray:
+    """`reference_energies`, NaN also of structures with an element without a self energy.
+
+    Such a level is not trained: a run has the self energies of all elements in its labels.
+    """
+    lacking = lacking_elements(level, elements_of(structures.species))
+    if not lacking:
+        return reference_energies(structures, level)
+    energies = reference_energies(
+        structures, with_self_energies(level, dict.fromkeys(lacking, 0.0))
+    )
+    is_unknown = np.isin(structures.species, sorted(lacking)).any(axis=1)
+    if n := int((is_unknown & np.isfinite(energies)).sum()):
+        log.warning(
+            "%d energies of level %s (%s) are not compared: it declares no self energy of %s, and "
+            "is not trained",
+            n,
+            level.id,
+            level.label,
+            symbols(lacking),
+        )
+    return np.where(is_unknown, np.nan, energies)
 
 
 def reference_forces(structures: Structures, level: Level) -> np.ndarray:

@@ -100,7 +100,8 @@ def _is_hdf5(path: Path) -> bool:
 def _to_hdf5(
     source: DataPath, out: Path, drop_others: bool, accepted: Accepted, levels: Levels
 ) -> list[str]:
-    frames, notes, others = read_frames(source, levels=levels)
+    read = read_frames(source, levels=levels)
+    frames, notes, others = read.frames, read.notes, read.others
     shown = shown_path(source, levels=levels)
     if others and not drop_others:
         raise UserError(

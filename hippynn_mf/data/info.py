@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import h5py
@@ -13,10 +14,13 @@ from ase.data import chemical_symbols
 from hippynn_mf.data.checks.gate import check_structures
 from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.copies import join_copies
+from hippynn_mf.data.elements import labelled_elements
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.hdf5 import require_dataset
+from hippynn_mf.data.formats.held_elements import AtomEnergies, isolated_atoms
 from hippynn_mf.data.formats.layout import energy_datasets
 from hippynn_mf.data.formats.sources import DataPath, data_notes, open_data, shown_path
+from hippynn_mf.data.self_energies import lacking_elements, with_self_energies
 from hippynn_mf.data.structures import Structures, atomic_energy_sum
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels
@@ -26,6 +30,12 @@ from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 # Beyond these a value is counted as absurd: it exists, but hardly near equilibrium.
 LARGEST_FORCE = 1.0  # hartree/Å, of one atom
 SHORTEST_DISTANCE = 0.5  # Å
+# Where self energies are from, in words.
+ORIGINS = {
+    "declared": "declared",
+    "isolated_atoms": "of isolated atoms",
+    "fitted": "fitted in training, to its training energies",
+}
 
 
 def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[str, Any]:
@@ -49,6 +59,7 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
     )
     copies = count_copies(structures)
     report = check_structures(structures, levels, source, n_copies=copies["duplicates"])
+    atoms = isolated_atoms(source, labels, levels)
     n_atoms = structures.atom_mask.sum(axis=1)
     numbers = np.unique(structures.species[structures.atom_mask])
     return {
@@ -59,7 +70,7 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
         "n_groups": len(structures.group_names),
         "elements": [chemical_symbols[number] for number in numbers],
         "atoms_per_structure": [int(n_atoms.min()), int(n_atoms.max())] if n_atoms.size else [0, 0],
-        "levels": {level.id: _describe_level(structures, level, report) for level in labels},
+        "levels": {level.id: _describe_level(structures, level, report, atoms) for level in labels},
         "common_levels": [level.id for level in common_levels],
         "n_common": int(is_common.sum()),
         "overlap": _overlap(structures, list(labels)),
@@ -106,7 +117,9 @@ def _n_rows(flags: np.ndarray) -> int:
     return int(flags.reshape(len(flags), -1).any(axis=1).sum())
 
 
-def _describe_level(structures: Structures, level: Level, report: CheckReport) -> dict[str, Any]:
+def _describe_level(
+    structures: Structures, level: Level, report: CheckReport, atoms: AtomEnergies
+) -> dict[str, Any]:
     labelled = structures.has_energy(level)
     entry: dict[str, Any] = {"label": level.label, "energy": int(labelled.sum())}
     entry["forces"] = 0
@@ -124,7 +137,18 @@ def _describe_level(structures: Structures, level: Level, report: CheckReport) -
         if found is not None:
             entry["force_check"] = {"verdict": found.verdict, **found.values}
     entry["atomic_energy_fit"] = _describe_fit(structures[labelled], level)
+    elements = labelled_elements(structures, level)
+    alone = set(atoms.get(level.id, {})) - set(level.self_energies)
+    entry["self_energies"] = {
+        "declared": _names(elements - lacking_elements(level, elements)),
+        "isolated_atoms": _names(elements & alone),
+        "fitted": _names(lacking_elements(level, elements) - alone),
+    }
     return entry
+
+
+def _names(numbers: Collection[int]) -> list[str]:
+    return [chemical_symbols[number] for number in sorted(numbers)]
 
 
 def _describe_fit(structures: Structures, level: Level) -> dict[str, Any] | None:
@@ -133,7 +157,10 @@ def _describe_fit(structures: Structures, level: Level) -> dict[str, Any] | None
         return None
     numbers = np.unique(structures.species[structures.atom_mask])
     counts = np.stack([(structures.species == n).sum(axis=1) for n in numbers], axis=1)
-    energies = structures.energies[level.id] - atomic_energy_sum(structures.species, level)
+    # Those without a self energy are fitted whole, with the same residual.
+    zeros = dict.fromkeys(lacking_elements(level, numbers.tolist()), 0.0)
+    known = atomic_energy_sum(structures.species, with_self_energies(level, zeros))
+    energies = structures.energies[level.id] - known
     solution, _, rank, singular_values = np.linalg.lstsq(counts.astype(float), energies, rcond=None)
     residual = np.sqrt(np.mean((counts @ solution - energies) ** 2)) * KCAL_PER_MOL_PER_HARTREE
     return {
@@ -203,6 +230,13 @@ def format_description(info: dict[str, Any]) -> str:
     for pair, count in info["overlap"].items():
         lines.append(f"  {pair}: {count} in common")
     lines.append("")
+    for level_id, entry in info["levels"].items():
+        found = entry["self_energies"]
+        if found["isolated_atoms"] or found["fitted"]:
+            texts = [
+                f"{', '.join(found[name])} {how}" for name, how in ORIGINS.items() if found[name]
+            ]
+            lines.append(f"  self energies of {level_id}: {'; '.join(texts)}")
     for level_id, entry in info["levels"].items():
         if "force_check" in entry:
             lines.append(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hippynn_mf.data.arrays import reference_energies, reference_forces
+from hippynn_mf.data.arrays import known_energies, reference_forces
 from hippynn_mf.data.checks.gate import pass_gate
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport
 from hippynn_mf.data.copies import join_agreeing
@@ -88,8 +88,8 @@ def read_test_set(
         reports: the outcomes of the checks are appended to it.
 
     Raises:
-        UserError: for a file that cannot be read or has no label, for elements that `species` or a
-            level does not know, for copies of a conformer whose labels contradict each other, and
+        UserError: for a file that cannot be read or has no label, for elements that `species` does
+            not have, for copies of a conformer whose labels contradict each other, and
             for what the checks refuse, see `check_structures`.
     """
     path = shown_path(source, levels=levels)
@@ -200,14 +200,11 @@ def measure_inference(model: Model, structures: Structures, *, batch_size: int) 
 def reference_labels(
     structures: Structures, levels: Levels = KNOWN_LEVELS
 ) -> dict[str, np.ndarray]:
-    """Reference labels by name, in the units of predictions, NaN where missing.
-
-    Raises UserError for elements that a level has no self energy for.
-    """
+    """Reference labels by name, in the units of predictions, NaN where missing, see `arrays`."""
     labels = {}
     for name in structures.energies:
         level = levels.get(name)
-        labels[level.energy_name] = reference_energies(structures, level)
+        labels[level.energy_name] = known_energies(structures, level)
     for name in structures.forces:
         level = levels.get(name)
         labels[level.forces_name] = reference_forces(structures, level)

@@ -54,11 +54,16 @@ class LevelCard(LevelRecord):
     was trained on; none of a head whose trunk was fine-tuned on another level afterwards.
     `elements` are those for which its labels, or those of the level that its head is coupled to,
     tell the atomic energy: it predicts no others. None, of an older file: all of the model.
+    `self_energies_origin` says where self energies that the level did not declare are from, by
+    atomic number: isolated atoms of the data, a fit to the training energies, or the level below.
     """
 
     atomic_energies_kcal_per_mol: dict[AtomicNumber, float]
     trained: tuple[Literal["energy", "forces"], ...]
     elements: tuple[AtomicNumber, ...] | None = None
+    self_energies_origin: dict[AtomicNumber, Literal["isolated_atom", "fitted", "lower_level"]] = (
+        Field({})
+    )
 
 
 class TrainedOn(Strict):
@@ -205,7 +210,8 @@ def format_card(card: Card) -> str:
     width, id_width = max(len(c.label) for c in card.levels), max(map(len, ids))
     for level, level_id in zip(card.levels, ids, strict=True):
         name = f"{level.label:<{width}}  {level_id:<{id_width}}".strip()
-        line = f"{name:<{width + 2 + id_width}}  {level.method}/{level.basis}, trained on "
+        method = "/".join(filter(None, (level.method, level.basis)))
+        line = f"{name:<{width + 2 + id_width}}  {method}, trained on "
         line += " and ".join(level.trained) or "nothing since the trunk was fine-tuned"
         species = card.species_of(level.id)
         if species != card.species:

@@ -9,6 +9,7 @@ from typing import Any
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, KeyMap, check_key_map, read_key_map
+from hippynn_mf.data.formats.held_elements import elements_in
 from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.fractions import resolve_fractions
 from hippynn_mf.errors import UserError
@@ -22,6 +23,9 @@ from hippynn_mf.runs.request_fields import COMP6, ENERGY_CUT_KCAL_PER_MOL, Reque
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.runs.sources import DataSource, TestSource
 from hippynn_mf.runs.weights import refuse_untrained, resolve_weights
+
+# Presets whose species are those of the paper, whatever the data hold.
+OWN_SPECIES = ("quick", "paper")
 
 # The tests that the embedded data have.
 EMBEDDED_TESTS: Mapping[str, RequestedTest] = {
@@ -61,6 +65,12 @@ def build_settings(
     source = DataSource.of(data, levels=levels)
     tests = requested_sources(request, levels)
     valid = None if request.valid is None else DataSource.of(request.valid, levels=levels)
+    if preset not in OWN_SPECIES and "species" not in request.hyperparameters:
+        files = [*tests, *([] if valid is None else [valid]), source]
+        held = [elements_in(each.path, levels=levels) for each in files]  # the data last: are kept
+        if any(held):  # else whoever reads the files says what is wrong
+            species = (0, *sorted(frozenset[int]().union(*held)))
+            hyperparameters = hyperparameters.model_copy(update={"species": species})
     # With levels of one's own, all experiments on the same data have the same common structures.
     common = None if request.levels is None else tuple(labels_in_file(data, levels=levels))
     return [

@@ -95,7 +95,7 @@ def evaluate_run(
     added = [source for source in tests if stored.test(source.name) is None]
     whole = stored.with_tests(added)
     paths = {s.name: s.path for s in tests if stored.test(s.name) is not None} | dict(moved or {})
-    settings = whole.with_sources(paths)
+    settings = whole.with_sources(paths).with_self_energies(folder.read_self_energies() or {})
     for source in tests:
         _refuse_other_use(source, settings)
     for name, now in settings.sources.items():

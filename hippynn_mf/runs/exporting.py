@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from hippynn_mf.data.self_energies import Origin, SelfEnergies
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.files import read_json
@@ -28,6 +30,7 @@ from hippynn_mf.schema import describe_errors
 
 # What members may differ in; where the data lie is no difference (see `RunSettings.differences`).
 OF_A_MEMBER = ("seed",)
+SAME_SELF_ENERGY = 1e-7  # hartree; fitted ones are rounded to 1e-8
 
 
 def export_runs(paths: Sequence[Path]) -> Potential:
@@ -42,7 +45,9 @@ def export_runs(paths: Sequence[Path]) -> Potential:
     settings = [folder.read_settings() for folder in folders]
     metrics = [folder.read_metrics() for folder in folders]  # refuses unfinished ones
     _refuse_mixture(folders, settings)
-    first = settings[0]
+    self_energies = [folder.read_self_energies() or {} for folder in folders]
+    _refuse_other_self_energies(folders, self_energies)
+    first = settings[0].with_self_energies(self_energies[0])
     if first.experiment.strategy.has_second_network:
         raise UserError(
             f"{folders[0].path} has two networks ({first.experiment.strategy.title}), and a model "
@@ -66,7 +71,11 @@ def export_runs(paths: Sequence[Path]) -> Potential:
     card = Card(
         levels=tuple(
             level_card(
-                members[0], level, trained[level.id], elements=facts[0].elements.get(level.id)
+                members[0],
+                level,
+                trained[level.id],
+                elements=facts[0].elements.get(level.id),
+                origin=self_energies[0][level.id].origin if level.id in self_energies[0] else {},
             )
             for level in members[0].heads.levels
         ),
@@ -155,6 +164,23 @@ def _refuse_mixture(folders: Sequence[RunFolder], settings: Sequence[RunSettings
         seen[seed] = folder.path
 
 
+def _refuse_other_self_energies(
+    folders: Sequence[RunFolder], found: Sequence[Mapping[str, SelfEnergies]]
+) -> None:
+    """Raise UserError for members that were trained on energies beyond other self energies."""
+    for folder, of_member in zip(folders, found, strict=True):
+        for level_id, first in found[0].items():
+            here = of_member[level_id].hartree if level_id in of_member else {}
+            if here.keys() != first.hartree.keys() or any(
+                abs(here[number] - value) > SAME_SELF_ENERGY
+                for number, value in first.hartree.items()
+            ):
+                raise UserError(
+                    f"{folder.path} and {folders[0].path} have other self energies of level "
+                    f"{level_id}: {here} and {first.hartree} hartree. Train one of them again."
+                )
+
+
 def _refuse_infinite(model: Model, folder: RunFolder) -> None:
     for name, parameter in model.parameters.named_parameters():
         if not np.isfinite(parameter.detach().numpy()).all():
@@ -162,12 +188,21 @@ def _refuse_infinite(model: Model, folder: RunFolder) -> None:
 
 
 def level_card(
-    model: Model, level: Level, trained: Any, *, elements: Sequence[int] | None = None
+    model: Model,
+    level: Level,
+    trained: Any,
+    *,
+    elements: Sequence[int] | None = None,
+    origin: Mapping[int, Origin] = MappingProxyType({}),
 ) -> LevelCard:
-    """Card of a level of a model, and the labels and elements that it was trained on."""
+    """Card of a level of a model, the labels and elements that it was trained on.
+
+    `origin` says where self energies are from, see `SelfEnergies`.
+    """
     return LevelCard(
         **LevelRecord.of(level).model_dump(),
         atomic_energies_kcal_per_mol=atomic_energies(model, level),
         trained=tuple(trained),
         elements=None if elements is None else tuple(elements),
+        self_energies_origin={z: o for z, o in origin.items() if o != "declared"},
     )

@@ -33,10 +33,11 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.loading import file_hash
+from hippynn_mf.data.self_energies import SelfEnergies
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, validate_metrics
 from hippynn_mf.files import (
@@ -59,6 +60,7 @@ FORMAT = 2
 RUNS_ARE = "Runs are folders OUT/runs/EXPERIMENT/seed-K."
 FAILURE = "failure.txt"
 LOCK_WAIT_SECONDS = 10.0
+_SelfEnergiesByLevel = TypeAdapter(dict[str, SelfEnergies])
 LOG_END = 2**20  # bytes of a log in which its last lines are looked for
 
 
@@ -132,6 +134,24 @@ class RunFolder:
             return RunSettings.model_validate_json(json.dumps(settings))
         except ValidationError as error:
             raise UserError(f"{path} is damaged: {describe_errors(error)}") from None
+
+    def read_self_energies(self) -> dict[str, SelfEnergies] | None:
+        """Level id → self energies of the run; None of one that has not begun.
+
+        A run of an older version has none: its levels declare them.
+        """
+        if not exists(self.file("experiment.json")):
+            return None
+        content = self._read_json("experiment.json").get("self_energies", {})
+        try:
+            return _SelfEnergiesByLevel.validate_json(json.dumps(content))
+        except ValidationError as error:
+            path = self.file("experiment.json")
+            raise UserError(f"{path} is damaged: self_energies: {describe_errors(error)}") from None
+
+    def read_whole_settings(self) -> RunSettings:
+        """The settings with the self energies of the run, as its model was trained."""
+        return self.read_settings().with_self_energies(self.read_self_energies() or {})
 
     @contextmanager
     def locked(self, *, wait_s: float = LOCK_WAIT_SECONDS) -> Iterator[None]:

@@ -26,9 +26,11 @@ PRESET = OWN_DATA_PRESET
 # What is shown of keys that are files, and have no default.
 PATHS = {"levels": "levels.json", "valid": "valid.xyz"}
 
+DeclaredIn = Path | tuple[str, ...] | None  # a file, or labels in their order
+
 
 def write_run_file(
-    path: Path, data: DataPath, levels: Path | None = None, *, with_schema: bool = False
+    path: Path, data: DataPath, levels: DeclaredIn = None, *, with_schema: bool = False
 ) -> None:
     """Write a run file that trains on data files; `levels` declares levels of the user's own.
 
@@ -43,10 +45,11 @@ def write_run_file(
     if not path.absolute().parent.is_dir():
         raise UserError(f"There is no folder {path.parent}. Make it first.")
     _refuse_test_file(data)
+    known = Request.of({} if levels is None else {"levels": levels}).known
     text = (
         "\n".join(
             _lines(
-                describe_file(data, levels=Request(levels=levels).known),
+                describe_file(data, levels=known),
                 data,
                 levels,
                 path.absolute().parent,
@@ -77,7 +80,7 @@ def _refuse_test_file(data: DataPath) -> None:
 
 
 def _lines(
-    info: Mapping[str, Any], data: DataPath, levels: Path | None, folder: Path
+    info: Mapping[str, Any], data: DataPath, levels: DeclaredIn, folder: Path
 ) -> Iterator[str]:
     yield from _comment("A run file of hippynn-mf: 'hippynn-mf train' or 'campaign' with its name.")
     yield from _comment("Lines that begin with # and a key are defaults. Paths start at the folder "
@@ -95,7 +98,7 @@ def _lines(
     proposed = {
         "experiments": [_experiment(info)],
         "rows": "all",
-        "levels": None if levels is None else _relative(levels, folder),
+        "levels": _relative(levels, folder) if isinstance(levels, Path) else levels,
         "data": _relative(data, folder) if isinstance(data, Path) else None,
         "out": "results",
         "seeds": [0],
@@ -146,9 +149,8 @@ def _tables(info: Mapping[str, Any], data: DataPath, folder: Path) -> Iterator[s
     species = [0, *sorted(atomic_numbers[symbol] for symbol in info["elements"])]
     preset = PRESETS[PRESET].model_dump(mode="json") | {"species": species}
     for name, field in Hyperparameters.model_fields.items():
-        mark = "" if name == "species" else "# "
         yield from _comment(str(field.description))
-        yield f"{mark}{name} = {_toml(preset[name])}"
+        yield f"# {name} = {_toml(preset[name])}"
 
 
 def _experiment(info: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.loading import file_hash, load_splits
-from hippynn_mf.data.structures import Structures, atomic_energy_sum, refuse_unknown_species
+from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation.doubts import few_labels
 from hippynn_mf.evaluation.test_sets import (
@@ -21,6 +21,7 @@ from hippynn_mf.evaluation.test_sets import (
 from hippynn_mf.labels import Labels, join_labels
 from hippynn_mf.runs.elements import check_elements, refuse_other_elements
 from hippynn_mf.runs.kept_inputs import Kept, stamps
+from hippynn_mf.runs.self_energies import say_self_energies, self_energies_of_run
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.runs.sources import TestSource
 from hippynn_mf.training.strategies import Phase
@@ -64,6 +65,7 @@ def check_inputs(runs: Sequence[RunSettings]) -> None:
     for group in by_input.values():
         parts = load_inputs(group)
         for settings in group:
+            say_self_energies(settings, self_energies_of_run(settings, parts["train"]))
             for doubt in few_labels(parts["valid"], settings.experiment.resolved_labels):
                 log.warning("%s", doubt)
 
@@ -147,15 +149,15 @@ def _load_inputs(
     with errors_about(first.data.shown):
         for part in parts.values():
             refuse_unknown_species(part.species, first.hyperparameters.species)
-            for level in labels:
-                atomic_energy_sum(part.species, level)
-    heldout_set(parts["test"], first.data.shown, levels=first.known)
     for run, labels_of_run in zip(runs, labels_of_runs, strict=True):
         _refuse_empty_split(parts, labels_of_run, run.data.shown)
         with errors_about(run.data.shown):
             for phase in run.experiment.phases:
                 _refuse_without_pairs(phase, parts)
     known = [check_elements(run, parts, run.data.shown) for run in runs]
+    self_energies = self_energies_of_run(first, parts["train"], labels)
+    first = first.with_self_energies(self_energies)
+    heldout_set(parts["test"], first.data.shown, levels=first.known)
     for test in read_tests(first, reports=reports):
         refuse_trained_on(test, parts, first.data.shown)
         for run, elements in zip(runs, known, strict=True):

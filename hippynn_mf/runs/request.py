@@ -80,12 +80,14 @@ class Request(StrictKeys):
     levels: Annotated[
         DeclaredLevels
         | None,
-        Flag(("--levels",), metavar="FILE", kind=Path, folder=False, help="JSON "
-             "file that declares levels of your own, as scripts/xtb_levels.json."),
+        Flag(("--levels",), metavar="FILE|NAME,...", help="Levels of your own: their labels, "
+             "the least accurate first, as PBE,CCSDT; or a JSON file that declares them, as "
+             "scripts/xtb_levels.json."),
     ] = Field(
         None,
-        description="Levels of theory of your own: a JSON file as scripts/xtb_levels.json, or the "
-        "same records. Self energies are in hartree. (default: those of the paper)",
+        description="Levels of theory of your own: their labels in the order of their accuracy, as "
+        '["PBE", "CCSDT"]; or tables [[levels]] with more about them; or a JSON file of either, as '
+        "scripts/xtb_levels.json. (default: those of the paper)",
     )  # fmt: skip
     tests: Annotated[
         Tests,
@@ -114,8 +116,8 @@ class Request(StrictKeys):
     hyperparameters: Annotated[Overrides, Flag(("--set",), metavar="NAME=VALUE", many=True)] = (
         Field(
             {},
-            description="Changes to the preset, as n_features=32, or species=[0,1,6,8] for other "
-            "elements than H, C, N, O. 'hippynn-mf settings' lists all; repeatable.",
+            description="Changes to the preset, as n_features=32. 'hippynn-mf settings' lists all; "
+            "repeatable.",
         )
     )
     weights: Annotated[
@@ -221,7 +223,7 @@ class Request(StrictKeys):
             return KNOWN_LEVELS
         if isinstance(self.levels, Path):
             return read_levels(self.levels)
-        content = [record.model_dump(mode="json") for record in self.levels]
+        content = [each.model_dump(mode="json", exclude_unset=True) for each in self.levels]
         with errors_about("[[levels]]"):
             return KNOWN_LEVELS.including(levels_of_records(content, "[[levels]]"))
 

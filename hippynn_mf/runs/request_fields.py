@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from hippynn_mf.hyperparameters import Hyperparameters
-from hippynn_mf.level_records import LevelRecord
+from hippynn_mf.level_records import Declaration, as_declaration
 
 ENERGY_CUT_KCAL_PER_MOL = 100.0  # the paper's, above a molecule's minimum
 COMP6 = "comp6"
@@ -111,17 +111,25 @@ class StrictKeys(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class DeclaredLevel(LevelRecord):
+class DeclaredLevel(Declaration):
     """A level of theory of the user's own, as in a file for --levels."""
 
     model_config = ConfigDict(strict=False)
 
-    force_key: str | None = None
 
-
-# A file of levels, or the levels themselves.
+# A file of levels, or the levels themselves, in tables or by their labels alone.
 DeclaredLevels = Annotated[
-    Annotated[FileName, Tag("file")] | Annotated[tuple[DeclaredLevel, ...], Tag("records")],
+    Annotated[FileName, Tag("file")]
+    | Annotated[
+        tuple[
+            Annotated[
+                DeclaredLevel,
+                BeforeValidator(as_declaration, json_schema_input_type=str | DeclaredLevel),
+            ],
+            ...,
+        ],
+        Tag("records"),
+    ],
     Discriminator(_kind_of),
 ]
 

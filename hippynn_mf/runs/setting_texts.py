@@ -81,9 +81,11 @@ def settings_page() -> str:
         "|---|---|---|",
         *(_markdown(row, with_flags=False) for row in field_rows(RequestedTest)),
         "",
-        "A level of your own, `[[levels]]`, has the keys "
-        + ", ".join(f"`{name}`" for name in DeclaredLevel.model_fields)
-        + "; its self energies are in hartree, by atomic number.",
+        "A level of your own, `[[levels]]`, of which all but the label may be left out:",
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+        *(_markdown(row, with_flags=False) for row in field_rows(DeclaredLevel)),
         "",
         "Hyperparameters, `[hyperparameters]` or `--set NAME=VALUE`:",
         "",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hippynn_mf.data.checks.report import Accepted
 from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.sources import DataPath
+from hippynn_mf.data.self_energies import SelfEnergies
 from hippynn_mf.data.splits import SplitBy
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
@@ -144,6 +145,23 @@ class RunSettings(BaseModel):
             level_texts = record.differences(known.get(record.id, record))
             texts += [f"levels.{record.id}: {text}" for text in level_texts]
         return texts
+
+    def with_self_energies(self, found: Mapping[str, SelfEnergies]) -> RunSettings:
+        """The same settings with the self energies of a run in its levels, beside the declared."""
+        levels = tuple(
+            record.model_copy(
+                update={
+                    "self_energies_hartree": {
+                        **found[record.id].hartree,
+                        **record.self_energies_hartree,
+                    }
+                }
+            )
+            if record.id in found
+            else record
+            for record in self.levels
+        )
+        return self.model_copy(update={"levels": levels})
 
     def with_sources(self, paths: Mapping[str, DataPath]) -> RunSettings:
         """The same settings with the files of some `sources` at other places.

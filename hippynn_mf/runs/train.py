@@ -35,6 +35,7 @@ from hippynn_mf.runs.preflight import (
     refuse_changed_files,
 )
 from hippynn_mf.runs.same_run import refuse_other_run
+from hippynn_mf.runs.self_energies import plain, self_energies_of_run
 from hippynn_mf.runs.settings import RunSettings
 
 log = logging.getLogger(__name__)
@@ -62,13 +63,21 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
         if folder.is_finished:  # by a process that this one has waited for
             return folder
         refuse_other_run(folder, settings)
-        folder.prepare(settings, facts=_facts(settings, parts, device, interaction, reports))
+        # What is trained so far goes on with what it began with.
+        self_energies = folder.read_self_energies()
+        if self_energies is None:
+            self_energies = self_energies_of_run(settings, parts["train"])
+        facts = _facts(settings, parts, device, interaction, reports)
+        folder.prepare(settings, facts=facts | {"self_energies": plain(self_energies)})
         folder.remove_leftovers()
         write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
         with logged_to(folder.file("log.txt")), _failures_noted(folder):
             for report in reports:
                 log.info("%s:\n%s", report.source, report.text())
-            _train_in(folder, settings, parts, device, interaction)
+            for level_id, found in self_energies.items():
+                log.info("level %s: self energies %s", level_id, found.text())
+            whole = settings.with_self_energies(self_energies)
+            _train_in(folder, whole, parts, device, interaction)
     return folder
 
 

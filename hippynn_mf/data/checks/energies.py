@@ -51,23 +51,31 @@ def check_energies(
         energies: (n,) in hartree as the format says; NaN where missing.
         names: of the structures, for messages.
         counts: (n, n_elements) of the elements.
-        own: (n,) sums of self energies, hartree; NaN for an element without one.
+        own: (n,) sums of self energies, hartree; NaN for an element without one, of which energies
+            are compared by composition alone.
         level: of the energies.
         units: of the file.
         accepted: what the user takes responsibility for.
     """
-    known = np.flatnonzero(np.isfinite(energies) & np.isfinite(own))
+    known = np.flatnonzero(np.isfinite(energies))
     if not len(known):
         text = f"level {level.id} has no energies."
         return [Outcome(check="energies", level=level.id, verdict="undecided", text=text)], None
     total, composition, free = energies[known], counts[known], own[known]
     bonds = np.maximum(composition.sum(axis=1) - 1, 1)
-    binding = (total - free) * EV_PER_HARTREE
-    per_bond = binding / bonds
-    median = float(np.median(per_bond))
-    values: dict[str, float | int | None] = {"n": len(known), "per_bond_ev": round(median, 4)}
-    if abs(median) > MAX_PER_BOND:
-        return _refuse_total(level, total, free, median, units, values)
+    has_own = np.isfinite(free)
+    n_without = int((~has_own).sum())
+    per_bond = (total - free) * EV_PER_HARTREE / bonds
+    # Atomic contributions are fitted below, so those that are known need not be subtracted before.
+    binding = (total if n_without else total - free) * EV_PER_HARTREE
+    values: dict[str, float | int | None] = {"n": len(known)}
+    if n_without:
+        values["n_without_self_energies"] = n_without
+    if has_own.any():
+        median = float(np.median(per_bond[has_own]))
+        values["per_bond_ev"] = round(median, 4)
+        if abs(median) > MAX_PER_BOND:
+            return _refuse_total(level, total[has_own], free[has_own], median, units, values)
 
     outcomes: list[Outcome] = []
     if len(known) >= MIN_STRUCTURES + composition.shape[1]:
@@ -92,12 +100,15 @@ def check_energies(
             )
             return [found], None
         ratios = np.abs(left - np.median(left)) / max(robust_spread(left), 1e-3)
-        far = np.flatnonzero((ratios > MAX_RATIO) | (np.abs(per_bond) > MAX_PER_BOND))
+        is_beyond = np.abs(np.nan_to_num(per_bond)) > MAX_PER_BOND
+        far = np.flatnonzero((ratios > MAX_RATIO) | is_beyond)
     else:
-        spread = None
-        ratios = np.abs(per_bond) / MAX_PER_BOND
+        left, spread = binding, None
+        ratios = np.abs(np.nan_to_num(per_bond)) / MAX_PER_BOND
         far = np.flatnonzero(ratios > 1)
-    text = f"{len(known)} energies of level {level.id}, {median:+.2f} eV per bond (median)"
+    text = f"{len(known)} energies of level {level.id}"
+    if has_own.any():
+        text += f", {median:+.2f} eV per bond (median)"
     if spread is not None:
         text += f", spread {spread:.3g} eV per bond without composition{sample_text(len(known))}"
     is_narrow = spread is not None and spread < MIN_SPREAD_PER_BOND
@@ -105,19 +116,26 @@ def check_energies(
         text += (
             ", which is little: right for one molecule at low temperature, else look at the unit"
         )
+    if n_without:
+        text += (
+            f"; {n_without} hold elements whose self energy is fitted in training, so they are "
+            "compared by composition alone"
+        )
+    is_unproved = spread is None and not has_own.any()
     outcomes.append(
         Outcome(
             check="energies",
             level=level.id,
-            verdict="noted" if is_narrow else "passed",
+            verdict="undecided" if is_unproved else "noted" if is_narrow else "passed",
             text=f"{text}.",
             values=values,
         )
     )
     if len(far):
+        shift = left if n_without else binding  # a total energy would say nothing
         shown = [
             f"{names[int(known[i])]} ({ratios[i]:.0f} times the spread, "
-            f"{binding[i] / EV_PER_HARTREE * KCAL_PER_MOL_PER_HARTREE:+.0f} kcal/mol)"
+            f"{shift[i] / EV_PER_HARTREE * KCAL_PER_MOL_PER_HARTREE:+.0f} kcal/mol)"
             for i in far[np.argsort(-ratios[far])][:6]
         ]
         outcomes.append(

@@ -21,6 +21,7 @@ from hippynn_mf.data.checks.units import FileUnits
 from hippynn_mf.data.checks.values import check_values
 from hippynn_mf.data.embedded import FOLDER
 from hippynn_mf.data.formats.hdf5 import open_hdf5
+from hippynn_mf.data.formats.held_elements import isolated_atoms
 from hippynn_mf.data.formats.sources import (
     DataPath,
     data_notes,
@@ -28,6 +29,7 @@ from hippynn_mf.data.formats.sources import (
     open_data,
     shown_path,
 )
+from hippynn_mf.data.self_energies import lacking_elements, with_self_energies
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level, Levels
 
@@ -96,6 +98,8 @@ def check_structures(
         if any(level.id in part.energies for part in whole)
     }
     units_of: dict[Level, str | None] = {}
+    poor = [level for level in energies if lacking_elements(level, elements)]
+    atoms = isolated_atoms(source, poor, levels) if poor else {}
     for level in ordered:
         zeros = check_values(whole, level)
         outcomes += zeros
@@ -103,7 +107,9 @@ def check_structures(
             # What is no label does not judge the others.
             energies[level] = np.where(energies[level] == 0, np.nan, energies[level])
             outcomes += check_rounding(energies[level], level, FileUnits(unit), accepted)
-            own = _self_energies(counts, elements, level)
+            own = _self_energies(
+                counts, elements, with_self_energies(level, atoms.get(level.id, {}))
+            )
             found, units_of[level] = check_energies(
                 energies[level], labels, counts, own, level, FileUnits(unit), accepted
             )

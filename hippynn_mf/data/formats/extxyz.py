@@ -32,7 +32,10 @@ from hippynn_mf.units import EV_PER_HARTREE
 GROUP = "ani1x_group"  # the group of a converted structure, where its formula does not tell
 HEAD = "head"  # which level a structure of several in one file is labelled by, as in MACE
 UNNAMED = (("REF_energy", "REF_forces"), ("energy", "forces"))  # MACE's names, ASE's
-ISOLATED_ATOM = "IsolatedAtom"
+# Of a structure of one atom: values of `config_type` that say that it is there for its energy, and
+# a key that says the same.
+CONFIG_TYPES = ("IsolatedAtom", "isolated_atom")
+ISOLATED_ATOM = "isolated_atom"
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,10 @@ def read_extxyz(
             level, or another than the file's.
     """
     read: list[tuple[int, Atoms, dict[str, Any]]] = []
-    n_isolated_atoms = 0
+    isolated: list[tuple[int, Atoms, dict[str, Any]]] = []
     for number, atoms in enumerate(read_molecules(path), 1):
-        if len(atoms) == 1 and atoms.info.get("config_type") == ISOLATED_ATOM:
-            n_isolated_atoms += 1
-        else:
-            read.append((number, atoms, _values(atoms)))
+        values = _values(atoms)
+        (isolated if _is_isolated(atoms) else read).append((number, atoms, values))
     found = Counter(name for _, _, values in read for name in values)
     names = (
         _find_names(path, found, levels) if level is None else _find_names_of(level, path, found)
@@ -104,7 +105,31 @@ def read_extxyz(
     styled = {name for pair in used for name in pair}
     known = {*names.energies, *names.forces, *styled, GROUP, HEAD, *KEPT}
     others = {name: count for name, count in found.items() if name not in known}
-    return Content(frames, others, n_isolated_atoms)
+    atoms_alone = [
+        (int(atoms.numbers[0]), _atomic_energies(path, number, values, names, levels))
+        for number, atoms, values in isolated
+    ]
+    return Content(frames, others, atoms_alone)
+
+
+def _is_isolated(atoms: Atoms) -> bool:
+    """Whether a structure is named an isolated atom."""
+    if len(atoms) != 1:
+        return False
+    is_said = atoms.info.get(ISOLATED_ATOM, False)
+    return str(atoms.info.get("config_type")) in CONFIG_TYPES or (np.ndim(is_said) == 0 and is_said)
+
+
+def _atomic_energies(
+    path: Path, number: int, values: Mapping[str, Any], names: _Names, levels: Levels
+) -> dict[str, float]:
+    """Energies of an isolated atom that is neutral, by dataset; none of a `head` of no level."""
+    if values.get("charge", 0) != 0:
+        return {}
+    place = f"{path}, structure {number}"
+    of_energies, _ = names.of(values, levels.find(str(values.get(HEAD, ""))))
+    energies = _select(values, of_energies, place)
+    return {dataset: _energy(*label, place) for dataset, label in energies.items()}
 
 
 def _values(atoms: Atoms) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,9 +45,10 @@ class Content:
     Attributes:
         frames: the structures, without isolated atoms.
         others: names that are no labels, with the number of structures that have them.
-        n_isolated_atoms: structures that MACE takes for its atomic energies, and does not train on.
+        isolated_atoms: atomic number, and energies as of a frame, of structures that are there for
+            atomic energies, as in MACE, and not to be trained on. Charged ones have none.
     """
 
     frames: list[Frame]
     others: Mapping[str, int]
-    n_isolated_atoms: int
+    isolated_atoms: Sequence[tuple[int, Mapping[str, float]]]

@@ -30,6 +30,10 @@ from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 # A file, or level → extended XYZ file. Levels are named by id or label.
 DataPath = Path | Mapping[str, Path]
+# Atomic numbers, and energies by dataset of the ANI-1x layout.
+TaggedAtoms = tuple[tuple[int, Mapping[str, float]], ...]
+# A file in the ANI-1x layout, notes, and isolated atoms.
+_Converted = tuple[bytes, tuple[str, ...], TaggedAtoms]
 
 
 class FrameReader(Protocol):
@@ -160,13 +164,26 @@ def shown_path(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Path:
     return Path(" ".join(f"{labels[name]}={path}" for name, path in source.items()))
 
 
-def read_frames(
-    source: DataPath, *, levels: Levels = KNOWN_LEVELS
-) -> tuple[list[Frame], list[str], Counter[str]]:
-    """The conformers of extended XYZ files, what is to be said of them, and unused names.
+@dataclass(frozen=True)
+class ReadFrames:
+    """The content of extended XYZ files.
 
-    Structures that are in several files, or repeated in one, are one conformer with all labels.
+    Attributes:
+        frames: the conformers. Structures that are in several files, or repeated in one, are one
+            conformer with all labels.
+        notes: what is to be said of them.
+        others: names that are not used, with the number of structures that have them.
+        isolated_atoms: as of `Content`.
     """
+
+    frames: list[Frame]
+    notes: list[str]
+    others: Counter[str]
+    isolated_atoms: TaggedAtoms
+
+
+def read_frames(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> ReadFrames:
+    """Read extended XYZ files."""
     source = as_data_path(source, levels=levels)
     files: list[tuple[Path, Level | None]] = (
         [(source, None)]
@@ -174,6 +191,7 @@ def read_frames(
         else [(path, levels.get(name)) for name, path in source.items()]
     )
     frames: list[list[Frame]] = []
+    isolated: list[tuple[int, Mapping[str, float]]] = []
     notes: list[str] = []
     others: Counter[str] = Counter()
     for path, level in files:
@@ -186,8 +204,9 @@ def read_frames(
         frames.append(content.frames)
         others.update(content.others)
         note = f"{path}: {len(content.frames)} structures"
-        if content.n_isolated_atoms:
-            note += f"; {content.n_isolated_atoms} isolated atoms (IsolatedAtom) are left out"
+        if n_isolated := len(content.isolated_atoms):
+            note += f"; {n_isolated} isolated atoms (IsolatedAtom) are left out of the structures"
+        isolated += content.isolated_atoms
         if content.others:
             note += f"; not used: {', '.join(sorted(content.others))}"
         notes.append(note)
@@ -196,11 +215,17 @@ def read_frames(
         notes.append(f"{merged.n_matched} conformers are in several files")
     if merged.n_repeated:
         notes.append(f"{merged.n_repeated} structures repeat others of their file, and are merged")
-    return merged.frames, notes, others
+    return ReadFrames(merged.frames, notes, others, tuple(isolated))
 
 
-def _kept(source: Path | dict[str, Path], levels: Levels) -> tuple[bytes, tuple[str, ...]]:
-    """The content of a file in the ANI-1x layout, and notes; those of the last source are kept."""
+def tagged_atoms(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> TaggedAtoms:
+    """The isolated atoms that extended XYZ names so; none of another format."""
+    source = as_data_path(source, levels=levels)
+    return _kept(source, levels)[2] if has_frames(source) else ()
+
+
+def _kept(source: Path | dict[str, Path], levels: Levels) -> _Converted:
+    """What a source is in memory; that of the last one is kept."""
     files = {"": source} if isinstance(source, Path) else source
     stamps = []
     for path in files.values():
@@ -216,10 +241,11 @@ def _kept(source: Path | dict[str, Path], levels: Levels) -> tuple[bytes, tuple[
 @lru_cache(maxsize=1)
 def _convert_in_memory(
     files: tuple[tuple[str, Path], ...], stamps: object, levels: Levels
-) -> tuple[bytes, tuple[str, ...]]:
+) -> _Converted:
     """Convert the files; anew when their stamps or the levels are others."""
     source: DataPath = dict(files) if files[0][0] else files[0][1]
-    frames, notes, _ = read_frames(source, levels=levels)
+    read = read_frames(source, levels=levels)
+    frames, notes = read.frames, read.notes
     for level in levels:
         if level.force_key is None and any(level.forces_name in frame.forces for frame in frames):
             notes.append(
@@ -228,4 +254,4 @@ def _convert_in_memory(
     content = io.BytesIO()
     with h5py.File(content, "w") as file, errors_about(shown_path(source, levels=levels)):
         write_ani1x(file, frames, levels=levels)
-    return content.getvalue(), tuple(notes)
+    return content.getvalue(), tuple(notes), read.isolated_atoms
