@@ -421,7 +421,7 @@ def read_npz(path, level, *, levels):
         for number, (positions, *values) in enumerate(zip(file["R"], *labels, strict=True), 1):
             named = {energy: float(values[0])}, {forces: values[1]}
             frames.append(Frame(file["z"], positions, *named, None, path, number))
-    return Content(frames, {}, 0)
+    return Content(frames, {}, [])
 
 
 @pytest.mark.parametrize("unit", ["kcal/mol", "hartree"])
