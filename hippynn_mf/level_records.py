@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -18,18 +19,19 @@ from pydantic import Field, TypeAdapter, ValidationError
 from hippynn_mf import keys
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import parse_json, read_text
-from hippynn_mf.levels import KNOWN_LEVELS, NAME_PATTERN, Level, Levels
+from hippynn_mf.levels import KNOWN_LEVELS, LABEL_PATTERN, NAME_PATTERN, Level, Levels
 from hippynn_mf.schema import Strict, describe_errors
 
 AtomicNumber = Annotated[int, Field(ge=1, le=118)]
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
+Label = Annotated[str, Field(pattern=f"^{LABEL_PATTERN}$")]
 
 
 class LevelRecord(Strict):
     """A level; `self_energies_hartree` are by atomic number, see `Level`."""
 
     id: Name
-    label: Name
+    label: Label
     method: str
     basis: str
     rank: float
@@ -64,7 +66,7 @@ class Declaration(Strict):
     """A level of theory as somebody declares it: all but the label may be left out."""
 
     id: Name | None = Field(None, description="Name in files and metrics. (default: the label)")
-    label: Name = Field(description="Short name, in names of experiments and in tables.")
+    label: Label = Field(description="Short name, in names of experiments and in tables.")
     method: str | None = Field(None, description="For people. (default: the label)")
     basis: str = Field("", description="For people.")
     rank: float | None = Field(
@@ -87,7 +89,7 @@ class Declaration(Strict):
 
     def record(self, rank: float) -> LevelRecord:
         """The whole record, with this rank if the level declares none."""
-        level_id = self.id or self.label
+        level_id = self.id or re.sub(r"[/ ]+", "_", self.label)
         given = self.energy_keys is not None
         return LevelRecord(
             id=level_id,

@@ -25,8 +25,10 @@ import numpy as np
 from hippynn_mf import keys
 from hippynn_mf.errors import UserError, unknown_name_message
 
-# Ids and labels are parts of keys in files, of parameters' names and of command lines.
+# Ids are parts of keys in files, of parameters' names and of names of folders. Labels are for
+# people, and for command lines and run files.
 NAME_PATTERN = r"[\w()+*-]+"
+LABEL_PATTERN = r"[\w()+*/-]([\w()+*/ -]*[\w()+*/-])?"
 
 # Self energies (hartree) that the authors subtract at every level, so that one float32 step of a
 # target is far below chemical accuracy. Source: the authors' public hippynn example.
@@ -39,12 +41,13 @@ class Level:
 
     Attributes:
         id: name in files, metrics and models, as in `ani1x-release.h5`.
-        label: the paper's short name, an alias of `id`.
+        label: the paper's short name, an alias of `id`, which may have `/` and spaces.
         method, basis: for people.
         rank: levels are ordered by it, the highest rank being the most accurate level.
         energy_keys: dataset names whose sum is the energy (hartree).
         force_key: dataset name of the forces (hartree/Å), None where no file has them.
-        self_energies: hartree per atomic number, subtracted from every energy before training.
+        self_energies: hartree per atomic number, subtracted from every energy before training; of
+            elements that are not there they are found in the data, of all with `{}`.
     """
 
     id: str
@@ -57,11 +60,11 @@ class Level:
     self_energies: Mapping[int, float] = field(default_factory=lambda: SELF_ENERGIES, repr=False)
 
     def __post_init__(self) -> None:
-        for name in (self.id, self.label):
-            if not re.fullmatch(NAME_PATTERN, name):
+        for name, pattern in ((self.id, NAME_PATTERN), (self.label, LABEL_PATTERN)):
+            if not re.fullmatch(pattern, name):
                 raise UserError(
                     f"A level's id and label must be non-empty names without dots, of letters, "
-                    f"digits and _()+*-; found {name!r}."
+                    f"digits and _()+*-, a label also of / and spaces inside; found {name!r}."
                 )
         # A copy that nobody can change; how dataclasses themselves set fields that are frozen.
         object.__setattr__(self, "self_energies", MappingProxyType(dict(self.self_energies)))
@@ -196,7 +199,9 @@ class Levels:
         if level is None:
             known = [text for level in self for text in (level.label, level.id)]
             message = unknown_name_message("level of theory", name, known)
-            raise UserError(f"{message} Others are declared first, with --levels FILE.")
+            raise UserError(
+                f"{message} Others are declared first, as --levels LABEL,... or --levels FILE."
+            )
         return level
 
     def find(self, name: str) -> Level | None:

@@ -21,10 +21,12 @@ from hippynn_mf.data.self_energies import find_self_energies
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.test_sets import reference_labels
 from hippynn_mf.labels import parse_labels
+from hippynn_mf.level_records import levels_of_records
 from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS, Level
 from hippynn_mf.potentials.calculator import MultiFidelityCalculator
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.runs.build import build_settings
+from hippynn_mf.runs.experiment import parse_experiment
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.request import Request
 
@@ -448,3 +450,44 @@ def test_data_info_says_where_self_energies_will_be_from(tmp_path, levels_file, 
         "self energies of mine: S, Cl of isolated atoms; H, C, N, O, F fitted in training"
         in capsys.readouterr().out
     )
+
+
+# Labels as people write them.
+
+
+def test_a_label_with_slashes_and_spaces_goes_all_the_way(tmp_path, capsys):
+    """Its id, in files and metrics, has neither."""
+    label, path = "PBE/def2-SVP (D3)", tmp_path / "mine.xyz"
+    made = labelled(molecules(14), "PBE_def2-SVP_(D3)")
+    for atoms in made:
+        atoms.info["energy_BEST"] = morse(atoms, HIGH, 1.2)[0]
+    out = tmp_path / "out"
+    name = f"MF-{label}/EF-BEST/E"
+    assert train(save(path, made), out, name, "--levels", f"{label},BEST") == 0
+    (folder,) = map(RunFolder, out.glob("runs/*/seed-0"))
+    assert folder.read_settings().name == name
+    assert folder.path.parent.name.startswith("mf_pbe_def2_svp_(d3)_ef_best_e-")
+    assert set(folder.read_metrics()["sets"]["heldout"]) == {"PBE_def2-SVP_(D3)", "BEST"}
+    assert exit_code("tables", out) == 0
+    assert exit_code("figures", out) == 0
+    model = tmp_path / "model.safetensors"
+    assert exit_code("export", folder.path, "--out", model) == 0
+    potential = Potential.load(model)
+    assert [level.label for level in potential.levels] == [label, "BEST"]
+    atoms = molecules(1)[0]
+    atoms.calc = MultiFidelityCalculator(potential, level=label)
+    assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_a_name_that_can_be_read_in_two_ways_is_refused():
+    labels = ["A", "B", "A/E-B"]
+    known = KNOWN_LEVELS.including(levels_of_records(labels, "here"))
+    with pytest.raises(UserError, match=r"can be read in several ways: A/E and B/E; or A/E-B/E"):
+        parse_experiment("MF-A/E-B/E", levels=known)
+    assert parse_experiment("SF-A_E-B/E", levels=known).name == "SF-A/E-B/E"
+
+
+@pytest.mark.parametrize("label", [" A", "A ", "", "A.B", "A\nB", "A:B"])
+def test_other_labels_are_refused(label):
+    with pytest.raises(UserError, match="label"):
+        levels_of_records([{"label": label}], "here")

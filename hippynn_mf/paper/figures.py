@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,8 @@ def _forces(results: Results, selection: Selection) -> list[SharedFigure]:
             with_forces = models_with_forces(results, name, level)
             names = [e.name for e in experiments if e.name in with_forces]
             if names:
-                stem = f"forces-{name}-{level.label.lower()}"
+                label = re.sub(r"[/ ]", "-", level.label.lower())
+                stem = f"forces-{name}-{label}"
                 column, lower = Column.own(name, level, "force"), lower_levels(results, level)
                 figures.append(_bars(results, selection, stem, column, names, lower))
     return figures

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hippynn_mf.errors import UserError, errors_about, unknown_name_message
-from hippynn_mf.labels import Labels, parse_labels
+from hippynn_mf.labels import Labels, Properties, parse_labels
 from hippynn_mf.levels import KNOWN_LEVELS, NAME_PATTERN, PAPER_LEVELS, Level, Levels
 from hippynn_mf.training.strategies import STRATEGIES, Phase, Strategy, get_strategy
 
@@ -75,7 +75,7 @@ class Experiment:
         is told by the first digits of the name's SHA-256: `SF-My-level/E` is
         `sf_my_level_e-e48efd`.
         """
-        slug = self.name.lower().replace("-", "_").replace("/", "_")
+        slug = re.sub(r"[-/ ]", "_", self.name.lower())
         if all(re.fullmatch(PLAIN_LABEL, level.label) for level in self.resolved_labels):
             return slug
         return f"{slug}-{hashlib.sha256(self.name.encode()).hexdigest()[:N_HEX]}"
@@ -103,20 +103,41 @@ def parse_experiment(
         UserError: for a name of another form, an unknown level, which lists the known ones, a level
             named twice, and labels that the strategy cannot learn.
     """
+    prefix, dash, rest = name.partition("-")
+    readings = list(_readings(dash + rest, levels)) if prefix in STRATEGIES and dash else []
+    if len(readings) > 1:
+        texts = (" and ".join(f"{n}/{v}" for n, v in reading) for reading in readings)
+        raise UserError(
+            f"Experiment {name!r} can be read in several ways: {'; or '.join(texts)}. Name levels "
+            "by their ids, or rename one."
+        )
     spelt = re.fullmatch(rf"({'|'.join(STRATEGIES)})((?:{PART})+)", name)
-    if spelt is None:
+    if spelt is None and not readings:
         raise UserError(
             unknown_name_message("experiment", name, known)
             + " Those of other levels are spelt alike: SF-LEVEL/E or EF for one level, "
             f"MF-LEVEL/EF-LEVEL/E for several; strategies are {', '.join(STRATEGIES)}."
         )
-    parts = re.findall(PART, spelt[2])
+    # Without a reading a level is unknown, of which the message is below.
+    parts: list[tuple[str, str]] = readings[0] if readings else re.findall(PART, dash + rest)
     with errors_about(f"Experiment {name!r}"):
         resolved = [levels.get(level) for level, _ in parts]
         if len(set(resolved)) < len(resolved):
             raise UserError("a level is named twice. Name every level once.")
         values = [value for _, value in parts]
         labels = parse_labels(dict(zip(resolved, values, strict=True)))
-        experiment = Experiment(labels=labels, prefix=spelt[1])
+        experiment = Experiment(labels=labels, prefix=prefix)
         _ = experiment.phases  # refuses what the strategy cannot learn
     return experiment
+
+
+def _readings(text: str, levels: Levels) -> Iterator[list[tuple[str, str]]]:
+    """Every way to read `-LEVEL/EF-LEVEL/E` with known levels, whose labels may have `/` and `-`."""
+    if not text:
+        yield []
+    for name in dict.fromkeys(name for level in levels for name in (level.id, level.label)):
+        for value in Properties:
+            part = f"-{name}/{value}"
+            if text.startswith(part) and text[len(part) :][:1] in ("", "-"):
+                for others in _readings(text.removeprefix(part), levels):
+                    yield [(name, str(value)), *others]
