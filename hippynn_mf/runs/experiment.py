@@ -124,7 +124,7 @@ def parse_experiment(
         resolved = [levels.get(level) for level, _ in parts]
         if len(set(resolved)) < len(resolved):
             raise UserError("a level is named twice. Name every level once.")
-        values = [value for _, value in parts]
+        values = [Properties(value) for _, value in parts]
         labels = parse_labels(dict(zip(resolved, values, strict=True)))
         experiment = Experiment(labels=labels, prefix=prefix)
         _ = experiment.phases  # refuses what the strategy cannot learn
@@ -132,7 +132,7 @@ def parse_experiment(
 
 
 def _readings(text: str, levels: Levels) -> Iterator[list[tuple[str, str]]]:
-    """Every way to read `-LEVEL/EF-LEVEL/E` with known levels, whose labels may have `/` and `-`."""
+    """Every way to read `-LEVEL/EF-LEVEL/E`: labels of known levels may have `/` and `-`."""
     if not text:
         yield []
     for name in dict.fromkeys(name for level in levels for name in (level.id, level.label)):
