@@ -116,8 +116,8 @@ class Request(StrictKeys):
     hyperparameters: Annotated[Overrides, Flag(("--set",), metavar="NAME=VALUE", many=True)] = (
         Field(
             {},
-            description="Changes to the preset, as n_features=32, or species=[0,1,6,9] for elements "
-            "of your own choice. 'hippynn-mf settings' lists all; repeatable.",
+            description="Changes to the preset, as n_features=32, or species=[0,1,6,9] for "
+            "elements of your own choice. 'hippynn-mf settings' lists all; repeatable.",
         )
     )
     weights: Annotated[
