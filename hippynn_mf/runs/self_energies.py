@@ -26,9 +26,8 @@ def self_energies_of_run(
     """
     known = elements_of_run(settings, train) if labels is None else None
     labels = settings.experiment.resolved_labels if labels is None else labels
-    lacking = [
-        level for level in labels if lacking_elements(level, labelled_elements(train, level))
-    ]
+    elements = known or {level: labelled_elements(train, level) for level in labels}
+    lacking = [level for level in labels if lacking_elements(level, elements[level])]
     atoms = isolated_atoms(settings.data.path, lacking, settings.known) if lacking else {}
     return find_self_energies(train, labels, atoms, known=known)
 
