@@ -317,7 +317,7 @@ CONSTANTS = ("constants", "network.blocks.0.0.base_layer._extra_state")
         (of_card(*CONSTANTS, value={"cusp_reg": -1.0}), "constants do not fit"),
         (of_card(*SELF, value={"-1": 0.0}), "card is not valid"),
         (of_card("levels", 1, "label", value="DZ"), "a level is there twice"),
-        (of_card("levels", 1, "label", value="a b"), "card is not valid"),
+        (of_card("levels", 1, "label", value="a:b"), "card is not valid"),
         (of_card("levels", 0, "atomic_energies_kcal_per_mol", "1", value=3.0), "atomic energies"),
         (lambda card, tensors: card["members"].append(card["members"][0]), "a seed is there twice"),
     ],

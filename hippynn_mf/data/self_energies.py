@@ -23,6 +23,10 @@ from hippynn_mf.schema import Strict
 
 Origin = Literal["declared", "isolated_atom", "fitted", "lower_level"]
 
+# Hartree per atom that a fit leaves to the head, about what an atom gains by its bonds. Without it
+# atomic energies of the head would be 0 but for rounding, and hierarchicality, which compares later
+# terms with them as E₁²/(E₁² + E₀²), would have gradients of up to 0.65/E₀, without bound.
+LEFT_TO_HEAD = 0.1
 # Of a fitted value: far below what a label says, and far above how sums in another order differ.
 DECIMALS = 8
 
@@ -75,7 +79,12 @@ class SelfEnergies(Strict):
 
 
 def find_self_energies(
-    train: Structures, labels: Labels, atoms: AtomEnergies, *, known: Elements | None = None
+    train: Structures,
+    labels: Labels,
+    atoms: AtomEnergies,
+    *,
+    known: Elements | None = None,
+    coupled: bool = False,
 ) -> dict[str, SelfEnergies]:
     """Level id → self energies of every element in the training labels of the level.
 
@@ -84,12 +93,14 @@ def find_self_energies(
         labels: the levels, from the lowest to the highest.
         atoms: energies of isolated atoms, for elements without a declared self energy.
         known: the elements of each level, also those that a coupled head has of the level below.
+        coupled: heads learn the difference from the level below, to which as much is left.
 
-    The least squares are in float64, on total energies less the self energies that are known.
+    The least squares are in float64, on total energies less the self energies that are known; a
+    self energy is `LEFT_TO_HEAD` above the fit, of coupled levels so much more for every level.
     """
     found: dict[str, SelfEnergies] = {}
     below: Mapping[int, float] = {}
-    for level in labels:
+    for place, level in enumerate(labels, 1):
         elements = labelled_elements(train, level)
         wanted = elements if known is None else elements | known.get(level, frozenset())
         hartree = dict(level.self_energies)
@@ -100,7 +111,8 @@ def find_self_energies(
         n_fitted = rank = 0
         if missing := sorted(elements - set(hartree)):
             values, n_fitted, rank = _fit(train, replace(level, self_energies=hartree), missing)
-            hartree.update(zip(missing, values, strict=True))
+            left = LEFT_TO_HEAD * (place if coupled else 1)
+            hartree |= {z: value + left for z, value in zip(missing, values, strict=True)}
             origin.update(dict.fromkeys(missing, "fitted"))
         for number in sorted(wanted - set(hartree)):
             hartree[number], origin[number] = below[number], "lower_level"
@@ -120,7 +132,7 @@ def lacking_elements(level: Level, numbers: Iterable[int]) -> set[int]:
 
 
 def _fit(train: Structures, level: Level, missing: list[int]) -> tuple[list[float], int, int]:
-    """Self energies of the `missing` elements, the number of energies, and the rank.
+    """The fit of the `missing` elements, the number of energies, and the rank.
 
     Structures of the same composition are one equation with their mean energy and their weight, so
     that neither the order nor the number of structures matters to the rounding.

@@ -19,9 +19,14 @@ log = logging.getLogger(__name__)
 
 def elements_of_run(settings: RunSettings, train: Structures) -> Elements:
     """Level → atomic numbers that a run's heads know, of its training structures."""
-    experiment = settings.experiment
-    coupled = settings.hyperparameters.coupling == "delta" or experiment.strategy.has_second_network
-    return fitted_elements(train, experiment.resolved_labels, coupled=coupled)
+    labels = settings.experiment.resolved_labels
+    return fitted_elements(train, labels, coupled=learns_differences(settings))
+
+
+def learns_differences(settings: RunSettings) -> bool:
+    """Whether what is learned of a level is its difference from the level below."""
+    strategy = settings.experiment.strategy
+    return settings.hyperparameters.coupling == "delta" or strategy.has_second_network
 
 
 def check_elements(settings: RunSettings, parts: Mapping[str, Structures], path: Path) -> Elements:

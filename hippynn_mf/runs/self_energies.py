@@ -11,7 +11,7 @@ from hippynn_mf.data.formats.held_elements import isolated_atoms
 from hippynn_mf.data.self_energies import SelfEnergies, find_self_energies, lacking_elements
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.labels import Labels
-from hippynn_mf.runs.elements import elements_of_run
+from hippynn_mf.runs.elements import elements_of_run, learns_differences
 from hippynn_mf.runs.settings import RunSettings
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ def self_energies_of_run(
     elements = known or {level: labelled_elements(train, level) for level in labels}
     lacking = [level for level in labels if lacking_elements(level, elements[level])]
     atoms = isolated_atoms(settings.data.path, lacking, settings.known) if lacking else {}
-    return find_self_energies(train, labels, atoms, known=known)
+    coupled = learns_differences(settings)
+    return find_self_energies(train, labels, atoms, known=known, coupled=coupled)
 
 
 def say_self_energies(settings: RunSettings, found: Mapping[str, SelfEnergies]) -> None:
