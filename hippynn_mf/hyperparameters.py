@@ -140,7 +140,8 @@ class Hyperparameters(Strict):
         0.1, gt=0, le=1, description="Part of the training set that each epoch is measured on."
     )
     precompute_pairs: bool = Field(
-        True, description="Find the neighbours once, not in every step; the numbers are the same."
+        True,
+        description="Find the neighbours once, not in every step; the same numbers to rounding.",
     )
 
     # strategies of several phases, see `strategies.py`; the values are ours

@@ -272,7 +272,7 @@ def test_wrong_input_is_one_message(name, monkeypatch, capsys, tmp_path):
 
 def test_the_scripts_run_nothing_at_import():
     names = sorted(path.stem for path in SCRIPTS.glob("benchmark_*.py"))
-    assert len(names) == 11
+    assert len(names) == 13
     for name in names:
         sys.modules.pop(name, None)
         __import__(name)

@@ -350,7 +350,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("layout", ["ani1x", "comp6", "extxyz"])
+@pytest.mark.parametrize("layout", ["ani1x", "comp6", "frames"])
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=list(REFUSED))
 def test_what_is_wrong_with_a_set_is_refused_with_its_file(
     tmp_path, layout, change, message, monkeypatch
@@ -363,7 +363,7 @@ def test_what_is_wrong_with_a_set_is_refused_with_its_file(
         path = planted.write_ani1x(tmp_path / "wrong.h5", 8)
         options = change(path)
         options.pop("keys", None)
-    if layout == "extxyz":
+    if layout == "frames":
         convert_data(path, tmp_path / "wrong.xyz")
         path = tmp_path / "wrong.xyz"
     assert find_layout(path) == layout

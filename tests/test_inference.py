@@ -164,7 +164,7 @@ def test_final_forces_in_blocks_keep_little(float64):
     """After the forward pass, a system in blocks holds far fewer numbers than one at a time."""
     kept = {}
     for size in (None, 8):
-        model = tiny_model({"DZ": "EF"}, n_features=24)
+        model = tiny_model({"DZ": "EF"}, n_features=24, interaction="fast")
         atoms = bulk("C", cubic=True) * (2, 2, 2)
         calculator = FastCalculator(model.heads["DZ"].energy, atoms_per_block=size)
         sizes = {}

@@ -80,7 +80,7 @@ def test_a_trained_model_does_not_depend_on_the_interaction(float64):
 
 def test_an_unknown_interaction_is_refused():
     with pytest.raises(
-        UserError, match=r"interaction: .* 'compiled', 'fast' or 'stock', found 'slow'"
+        UserError, match=r"interaction: .* 'fast', 'traced' or 'stock', found 'slow'"
     ):
         get_hyperparameters("quick", {"interaction": "slow"})
 

@@ -107,7 +107,7 @@ def train(path, **changes):
         **TINY, **settings, batch_size=16, max_epochs=2, fraction_train_eval=1.0, **changes
     )
     labels = parse_labels(LABELS)
-    model = tiny_model(LABELS, **settings)
+    model = tiny_model(LABELS, interaction="fast", **settings)
     database = load_database(path, labels, rows="all")
     tracker = train_model(model, database, hyperparameters)
     return model.parameters.state_dict(), tracker.best_metric_values, database

@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
 from hippynn_mf.data.checks.energies import judge_outliers
 from hippynn_mf.data.checks.fits import (
@@ -151,6 +150,8 @@ def _is_wrong(left: Mapping[str, np.ndarray]) -> bool:
     scatter = _scatter(left)
     if scatter <= MAX_SCATTER:
         return False
+    from scipy import stats  # half a second, which hardly any data need
+
     correlation = stats.spearmanr(left["low"], left["high"]).statistic
     # also where one of them is constant and has no correlation
     return scatter > MAX_SCATTER_TOGETHER or not correlation >= MIN_CORRELATION
