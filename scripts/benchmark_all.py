@@ -3,7 +3,7 @@
     python scripts/benchmark_all.py
     python scripts/benchmark_all.py --draw-only
 
-25 minutes on two quiet cores. Results are JSON files in `scripts/benchmarks`;
+half an hour on two quiet cores. Results are JSON files in `scripts/benchmarks`;
 what is printed last is its table.
 """
 

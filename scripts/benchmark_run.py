@@ -81,6 +81,7 @@ def row_of(
         "what": name,
         "commit": commit,
         "experiment": EXPERIMENT,
+        "set": list(options),
         "all_s": all_s,
         **median,
     }

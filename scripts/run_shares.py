@@ -55,6 +55,7 @@ METHODS = {
     "models and results": ["hippynn_mf.runs.folder:RunFolder.write_results"],
     BATCHES: ["torch.utils.data.dataloader:_BaseDataLoaderIter.__next__"],
     BACKWARD: ["torch:Tensor.backward"],
+    MODEL: ["hippynn_mf.model.whole_model:WholeModel.forward"],  # others: by their type
     LOSSES: ["hippynn_mf.model.whole_loss:WholeLoss.forward"],
     OPTIMIZER: [
         "torch.optim:Adam.step",
