@@ -44,7 +44,7 @@ assert 0 < multi_rmse < 10 and 0 < single_rmse < 10
 found = bar.percent_improvement
 np.testing.assert_allclose([found.value, found.low, found.high], [value, low, high])
 assert len(single) == len(multi) == len(bar.values_percent) >= 3
-assert all(same) and len(same) == 2 * len(written.paths)
+assert all(same) and len(same) == len(written.paths)
 assert sum(verdicts.values()) == len(claims["findings"])
 """,
     "torsion_and_dynamics": """
