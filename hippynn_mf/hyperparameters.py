@@ -165,6 +165,8 @@ class Hyperparameters(Strict):
                 f"stopping_metric={self.stopping_metric} goes with kept_epoch=best_energy or last; "
                 f"found kept_epoch={self.kept_epoch}, which measures all levels"
             )
+        if self.interaction == "traced" and not self.precompute_pairs:
+            raise ValueError("interaction=traced goes with precompute_pairs=true; found false")
         return self
 
     def stopping_key(self, levels: Iterable[Level]) -> str:

@@ -14,12 +14,12 @@ import pytest
 import torch
 from hippynn.experiment import assemble_for_training
 from planted import write_ani1x
-from tiny import TINY, labelled_batch, lose_labels, tiny_model
+from tiny import TINY, labelled_batch, lose_labels, short_training, tiny_model
 
 from hippynn_mf.data.database import TrainingDatabase, load_database
 from hippynn_mf.data.neighbours import NeighbourLists
 from hippynn_mf.errors import UserError
-from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.keys import PAIRS, POSITIONS, SPECIES
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.model import traced_model, tracing
@@ -300,18 +300,18 @@ def test_training_is_that_of_the_fast_interaction(tmp_path, monkeypatch, caplog)
     path = write_ani1x(tmp_path / "planted.h5")
     found = {}
     for interaction in ("fast", "traced"):
-        hyperparameters = Hyperparameters(
-            **TINY, interaction=interaction, max_epochs=3, batch_size=8, learning_rate=4e-3
-        )
-        model = tiny_model({"DZ": "EF", "CC": "E"}, interaction=interaction)
-        database = load_database(path, {"DZ": "EF", "CC": "E"})
-        training = prepare_training(model, database, hyperparameters)
+        training = short_training(path, interaction)
         with caplog.at_level(logging.INFO, logger="hippynn_mf"):
             continue_training(training, [])
         found[interaction] = training.tracker.best_metric_values["valid"]
     assert "agrees with interaction=fast" in caplog.text
     for name, value in found["fast"].items():
         assert found["traced"][name] == pytest.approx(value, rel=1e-3), name
+
+
+def test_pairs_that_are_not_stored_are_refused_before_anything_begins():
+    with pytest.raises(UserError, match="traced goes with precompute_pairs=true; found false"):
+        get_hyperparameters("quick", {"interaction": "traced", "precompute_pairs": False})
 
 
 def test_several_processes_are_refused(tmp_path, monkeypatch):

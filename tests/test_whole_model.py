@@ -10,10 +10,9 @@ import pytest
 import torch
 from hippynn.experiment import assemble_for_training
 from planted import write_ani1x
-from tiny import TINY, labelled_batch, lose_labels, tiny_model
+from tiny import labelled_batch, lose_labels, short_training, tiny_model
 
-from hippynn_mf.data.database import TrainingDatabase, load_database
-from hippynn_mf.hyperparameters import Hyperparameters
+from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.keys import PAIRS, SPECIES
 from hippynn_mf.model.losses import build_loss
 from hippynn_mf.model.whole_model import WholeModel, compute_at_once
@@ -23,7 +22,6 @@ from hippynn_mf.training.loop import (
     continue_training,
     flat_adam,
     freeze_interactions,
-    prepare_training,
 )
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -241,12 +239,7 @@ def test_training_is_that_of_the_fast_interaction(tmp_path, monkeypatch):
     path = write_ani1x(tmp_path / "planted.h5")
     found = {}
     for interaction in ("fast", "compiled"):
-        hyperparameters = Hyperparameters(
-            **TINY, interaction=interaction, max_epochs=3, batch_size=8, learning_rate=4e-3
-        )
-        model = tiny_model({"DZ": "EF", "CC": "E"}, interaction=interaction)
-        database = load_database(path, {"DZ": "EF", "CC": "E"})
-        training = prepare_training(model, database, hyperparameters)
+        training = short_training(path, interaction)
         is_whole = type(training.modules.model) is WholeModel
         assert is_whole == (interaction == "compiled")
         continue_training(training, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,14 @@ from hippynn.experiment import assemble_for_training
 from hippynn.experiment.metric_tracker import MetricTracker
 from planted import MOLECULES, conformers, numbers_of
 
-from hippynn_mf.data.database import TrainingDatabase
+from hippynn_mf.data.database import TrainingDatabase, load_database
 from hippynn_mf.data.splits import assign_splits, split_rows
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.predicting import build_predictor
-from hippynn_mf.training.loop import continue_training, prepare_training
+from hippynn_mf.training.loop import Training, continue_training, prepare_training
 
 TINY = {"n_features": 4, "n_sensitivities": 4, "n_atom_layers": 1}
 
@@ -36,6 +37,16 @@ def split_structures(
     """The kept conformers of each split."""
     members = split_rows(structures.rows, assign_splits(is_common, seed))
     return {name: structures[indices] for name, indices in members.items()}
+
+
+def short_training(path: Path, interaction: str) -> Training:
+    """A training of three epochs on a file of planted molecules, not yet begun."""
+    hyperparameters = Hyperparameters(
+        **TINY, interaction=interaction, max_epochs=3, batch_size=8, learning_rate=4e-3
+    )
+    model = tiny_model({"DZ": "EF", "CC": "E"}, interaction=interaction)
+    database = load_database(path, {"DZ": "EF", "CC": "E"})
+    return prepare_training(model, database, hyperparameters)
 
 
 def train_model(

@@ -64,7 +64,7 @@ class SelfEnergies(Strict):
 
     def text(self) -> str:
         """Where they are from, in words."""
-        said = {
+        said: dict[Origin, str] = {
             "declared": "declared",
             "isolated_atom": "of isolated atoms",
             "fitted": f"fitted to {self.n_fitted} training energies",
@@ -73,7 +73,7 @@ class SelfEnergies(Strict):
         texts = [
             f"{symbols(numbers)} {how}"
             for origin, how in said.items()
-            if (numbers := {z for z, each in self.origin.items() if each == origin})
+            if (numbers := self.of(origin))
         ]
         return "; ".join(texts)
 

@@ -150,7 +150,7 @@ def trace(
     traced.
     """
     layout = Layout.of(modules.model, heads)
-    reason = "pairs are not stored; leave precompute_pairs on" if layout is None else None
+    reason = "pairs are not stored" if layout is None else None
     reason = reason or _why_not_traced(modules.model, heads)
     if layout is None or reason is not None:
         raise UserError(f"interaction=traced is not possible here: {reason}. {REMEDY}")

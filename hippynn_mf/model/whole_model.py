@@ -105,12 +105,12 @@ class Parts:
     def whole_network(self) -> Any:
         """What a pass takes; parameters stay the same objects."""
         from hippynn_mf.network.compiled.blocks import blocks_of
-        from hippynn_mf.network.compiled.shares import Network as WholeNetwork
-        from hippynn_mf.network.compiled.vector import Layout as VectorLayout
+        from hippynn_mf.network.compiled.shares import WholeNetwork
+        from hippynn_mf.network.compiled.vector import ParameterLayout
         from hippynn_mf.network.compiled.whole import Readout
 
         layers = [list(head.layers) for head in self.heads]
-        parameters = VectorLayout(
+        parameters = ParameterLayout(
             blocks_of(self.network),
             [[layer.weight for layer in of_head] for of_head in layers],
             [[layer.bias for layer in of_head[1:]] for of_head in layers],

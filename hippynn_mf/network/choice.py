@@ -33,7 +33,7 @@ def choose_interaction(
     Raises UserError where `compiled` or `traced` is asked for and cannot be had. `dtype` is torch's
     default one unless given.
     """
-    if asked == "traced" and (reason := _why_not_traced(device)) is not None:
+    if asked == "traced" and (reason := _why_no_compiler(device)) is not None:
         raise UserError(
             f"interaction=traced is not possible here: {reason}. Take interaction=auto or fast, "
             "the same function of the same parameters."
@@ -60,7 +60,7 @@ def _why_not_compiled(device: torch.device, dtype: torch.dtype) -> str | None:
     return why_not_compiled(dtype)
 
 
-def _why_not_traced(device: torch.device) -> str | None:
+def _why_no_compiler(device: torch.device) -> str | None:
     """Why torch's compiler cannot work for a device, by what it needs there; None if it can."""
     if device.type == "cuda":
         from torch.utils._triton import has_triton

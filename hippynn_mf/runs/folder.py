@@ -149,10 +149,6 @@ class RunFolder:
             path = self.file("experiment.json")
             raise UserError(f"{path} is damaged: self_energies: {describe_errors(error)}") from None
 
-    def read_whole_settings(self) -> RunSettings:
-        """The settings with the self energies of the run, as its model was trained."""
-        return self.read_settings().with_self_energies(self.read_self_energies() or {})
-
     @contextmanager
     def locked(self, *, wait_s: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
         """Hold the folder for this process; a UserError if another process trains in it.

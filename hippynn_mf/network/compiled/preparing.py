@@ -16,7 +16,7 @@ from hippynn_mf.network.compiled.forward import Geometry, run_forward
 from hippynn_mf.network.compiled.kernels import compilations, why_unavailable
 from hippynn_mf.network.compiled.ordering import PairOrder
 from hippynn_mf.network.compiled.tangent import run_tangent
-from hippynn_mf.network.compiled.vector import Layout
+from hippynn_mf.network.compiled.vector import ParameterLayout
 from hippynn_mf.network.compiled.whole import Atoms, Readout, run_whole, whole_gradients
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def _compile(dtype: torch.dtype) -> None:
         blocks = [_block(2, dtype), _block(2, dtype)]
         _run_passes(blocks, elements, pairs, vectors)
         one = torch.ones(1, 2, dtype=dtype)
-        layout = Layout(blocks, [[one, one, one]], [[one[0, :1], one[0, :1]]])
+        layout = ParameterLayout(blocks, [[one, one, one]], [[one[0, :1], one[0, :1]]])
         views = layout.views(layout.vector())
         readout = Readout(np.ones((1, 1), positions.dtype), [0])
         species, numbers = np.array([[1, 2]]), np.array([0, 1, 2])

@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from hippynn_mf.network.compiled.geometry import Array
 from hippynn_mf.network.compiled.ordering import Indices
-from hippynn_mf.network.compiled.vector import Layout, Views
+from hippynn_mf.network.compiled.vector import ParameterLayout, Views
 from hippynn_mf.network.compiled.whole import (
     Atoms,
     Readout,
@@ -37,13 +37,13 @@ LEAST_SHARE = 2**18
 
 
 @dataclass(frozen=True)
-class Network:
+class WholeNetwork:
     """What a pass needs beside a batch.
 
     `element_of` numbers the elements from 1 on by their atomic number, 0 for none.
     """
 
-    layout: Layout
+    layout: ParameterLayout
     readout: Readout
     element_of: Indices
     n_elements: int
@@ -88,7 +88,7 @@ class SharedPass:
 
 
 def run_shares(
-    network: Network, views: Views, species: Indices, positions: Array, pairs: Indices
+    network: WholeNetwork, views: Views, species: Indices, positions: Array, pairs: Indices
 ) -> SharedPass:
     """A pass of a padded batch (n, n_atoms_max), in as many shares as torch has threads.
 

@@ -33,7 +33,7 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ParameterLayout:
     """The order of the parameters, which `weights` and `biases` of `Readout` belong to as well."""
 
     blocks: list[Block]

@@ -22,7 +22,7 @@ from hippynn_mf.network.compiled.heads import sum_atoms, sum_atoms_adjoint
 from hippynn_mf.network.compiled.ordering import Indices, PairOrder
 from hippynn_mf.network.compiled.rows import add_sum_by_element
 from hippynn_mf.network.compiled.tangent import run_tangent
-from hippynn_mf.network.compiled.vector import Layout, Views
+from hippynn_mf.network.compiled.vector import ParameterLayout, Views
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class WholePass:
     atoms: Atoms
     readout: Readout
     tape: Tape
-    layout: Layout
+    layout: ParameterLayout
     weights: list[Array]  # (n_heads, n_features) of every term
     e: Array
     energies: Array
@@ -80,7 +80,7 @@ class WholePass:
 
 
 def run_whole(
-    layout: Layout,
+    layout: ParameterLayout,
     views: Views,
     readout: Readout,
     atoms: Atoms,
