@@ -91,6 +91,12 @@ class Hyperparameters(Strict):
     force_weight: float = Field(
         1.0, le=LARGEST_WEIGHT, ge=0, description="Of force errors in the loss."
     )
+    stress_weight: float = Field(
+        100.0,
+        le=LARGEST_WEIGHT,
+        gt=0,
+        description="Of stress errors in the loss, kcal/mol/Å³, where a level is trained on it.",
+    )
     hierarchicality_weight: float = Field(
         1.0,
         le=LARGEST_WEIGHT,

@@ -12,10 +12,13 @@ from typing import Final
 SPECIES: Final = "species"  # (n, n_atoms_max) atomic numbers, 0 = padding; uint8, int64 in batches
 POSITIONS: Final = "positions"  # (n, n_atoms_max, 3) Å, 0 for padding
 PAIRS: Final = "pairs"  # (n_pairs, 2) int64 of a batch, as of `NeighbourLists.batch_pairs`
+CELL: Final = "cell"  # (n, 3, 3) Å, rows are lattice vectors, 0 along an axis without periodicity
+PAIR_SHIFTS: Final = "pair_shifts"  # (n_pairs, 3) Å, what lattice vectors add to x_j − x_i
 
-# Labels of a level, `<level id>.<kind>`: see `energy` and `forces`.
+# Labels of a level, `<level id>.<kind>`: see `energy`, `forces` and `stress`.
 ENERGY: Final = "energy"
 FORCES: Final = "forces"
+STRESS: Final = "stress"
 
 # Where the structures of a test set come from.
 ROWS: Final = "rows"  # (n,) int64 position of each structure in its file
@@ -40,10 +43,15 @@ def forces(level_id: str) -> str:
     return f"{level_id}.{FORCES}"
 
 
+def stress(level_id: str) -> str:
+    """Name of the stress of a level, V⁻¹ dE/dε as ASE's, (n, 3, 3) in kcal/mol/Å³."""
+    return f"{level_id}.{STRESS}"
+
+
 def split_label(name: str) -> tuple[str, str] | None:
-    """Level id and kind (`ENERGY` or `FORCES`) of a label; None for another array."""
+    """Level id and kind (`ENERGY`, `FORCES` or `STRESS`) of a label; None for another array."""
     level_id, dot, kind = name.rpartition(".")
-    return (level_id, kind) if dot and kind in (ENERGY, FORCES) else None
+    return (level_id, kind) if dot and kind in (ENERGY, FORCES, STRESS) else None
 
 
 def is_per_atom(name: str) -> bool:
@@ -70,3 +78,13 @@ def force_rmse(level_id: str) -> str:
 def force_mae(level_id: str) -> str:
     """Name of the metric of a head's force components, kcal/mol/Å."""
     return f"force_mae.{level_id}"
+
+
+def stress_rmse(level_id: str) -> str:
+    """Name of the metric of a head's stress components, kcal/mol/Å³."""
+    return f"stress_rmse.{level_id}"
+
+
+def stress_mae(level_id: str) -> str:
+    """Name of the metric of a head's stress components, kcal/mol/Å³."""
+    return f"stress_mae.{level_id}"

@@ -116,6 +116,11 @@ class Level:
         """Name (`db_name`) of the forces in a database and of their node in a graph."""
         return keys.forces(self.id)
 
+    @property
+    def stress_name(self) -> str:
+        """Name (`db_name`) of the stress in files, in a database and of its node in a graph."""
+        return keys.stress(self.id)
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -2,6 +2,7 @@
 
 HDF5 files hold hartree and hartree/Å; training, losses and metrics use kcal/mol and kcal/mol/Å;
 extended XYZ files, and what users do with trained models, are in eV, Å and eV/Å, ASE's units.
+Stress is in the unit of energy per Å³, and errors of it are also in GPa.
 """
 
 from ase import units
@@ -9,3 +10,4 @@ from ase import units
 KCAL_PER_MOL_PER_HARTREE: float = units.Hartree / (units.kcal / units.mol)
 EV_PER_HARTREE: float = units.Hartree
 EV_PER_KCAL_PER_MOL: float = units.kcal / units.mol
+GPA_PER_EV_PER_ANGSTROM3: float = 1 / units.GPa

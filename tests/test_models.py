@@ -194,6 +194,7 @@ PAPER = {
     "energy_weight": 1.0,
     "force_weight": 1.0,
     "hierarchicality_weight": 1.0,
+    "stress_weight": 100.0,  # of periodic data, which the paper has not
     "batch_size": 256,
     "eval_batch_size": 1024,
     "learning_rate": 1e-3,

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hippynn_mf.campaign.plan import N_STEPS, Probe
+from hippynn_mf.data.structures import is_periodic
 from hippynn_mf.model.model import build_model
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.log import logged_to
@@ -40,7 +41,8 @@ def probe(settings: RunSettings, *, n_threads: int | None = None) -> Probe:
     phases = settings.experiment.phases
     costliest = max(phases, key=lambda phase: sum(p.forces for p in phase.labels.values()))
     phase = replace(costliest, starts_from=None)
-    model = build_model(hyperparameters, phase.labels)
+    periodic = is_periodic(parts.values())
+    model = build_model(hyperparameters, phase.labels, periodic=periodic)
     database = phase_database(phase, parts, settings)
     with logged_to(Path(os.devnull)):
         training = prepare_training(model, database, hyperparameters, device=device, phase=phase)

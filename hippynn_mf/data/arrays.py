@@ -14,7 +14,7 @@ from hippynn_mf.data.structures import (
     blocks_of,
     elements_of,
 )
-from hippynn_mf.keys import POSITIONS, SPECIES
+from hippynn_mf.keys import CELL, POSITIONS, SPECIES
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
@@ -29,13 +29,16 @@ def training_arrays(
 
     `species` (n, n_atoms_max) uint8; `positions` (n, n_atoms_max, 3) float32 in Å;
     `<level>.energy` (n, 1) float32 in kcal/mol without self energies; `<level>.forces`
-    (n, n_atoms_max, 3) float32 in kcal/mol/Å. NaN marks missing labels. The self energies are
+    (n, n_atoms_max, 3) float32 in kcal/mol/Å; `<level>.stress` (n, 3, 3) float32 in kcal/mol/Å³;
+    `cell` (n, 3, 3) float64 in Å, if any structure is periodic. NaN marks missing labels. The self energies are
     subtracted in float64, and the cast comes last. Species and positions are those of `structures`,
     not copies; with `consume`, forces also take the place of its own, for which it is then no
     longer good.
     """
     positions = structures.positions.astype(np.float32, copy=False)
     arrays = {SPECIES: structures.species, POSITIONS: positions}
+    if structures.cells is not None:
+        arrays[CELL] = structures.cells
     for level, properties in labels.items():
         energies = reference_energies(structures, level)
         arrays[level.energy_name] = energies[:, None].astype(np.float32)
@@ -45,6 +48,8 @@ def training_arrays(
             for rows in blocks_of(len(forces)):
                 target[rows] = reference_forces(structures[rows], level)
             arrays[level.forces_name] = target
+        if properties.stress:
+            arrays[level.stress_name] = reference_stress(structures, level).astype(np.float32)
     return arrays
 
 
@@ -81,3 +86,8 @@ def known_energies(structures: Structures, level: Level) -> np.ndarray:
 def reference_forces(structures: Structures, level: Level) -> np.ndarray:
     """Forces (n, n_atoms_max, 3) float64 in kcal/mol/Å, NaN where missing, 0 for padding."""
     return structures.forces[level.id].astype(np.float64) * KCAL_PER_MOL_PER_HARTREE
+
+
+def reference_stress(structures: Structures, level: Level) -> np.ndarray:
+    """Stress (n, 3, 3) float64 in kcal/mol/Å³, NaN where missing."""
+    return structures.stress[level.id] * KCAL_PER_MOL_PER_HARTREE

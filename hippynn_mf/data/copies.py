@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hippynn_mf.data.crystals import is_moved
 from hippynn_mf.data.matching import find_copies
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.data.superposition import SAME_POSITION, superpose
@@ -17,6 +18,7 @@ from hippynn_mf.units import EV_PER_HARTREE
 # Two labels of one structure may differ by so much: what a repeated calculation does not reproduce.
 SAME_ENERGY = 1e-3 / EV_PER_HARTREE  # 1e-3 eV
 SAME_FORCE = 1e-2 / EV_PER_HARTREE  # 1e-2 eV/Å
+SAME_STRESS = 1e-3 / EV_PER_HARTREE  # 1e-3 eV/Å³, 0.16 GPa
 N_SHOWN = 3  # copies that a message names
 
 
@@ -28,11 +30,11 @@ class Contradiction:
     copy: int
     level_id: str
     kind: str
-    difference: float  # hartree or hartree/Å
+    difference: float  # hartree, hartree/Å or hartree/Å³
 
     def text(self, structures: Structures) -> str:
         """In words, with the rows of the file and eV or eV/Å."""
-        unit = "eV" if self.kind == "energy" else "eV/Å"
+        unit = {"energy": "eV", "stress": "eV/Å³"}.get(self.kind, "eV/Å")
         rows, names = structures.rows, structures.group_names
         return (
             f"row {rows[self.copy]} (of {names[structures.groups[self.copy]]}) repeats row "
@@ -48,8 +50,8 @@ class Joined:
     Attributes:
         structures: the first of each, with the labels of its copies where it lacks them.
         n_copies: structures that repeated another.
-        contradictions: labels in which copies differ by more than `SAME_ENERGY` or `SAME_FORCE`;
-            the first is kept.
+        contradictions: labels in which copies differ by more than `SAME_ENERGY`, `SAME_FORCE` or
+            `SAME_STRESS`; the first is kept.
     """
 
     structures: Structures
@@ -85,7 +87,22 @@ def join_copies(structures: Structures, first: np.ndarray | None = None) -> Join
             if np.isnan(values[there]):
                 values[there] = of_this
         known = {n: v[copy] for n, v in structures.forces.items() if np.isfinite(v[copy]).all()}
-        for name, turned in _turned(structures, kept, int(copy), known).items():
+        tensors = {n: v[copy] for n, v in structures.stress.items() if np.isfinite(v[copy]).all()}
+        is_crystal = structures.cells is not None and structures.cells[copy].any()
+        if is_crystal and (known or tensors):
+            _refuse_turned_crystal(structures, kept, int(copy))
+        for name, tensor in tensors.items():
+            of_first = joined.stress[name]
+            if np.isfinite(of_first[there]).all():
+                apart = np.abs(of_first[there] - tensor).max()
+                if apart > SAME_STRESS:
+                    contradictions.append(
+                        Contradiction(kept, int(copy), name, "stress", float(apart))
+                    )
+            else:
+                of_first[there] = tensor
+        turned_forces = known if is_crystal else _turned(structures, kept, int(copy), known)
+        for name, turned in turned_forces.items():
             of_first = joined.forces[name]
             if np.isfinite(of_first[there]).all():
                 apart = np.abs(of_first[there] - turned).max(initial=0)
@@ -114,6 +131,21 @@ def join_agreeing(
             "is the same however it is turned, mirrored, ordered or rounded. Remove the wrong ones."
         )
     return joined.structures, joined.n_copies
+
+
+def _refuse_turned_crystal(structures: Structures, kept: int, copy: int) -> None:
+    """Raise UserError for a copy of a crystal whose forces and stress are in another frame."""
+    assert structures.cells is not None
+    same_atoms = bool((structures.species[kept] == structures.species[copy]).all())
+    atoms = structures.species[kept] > 0
+    one, two = structures.positions[kept][atoms], structures.positions[copy][atoms]
+    if not is_moved(one, two, structures.cells[kept], structures.cells[copy], same_atoms):
+        rows = structures.rows
+        raise UserError(
+            f"row {rows[copy]} repeats row {rows[kept]}, a periodic structure, in another cell, "
+            "orientation or order of atoms, so its forces and stress cannot be compared. Write "
+            "both alike, or remove one."
+        )
 
 
 def _turned(

@@ -20,7 +20,15 @@ from hippynn_mf.data.structures import (
     ROWS_AT_ONCE,
     Structures,
 )
-from hippynn_mf.keys import PAIRS, POSITIONS, SPECIES, is_per_atom
+from hippynn_mf.keys import (
+    CELL,
+    PAIR_SHIFTS,
+    PAIRS,
+    POSITIONS,
+    SPECIES,
+    is_per_atom,
+    split_label,
+)
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import KNOWN_LEVELS, PAPER_LEVELS, Level, Levels
 
@@ -69,14 +77,19 @@ class Batches(Dataset[list[torch.Tensor]]):
         if not idle:
             return tensors
         return [
-            tensor if name in (SPECIES, POSITIONS, PAIRS) else torch.full_like(tensor, np.nan)
+            tensor if split_label(name) is None else torch.full_like(tensor, np.nan)
             for name, tensor in zip(self.names, tensors, strict=True)
         ]
 
     def _batch_tensor(self, name: str, rows: torch.Tensor, width: int) -> torch.Tensor:
         if name == PAIRS and self.pairs is not None:
             return self.pairs.batch_pairs(rows, width)
+        if name == PAIR_SHIFTS and self.pairs is not None:
+            shifts = self.pairs.batch_shifts(rows, self.arrays[CELL][rows])
+            return shifts.to(self.arrays[POSITIONS].dtype)
         array = self.arrays[name][rows]
+        if name == CELL:
+            return array.to(self.arrays[POSITIONS].dtype)
         if name == SPECIES:
             array = array.to(torch.int64)  # hippynn's type; one byte is enough to keep
         return array[:, :width] if is_per_atom(name) else array
@@ -119,12 +132,16 @@ class TrainingDatabase(Database):
     def store_pairs(self, cutoff: float) -> None:
         """Find all pairs nearer than `cutoff` in Å, to hand them out with the batches."""
         self.pairs = {
-            split: NeighbourLists.of(arrays[SPECIES], arrays[POSITIONS], cutoff)
+            split: NeighbourLists.of(
+                arrays[SPECIES], arrays[POSITIONS], cutoff, arrays.get(CELL)
+            )
             for split, arrays in self.splits.items()
         }
         for split, lists in self.pairs.items():
             # hippynn takes a split for one with pairs if it has an array of that name.
             self.splits[split][PAIRS] = lists.starts.diff()
+            if lists.images is not None:
+                self.splits[split][PAIR_SHIFTS] = lists.starts.diff()
         size = self.pairs["train"].bytes_per_structure
         log.info("Neighbour lists within %g Å: %.0f bytes per structure", cutoff, size)
 

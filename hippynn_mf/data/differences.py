@@ -11,4 +11,4 @@ from hippynn_mf.levels import Difference
 def with_difference(structures: Structures, difference: Difference) -> Structures:
     """The structures with the energies of a difference alone, NaN where one of both is missing."""
     higher, lower = (structures.energies[each.id] for each in (difference.higher, difference.lower))
-    return replace(structures, energies={difference.level.id: higher - lower}, forces={})
+    return replace(structures, energies={difference.level.id: higher - lower}, forces={}, stress={})

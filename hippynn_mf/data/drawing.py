@@ -13,6 +13,7 @@ from hippynn_mf.data.formats.atoms import (
     Group,
     group_progress,
     read_blocks,
+    read_cells,
     read_coordinates,
 )
 from hippynn_mf.data.matching import Batch, find_first
@@ -56,8 +57,9 @@ def draw_splits(
     chosen = np.flatnonzero(looked_at)
     coordinates = _read(index.groups, looked_at, path)
     batches = [
-        Batch(index.groups[number].numbers, len(known.rows), known.positions.__getitem__)
+        Batch(index.groups[number].numbers, len(known.rows), known.positions.__getitem__, cells)
         for number, known in coordinates.items()
+        for cells in [_cells(index.groups[number], known.rows, path)]
     ]
     first = np.arange(n)
     first[chosen] = chosen[_lowest(find_first(batches))]
@@ -69,6 +71,11 @@ def draw_splits(
     splits = np.zeros(n, np.int64)
     splits[chosen] = assign_molecules(ids, seed, has_label=has_label[:, chosen])
     return Drawn(splits[first], first, coordinates)
+
+
+def _cells(group: Group, rows: np.ndarray, path: Path) -> np.ndarray | None:
+    cells = read_cells(group, path)
+    return None if cells is None else cells[rows]
 
 
 def _lowest(first: np.ndarray) -> np.ndarray:

@@ -57,6 +57,7 @@ def keep_labels(
         return structures
     order = np.random.default_rng((split_seed, STREAM)).random(int(structures.rows.max()) + 1)
     energies, forces = dict(structures.energies), dict(structures.forces)
+    stress = dict(structures.stress)
     for level, fraction in fractions.items():
         labelled = structures.has_energy(level)
         if level.id in forces:
@@ -66,8 +67,12 @@ def keep_labels(
         lost = members[max(1, round(fraction * len(members))) :]
         energies[level.id] = energies[level.id].copy()
         energies[level.id][lost] = np.nan
+        if level.id in stress:
+            stress[level.id] = stress[level.id].copy()
+            stress[level.id][lost] = np.nan
         if level.id in forces:
             values = forces[level.id].copy()
             values[lost] = np.where(structures.atom_mask[lost][:, :, None], np.nan, 0)
             forces[level.id] = values
-    return replace(structures, energies=energies, forces=forces).labelled(labels)
+    kept = replace(structures, energies=energies, forces=forces, stress=stress)
+    return kept.labelled(labels)

@@ -22,7 +22,7 @@ from hippynn_mf.data.formats.ani1x import (
     read_ani1x,
 )
 from hippynn_mf.data.formats.atoms import read_parts
-from hippynn_mf.data.formats.extxyz_keys import energy_key, forces_key
+from hippynn_mf.data.formats.extxyz_keys import energy_key, forces_key, stress_key
 from hippynn_mf.data.formats.sources import (
     DataPath,
     as_data_path,
@@ -33,7 +33,7 @@ from hippynn_mf.data.formats.sources import (
 from hippynn_mf.data.fractions import keep_labels
 from hippynn_mf.data.matching import find_shared
 from hippynn_mf.data.splits import SplitBy, split_rows
-from hippynn_mf.data.structures import Structures
+from hippynn_mf.data.structures import Structures, with_cells
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.files import reading, require_file
 from hippynn_mf.labels import Labels, Properties, join_labels
@@ -129,7 +129,7 @@ def load_splits(
     }
     for split in ("train", "valid"):
         parts[split] = keep_labels(parts[split].only(labels), labels, fractions, split_seed)
-    return parts
+    return with_cells(parts)
 
 
 def _with_valid(
@@ -142,7 +142,7 @@ def _with_valid(
     shown = shown_path(source, levels=levels)
     found = labels_in_file(source, levels=levels)
     for level, properties in labels.items():
-        if level not in found or (properties.forces and not found[level].forces):
+        if level not in found or set(properties) - set(found[level]):
             raise UserError(
                 f"{shown}: the validation file has no labels {level.label}/{properties}, which the "
                 f"experiment trains on. {_list_labels(found)}"
@@ -173,6 +173,8 @@ def refuse_missing_level(part: Structures, labels: Labels, split: str, path: Pat
         counts = {"energy": int(part.has_energy(level).sum())}
         if properties.forces:
             counts["forces"] = int(part.has_forces(level).sum())
+        if properties.stress:
+            counts["stress"] = int(part.has_stress(level).sum())
         for name, count in counts.items():
             if count == 0:
                 raise UserError(
@@ -190,6 +192,8 @@ def _refuse_absent_labels(labels: Labels, found: Labels, path: Path) -> None:
             key = energy_key(level)
         elif properties.forces and not found[level].forces:
             key = forces_key(level)
+        elif properties.stress and not found[level].stress:
+            key = stress_key(level)
         if key is not None:
             raise UserError(
                 f"{path}: the experiment needs {key} (level {level.label}), and there is none. "
@@ -201,16 +205,22 @@ def _refuse_absent_labels(labels: Labels, found: Labels, path: Path) -> None:
 def _refuse_absent_forces(labels: Labels, found: Labels, source: DataPath, levels: Levels) -> None:
     """Raise UserError for a level of which a file in the ANI-1x layout has energies alone."""
     for level, properties in labels.items():
-        absent = properties.forces and level in found and not found[level].forces
-        if absent and level.force_key is not None:
+        if level not in found:
+            continue
+        key: str | None = None
+        if properties.forces and not found[level].forces:
+            key, what = level.force_key, "forces"
+        elif properties.stress and not found[level].stress:
+            key, what = level.stress_name, "stress"
+        if key is not None:
             with open_data(source, levels=levels) as file:
                 groups = [item for item in file.values() if isinstance(item, h5py.Group)]
                 keys = {key for group in groups for key in group}
             path = shown_path(source, levels=levels)
             raise UserError(
-                f"{path}: the experiment needs forces of level {level.label}, and "
+                f"{path}: the experiment needs {what} of level {level.label}, and "
                 f"there are none. {_list_labels(found)} "
-                f"{unknown_name_message('key', level.force_key, sorted(keys))}"
+                f"{unknown_name_message('key', key, sorted(keys))}"
             )
 
 

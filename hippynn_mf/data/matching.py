@@ -16,6 +16,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from hippynn_mf.data.crystals import Crystals, find_first_crystal
 from hippynn_mf.data.structures import ROWS_AT_ONCE, Structures
 from hippynn_mf.data.superposition import atom_limit, superpose, total_limit
 
@@ -31,11 +32,24 @@ class Batch:
         numbers: (n_atoms,) atomic numbers.
         size: how many there are.
         read: ascending indices (k,), or a slice → positions (k, n_atoms, 3) in Å.
+        cells: (size, 3, 3) of `Structures`; None if all are molecules.
     """
 
     numbers: np.ndarray
     size: int
     read: Callable[[np.ndarray | slice], np.ndarray]
+    cells: np.ndarray | None = None
+
+    @property
+    def is_periodic(self) -> np.ndarray:
+        """(size,) which of them are periodic along any axis."""
+        if self.cells is None:
+            return np.zeros(self.size, bool)
+        return self.cells.any(axis=(1, 2))
+
+    def only(self, rows: np.ndarray) -> Batch:
+        """Some of them as molecules, by ascending indices."""
+        return Batch(self.numbers, len(rows), lambda chosen: self.read(rows[chosen]))
 
 
 def batches_of(structures: Structures) -> Iterator[tuple[np.ndarray, Batch]]:
@@ -56,15 +70,20 @@ def batches_of(structures: Structures) -> Iterator[tuple[np.ndarray, Batch]]:
                 last = int(np.flatnonzero(is_atom)[-1]) + 1 if is_atom.any() else 0
                 positions = positions[:, :last] if is_atom[:last].all() else positions[:, is_atom]
             numbers = group.species[members[0]][is_atom]
-            yield start + members, Batch(numbers, len(members), positions.__getitem__)
+            cells = None if group.cells is None else group.cells[members]
+            yield start + members, Batch(numbers, len(members), positions.__getitem__, cells)
 
 
 def find_first(batches: Sequence[Batch]) -> np.ndarray:
     """(n,) index of the first conformer that each is the same as: its own where there is none.
 
     Conformers are counted through all batches. None is further from its first than the tolerance,
-    so chains of ever so slightly different structures, as scans of a bond, are no copies.
+    so chains of ever so slightly different structures, as scans of a bond, are no copies. What is
+    periodic is compared as in `crystals`, and is never the same as a molecule.
     """
+    periodic = [batch.is_periodic for batch in batches]
+    if any(flags.any() for flags in periodic):
+        return _find_first_of_both(batches, periodic)
     starts = np.cumsum([0, *(batch.size for batch in batches)])
     first = np.arange(starts[-1])
     by_elements: defaultdict[bytes, list[int]] = defaultdict(list)
@@ -77,6 +96,31 @@ def find_first(batches: Sequence[Batch]) -> np.ndarray:
         rows = np.concatenate([np.arange(starts[p], starts[p + 1]) for p in places])
         found = _Composition([batches[place] for place in places]).find_first()
         first[rows] = rows[found]
+    return first
+
+
+def _find_first_of_both(batches: Sequence[Batch], periodic: Sequence[np.ndarray]) -> np.ndarray:
+    """As `find_first`, of molecules and crystals."""
+    is_crystal = np.concatenate(periodic)
+    first = np.arange(len(is_crystal))
+    pairs = list(zip(batches, periodic, strict=True))
+    molecules = np.flatnonzero(~is_crystal)
+    found = find_first([batch.only(np.flatnonzero(~flags)) for batch, flags in pairs])
+    first[molecules] = molecules[found]
+    by_elements: defaultdict[bytes, list[tuple[int, Batch, int]]] = defaultdict(list)
+    start = 0
+    for batch, flags in pairs:
+        key = np.sort(batch.numbers).tobytes()
+        by_elements[key] += [(start + int(row), batch, int(row)) for row in np.flatnonzero(flags)]
+        start += batch.size
+    for members in by_elements.values():
+        crystals = Crystals(
+            [batch.numbers for _, batch, _ in members],
+            [batch.read(np.array([row]))[0] for _, batch, row in members],
+            [batch.cells[row] for _, batch, row in members if batch.cells is not None],
+        )
+        rows = np.array([place for place, _, _ in members], np.int64)
+        first[rows] = rows[find_first_crystal(crystals, _near_pairs)]
     return first
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +24,10 @@ class Structures:
         energies: level id → (n,) float64 in hartree, NaN where the label is missing.
         forces: level id → (n, n_atoms_max, 3) float32, −dE/dR in hartree/Å. All atoms of a
             conformer without the label are NaN; padding is 0.
+        stress: level id → (n, 3, 3) float64, V⁻¹ dE/dε in hartree/Å³, NaN where missing, as it is
+            for all that are not periodic along three axes.
+        cells: (n, 3, 3) float64 in Å, the rows are lattice vectors, 0 along an axis without
+            periodicity; None if no structure is periodic.
         groups: (n,) index into `group_names`, the file's groups, in ascending order.
         rows: (n,) position of each conformer in the whole file, which identifies it.
         group_names: names of the file's groups.
@@ -36,6 +40,8 @@ class Structures:
     groups: np.ndarray
     rows: np.ndarray
     group_names: tuple[str, ...]
+    stress: Mapping[str, np.ndarray] = field(default_factory=dict)
+    cells: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.species)
@@ -48,6 +54,8 @@ class Structures:
             positions=self.positions[index],
             energies={level: values[index] for level, values in self.energies.items()},
             forces={level: values[index] for level, values in self.forces.items()},
+            stress={level: values[index] for level, values in self.stress.items()},
+            cells=None if self.cells is None else self.cells[index],
             groups=self.groups[index],
             rows=self.rows[index],
         )
@@ -65,6 +73,17 @@ class Structures:
         """(n,) True where a conformer has forces of this level."""
         return np.isfinite(self.forces[level.id][:, :1]).all(axis=(1, 2))  # none or all atoms
 
+    def has_stress(self, level: Level) -> np.ndarray:
+        """(n,) True where a conformer has the stress of this level."""
+        return np.isfinite(self.stress[level.id]).all(axis=(1, 2))
+
+    @property
+    def pbc(self) -> np.ndarray:
+        """(n, 3) True along an axis with periodicity."""
+        if self.cells is None:
+            return np.zeros((len(self), 3), bool)
+        return self.cells.any(axis=2)
+
     def labelled(self, labels: Labels) -> Structures:
         """The conformers that have any of these labels."""
         has_any = np.zeros(len(self), bool)
@@ -72,16 +91,20 @@ class Structures:
             has_any |= self.has_energy(level)
             if properties.forces:
                 has_any |= self.has_forces(level)
+            if properties.stress:
+                has_any |= self.has_stress(level)
         return self if has_any.all() else self[has_any]
 
     def only(self, labels: Labels) -> Structures:
         """The same conformers with these labels alone."""
         kept = {level.id for level in labels}
         with_forces = {level.id for level, properties in labels.items() if properties.forces}
+        with_stress = {level.id for level, properties in labels.items() if properties.stress}
         return replace(
             self,
             energies={name: v for name, v in self.energies.items() if name in kept},
             forces={name: v for name, v in self.forces.items() if name in with_forces},
+            stress={name: v for name, v in self.stress.items() if name in with_stress},
         )
 
     def by_group(self) -> Iterator[tuple[str, Structures]]:
@@ -90,6 +113,21 @@ class Structures:
         for name, start, stop in zip(self.group_names, bounds[:-1], bounds[1:], strict=True):
             if stop > start:
                 yield name, self[slice(start, stop)]
+
+
+def is_periodic(parts: Iterable[Structures]) -> bool:
+    """Whether any of the structures is periodic, along any axis."""
+    return any(part.cells is not None and bool(part.cells.any()) for part in parts)
+
+
+def with_cells(parts: Mapping[str, Structures]) -> dict[str, Structures]:
+    """The parts, all of which have cells if a structure of any is periodic, and else none."""
+    if not is_periodic(parts.values()):
+        return {name: replace(part, cells=None) for name, part in parts.items()}
+    return {
+        name: part if part.cells is not None else replace(part, cells=np.zeros((len(part), 3, 3)))
+        for name, part in parts.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,18 @@ from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level
 
 FEWEST_VALID = 30  # labels of a level, below which validation says little of it
-UNITS = {"energy": "kcal/mol", "delta_e": "kcal/mol", "force": "kcal/mol/Å"}
-NAMES = {"energy": "energies", "delta_e": "energies of conformers", "force": "forces"}
+UNITS = {"energy": "kcal/mol", "delta_e": "kcal/mol", "force": "kcal/mol/Å", "stress": "GPa"}
+NAMES = {
+    "energy": "energies",
+    "delta_e": "energies of conformers",
+    "force": "forces",
+    "stress": "stress",
+}
 FIELDS = {
     "energy": "energy_mae_kcal_per_mol",
     "delta_e": "delta_e_mae_kcal_per_mol",
     "force": "force_mae_kcal_per_mol_per_angstrom",
+    "stress": "stress_mae_gpa",
 }
 
 
@@ -37,6 +43,8 @@ def few_labels(valid: Structures, labels: Labels) -> list[str]:
         counts = {"energies": int(valid.has_energy(level).sum())}
         if properties.forces:
             counts["structures with forces"] = int(valid.has_forces(level).sum())
+        if properties.stress:
+            counts["structures with stress"] = int(valid.has_stress(level).sum())
         what, n = min(counts.items(), key=lambda item: item[1])
         if n < FEWEST_VALID:
             lines.append(
@@ -79,7 +87,8 @@ def _comparisons(
         common = replace(test, labels=_only_with(as_high, test.labels))
         if high.id not in {level.id for level in common.references}:
             continue
-        own = {name: predicted[name] for name in (high.energy_name, high.forces_name)}
+        names = (high.energy_name, high.forces_name, high.stress_name)
+        own = {name: predicted[name] for name in names if name in predicted}
         filled = {name: as_high.get(name, np.full_like(own[name], np.nan)) for name in own}
         of_head, of_lower = (
             score_set(values, common, [high])[high.id][high.id] for values in (own, filled)
@@ -97,6 +106,8 @@ def _as_of(
     found = {}
     if low.forces_name in lower:
         found[high.forces_name] = lower[low.forces_name]
+    if low.stress_name in lower:
+        found[high.stress_name] = lower[low.stress_name]
     if low.energy_name in lower and high.energy_name in test.labels:
         energies = lower[low.energy_name]
         if test.cut is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from hippynn_mf.units import EV_PER_KCAL_PER_MOL, GPA_PER_EV_PER_ANGSTROM3
+
 Metrics = dict[str, float | int | str | None]
 
 
@@ -31,6 +33,24 @@ def force_metrics(predicted: np.ndarray, true: np.ndarray, atom_mask: np.ndarray
         "force_label_rms_kcal_per_mol_per_angstrom": rmse(true[labelled]),
         "n_force_components": errors.size,
     }
+
+
+def stress_metrics(predicted: np.ndarray, true: np.ndarray) -> Metrics:
+    """RMSE and MAE of stress components (n, 3, 3) in kcal/mol/Å³, all nine, in GPa and eV/Å³.
+
+    The RMS of the labels themselves is the error of predicting none. NaN is no label.
+    """
+    labelled = np.isfinite(true).all(axis=(1, 2))
+    errors = (predicted - true)[labelled] * EV_PER_KCAL_PER_MOL
+    labels = true[labelled] * EV_PER_KCAL_PER_MOL
+    found: Metrics = {"n_stress_components": errors.size}
+    for unit, factor in (("gpa", GPA_PER_EV_PER_ANGSTROM3), ("ev_per_angstrom3", 1.0)):
+        found |= {
+            f"stress_rmse_{unit}": rmse(factor * errors),
+            f"stress_mae_{unit}": mae(factor * errors),
+            f"stress_label_rms_{unit}": rmse(factor * labels),
+        }
+    return found
 
 
 def conformer_metrics(predicted: np.ndarray, true: np.ndarray, groups: np.ndarray) -> Metrics:

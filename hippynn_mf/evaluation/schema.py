@@ -23,7 +23,7 @@ CONVERT = "'python scripts/convert_runs.py DIR' converts all runs of a folder, i
 class SetErrors(Strict):
     """Errors of one head against one level on a set: kcal/mol, forces in kcal/mol/Å.
 
-    A set without an energy cut has errors of energies; one with a cut has those of energy
+    Those of the stress, in GPa and in eV/Å³, are there where the set has a stress. A set without an energy cut has errors of energies; one with a cut has those of energy
     differences of conformers (`delta_e`), and `cut_by`, the level by whose energies conformers are
     cut (null: by none). `label_rms` is the size of the labels: the error of predicting zero.
     """
@@ -44,6 +44,13 @@ class SetErrors(Strict):
     force_label_rms_kcal_per_mol_per_angstrom: Error | None = None
     n_force_components: Count = 0
     force_reason: str | None = None
+    stress_rmse_gpa: Error | None = None
+    stress_mae_gpa: Error | None = None
+    stress_label_rms_gpa: Error | None = None
+    stress_rmse_ev_per_angstrom3: Error | None = None
+    stress_mae_ev_per_angstrom3: Error | None = None
+    stress_label_rms_ev_per_angstrom3: Error | None = None
+    n_stress_components: Count = 0
 
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> Self:
@@ -83,6 +90,14 @@ class SetErrors(Strict):
             self.n_force_components,
             self.force_reason,
         )
+        if "n_stress_components" in self.model_fields_set:
+            _require_whole(
+                "stress",
+                self.stress_rmse_gpa,
+                self.stress_mae_gpa,
+                self.n_stress_components,
+                None,
+            )
         return self
 
     @property

@@ -17,6 +17,7 @@ from hippynn_mf.evaluation.errors import (
     energy_metrics,
     force_metrics,
     near_minimum,
+    stress_metrics,
 )
 from hippynn_mf.levels import CC, Level, Levels
 
@@ -33,7 +34,8 @@ class LabelledSet:
     Attributes:
         species: (n, n_atoms_max) atomic numbers, 0 where there is no atom.
         labels: `<level>.energy` (n,) in kcal/mol without self energies and `<level>.forces`
-            (n, n_atoms_max, 3) in kcal/mol/Å; NaN where a label is missing.
+            (n, n_atoms_max, 3) in kcal/mol/Å, `<level>.stress` (n, 3, 3) in kcal/mol/Å³; NaN where
+            a label is missing.
         groups: (n,) which molecule a conformer belongs to.
         known: what the names of `labels` stand for.
         cut: conformers up to so far (kcal/mol) above the minimum of their molecule count, and
@@ -87,8 +89,9 @@ def score_set(
 
     Args:
         predicted: `<level>.energy` (n,) in kcal/mol without self energies and `<level>.forces`
-            (n, n_atoms_max, 3) in kcal/mol/Å of every head. Energy errors across levels contain
-            the difference of their atomic energies.
+            (n, n_atoms_max, 3) in kcal/mol/Å of every head, and `<level>.stress` (n, 3, 3) in
+            kcal/mol/Å³ of periodic models. Energy errors across levels contain the difference of
+            their atomic energies.
         test: what they are compared with.
         heads: the levels that predict.
     """
@@ -104,6 +107,7 @@ def score_set(
                 **about,
                 **score_energies(predicted[head.energy_name], test, reference, kept),
                 **_forces(predicted[head.forces_name], test, reference, kept),
+                **_stress(predicted.get(head.stress_name), test, reference, kept),
             }
     return errors
 
@@ -153,6 +157,16 @@ def _forces(
         structures = "none of these structures" if test.cut is None else "no structure that counts"
         metrics |= _none("force", f"{structures} has forces of this level")
     return metrics
+
+
+def _stress(
+    predicted: np.ndarray | None, test: LabelledSet, reference: Level, kept: np.ndarray
+) -> Metrics:
+    """Errors of the stress, where the set has that of the reference and the model predicts it."""
+    if predicted is None or reference.stress_name not in test.labels:
+        return {}
+    metrics = stress_metrics(predicted[kept], test.labels[reference.stress_name][kept])
+    return metrics if metrics["n_stress_components"] else {}
 
 
 UNITS = {"energy": "kcal_per_mol", "delta_e": "kcal_per_mol", "force": "kcal_per_mol_per_angstrom"}

@@ -7,7 +7,7 @@ scored in the same way.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hippynn_mf.data.arrays import known_energies, reference_forces
+from hippynn_mf.data.arrays import known_energies, reference_forces, reference_stress
 from hippynn_mf.data.checks.gate import pass_gate
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport
 from hippynn_mf.data.copies import join_agreeing
@@ -28,9 +28,10 @@ from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation.doubts import no_better
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.evaluation.scoring import ErrorsOfSet, LabelledSet, score_set
+from hippynn_mf.keys import CELL
 from hippynn_mf.levels import KNOWN_LEVELS, Levels, highest_level
 from hippynn_mf.model.model import Model
-from hippynn_mf.model.predicting import build_predictor, predict_arrays
+from hippynn_mf.model.predicting import build_predictor, input_values, predict_arrays
 
 N_TIMINGS = 3
 N_SHOWN = 3  # groups that a message names
@@ -143,7 +144,7 @@ def refuse_trained_on(test: TestSet, parts: Mapping[str, Structures], data: Path
 
 
 def evaluate_model(
-    model: Model,
+    model_for: Callable[[Structures], Model],
     sets: Iterable[TestSet],
     *,
     batch_size: int,
@@ -152,9 +153,11 @@ def evaluate_model(
 ) -> tuple[dict[str, ErrorsOfSet], dict[str, np.ndarray]]:
     """Errors and predictions of a model with forces of every head, on every set.
 
+    `model_for` gives it for some structures, for periodic ones with an input for cells.
     Returns the `sets` of `metrics.json`, and arrays for `predictions.npz`: for every set the
     predictions `<set>.<level>.energy` in kcal/mol (without self energies) and
-    `<set>.<level>.forces` in kcal/mol/Å, the references `<set>.reference.<level>.…` in the same
+    `<set>.<level>.forces` in kcal/mol/Å, of a periodic model also `.stress` in kcal/mol/Å³, the
+    references `<set>.reference.<level>.…` in the same
     units, and `<set>.species`, `.rows` and `.groups` of its structures. `doubts` get a line for
     every head that is no better than the level below it.
     """
@@ -162,8 +165,14 @@ def evaluate_model(
     arrays: dict[str, np.ndarray] = {}
     for test in sets:
         structures, name = test.structures, test.name
+        model = model_for(structures)
         predicted = predict_arrays(
-            model, structures.species, structures.positions, batch_size=batch_size, device=device
+            model,
+            structures.species,
+            structures.positions,
+            cells=structures.cells,
+            batch_size=batch_size,
+            device=device,
         )
         errors[name] = score_set(predicted, test.labels, model.heads.levels)
         if doubts is not None:
@@ -172,6 +181,8 @@ def evaluate_model(
         arrays |= {f"{name}.reference.{key}": v for key, v in test.labels.labels.items()}
         for key in ("species", "rows", "groups"):
             arrays[f"{name}.{key}"] = getattr(structures, key)
+        if structures.cells is not None:
+            arrays[f"{name}.{CELL}"] = structures.cells
     return errors, arrays
 
 
@@ -183,11 +194,7 @@ def measure_inference(model: Model, structures: Structures, *, batch_size: int) 
     """
     level = highest_level(model.heads.levels)
     predictor = build_predictor(model, "cpu", level=level)
-    species, positions = predictor.inputs
-    values = {
-        species: torch.as_tensor(structures.species, dtype=torch.int64),
-        positions: torch.as_tensor(structures.positions, dtype=torch.get_default_dtype()),
-    }
+    values = input_values(model, structures.species, structures.positions, structures.cells)
     times = []
     for _ in range(1 + N_TIMINGS):  # the first one compiles
         start = time.process_time()
@@ -208,4 +215,7 @@ def reference_labels(
     for name in structures.forces:
         level = levels.get(name)
         labels[level.forces_name] = reference_forces(structures, level)
+    for name in structures.stress:
+        level = levels.get(name)
+        labels[level.stress_name] = reference_stress(structures, level)
     return labels

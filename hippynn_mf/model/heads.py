@@ -27,7 +27,7 @@ from hippynn.graphs import find_unique_relative
 from hippynn.graphs.nodes.indexers import PaddingIndexer
 from hippynn.graphs.nodes.inputs import PositionsNode
 from hippynn.graphs.nodes.physics import GradientNode
-from hippynn.graphs.nodes.tags import Network
+from hippynn.graphs.nodes.tags import Network, PairIndexer
 from hippynn.graphs.nodes.targets import HEnergyNode
 from hippynn.layers.targets import HEnergy
 from torch import Tensor
@@ -36,6 +36,7 @@ from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.hyperparameters import Coupling
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import Level
+from hippynn_mf.network.cell_pairs import CellPairIndexer, PairStressNode
 
 
 class CoupledHEnergy(HEnergy):
@@ -88,15 +89,16 @@ class CoupledHEnergyNode(HEnergyNode):
 
 @dataclass(frozen=True)
 class Head:
-    """One level's nodes: energy in kcal/mol, and forces in kcal/mol/Å where requested.
+    """One level's nodes: energy in kcal/mol; where requested, forces in kcal/mol/Å.
 
-    `base` is the level to which a coupled head adds a correction.
+    And the stress in kcal/mol/Å³. `base` is the level to which a coupled head adds a correction.
     """
 
     level: Level
     energy: HEnergyNode
     forces: GradientNode | None
     base: Level | None = None
+    stress: PairStressNode | None = None
 
 
 class Heads(Mapping[str, Head]):
@@ -147,13 +149,14 @@ def build_heads(
 
     Args:
         network: a hippynn network node (`Hipnn`, `HipnnVec`, `HipnnQuad`).
-        labels: level → `"E"` or `"EF"`; `"EF"` adds forces, −dE/dR of that level's energy.
+        labels: level → `"E"`, `"EF"` or `"EFS"`; F adds forces, −dE/dR of that level's energy, S
+            the stress, V⁻¹ dE/dε, for which the network has a `CellPairIndexer`.
         coupling: `"delta"`, each level as the next lower one plus a correction (see above); or
             `"independent"` heads, the paper's and those of the 17 experiments.
         own_networks: network nodes of levels whose energy is that of the next lower level plus the
             energy of a head on this network.
 
-    Nodes are named, and bound to the database, as `<level id>.energy` and `<level id>.forces`.
+    Nodes are named, and bound to the database, as `<level id>.energy`, `.forces` and `.stress`.
     """
     if coupling not in get_args(Coupling):
         raise UserError(unknown_name_message("coupling", coupling, get_args(Coupling)))
@@ -173,6 +176,33 @@ def build_heads(
             forces = GradientNode(
                 level.forces_name, (energy, positions), sign=-1, db_name=level.forces_name
             )
-        below = Head(level, energy, forces, None if base is None else base.level)
+        stress = stress_node(network, energy, level) if properties.stress else None
+        below = Head(level, energy, forces, None if base is None else base.level, stress)
         heads[level.id] = below
     return Heads(heads, network)
+
+
+def stress_node(
+    network: Any,
+    energy: HEnergyNode,
+    level: Level,
+    node_class: type[PairStressNode] = PairStressNode,
+) -> PairStressNode:
+    """The stress of an energy on a network with cells; a UserError for one without."""
+    finder = find_unique_relative(network, PairIndexer, "pairs of the stress")
+    if not isinstance(finder, CellPairIndexer):
+        raise UserError(
+            f"The stress of {level.label} is asked for, and no structure is periodic. Ask for "
+            f"{level.label}/EF, or give structures with cells."
+        )
+    indexer = find_unique_relative(network, PaddingIndexer, "structures of the stress")
+    cell = finder.parents[4]
+    parents = (
+        energy.main_output,
+        finder.pair_coord,
+        finder.pair_first,
+        indexer.mol_index,
+        indexer.n_molecules,
+        cell,
+    )
+    return node_class(level.stress_name, parents, db_name=level.stress_name)

@@ -24,6 +24,7 @@ class LossWeights:
     energy: float = 1.0
     forces: float = 1.0
     hierarchicality: float = 1.0
+    stress: float = 1.0
 
     @classmethod
     def of(cls, hyperparameters: Hyperparameters) -> LossWeights:
@@ -32,15 +33,17 @@ class LossWeights:
             energy=hyperparameters.energy_weight,
             forces=hyperparameters.force_weight,
             hierarchicality=hyperparameters.hierarchicality_weight,
+            stress=hyperparameters.stress_weight,
         )
 
 
 def build_loss(heads: Heads, weights: Mapping[str, LossWeights] | None = None) -> Any:
-    """Loss node of equation 1, L = Σ_t (w_E L_E + w_F L_F + w_H L_H) over the levels t.
+    """Loss node of equation 1, L = Σ_t (w_E L_E + w_F L_F + w_S L_S + w_H L_H) over the levels t.
 
     L_E and L_F are RMSE + MAE (equations 2 and 3) of total energies in kcal/mol and of force
-    components in kcal/mol/Å, L_H is the mean hierarchicality; each over that level's own valid
-    labels in the batch. Forces enter where the head has them.
+    components in kcal/mol/Å, L_S that of stress components in kcal/mol/Å³, which the paper does
+    not have, L_H is the mean hierarchicality; each over that level's own valid labels in the batch.
+    Forces and stress enter where the head has them.
 
     Args:
         heads: the model's heads.
@@ -69,6 +72,9 @@ def _terms(head: Head, weights: LossWeights) -> list[Any]:
     if head.forces is not None:
         errors = MaskedRMSELoss.of_node(head.forces) + MaskedMAELoss.of_node(head.forces)
         terms.append(weights.forces * errors)
+    if head.stress is not None:
+        errors = MaskedRMSELoss.of_node(head.stress) + MaskedMAELoss.of_node(head.stress)
+        terms.append(weights.stress * errors)
     return terms
 
 
@@ -86,6 +92,9 @@ def build_metrics(heads: Heads, loss: Any) -> dict[str, Any]:
         if head.forces is not None:
             metrics[keys.force_rmse(level_id)] = MaskedRMSELoss.of_node(head.forces)
             metrics[keys.force_mae(level_id)] = MaskedMAELoss.of_node(head.forces)
+        if head.stress is not None:
+            metrics[keys.stress_rmse(level_id)] = MaskedRMSELoss.of_node(head.stress)
+            metrics[keys.stress_mae(level_id)] = MaskedMAELoss.of_node(head.stress)
     energy_errors = [metrics[keys.energy_rmse(level_id)] for level_id in heads]
     # A sum of one node is that node, which may stand for two names.
     metrics[keys.ENERGY_RMSE_SUM] = sum(energy_errors[1:], start=energy_errors[0])

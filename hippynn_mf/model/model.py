@@ -8,12 +8,14 @@ from typing import Any
 
 import numba
 import torch
-from hippynn.graphs.nodes.inputs import PositionsNode, SpeciesNode
+from hippynn.graphs.nodes.indexers import acquire_encoding_padding
+from hippynn.graphs.nodes.inputs import CellNode, PositionsNode, SpeciesNode
 
 from hippynn_mf.hyperparameters import Hyperparameters
-from hippynn_mf.keys import POSITIONS, SPECIES
+from hippynn_mf.keys import CELL, POSITIONS, SPECIES
 from hippynn_mf.labels import Labels
 from hippynn_mf.model.heads import Heads, build_heads
+from hippynn_mf.network.cell_pairs import CellPairIndexer
 from hippynn_mf.network.hipnn import NETWORKS
 
 
@@ -21,13 +23,15 @@ from hippynn_mf.network.hipnn import NETWORKS
 class Model:
     """The nodes of a model, and its parameters under names that do not depend on a graph.
 
-    `corrections` has the network of a level whose energy is the next lower one plus its own.
+    `corrections` has the network of a level whose energy is the next lower one plus its own;
+    `cell` is the input of periodic structures, None of a model for molecules.
     """
 
     species: SpeciesNode
     positions: PositionsNode
     heads: Heads
     corrections: Mapping[str, Any] = field(default_factory=dict)
+    cell: CellNode | None = None
 
     @property
     def species_set(self) -> list[int]:
@@ -49,13 +53,18 @@ class Model:
 
 
 def build_model(
-    hyperparameters: Hyperparameters, labels: Labels, *, has_second_network: bool = False
+    hyperparameters: Hyperparameters,
+    labels: Labels,
+    *,
+    has_second_network: bool = False,
+    periodic: bool = False,
 ) -> Model:
     """Build a model with fresh weights, drawn from torch's global random state.
 
     With `has_second_network`, the highest level's energy is that of the next lower one plus the
-    energy of another network of the same size, as in Δ-learning. numba gets no more threads than
-    torch has.
+    energy of another network of the same size, as in Δ-learning. With `periodic`, it has an input
+    for cells, and structures may be molecules or crystals. numba gets no more threads than torch
+    has.
     """
     limit_numba()
     species = SpeciesNode(db_name=SPECIES)
@@ -63,14 +72,31 @@ def build_model(
     networks = NETWORKS[hyperparameters.interaction]
     network_class = networks[hyperparameters.tensor_order]
     arguments = hyperparameters.network_arguments()
-    network = network_class("network", (species, positions), module_kwargs=arguments)
+    cell = CellNode(db_name=CELL) if periodic else None
+    parents = (species, positions)
+    if cell is not None:
+        parents = _pairs_in_cells(species, positions, cell, hyperparameters)
+    network = network_class("network", parents, module_kwargs=arguments)
     coupling = hyperparameters.coupling
     if not has_second_network:
-        return Model(species, positions, build_heads(network, labels, coupling=coupling))
-    correction = network_class("correction", (species, positions), module_kwargs=arguments)
+        heads = build_heads(network, labels, coupling=coupling)
+        return Model(species, positions, heads, cell=cell)
+    correction = network_class("correction", parents, module_kwargs=arguments)
     *_, highest = labels
     heads = build_heads(network, labels, coupling=coupling, own_networks={highest: correction})
-    return Model(species, positions, heads, {highest.id: correction})
+    return Model(species, positions, heads, {highest.id: correction}, cell)
+
+
+def _pairs_in_cells(
+    species: SpeciesNode, positions: PositionsNode, cell: CellNode, hyperparameters: Hyperparameters
+) -> tuple[Any, Any]:
+    """What a network with cells is made of: its atoms, and their pairs."""
+    encoder, indexer = acquire_encoding_padding(species, torch.tensor(hyperparameters.species))
+    places = (encoder.nonblank, indexer.real_atoms, indexer.inv_real_atoms)
+    finder = CellPairIndexer(
+        "pairs_in_cells", (positions, *places, cell), hyperparameters.dist_hard_max
+    )
+    return indexer, finder
 
 
 def limit_numba() -> None:

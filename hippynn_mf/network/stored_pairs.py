@@ -18,20 +18,23 @@ from torch import Tensor
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.errors import UserError
-from hippynn_mf.keys import PAIRS, SPECIES
+from hippynn_mf.keys import CELL, PAIR_SHIFTS, PAIRS, SPECIES
+from hippynn_mf.network.cell_pairs import CellPairIndexer, pair_geometry
 
 
 class PairGeometry(torch.nn.Module):
     """Distances and vectors of given pairs."""
 
     def forward(
-        self, coordinates: Tensor, real_atoms: Tensor, inv_real_atoms: Tensor, pairs: Tensor
+        self,
+        coordinates: Tensor,
+        real_atoms: Tensor,
+        inv_real_atoms: Tensor,
+        pairs: Tensor,
+        shifts: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What hippynn's pair finders return, of `pairs` as in `NeighbourLists.batch_pairs`."""
-        pair_first, pair_second = inv_real_atoms[pairs].unbind(dim=1)
-        atoms = coordinates.flatten(0, 1)[real_atoms]
-        vectors = atoms[pair_second] - atoms[pair_first]
-        return vectors.norm(dim=1), pair_first, pair_second, vectors
+        """See `pair_geometry`; pairs and shifts of `NeighbourLists`."""
+        return pair_geometry(coordinates, real_atoms, inv_real_atoms, pairs, shifts)
 
 
 class StoredPairs(AutoNoKw, PairIndexer, MultiNode):
@@ -45,6 +48,12 @@ class StoredPairs(AutoNoKw, PairIndexer, MultiNode):
         super().__init__(name, parents)
 
 
+class StoredCellPairs(StoredPairs):
+    """Pairs of atoms and images that come from the database."""
+
+    _input_names = (*StoredPairs._input_names, "shifts")
+
+
 def precompute_pairs(modules: TrainingModules, database: TrainingDatabase) -> TrainingModules:
     """Find the pairs of a database once; returns modules that take them from its batches.
 
@@ -55,8 +64,9 @@ def precompute_pairs(modules: TrainingModules, database: TrainingDatabase) -> Tr
     also fits the modules from before. Predictions are made from the nodes of the model, which
     find pairs themselves.
 
-    Raises UserError for any other database, for graphs with periodic or several pair finders, and
-    for elements that the network does not know.
+    Raises UserError for any other database, for graphs with hippynn's periodic or several pair
+    finders, for cells that the graph has no input for, and for elements that the network does not
+    know.
     """
     if not isinstance(database, TrainingDatabase):
         raise UserError(
@@ -65,24 +75,35 @@ def precompute_pairs(modules: TrainingModules, database: TrainingDatabase) -> Tr
         )
     outputs, nodes = copy_subgraph(modules.model.nodes_to_compute, [])
     finders = [node for node in nodes if isinstance(node, PairIndexer)]
-    if len(finders) != 1 or type(finders[0]) not in (OpenPairIndexer, StoredPairs):
+    known_kinds = (OpenPairIndexer, CellPairIndexer, StoredPairs, StoredCellPairs)
+    if len(finders) != 1 or type(finders[0]) not in known_kinds:
         kinds = ", ".join(type(finder).__name__ for finder in finders) or "none"
         raise UserError(
-            f"Pairs can be stored for one OpenPairIndexer; this graph has: {kinds}. Train without "
-            "precompute_pairs; hippynn has a function of the same name for periodic systems."
+            f"Pairs can be stored for one OpenPairIndexer or CellPairIndexer; this graph has: "
+            f"{kinds}. Train without precompute_pairs; hippynn has a function of the same name for "
+            "periodic systems."
         )
     (finder,) = finders
     known = find_unique_relative(finder, Encoder, "species of the pairs").species_set.tolist()
     for arrays in database.splits.values():
         refuse_unknown_species(arrays[SPECIES].numpy(force=True), known)
+        if CELL in arrays and isinstance(finders[0], OpenPairIndexer):
+            raise UserError(
+                "The data are periodic, and the network has no cells. Build it with cells "
+                "(`build_model(..., periodic=True)`), or train on molecules."
+            )
     database.store_pairs(finder.dist_hard_max)
 
-    inputs = [node for node in nodes if isinstance(node, InputNode) and node.db_name != PAIRS]
-    pairs = InputNode(db_name=PAIRS, index_state=IdxType.NotFound)
+    stored = (PAIRS, PAIR_SHIFTS)
+    inputs = [node for node in nodes if isinstance(node, InputNode) and node.db_name not in stored]
+    has_cells = any(lists.images is not None for lists in database.pairs.values())
+    names = stored if has_cells else stored[:1]
+    pairs = [InputNode(db_name=name, index_state=IdxType.NotFound) for name in names]
     indexer = find_unique_relative(finder, AtomIndexer, "pairs from the database")
-    parents = (finder.parents[0], indexer.real_atoms, indexer.inv_real_atoms, pairs)
-    replace_node(finder, StoredPairs("stored_pairs", parents, finder.dist_hard_max), True)
-    model = GraphModule([*inputs, pairs], outputs)
+    parents = (finder.parents[0], indexer.real_atoms, indexer.inv_real_atoms, *pairs)
+    node_class = StoredCellPairs if has_cells else StoredPairs
+    replace_node(finder, node_class("stored_pairs", parents, finder.dist_hard_max), True)
+    model = GraphModule([*inputs, *pairs], outputs)
 
     names = [node.db_name for node in model.input_nodes]
     evaluator = copy.copy(modules.evaluator)

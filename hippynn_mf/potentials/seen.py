@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from ase.data import chemical_symbols
 
+from hippynn_mf.data.neighbours import NeighbourLists
 from hippynn_mf.potentials.card import Distances
 from hippynn_mf.units import EV_PER_KCAL_PER_MOL
 
 SPREAD_QUANTILE = 0.99  # of held-out structures, so one of a hundred of them is outside
 DISTANCE_TOLERANCE = 0.01  # Å; what a file with few digits changes is no new distance
 DISTANCES_AT_ONCE = 2**22
+REACH = 6.0  # Å, in periodic structures
 N_NUMBERS = 119  # atomic numbers up to 118, and 0
 
 
@@ -25,8 +28,15 @@ def pair_name(first: int, second: int) -> str:
     return "-".join(chemical_symbols[z] for z in sorted((first, second)))
 
 
-def distances_of(species: np.ndarray, positions: np.ndarray) -> Distances:
-    """Distances in molecules: species (n, n_atoms_max), 0 for padding, and positions in Å."""
+def distances_of(
+    species: np.ndarray, positions: np.ndarray, cells: np.ndarray | None = None
+) -> Distances:
+    """Distances in structures: species (n, n_atoms_max), 0 for padding, and positions in Å.
+
+    `cells` (n, 3, 3) as of `Structures`; in them distances up to `REACH` are looked at.
+    """
+    if cells is not None and cells.any():
+        return _distances_in_cells(species, positions, cells)
     shortest = np.full((N_NUMBERS, N_NUMBERS), np.inf)
     farthest = np.zeros(N_NUMBERS)
     n_atoms = species.shape[1]
@@ -47,6 +57,32 @@ def distances_of(species: np.ndarray, positions: np.ndarray) -> Distances:
                 shortest[z, other] = min(shortest[z, other], found)
             known = nearest[block == z]
             farthest[z] = max(farthest[z], known.max(where=np.isfinite(known), initial=0.0))
+    return _distances(shortest, farthest, elements)
+
+
+def _distances_in_cells(
+    species: np.ndarray, positions: np.ndarray, cells: np.ndarray
+) -> Distances:
+    lists = NeighbourLists.of(
+        torch.as_tensor(species), torch.as_tensor(positions), REACH, torch.as_tensor(cells)
+    )
+    rows = torch.arange(len(species))
+    pairs = lists.batch_pairs(rows, species.shape[1]).numpy()
+    shifts = lists.batch_shifts(rows, torch.as_tensor(cells)).numpy()
+    places = positions.reshape(-1, 3).astype(np.float64)
+    lengths = np.linalg.norm(places[pairs[:, 1]] - places[pairs[:, 0]] + shifts, axis=1)
+    numbers = species.ravel().astype(np.int64)
+    shortest = np.full((N_NUMBERS, N_NUMBERS), np.inf)
+    np.minimum.at(shortest, (numbers[pairs[:, 0]], numbers[pairs[:, 1]]), lengths)
+    nearest = np.full(len(numbers), np.inf)
+    np.minimum.at(nearest, pairs[:, 0], lengths)
+    farthest = np.zeros(N_NUMBERS)
+    known = np.isfinite(nearest)
+    np.maximum.at(farthest, numbers[known], nearest[known])
+    return _distances(shortest, farthest, [int(z) for z in np.unique(species) if z])
+
+
+def _distances(shortest: np.ndarray, farthest: np.ndarray, elements: list[int]) -> Distances:
     return Distances(
         shortest={
             pair_name(a, b): round(float(shortest[a, b]), 4)

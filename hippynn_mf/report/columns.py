@@ -15,16 +15,27 @@ from hippynn_mf.levels import Level
 from hippynn_mf.schema import Strict
 
 Metric = Literal["rmse", "mae"]
-Quantity = Literal["energy", "delta_e", "force"]
+Quantity = Literal["energy", "delta_e", "force", "stress"]
 
 COMP6 = "comp6"
 SET_NAMES = {HELDOUT: "held-out", COMP6: "COMP6"}  # as headings say; other sets by their own name
-QUANTITY_NAMES: Mapping[Quantity, str] = {"energy": "energy", "delta_e": "ΔE", "force": "force"}
-UNITS: Mapping[Quantity, str] = {"energy": "kcal/mol", "delta_e": "kcal/mol", "force": "kcal/mol/Å"}
+QUANTITY_NAMES: Mapping[Quantity, str] = {
+    "energy": "energy",
+    "delta_e": "ΔE",
+    "force": "force",
+    "stress": "stress",
+}
+UNITS: Mapping[Quantity, str] = {
+    "energy": "kcal/mol",
+    "delta_e": "kcal/mol",
+    "force": "kcal/mol/Å",
+    "stress": "GPa",
+}
 FIELD_UNITS: Mapping[Quantity, str] = {
     "energy": "kcal_per_mol",
     "delta_e": "kcal_per_mol",
     "force": "kcal_per_mol_per_angstrom",
+    "stress": "gpa",
 }
 METRICS = ("rmse", "mae", "label_rms")
 

@@ -100,16 +100,16 @@ def compare_predictions(members: Sequence[Run]) -> list[Comparison]:
     predictions, or if members were not tested on the same structures.
     """
     settings = members[0].settings
-    names = prediction_names(settings)
     references: dict[str, np.ndarray] = {}
-    stacks: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    stacks: dict[str, list[np.ndarray]] = {}
     for member in members:
         arrays = member.require_folder().read_predictions()
+        names = prediction_names(settings, arrays)
         labels_of_member = {name: array for name, array in arrays.items() if name not in names}
         references = references or labels_of_member
         require_same_tests(references, labels_of_member, members[0], member)
         for name in names:
-            stacks[name].append(arrays[name])
+            stacks.setdefault(name, []).append(arrays[name])
     predictions = {name: np.stack(stack) for name, stack in stacks.items()}
     unproved = unproved_forces(references, members[0].sets)
     tests = {

@@ -143,11 +143,11 @@ def score_ensemble(members: Sequence[Run]) -> EnsembleRecord:
     not give its metrics.
     """
     settings = members[0].settings
-    predicted = prediction_names(settings)
     references: dict[str, np.ndarray] = {}
     sums: dict[str, np.ndarray] = {}
     for member in members:
         arrays = member.require_folder().read_predictions()
+        predicted = prediction_names(settings, arrays)
         labels_of_member = {name: array for name, array in arrays.items() if name not in predicted}
         references = references or labels_of_member
         require_same_tests(references, labels_of_member, members[0], member)

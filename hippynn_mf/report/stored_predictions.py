@@ -14,6 +14,7 @@ import numpy as np
 
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.evaluation.scoring import LabelledSet, score_set
+from hippynn_mf.keys import STRESS
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level
 from hippynn_mf.runs.settings import RunSettings
@@ -32,10 +33,16 @@ def set_names(settings: RunSettings) -> list[str]:
     return [HELDOUT, *(test.name for test in settings.tests)]
 
 
-def prediction_names(settings: RunSettings) -> set[str]:
-    """Names of the arrays that a model of these settings predicts; the others are the data's."""
-    names = [n for head in heads_of(settings) for n in (head.energy_name, head.forces_name)]
-    return {f"{part}.{name}" for part in set_names(settings) for name in names}
+def prediction_names(settings: RunSettings, arrays: Arrays) -> set[str]:
+    """Names of the arrays that a model of these settings predicts; the others are the data's.
+
+    The stress is among them where the arrays have it.
+    """
+    heads = heads_of(settings)
+    names = [n for head in heads for n in (head.energy_name, head.forces_name)]
+    of_stress = {f"{part}.{h.stress_name}" for part in set_names(settings) for h in heads}
+    always = {f"{part}.{name}" for part in set_names(settings) for name in names}
+    return always | (of_stress & arrays.keys())
 
 
 def unproved_forces(arrays: Arrays, sets: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -101,9 +108,18 @@ def level_differences(arrays: Arrays, settings: RunSettings, unproved: Unproved)
         complete = _complete_levels(test)
         differences[part] = {
             low: {high: entry for high, entry in entries.items() if high != low}
-            for low, entries in score_set(test.labels, test, complete).items()
+            for low, entries in score_set(_without_holes(test), test, complete).items()
         }
     return differences
+
+
+def _without_holes(test: LabelledSet) -> Arrays:
+    """The labels as predictions, without a stress that some structures lack."""
+    return {
+        name: values
+        for name, values in test.labels.items()
+        if not name.endswith(f".{STRESS}") or np.isfinite(values).all()
+    }
 
 
 def _complete_levels(test: LabelledSet) -> Sequence[Level]:

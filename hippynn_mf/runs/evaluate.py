@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -28,7 +28,7 @@ from hippynn_mf.model.model import Model
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.runs.elements import elements_of_run, refuse_other_elements
 from hippynn_mf.runs.folder import RunFolder
-from hippynn_mf.runs.models import trained_model
+from hippynn_mf.runs.models import models_of
 from hippynn_mf.runs.preflight import (
     load_parts,
     read_tests,
@@ -40,17 +40,20 @@ log = logging.getLogger(__name__)
 
 
 def errors_of_run(
-    model: Model,
+    model_for: Callable[[Structures], Model],
     settings: RunSettings,
     heldout: Structures,
     tests: Iterable[TestSet],
     device: torch.device,
 ) -> tuple[dict[str, ErrorsOfSet], dict[str, np.ndarray], list[str]]:
-    """Errors, predictions and doubts of a run's model on its held-out structures and test sets."""
+    """Errors, predictions and doubts of a run's model on its held-out structures and test sets.
+
+    `model_for` is of `models_of`.
+    """
     first = heldout_set(heldout, settings.data.shown, levels=settings.known)
     batch_size = settings.hyperparameters.eval_batch_size
     sets, doubts = chain([first], tests), list[str]()
-    found = evaluate_model(model, sets, batch_size=batch_size, device=device, doubts=doubts)
+    found = evaluate_model(model_for, sets, batch_size=batch_size, device=device, doubts=doubts)
     return *found, doubts
 
 
@@ -107,14 +110,15 @@ def evaluate_run(
             )
     reports: list[CheckReport] = []
     parts = load_parts(settings, settings.experiment.resolved_labels, reports=reports)
-    model = trained_model(settings, folder)
+    model_for = models_of(settings, folder)
     tests_of_run = _not_trained_on(settings, parts, reports)
     doubts = few_labels(parts["valid"], settings.experiment.resolved_labels)
     errors, predictions, of_heads = errors_of_run(
-        model, settings, parts["test"], tests_of_run, target
+        model_for, settings, parts["test"], tests_of_run, target
     )
     warn_of_doubts(settings, of_heads)
-    inference = costs["inference"] or inference_costs(model, settings, parts["test"])
+    heldout = parts["test"]
+    inference = costs["inference"] or inference_costs(model_for(heldout), settings, heldout)
     with folder.locked():
         if folder.read_settings() != stored:
             raise UserError(f"{folder.path} has changed while it was evaluated. Evaluate it again.")

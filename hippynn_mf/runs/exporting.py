@@ -15,7 +15,7 @@ from hippynn_mf.data.self_energies import Origin, SelfEnergies
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.files import read_json
-from hippynn_mf.labels import Labels, plain_labels
+from hippynn_mf.labels import Labels, plain_labels, without_stress
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Level
 from hippynn_mf.model.model import Model, build_model
@@ -55,7 +55,7 @@ def export_runs(paths: Sequence[Path]) -> Potential:
             "(hippynn_mf.runs.models.model_of and load_best)."
         )
     facts = [_read_facts(folder) for folder in folders]
-    labels = first.experiment.resolved_labels
+    labels = without_stress(first.experiment.resolved_labels)
     members = []
     for folder in folders:
         trained_model = build_model(first.hyperparameters, labels)
@@ -66,7 +66,7 @@ def export_runs(paths: Sequence[Path]) -> Potential:
     maintained = {level.id for level in first.experiment.maintained_levels}
     trained = {
         level_id: kinds if level_id in maintained else ()
-        for level_id, kinds in plain_labels(labels).items()
+        for level_id, kinds in plain_labels(first.experiment.resolved_labels).items()
     }
     card = Card(
         levels=tuple(

@@ -2,37 +2,63 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 
+from hippynn_mf.data.structures import Structures, is_periodic
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import require_file
-from hippynn_mf.labels import Labels, with_all_forces
+from hippynn_mf.labels import Labels, with_all_forces, without_stress
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.parameters import State
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.settings import RunSettings
 
 
-def model_of(settings: RunSettings, labels: Labels | None = None) -> Model:
+def model_of(
+    settings: RunSettings, labels: Labels | None = None, *, periodic: bool = False
+) -> Model:
     """A model with a head for every level of a run, and fresh weights.
 
     Args:
         settings: of the run.
-        labels: the levels with the labels to predict; None for those of the experiment.
+        labels: the levels with the labels to predict; None for those of the experiment, a stress
+            only of a periodic model.
+        periodic: whether it has an input for cells.
     """
     experiment = settings.experiment
+    if labels is None:
+        labels = experiment.resolved_labels
+        labels = labels if periodic else without_stress(labels)
     return build_model(
         settings.hyperparameters,
-        experiment.resolved_labels if labels is None else labels,
+        labels,
         has_second_network=experiment.strategy.has_second_network,
+        periodic=periodic,
     )
 
 
-def trained_model(settings: RunSettings, folder: RunFolder) -> Model:
-    """The trained model of a run, with forces of every head, to evaluate it."""
-    model = model_of(settings, with_all_forces(settings.experiment.resolved_labels))
+def trained_model(settings: RunSettings, folder: RunFolder, *, periodic: bool = False) -> Model:
+    """The trained model of a run, with forces of every head, to evaluate it.
+
+    And with the stress of every head, if it is for `periodic` structures.
+    """
+    labels = with_all_forces(settings.experiment.resolved_labels, stress=periodic)
+    model = model_of(settings, labels, periodic=periodic)
     load_best(model, folder)
     return model
+
+
+def models_of(settings: RunSettings, folder: RunFolder) -> Callable[[Structures], Model]:
+    """The trained model of a run for some structures: for periodic ones with an input for cells."""
+
+    @functools.cache
+    def of_kind(periodic: bool) -> Model:
+        return trained_model(settings, folder, periodic=periodic)
+
+    return lambda structures: of_kind(is_periodic([structures]))
 
 
 def load_best(model: Model, folder: RunFolder) -> None:

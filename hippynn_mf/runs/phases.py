@@ -9,7 +9,7 @@ import torch
 from hippynn_mf.data.arrays import training_arrays
 from hippynn_mf.data.database import TrainingDatabase, build_database
 from hippynn_mf.data.differences import with_difference
-from hippynn_mf.data.structures import Structures
+from hippynn_mf.data.structures import Structures, is_periodic
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.levels import Level
 from hippynn_mf.model.losses import LossWeights
@@ -44,7 +44,7 @@ def train_phase(
     """
     hyperparameters = phase.hyperparameters(settings.hyperparameters)
     torch.manual_seed(settings.seed + PHASE_STRIDE * len(states))
-    model = build_model(hyperparameters, phase.labels)
+    model = build_model(hyperparameters, phase.labels, periodic=is_periodic(parts.values()))
     if phase.starts_from is not None:
         start_from(model, states[-1], phase.starts_from)
     database = phase_database(phase, parts, settings, consume=is_last)

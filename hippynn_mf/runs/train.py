@@ -27,7 +27,7 @@ from hippynn_mf.runs.evaluate import errors_of_run, inference_costs, warn_of_dou
 from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.kept import kept_number
 from hippynn_mf.runs.log import logged_to
-from hippynn_mf.runs.models import read_state, trained_model
+from hippynn_mf.runs.models import models_of, read_state
 from hippynn_mf.runs.phases import train_phase
 from hippynn_mf.runs.preflight import (
     load_inputs,
@@ -130,16 +130,16 @@ def _train_in(
     labels = settings.experiment.resolved_labels
     assemble = settings.experiment.strategy.assemble
     write_models(folder, checkpoints, rule, lambda state: assemble(labels, [*states, state]))
-    model = trained_model(settings, folder)
+    model_for, heldout = models_of(settings, folder), parts["test"]
     tests = read_tests(settings)
-    errors, predictions, of_heads = errors_of_run(model, settings, parts["test"], tests, device)
+    errors, predictions, of_heads = errors_of_run(model_for, settings, heldout, tests, device)
     warn_of_doubts(settings, of_heads)
     cost = _cost(folder, settings, device)
     folder.write_results(
         errors,
         predictions,
         training=cost,
-        inference=inference_costs(model, settings, parts["test"]),
+        inference=inference_costs(model_for(heldout), settings, heldout),
         warnings=[*doubts, *of_heads],
     )
     remove_checkpoints(folder)
@@ -172,7 +172,9 @@ def _facts(
     return {
         "elements": {level.id: sorted(elements) for level, elements in known.items()},
         "n_structures": {name: len(part) for name, part in parts.items()},
-        "distances": distances_of(parts["train"].species, parts["train"].positions).model_dump(),
+        "distances": distances_of(
+            parts["train"].species, parts["train"].positions, parts["train"].cells
+        ).model_dump(),
         "device_used": str(device),
         "interaction_used": interaction.name,
         "checks": [report.model_dump(mode="json") for report in reports],

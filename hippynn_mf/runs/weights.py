@@ -13,7 +13,7 @@ from hippynn_mf.labels import Labels
 from hippynn_mf.levels import KNOWN_LEVELS, Levels
 from hippynn_mf.runs.request_fields import StrictKeys
 
-Term = Literal["energy", "forces", "hierarchicality"]
+Term = Literal["energy", "forces", "hierarchicality", "stress"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 WeightsOfLevel = dict[Term, Weight]
 WeightsById = dict[str, WeightsOfLevel]  # by level id
@@ -25,6 +25,7 @@ class TermWeights(StrictKeys):
     energy: Weight | None = Field(None, description="Of the level's energy errors.")
     forces: Weight | None = Field(None, description="Of the level's force errors.")
     hierarchicality: Weight | None = Field(None, description="Of the level's later layers.")
+    stress: Weight | None = Field(None, gt=0, description="Of the level's stress errors.")
 
 
 def parse_weights(pairs: list[str]) -> dict[str, dict[str, float]]:
@@ -76,6 +77,11 @@ def resolve_weights(
                 f"A weight of {level.label} forces is asked for, and only {level.label} energies "
                 f"are trained on. Ask for {level.label}/EF, or leave the weight out."
             )
+        if "stress" in said and not labels[level].stress:
+            raise UserError(
+                f"A weight of the {level.label} stress is asked for, and the stress is not trained "
+                f"on. Ask for {level.label}/EFS, or leave the weight out."
+            )
         resolved[level.id] = said
     return resolved
 
@@ -101,6 +107,7 @@ def weights_of_level(
         "energy": hyperparameters.energy_weight,
         "forces": hyperparameters.force_weight,
         "hierarchicality": hyperparameters.hierarchicality_weight,
+        "stress": hyperparameters.stress_weight,
     }
     return shared | weights.get(level_id, {})
 

@@ -77,7 +77,7 @@ def prepare_training(
         freeze_interactions(model)
     if phase is not None and phase.as_tasks:
         share_head(heads)
-    if in_one_process:
+    if in_one_process and all(head.stress is None for head in heads.values()):
         modules = modules._replace(loss=WholeLoss(modules.loss, heads, of_levels))
     if hyperparameters.precompute_pairs:
         modules = precompute_pairs(modules, database)

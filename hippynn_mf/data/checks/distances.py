@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase.data import covalent_radii
 
+from hippynn_mf.data.checks.crystals import nearest_in_cells
 from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict, list_some
 from hippynn_mf.data.checks.units import name_length_unit
 from hippynn_mf.data.structures import Structures
@@ -37,8 +38,13 @@ def check_distances(
     for part in parts:
         some = part.only({})[_spread_over(part.groups, n_each)]
         some = some[some.atom_mask.sum(axis=1) > 1]
-        ratios = _nearest(some.positions, some.species)
-        nearest.append(ratios[some.atom_mask])
+        ratios = np.full(some.species.shape, np.inf)
+        periodic = some.pbc.any(axis=1)
+        molecules = some[~periodic]
+        ratios[~periodic] = _nearest(molecules.positions, molecules.species)
+        if periodic.any():
+            ratios[periodic] = nearest_in_cells(some[periodic])
+        nearest.append(ratios[some.atom_mask & np.isfinite(ratios)])
         others += _in_other_units(some, ratios)
         n_looked_at += len(some)
         close = np.flatnonzero(ratios.min(axis=1, initial=np.inf) < CLASH)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hippynn_mf.data.checks.balance import check_balance
+from hippynn_mf.data.checks.crystals import check_stress
 from hippynn_mf.data.checks.distances import check_distances
 from hippynn_mf.data.checks.energies import check_energies
 from hippynn_mf.data.checks.fits import count_elements
@@ -125,6 +126,7 @@ def check_structures(
             check_forces(with_forces, level, units, has_energies=has_energies, accepted=accepted)
         )
         outcomes += check_balance(with_forces, level, accepted)
+        outcomes += check_stress(with_forces, level, units)
     if len({*map(str, units_of.values())}) <= 1:  # else their difference says nothing new
         groups = np.concatenate([_group_ids(part, whole) for part in whole])
         outcomes += check_levels(energies, labels, counts, groups, accepted)

@@ -15,6 +15,7 @@ import numpy as np
 from ase import units as ase_units
 from scipy.special import stdtrit
 
+from hippynn_mf.data.checks.crystal_pairs import crystal_pairs
 from hippynn_mf.data.checks.pairs import ConformerPairs, find_pairs
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
@@ -65,9 +66,14 @@ class ForceSlope:
 def find_slope(parts: Structures | Sequence[Structures], level: Level) -> ForceSlope:
     """Regress energy differences on what forces say, over the closest pairs of each group."""
     whole = [parts] if isinstance(parts, Structures) else parts
-    return slope_of(
-        ConformerPairs.join([find_pairs(each, level) for each in whole if level.id in each.forces])
-    )
+    pairs = []
+    for part in whole:
+        if level.id in part.forces and level.id in part.energies:
+            periodic = part.pbc.any(axis=1)
+            pairs.append(find_pairs(part[~periodic] if periodic.any() else part, level))
+            if periodic.any():
+                pairs.append(crystal_pairs(part[periodic], level))
+    return slope_of(ConformerPairs.join(pairs))
 
 
 def slope_of(pairs: ConformerPairs) -> ForceSlope:

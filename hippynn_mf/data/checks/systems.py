@@ -14,10 +14,11 @@ import numpy as np
 
 from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict, list_some
 from hippynn_mf.data.formats.system_keys import CHARGES, PERIODIC, SPINS, WEIGHTS
+from hippynn_mf.keys import CELL
 from hippynn_mf.levels import Levels
 
-STRUCTURE = ("atomic_numbers", "coordinates", "species", "lot")
-JUDGED = {*CHARGES, *SPINS, *WEIGHTS, *PERIODIC}
+STRUCTURE = ("atomic_numbers", "coordinates", "species", "lot", CELL, *PERIODIC)
+JUDGED = {*CHARGES, *SPINS, *WEIGHTS}
 N_KEYS = 12  # unused keys that a text names
 
 
@@ -25,7 +26,7 @@ def check_systems(
     file: h5py.File, used: set[str], levels: Levels, accepted: Accepted
 ) -> list[Outcome]:
     """Outcomes for charges, spins, weights and unused keys of an open file, in either layout."""
-    wrong: dict[str, list[str]] = {"system": [], "weights": [], "periodic": []}
+    wrong: dict[str, list[str]] = {"system": [], "weights": []}
     found: Counter[str] = Counter()
     meanings: dict[str, set[float]] = {}
     for group in groups_of(file):
@@ -45,10 +46,8 @@ def check_systems(
                 singlet = (values == 1) if SPINS[key] else (values == 0) | (values == 1)
                 kind, right = "system", singlet & is_even
                 meanings.setdefault(key, set()).update(values[right].tolist())
-            elif key in WEIGHTS:
-                kind, right = "weights", values == 1
             else:
-                kind, right = "periodic", values == 0
+                kind, right = "weights", values == 1
             if not right.all():
                 shown = ", ".join(f"{v:g}" for v in np.unique(values)[:5])
                 wrong[kind].append(f"{key} of group {name} is {shown}")
@@ -73,14 +72,9 @@ def check_systems(
             "key, or set it to 1; levels are weighted with --label-fraction and hyperparameters."
         )
         outcomes.append(Outcome(check="weights", verdict="refused", text=text))
-    if wrong["periodic"]:
-        text = (
-            f"structures are periodic: {list_some(wrong['periodic'])}. Only molecules are trained "
-            "on."
-        )
-        outcomes.append(Outcome(check="periodic", verdict="refused", text=text))
     known = {key for level in levels for key in (*level.energy_keys, level.energy_name)}
     known |= {level.force_key for level in levels if level.force_key}
+    known |= {level.stress_name for level in levels}
     others = sorted(set(found) - used - known - {*STRUCTURE} - JUDGED)
     if others:
         shown = ", ".join(others[:N_KEYS]) + (", …" if len(others) > N_KEYS else "")

@@ -59,16 +59,14 @@ class FileIndex:
     ) -> Part:
         """Some of the conformers, given by their index into `rows`, with these labels.
 
-        Forces are those of `forces`, without it of `labels`.
+        Forces and stress are those of `forces`, without it of `labels`.
         """
+        derivatives = labels if forces is None else forces
         return Part(
             rows=self.rows[members],
             energies={level.id: self.energies[level.id][members] for level in labels},
-            force_levels=[
-                level
-                for level, properties in (labels if forces is None else forces).items()
-                if properties.forces
-            ],
+            force_levels=[level for level, wanted in derivatives.items() if wanted.forces],
+            stress_levels=[level for level, wanted in derivatives.items() if wanted.stress],
         )
 
 
@@ -208,15 +206,18 @@ def _read_labels(
 
 
 def labels_in_file(path: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Labels:
-    """Those of `levels` whose keys the file has, with forces where it has them.
+    """Those of `levels` whose keys the file has, with forces, and stress, where it has them.
 
     Only the first group is looked at: every group of a file has every key.
     """
     with open_data(path, levels=levels) as file:
         first = next((item for item in file.values() if isinstance(item, h5py.Group)), ())
         keys = set(first)
-    return {
-        level: Properties.EF if level.force_key in keys else Properties.E
-        for level in levels
-        if has_level(keys, level)
-    }
+    found = {}
+    for level in levels:
+        if has_level(keys, level):
+            properties = Properties.EF if level.force_key in keys else Properties.E
+            if properties.forces and level.stress_name in keys:
+                properties = Properties.EFS
+            found[level] = properties
+    return found

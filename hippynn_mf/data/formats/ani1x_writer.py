@@ -13,6 +13,7 @@ from ase import Atoms
 
 from hippynn_mf.data.formats.frames import Frame
 from hippynn_mf.errors import UserError
+from hippynn_mf.keys import CELL
 from hippynn_mf.levels import KNOWN_LEVELS, Levels
 from hippynn_mf.units import EV_PER_HARTREE
 
@@ -29,7 +30,9 @@ def write_ani1x(file: h5py.File, frames: Sequence[Frame], *, levels: Levels = KN
     frames = [_without_sums(frame, levels) for frame in frames]
     energies = sorted({dataset for frame in frames for dataset in frame.energies})
     forces = sorted({dataset for frame in frames for dataset in frame.forces})
+    stress = sorted({dataset for frame in frames for dataset in frame.stress})
     systems = sorted({name for frame in frames for name in frame.system})
+    is_periodic = any(frame.cell is not None for frame in frames)
     for group_name, members in _group(frames).items():
         group = file.create_group(group_name)
         group["atomic_numbers"] = members[0].numbers
@@ -39,6 +42,13 @@ def write_ani1x(file: h5py.File, frames: Sequence[Frame], *, levels: Levels = KN
             group[dataset] = np.array([frame.energies.get(dataset, np.nan) for frame in members])
         for name in systems:
             group[name] = np.array([frame.system.get(name, np.nan) for frame in members])
+        if is_periodic:
+            open_cell = np.zeros((3, 3))
+            cells = [open_cell if frame.cell is None else frame.cell for frame in members]
+            group[CELL] = np.stack(cells)
+        no_stress = np.full((3, 3), np.nan)
+        for dataset in stress:
+            group[dataset] = np.stack([frame.stress.get(dataset, no_stress) for frame in members])
         for dataset in forces:
             group[dataset] = _narrow(
                 np.stack([frame.forces.get(dataset, missing) for frame in members])

@@ -16,9 +16,16 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from hippynn_mf.data.formats.hdf5 import refuse_beyond_float32, refuse_infinite, require_array
+from hippynn_mf.data.cells import periodic_cell, stress_tensor
+from hippynn_mf.data.formats.hdf5 import (
+    read_array,
+    refuse_beyond_float32,
+    refuse_infinite,
+    require_array,
+)
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
+from hippynn_mf.keys import CELL
 from hippynn_mf.levels import Level
 
 BLOCK_BYTES = 2**24
@@ -57,11 +64,12 @@ def group_progress(path: Path, what: str, groups: Iterable[Group]) -> tqdm[Any]:
 
 @dataclass(frozen=True)
 class Part:
-    """Conformers to read: ascending `rows` (n,) of the file, their energies, and whose forces."""
+    """Conformers to read: ascending `rows` (n,) of the file, their energies, whose other labels."""
 
     rows: np.ndarray
     energies: Mapping[str, np.ndarray]
     force_levels: Sequence[Level]
+    stress_levels: Sequence[Level] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,7 @@ def read_parts(
     }
     used = np.unique(np.concatenate(list(numbers_of_parts.values())))
     width = max((len(groups[number].numbers) for number in used), default=0)
+    is_periodic = any(CELL in groups[number].member for number in used)
     read = {
         name: Structures(
             species=np.zeros((len(part.rows), width), np.uint8),
@@ -121,6 +130,10 @@ def read_parts(
                 level.id: np.zeros((len(part.rows), width, 3), np.float32)
                 for level in part.force_levels
             },
+            stress={
+                level.id: np.full((len(part.rows), 3, 3), np.nan) for level in part.stress_levels
+            },
+            cells=np.zeros((len(part.rows), 3, 3)) if is_periodic else None,
             groups=numbers_of_parts[name],
             rows=part.rows,
             group_names=tuple(group.name for group in groups),
@@ -170,6 +183,15 @@ def _read_group(
             f"{path}, group {group.name}: NaN or infinite coordinates in {int(damaged.sum())} "
             "conformers. Remove them."
         )
+
+    cells = read_cells(group, path)
+    for name, part in parts.items():
+        rows, chosen = _chosen(part.rows, bounds[name], group.start, group.size)
+        of_part = read[name]
+        if cells is not None and of_part.cells is not None:
+            of_part.cells[rows] = cells[chosen]
+        for level in part.stress_levels:
+            of_part.stress[level.id][rows] = read_stress(group, level, cells, path)[chosen]
 
     for level in dict.fromkeys(level for part in parts.values() for level in part.force_levels):
         wanting = {
@@ -225,6 +247,58 @@ def read_forces(
             narrow = values.astype(np.float32, copy=False)
         narrow[~np.isfinite(narrow).all(axis=(1, 2))] = np.nan  # forces with a hole are no forces
         yield start, narrow
+
+
+def read_cells(group: Group, path: Path) -> np.ndarray | None:
+    """Cells (n, 3, 3) of a group, see `Structures`; None of molecules.
+
+    Raises UserError as `periodic_cell` does, and for `pbc` without a cell.
+    """
+    place = f"{path}, group {group.name}"
+    is_said = "pbc" in group.member
+    if CELL not in group.member:
+        if is_said and np.asarray(group.member["pbc"][()]).any():
+            raise UserError(
+                f"{place}: periodic (pbc), and there is no dataset {CELL}. Add it, "
+                f"{(group.size, 3, 3)} numbers in Å, or remove pbc."
+            )
+        return None
+    cells = read_array(group.member, CELL, path, (group.size, 3, 3)).astype(np.float64)
+    pbc = cells.any(axis=2)
+    if is_said:
+        said = np.asarray(group.member["pbc"][()])
+        if said.shape not in ((), (3,), (group.size, 3)) or said.dtype.kind not in "iub":
+            raise UserError(f"{place}: pbc has shape {said.shape}; expected {(group.size, 3)}.")
+        pbc = np.broadcast_to(said.astype(bool), pbc.shape)
+    rows = np.flatnonzero(pbc.any(axis=1) | ~np.isfinite(cells).all(axis=(1, 2)))
+    found = np.zeros_like(cells)
+    for row in rows:
+        kept = periodic_cell(cells[row], pbc[row], f"{place}, conformer {row}")
+        found[row] = 0.0 if kept is None else kept
+    return found
+
+
+def read_stress(group: Group, level: Level, cells: np.ndarray | None, path: Path) -> np.ndarray:
+    """Stress (n, 3, 3) of a level in a group, hartree/Å³, NaN where missing.
+
+    Raises UserError for infinite values, a stress that is not symmetric, and one of structures that
+    are not periodic along all axes.
+    """
+    key = level.stress_name
+    values = read_array(group.member, key, path, (group.size, 3, 3)).astype(np.float64)
+    refuse_infinite(values, key, path, group.name)
+    known = np.isfinite(values).all(axis=(1, 2))
+    found = np.where(known[:, None, None], values, np.nan)  # with a hole it is none
+    is_periodic = np.zeros(group.size, bool) if cells is None else cells.any(axis=2).all(axis=1)
+    place = f"{path}, group {group.name}"
+    if (known & ~is_periodic).any():
+        raise UserError(
+            f"{place}: {int((known & ~is_periodic).sum())} conformers have {key} and are not "
+            f"periodic along all three axes, so they have no stress. Add their {CELL}, or write NaN."
+        )
+    for row in np.flatnonzero(known):
+        found[row] = stress_tensor(found[row], f"{place}, conformer {row}: {key}")
+    return found
 
 
 def read_blocks(group: Group, key: str, path: Path) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Labels in extended XYZ files: eV, Å, eV/Å; a missing label is an absent key.
+"""Labels in extended XYZ files: eV, Å, eV/Å, eV/Å³; a missing label is an absent key.
 
 A file holds the labels of many levels under the names of `extxyz_keys`, or those of one level under
 the names that MACE and ASE use.
@@ -15,11 +15,15 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from hippynn_mf.data.cells import periodic_cell, stress_tensor
 from hippynn_mf.data.formats.extxyz_keys import (
     energy_dataset,
+    STRESS,
+    VIRIAL,
     energy_key,
     forces_dataset,
     level_datasets,
+    stress_dataset,
 )
 from hippynn_mf.data.formats.frames import Content, Frame
 from hippynn_mf.data.formats.hdf5 import refuse_beyond_float32
@@ -32,6 +36,8 @@ from hippynn_mf.units import EV_PER_HARTREE
 GROUP = "ani1x_group"  # the group of a converted structure, where its formula does not tell
 HEAD = "head"  # which level a structure of several in one file is labelled by, as in MACE
 UNNAMED = (("REF_energy", "REF_forces"), ("energy", "forces"))  # MACE's names, ASE's
+# Of the same styles, by the prefix of their energy: names of a stress, and of a virial.
+TENSORS = (STRESS, VIRIAL, f"{VIRIAL}s")
 # Of a structure of one atom: values of `config_type` that say that it is there for its energy, and
 # a key that says the same.
 CONFIG_TYPES = ("IsolatedAtom", "isolated_atom")
@@ -43,7 +49,7 @@ class _Names:
     """Names of labels in a file → datasets of the ANI-1x layout.
 
     Attributes:
-        energies, forces: of labels that name their level.
+        energies, forces, stress: of labels that name their level.
         styles: names of energy and forces of labels that name none, of which a structure uses the
             first pair that it has any of.
         level: of these labels, None where `head` says it.
@@ -51,21 +57,35 @@ class _Names:
 
     energies: Mapping[str, str] = field(default_factory=dict)
     forces: Mapping[str, str] = field(default_factory=dict)
+    stress: Mapping[str, str] = field(default_factory=dict)
     styles: tuple[tuple[str, str], ...] = ()
     level: Level | None = None
 
     def of(
         self, values: Mapping[str, Any], head: Level | None
-    ) -> tuple[Mapping[str, str], Mapping[str, str]]:
-        """Names of energies and forces of one structure with these values."""
+    ) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]:
+        """Names of energies, forces and stress of one structure with these values."""
         level = self.level or head
         if level is None:
-            return self.energies, self.forces
+            return self.energies, self.forces, self.stress
         energies, forces = level_datasets(level)
         for energy, force in self.styles:
             if energy in values or force in values:
-                return {**self.energies, energy: energies}, {**self.forces, force: forces}
-        return self.energies, self.forces
+                tensors = dict.fromkeys(_tensors(energy, level), level.stress_name)
+                return (
+                    {**self.energies, energy: energies},
+                    {**self.forces, force: forces},
+                    {**self.stress, **tensors},
+                )
+        return self.energies, self.forces, self.stress
+
+
+def _tensors(energy: str, level: Level | None) -> list[str]:
+    """Names of stress and virial beside an energy of this name."""
+    names = [] if level is None else [level.id, level.label]
+    ending = next((f"_{name}" for name in names if energy == f"energy_{name}"), "")
+    prefix = "" if ending else energy.removesuffix("energy")
+    return [f"{prefix}{tensor}{ending}" for tensor in TENSORS]
 
 
 def read_extxyz(
@@ -79,9 +99,10 @@ def read_extxyz(
     labels. Names of levels are looked up among `levels`.
 
     Raises:
-        UserError: for a file that cannot be read, is periodic or has no label, and for labels that
-            are no finite numbers of the right shape, or are there twice; for a `head` that is no
-            level, or another than the file's.
+        UserError: for a file that cannot be read or has no label, and for labels that are no finite
+            numbers of the right shape, or are there twice; for a `head` that is no level, or
+            another than the file's; for cells that `periodic_cell` refuses, and for a stress
+            without periodicity along all axes.
     """
     read: list[tuple[int, Atoms, dict[str, Any]]] = []
     isolated: list[tuple[int, Atoms, dict[str, Any]]] = []
@@ -103,7 +124,8 @@ def read_extxyz(
         for _, _, values in read
     }
     styled = {name for pair in used for name in pair}
-    known = {*names.energies, *names.forces, *styled, GROUP, HEAD, *KEPT}
+    styled |= {name for pair in used for name in _tensors(pair[0], level)} if used != {()} else set()
+    known = {*names.energies, *names.forces, *names.stress, *styled, GROUP, HEAD, *KEPT}
     others = {name: count for name, count in found.items() if name not in known}
     atoms_alone = [
         (int(atoms.numbers[0]), _atomic_energies(path, number, values, names, levels))
@@ -127,7 +149,7 @@ def _atomic_energies(
     if values.get("charge", 0) != 0:
         return {}
     place = f"{path}, structure {number}"
-    of_energies, _ = names.of(values, levels.find(str(values.get(HEAD, ""))))
+    of_energies, _, _ = names.of(values, levels.find(str(values.get(HEAD, ""))))
     energies = _select(values, of_energies, place)
     return {dataset: _energy(*label, place) for dataset, label in energies.items()}
 
@@ -143,6 +165,7 @@ def _find_names(path: Path, found: Mapping[str, int], levels: Levels) -> _Names:
     names = _Names(
         energies={name: dataset for name in found if (dataset := energy_dataset(name, levels))},
         forces={name: dataset for name in found if (dataset := forces_dataset(name, levels))},
+        stress={name: dataset for name in found if (dataset := stress_dataset(name, levels))},
         styles=_present(UNNAMED, found) if HEAD in found else (),
     )
     if not names.energies and not names.forces and not names.styles:
@@ -244,7 +267,10 @@ def _frame(
     """A structure with its labels in hartree."""
     place = f"{path}, structure {number}"
     refuse_beyond_float32(atoms.positions, f"{place}: positions")
-    energies, forces = (_select(values, of_kind, place) for of_kind in names.of(values, head))
+    energies, forces, stress = (
+        _select(values, of_kind, place) for of_kind in names.of(values, head)
+    )
+    cell = periodic_cell(atoms.cell.array, atoms.pbc, place)
     return Frame(
         numbers=atoms.numbers.astype(np.uint8),
         positions=atoms.positions,
@@ -254,6 +280,8 @@ def _frame(
         path=path,
         number=number,
         system=_system(values, place),
+        cell=cell,
+        stress={dataset: _stress(*label, cell, place) for dataset, label in stress.items()},
     )
 
 
@@ -293,3 +321,16 @@ def _forces(name: str, value: Any, n_atoms: int, place: str) -> np.ndarray:
         )
     refuse_beyond_float32(array, f"{place}: {name}")
     return array / EV_PER_HARTREE
+
+
+def _stress(name: str, value: Any, cell: np.ndarray | None, place: str) -> np.ndarray:
+    """A stress in hartree/Å³, of a stress in eV/Å³ or a virial in eV."""
+    if cell is None or not cell.any(axis=1).all():
+        raise UserError(
+            f"{place}: {name} is there, and the structure is not periodic along all three axes, so "
+            "it has no stress. Give the cell (Lattice) with pbc, or remove the key."
+        )
+    tensor = stress_tensor(value, f"{place}: {name}")
+    if VIRIAL in name:
+        tensor = -tensor / np.abs(np.linalg.det(cell))
+    return tensor / EV_PER_HARTREE

@@ -21,6 +21,9 @@ class Frame:
         group: name of its group in that layout, None for its formula.
         path, number: where it comes from; the first structure of a file is 1.
         system: charge, spin and weights of the structure, by the names of `system_keys`.
+        cell: (3, 3) float64 in Å, rows are lattice vectors, 0 along an axis without periodicity;
+            None for a molecule.
+        stress: dataset of the ANI-1x layout → (3, 3) float64 in hartree/Å³.
     """
 
     numbers: np.ndarray
@@ -31,6 +34,8 @@ class Frame:
     path: Path
     number: int
     system: Mapping[str, float] = field(default_factory=dict)
+    cell: np.ndarray | None = None
+    stress: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def place(self) -> str:

@@ -32,7 +32,7 @@ def read_molecules(path: Path) -> Iterator[Atoms]:
     """The structures of a file in its order.
 
     Raises UserError for a file that is empty, cut off or not extended XYZ, and for structures that
-    are periodic, have atoms without an element, or positions that are not finite.
+    have atoms without an element, or positions that are not finite.
     """
     total = count_structures(path)
     progress = tqdm(
@@ -58,14 +58,21 @@ def write_molecule(
     numbers: np.ndarray,
     columns: Mapping[str, np.ndarray],
     info: Mapping[str, Any],
+    cell: np.ndarray | None = None,
 ) -> None:
     """Append a structure of atomic `numbers` (n_atoms,); `columns` (n_atoms, 3), `pos` first.
+
+    `cell` (3, 3) has vectors of zeros along axes without periodicity.
 
     ASE's own writer keeps 8 decimals of what belongs to atoms; here no digit is lost.
     """
     properties = ":".join(["species:S:1", *(f"{name}:R:3" for name in columns)])
-    comment = key_val_dict_to_str({**info, "pbc": np.zeros(3, bool)})
-    stream.write(f"{len(numbers)}\nProperties={properties} {comment}\n")
+    pbc = np.zeros(3, bool) if cell is None else cell.any(axis=1)
+    comment = key_val_dict_to_str({**info, "pbc": pbc})
+    lattice = ""
+    if cell is not None and pbc.any():
+        lattice = f'Lattice="{" ".join(map(repr, cell.ravel().tolist()))}" '
+    stream.write(f"{len(numbers)}\n{lattice}Properties={properties} {comment}\n")
     rows = np.concatenate(list(columns.values()), axis=1, dtype=np.float64).tolist()
     for symbol, row in zip(Atoms(numbers).symbols, rows, strict=True):
         stream.write(f"{symbol} {' '.join(map(repr, row))}\n")
@@ -92,11 +99,6 @@ def write_structures(stream: TextIO, structures: Iterable[Atoms]) -> None:
 
 def _refuse_structure(atoms: Atoms, place: str) -> None:
     """Raise UserError for what nothing can be trained on."""
-    if atoms.pbc.any():
-        raise UserError(
-            f"{place} is periodic (Lattice, pbc). Only molecules are trained on; write "
-            'pbc="F F F" for a molecule in a box.'
-        )
     if not (atoms.numbers > 0).all():
         raise UserError(f"{place} has atoms without an element (X). Remove it.")
     if not np.isfinite(atoms.positions).all():

@@ -1,0 +1,113 @@
+"""Sign and unit of the stress of periodic structures, and their shortest distances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import units as ase_units
+from ase.data import covalent_radii
+from vesin import NeighborList
+
+from hippynn_mf.data.cells import complete
+from hippynn_mf.data.checks.crystal_pairs import crystal_pairs
+from hippynn_mf.data.checks.pairs import ConformerPairs
+from hippynn_mf.data.checks.report import Outcome
+from hippynn_mf.data.checks.slopes import MIN_PAIRS, ForceSlope, slope_of
+from hippynn_mf.data.checks.units import ENERGIES, FileUnits
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.levels import Level
+from hippynn_mf.units import EV_PER_HARTREE, GPA_PER_EV_PER_ANGSTROM3
+
+NEAREST = 6.0  # Å, within which the nearest atom is looked for
+KBAR = 0.1 / GPA_PER_EV_PER_ANGSTROM3
+STRESS_UNITS = {  # in eV/Å³
+    "eV/Å³": 1.0,
+    "hartree/Å³": EV_PER_HARTREE,
+    "hartree/bohr³": EV_PER_HARTREE / ase_units.Bohr**3,
+    "GPa": 10 * KBAR,
+    "kbar": KBAR,
+    "bar": 1e-3 * KBAR,
+}
+UNIT_WITHIN = 1.3  # times, that a slope may be from that of a unit
+
+
+def check_stress(parts: Sequence[Structures], level: Level, units: FileUnits) -> list[Outcome]:
+    """The outcome for sign and unit of the stress of a level; none without any."""
+    with_stress = [part for part in parts if level.id in part.stress and level.id in part.energies]
+    n = sum(int(part.has_stress(level).sum()) for part in with_stress)
+    if not n:
+        return []
+    pairs = [
+        crystal_pairs(part, level, of_stress=True)
+        for part in with_stress
+        if level.id in part.forces
+    ]
+    slope = slope_of(ConformerPairs.join(pairs))
+    what = f"the stress of level {level.id}"
+    values: dict[str, float | int | None] = {"n": n, "n_pairs": slope.n_pairs}
+    if not np.isnan(slope.slope):
+        values |= {"slope": round(slope.slope, 4), "slope_error": round(slope.error, 4)}
+    how = _describe(slope)
+    if slope.verdict == "undecided":
+        text = (
+            f"sign and unit of {what} are not proved ({how}); it is used as {units.energy}/Å³ with "
+            "ASE's sign, V⁻¹ dE/dε, positive under tension. Strained cells of one structure would "
+            "prove it."
+        )
+        return [
+            Outcome(check="stress", level=level.id, verdict="undecided", text=text, values=values)
+        ]
+    if slope.verdict == "forces":
+        text = f"{what} follows its energies ({how})."
+        return [Outcome(check="stress", level=level.id, verdict="passed", text=text, values=values)]
+    unit = _unit_of(abs(slope.slope), units)
+    text = f"{what} is not V⁻¹ dE/dε in {units.energy}/Å³: {how}."
+    if unit is not None:
+        text += f" It is in {unit}; convert it to {units.energy}/Å³."
+    if slope.slope < 0:
+        text += (
+            " It has the opposite sign, as pressure and the stress that VASP prints have. Negate it."
+        )
+    return [Outcome(check="stress", level=level.id, verdict="refused", text=text, values=values)]
+
+
+def _unit_of(slope: float, units: FileUnits) -> str | None:
+    """The unit that a slope says, None for that of the file or an unknown one."""
+    unit_of_file = EV_PER_HARTREE / ENERGIES[units.energy]
+    for name, value in STRESS_UNITS.items():
+        expected = value / unit_of_file
+        is_own = abs(expected - 1) < 1e-9
+        if not is_own and expected / UNIT_WITHIN < slope < expected * UNIT_WITHIN:
+            return name
+    return None
+
+
+def _describe(slope: ForceSlope) -> str:
+    if np.isnan(slope.slope):
+        return (
+            f"{slope.n_pairs} pairs of similar structures in different cells, {MIN_PAIRS} are needed"
+        )
+    return (
+        f"slope {slope.slope:+.3g} ± {slope.error:.2g}, correlation {slope.correlation:+.2f} over "
+        f"{slope.n_pairs} pairs of structures in different cells"
+    )
+
+
+def nearest_in_cells(structures: Structures) -> np.ndarray:
+    """(n, n_atoms_max) distance to the nearest atom or image, as a share of the covalent radii.
+
+    Infinite for padding, and for atoms with nothing within `NEAREST`. All are periodic.
+    """
+    assert structures.cells is not None
+    ratios = np.full(structures.species.shape, np.inf)
+    finder = NeighborList(cutoff=NEAREST, full_list=True, n_threads=1)
+    for row, cell in enumerate(structures.cells):
+        numbers = structures.species[row][structures.species[row] > 0]
+        positions = structures.positions[row][: len(numbers)].astype(np.float64)
+        first, second, distances = finder.compute(
+            positions, complete(cell), cell.any(axis=1), quantities="ijd"
+        )
+        radii = covalent_radii[numbers]
+        np.minimum.at(ratios[row], first, distances / (radii[first] + radii[second]))
+    return ratios
