@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE_SUFFIX = ".toml"
 # Experiments are no paths, although they have slashes.
-EXPERIMENT = re.compile(r"[A-Z]+-.*/EF?")
+EXPERIMENT = re.compile(r"[A-Z]+-.*/(E|EFS?)")
 
 
 def parameter_name(flag: Flag) -> str:
@@ -178,7 +178,7 @@ def _parse_labels(pairs: Sequence[str]) -> dict[str, str]:
         name, separator, value = pair.partition("=")
         if not separator or name in labels:
             raise UserError(
-                f"--label expects LEVEL=E or LEVEL=EF, each level once; found {pair!r}."
+                f"--label expects LEVEL=E, EF or EFS, each level once; found {pair!r}."
             )
         labels[name] = value
     return labels

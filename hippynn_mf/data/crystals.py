@@ -66,7 +66,8 @@ class Crystals:
             size = abs(np.linalg.det(complete(cell))) ** (1 / 3)
             rows.append([*closeness, size, float((areas > 0).sum())])
         marks = np.array(rows)
-        limits = np.array([most * SAME_DISTANCE, most * SAME_DISTANCE, 0.0, 0.5])
+        limit = max(most, 1.0) * SAME_DISTANCE
+        limits = np.array([limit, limit, 0.0, 0.5])
         limits[2] = SAME_VOLUME * marks[:, 2].max(initial=1.0)
         return marks, limits
 

@@ -110,6 +110,9 @@ def _find_first_of_both(batches: Sequence[Batch], periodic: Sequence[np.ndarray]
     by_elements: defaultdict[bytes, list[tuple[int, Batch, int]]] = defaultdict(list)
     start = 0
     for batch, flags in pairs:
+        if not flags.any():
+            start += batch.size
+            continue
         key = np.sort(batch.numbers).tobytes()
         by_elements[key] += [(start + int(row), batch, int(row)) for row in np.flatnonzero(flags)]
         start += batch.size

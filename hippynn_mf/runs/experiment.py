@@ -13,7 +13,7 @@ from hippynn_mf.levels import KNOWN_LEVELS, NAME_PATTERN, PAPER_LEVELS, Level, L
 from hippynn_mf.training.strategies import STRATEGIES, Phase, Strategy, get_strategy
 
 # A part of a name: a level, and the labels that it is trained on.
-PART = rf"-({NAME_PATTERN})/(EF?)"
+PART = rf"-({NAME_PATTERN})/(E|EFS?)"
 PLAIN_LABEL = r"[A-Z0-9]+"  # of levels whose experiments have slugs that tell them apart
 N_HEX = 6  # of the hash that tells other experiments apart
 

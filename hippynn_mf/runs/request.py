@@ -44,15 +44,16 @@ class Request(StrictKeys):
     experiments: Annotated[tuple[str, ...], Flag(("--experiments",), metavar="NAME,...")] = Field(
         (),
         description="What to train, as MF-DZ/EF-CC/E: a strategy, and levels with their labels, E "
-        "for energies and EF for energies and forces. Also the groups table1 and strategies. "
+        "for energies, EF also for forces, EFS also for the stress of crystals. Also the groups table1 and strategies. "
         "(default: of a campaign table1, all 17)",
     )
     labels: Annotated[
-        dict[LevelName, Literal["E", "EF"]], Flag(("--label",), metavar="LEVEL=E|EF", many=True)
+        dict[LevelName, Literal["E", "EF", "EFS"]],
+        Flag(("--label",), metavar="LEVEL=E|EF|EFS", many=True),
     ] = Field(
         {},
-        description="Instead of experiments: the labels to train on, by level: E, or EF for "
-        "energies and forces.",
+        description="Instead of experiments: the labels to train on, by level: E for "
+        "energies, EF also for forces, EFS also for the stress of crystals.",
     )
     strategy: Annotated[str | None, Flag(("--strategy",), metavar="NAME")] = Field(
         None,
@@ -125,7 +126,7 @@ class Request(StrictKeys):
         Flag(("--weight",), metavar="LEVEL.TERM=WEIGHT", many=True),
     ] = Field(
         {},
-        description="Weights in the loss by level, as DZ.forces=4; terms are energy, forces and "
+        description="Weights in the loss by level, as DZ.forces=4; terms are energy, forces, stress and "
         "hierarchicality; repeatable. (default: energy_weight, force_weight and "
         "hierarchicality_weight of the hyperparameters)",
     )

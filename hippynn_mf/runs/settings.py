@@ -51,7 +51,7 @@ class RunSettings(BaseModel):
     name: str
     strategy: str
     slug: Annotated[str, Field(pattern=rf"^{SLUG}$")]
-    labels: dict[str, Literal["E", "EF"]]
+    labels: dict[str, Literal["E", "EF", "EFS"]]
     levels: tuple[LevelRecord, ...]
     common_levels: tuple[str, ...]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
