@@ -5,8 +5,8 @@
     hippynn-mf campaign --levels scripts/xtb_levels.json --data periodic.h5 \
         --experiments SF-GFN2/E,MF-GFN1/EFS-GFN2/E,SF-GFN2/EFS --out periodic
 
-The file has the ANI-1x layout with `cell` and `<level>.stress`: molecular crystals of C, H, N, O, an
-ice and boxes of water, by GFN1-xTB and GFN2-xTB of tblite. Every crystal is relaxed roughly by
+The file has the ANI-1x layout with `cell` and `<level>.stress`: molecular crystals of C, H, N, O,
+an ice and boxes of water, by GFN1-xTB and GFN2-xTB of tblite. Every crystal is relaxed roughly by
 GFN1-xTB; then its cell is strained, its molecules are moved and turned as wholes and all atoms are
 displaced, all by normal draws. A structure depends on the seed and on its number only: a larger
 file holds those of a smaller one. One in five is a single molecule without a cell, so that both
@@ -74,9 +74,7 @@ def face_centred(name: str, edge: float) -> Crystal:
         Rotation.align_vectors(axis[None], longest[None])[0].apply(places) + edge * site
         for axis, site in zip(AXES, SITES, strict=True)
     ]
-    atoms = Atoms(
-        np.tile(one.numbers, 4), np.concatenate(positions), cell=3 * [edge], pbc=True
-    )
+    atoms = Atoms(np.tile(one.numbers, 4), np.concatenate(positions), cell=3 * [edge], pbc=True)
     return Crystal(atoms, np.repeat(np.arange(4), len(one)))
 
 

@@ -9,15 +9,15 @@ from hippynn.experiment import assemble_for_training
 from tiny import TINY
 
 from hippynn_mf import UserError
-from hippynn_mf.data.cells import periodic_cell, stress_tensor
+from hippynn_mf.cells import periodic_cell, stress_tensor
 from hippynn_mf.data.database import TrainingDatabase
-from hippynn_mf.data.neighbours import NeighbourLists
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ
 from hippynn_mf.model.losses import build_loss, build_metrics
 from hippynn_mf.model.model import build_model
 from hippynn_mf.model.predicting import predict_arrays
+from hippynn_mf.neighbours import NeighbourLists
 from hippynn_mf.network.stored_pairs import precompute_pairs
 
 LABELS = {"DZ": "EFS", "CC": "EFS"}

@@ -22,12 +22,12 @@ from hippynn_mf import (
     build_loss,
     build_metrics,
     load_database,
+    neighbours,
     precompute_pairs,
 )
-from hippynn_mf.data import neighbours
-from hippynn_mf.data.neighbours import NeighbourLists
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
+from hippynn_mf.neighbours import NeighbourLists
 
 LABELS = {"DZ": "EF", "CC": "E"}
 CUTOFF = 2.0  # Å: some pairs of the planted molecules are farther apart

@@ -17,7 +17,6 @@ from planted import write_ani1x
 from tiny import TINY, labelled_batch, lose_labels, short_training, tiny_model
 
 from hippynn_mf.data.database import TrainingDatabase, load_database
-from hippynn_mf.data.neighbours import NeighbourLists
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.keys import PAIRS, POSITIONS, SPECIES
@@ -26,6 +25,7 @@ from hippynn_mf.model import traced_model, tracing
 from hippynn_mf.model.losses import build_loss
 from hippynn_mf.model.model import build_model
 from hippynn_mf.model.traced_model import TracedModel, trace
+from hippynn_mf.neighbours import NeighbourLists
 from hippynn_mf.network import choice
 from hippynn_mf.network.padded import Sizes, SizeSteps, sizes_needed
 from hippynn_mf.network.stored_pairs import precompute_pairs

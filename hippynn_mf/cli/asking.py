@@ -47,9 +47,13 @@ class Asked:
         """Which preset is used and why, what of it the paper has otherwise, and the elements."""
         from ase.data import chemical_symbols
 
+        from hippynn_mf.labels import has_stress
         from hippynn_mf.report.recipe import recipe_text
 
-        named = dict.fromkeys(map(recipe_text, self.settings))
+        named = dict.fromkeys(
+            recipe_text(each, stress=has_stress(each.experiment.resolved_labels))
+            for each in self.settings
+        )
         species = self.settings[0].hyperparameters.species[1:]
         elements = ", ".join(chemical_symbols[number] for number in species)
         return f"Preset {' · '.join(named)}: {self.preset_reason}. Elements {elements}."

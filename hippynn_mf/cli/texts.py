@@ -177,9 +177,7 @@ def _parse_labels(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator or name in labels:
-            raise UserError(
-                f"--label expects LEVEL=E, EF or EFS, each level once; found {pair!r}."
-            )
+            raise UserError(f"--label expects LEVEL=E, EF or EFS, each level once; found {pair!r}.")
         labels[name] = value
     return labels
 

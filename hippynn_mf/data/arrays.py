@@ -30,10 +30,10 @@ def training_arrays(
     `species` (n, n_atoms_max) uint8; `positions` (n, n_atoms_max, 3) float32 in Å;
     `<level>.energy` (n, 1) float32 in kcal/mol without self energies; `<level>.forces`
     (n, n_atoms_max, 3) float32 in kcal/mol/Å; `<level>.stress` (n, 3, 3) float32 in kcal/mol/Å³;
-    `cell` (n, 3, 3) float64 in Å, if any structure is periodic. NaN marks missing labels. The self energies are
-    subtracted in float64, and the cast comes last. Species and positions are those of `structures`,
-    not copies; with `consume`, forces also take the place of its own, for which it is then no
-    longer good.
+    `cell` (n, 3, 3) float64 in Å, if any structure is periodic. NaN marks missing labels. The self
+    energies are subtracted in float64, and the cast comes last. Species and positions are those of
+    `structures`, not copies; with `consume`, forces also take the place of its own, for which it is
+    then no longer good.
     """
     positions = structures.positions.astype(np.float32, copy=False)
     arrays = {SPECIES: structures.species, POSITIONS: positions}

@@ -1,10 +1,10 @@
-"""Which periodic structures are the same, whatever cell, origin and order of atoms they are given in.
+"""Which periodic structures are the same, whatever cell, origin and order of atoms they have.
 
-Copies have the same elements and volume, and the same distances between atoms and images, element by
-element, up to what printed digits leave. That is the case however a crystal is turned, mirrored,
-moved, wrapped into its cell or described by other vectors of the same volume. Two crystals with
-all distances within `REACH` in common are taken for one; a supercell has another number of atoms,
-and is another structure.
+Copies have the same elements and volume, and the same distances between atoms and images, element
+by element, up to what printed digits leave. That is so however a crystal is turned, mirrored,
+moved, wrapped into its cell or described by other vectors of the same volume. Two crystals with all
+distances within `REACH` in common are taken for one; a supercell has another number of atoms, and
+is another structure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from vesin import NeighborList
 
-from hippynn_mf.data.cells import complete
+from hippynn_mf.cells import complete
 from hippynn_mf.data.superposition import FARTHEST
 
 REACH = 5.0  # Å, of the distances that are compared
@@ -59,7 +59,7 @@ class Crystals:
         rows = []
         most = 0.0
         for index, cell in enumerate(self.cells):
-            kinds, distances = self.distances(index)
+            _, distances = self.distances(index)
             closeness = [np.exp(-distances / scale).sum() for scale in SCALES]
             most = max(most, len(distances) / min(SCALES))
             areas = np.linalg.norm(cell, axis=1)

@@ -15,7 +15,6 @@ from hippynn_mf.data.arrays import training_arrays
 from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.loading import load_splits
-from hippynn_mf.data.neighbours import NeighbourLists
 from hippynn_mf.data.structures import (
     ROWS_AT_ONCE,
     Structures,
@@ -31,6 +30,7 @@ from hippynn_mf.keys import (
 )
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import KNOWN_LEVELS, PAPER_LEVELS, Level, Levels
+from hippynn_mf.neighbours import NeighbourLists
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +132,7 @@ class TrainingDatabase(Database):
     def store_pairs(self, cutoff: float) -> None:
         """Find all pairs nearer than `cutoff` in Å, to hand them out with the batches."""
         self.pairs = {
-            split: NeighbourLists.of(
-                arrays[SPECIES], arrays[POSITIONS], cutoff, arrays.get(CELL)
-            )
+            split: NeighbourLists.of(arrays[SPECIES], arrays[POSITIONS], cutoff, arrays.get(CELL))
             for split, arrays in self.splits.items()
         }
         for split, lists in self.pairs.items():

@@ -45,6 +45,7 @@ def draw_splits(
     rows: Rows,
     split_by: SplitBy,
     seed: int,
+    ignore_cell: bool = False,
 ) -> Drawn:
     """Draw the splits of a file; `labels` are all that it holds, whatever an experiment reads.
 
@@ -59,7 +60,7 @@ def draw_splits(
     batches = [
         Batch(index.groups[number].numbers, len(known.rows), known.positions.__getitem__, cells)
         for number, known in coordinates.items()
-        for cells in [_cells(index.groups[number], known.rows, path)]
+        for cells in [None if ignore_cell else _cells(index.groups[number], known.rows, path)]
     ]
     first = np.arange(n)
     first[chosen] = chosen[_lowest(find_first(batches))]

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from ase.data import chemical_symbols
 
+from hippynn_mf.data.checks.crystals import shortest_in_cells
 from hippynn_mf.data.checks.gate import check_structures
 from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.copies import join_copies
@@ -69,6 +70,7 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
         "n_unlabelled": len(is_common) - len(structures),
         "n_groups": len(structures.group_names),
         "elements": [chemical_symbols[number] for number in numbers],
+        "n_periodic": int(structures.is_periodic.sum()),
         "atoms_per_structure": [int(n_atoms.min()), int(n_atoms.max())] if n_atoms.size else [0, 0],
         "levels": {level.id: _describe_level(structures, level, report, atoms) for level in labels},
         "common_levels": [level.id for level in common_levels],
@@ -136,6 +138,9 @@ def _describe_level(
         found = report.of("forces", level.id)
         if found is not None:
             entry["force_check"] = {"verdict": found.verdict, **found.values}
+    entry["stress"] = 0
+    if level.id in structures.stress:
+        entry["stress"] = int(structures.has_stress(level).sum())
     entry["atomic_energy_fit"] = _describe_fit(structures[labelled], level)
     elements = labelled_elements(structures, level)
     alone = set(atoms.get(level.id, {})) - set(level.self_energies)
@@ -193,7 +198,7 @@ def count_copies(structures: Structures) -> dict[str, int]:
 
 
 def count_close_atoms(structures: Structures) -> int:
-    """Structures in which two atoms are closer than `SHORTEST_DISTANCE`."""
+    """Structures in which two atoms, or images of them, are closer than `SHORTEST_DISTANCE`."""
     count = 0
     for _, members in structures.by_group():
         n_atoms = int(members.atom_mask[0].sum())
@@ -201,6 +206,9 @@ def count_close_atoms(structures: Structures) -> int:
         for i, j in itertools.combinations(range(n_atoms), 2):
             bond = members.positions[:, i] - members.positions[:, j]
             close |= np.einsum("nx,nx->n", bond, bond) < SHORTEST_DISTANCE**2
+        periodic = np.flatnonzero(members.is_periodic)
+        if len(periodic):
+            close[periodic] = shortest_in_cells(members[periodic]) < SHORTEST_DISTANCE
         count += int(close.sum())
     return count
 
@@ -208,13 +216,16 @@ def count_close_atoms(structures: Structures) -> int:
 def format_description(info: dict[str, Any]) -> str:
     """The description as text for people."""
     low, high = info["atoms_per_structure"]
+    has_stress = any(entry["stress"] for entry in info["levels"].values())
+    stress_title = f"{'stress':>10}" if has_stress else ""
     lines = [
         f"{info['file']}",
         f"  {info['n_structures']} structures in {info['n_groups']} groups, {low} to {high} atoms "
         f"of {', '.join(info['elements'])}; {info['n_unlabelled']} without any label",
+        *([f"  {info['n_periodic']} are periodic"] if info["n_periodic"] else []),
         f"  {info['n_common']} carry the energies of all of {', '.join(info['common_levels'])}",
         "",
-        f"  {'level':<14}{'energies':>10}{'forces':>10}   atomic energy fit",
+        f"  {'level':<14}{'energies':>10}{'forces':>10}{stress_title}   atomic energy fit",
     ]
     for level_id, entry in info["levels"].items():
         fit = entry["atomic_energy_fit"]
@@ -225,7 +236,9 @@ def format_description(info: dict[str, Any]) -> str:
                 f"rank {fit['rank']} of {fit['n_elements']}, condition {condition}, "
                 f"residual {fit['residual_rmse_kcal_per_mol']:.1f} kcal/mol"
             )
-        lines.append(f"  {level_id:<14}{entry['energy']:>10}{entry['forces']:>10}   {text}")
+        counts = f"{entry['energy']:>10}{entry['forces']:>10}"
+        counts += f"{entry['stress']:>10}" if has_stress else ""
+        lines.append(f"  {level_id:<14}{counts}   {text}")
     lines.append("")
     for pair, count in info["overlap"].items():
         lines.append(f"  {pair}: {count} in common")

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from hippynn_mf.data.boxes import as_molecules
 from hippynn_mf.data.checks.gate import pass_gate
 from hippynn_mf.data.checks.pairs import draw_conformers
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport
@@ -90,7 +91,15 @@ def load_splits(
             n_common = int(index.is_common.sum())
             remedy = f"Of {len(index.is_common)} conformers, {n_common} carry all of {names}."
             raise UserError(f"{path}: no conformer has the labels of the experiment. {remedy}")
-        drawn = draw_splits(index, path, references, rows=rows, split_by=split_by, seed=split_seed)
+        drawn = draw_splits(
+            index,
+            path,
+            references,
+            rows=rows,
+            split_by=split_by,
+            seed=split_seed,
+            ignore_cell=accepted.ignore_cell,
+        )
         members = split_rows(index.rows, drawn.splits, validates_elsewhere=valid_source is not None)
         wanted = {
             name: index.part(of_split, everything, forces=everything if name == "test" else labels)
@@ -101,6 +110,8 @@ def load_splits(
             rows_of_sample = _sample_for_sign(index, members["train"], level)
             wanted[name] = index.part(rows_of_sample, labels_of_sample)
         parts = read_parts(path, index.groups, wanted, coordinates=drawn.coordinates)
+    if accepted.ignore_cell:
+        parts = {name: as_molecules(part) for name, part in parts.items()}
     n_copies = 0
     for name in members:
         of_split = drawn.first[parts[name].rows]
@@ -108,7 +119,9 @@ def load_splits(
         n_copies += n
     n_of_valid = 0
     if valid_source is not None:
-        parts, n_of_valid = _with_valid(parts, path, valid_source, labels, levels)
+        parts, n_of_valid = _with_valid(
+            parts, path, valid_source, labels, levels, ignore_cell=accepted.ignore_cell
+        )
     for split in ("train", "valid"):
         refuse_missing_level(parts[split], labels, split, path)
     sampled = [parts.pop(name) for name in samples]
@@ -133,7 +146,13 @@ def load_splits(
 
 
 def _with_valid(
-    parts: dict[str, Structures], path: Path, source: DataPath, labels: Labels, levels: Levels
+    parts: dict[str, Structures],
+    path: Path,
+    source: DataPath,
+    labels: Labels,
+    levels: Levels,
+    *,
+    ignore_cell: bool,
 ) -> tuple[dict[str, Structures], int]:
     """The parts with the validation structures of another file, which share none with them.
 
@@ -148,6 +167,8 @@ def _with_valid(
                 f"experiment trains on. {_list_labels(found)}"
             )
     structures, _ = read_ani1x(source, labels, levels=levels)
+    if ignore_cell:
+        structures = as_molecules(structures)
     valid, n_copies = join_agreeing(structures, shown)
     for name in ("train", "test"):
         if n_shared := int(find_shared(valid, parts[name]).sum()):

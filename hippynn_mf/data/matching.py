@@ -16,6 +16,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from hippynn_mf.cells import is_periodic
 from hippynn_mf.data.crystals import Crystals, find_first_crystal
 from hippynn_mf.data.structures import ROWS_AT_ONCE, Structures
 from hippynn_mf.data.superposition import atom_limit, superpose, total_limit
@@ -45,7 +46,7 @@ class Batch:
         """(size,) which of them are periodic along any axis."""
         if self.cells is None:
             return np.zeros(self.size, bool)
-        return self.cells.any(axis=(1, 2))
+        return is_periodic(self.cells)
 
     def only(self, rows: np.ndarray) -> Batch:
         """Some of them as molecules, by ascending indices."""

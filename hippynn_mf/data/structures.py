@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from hippynn_mf import cells
 from hippynn_mf.errors import refuse_unknown_elements
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level
@@ -82,7 +83,17 @@ class Structures:
         """(n, 3) True along an axis with periodicity."""
         if self.cells is None:
             return np.zeros((len(self), 3), bool)
-        return self.cells.any(axis=2)
+        return cells.is_periodic_along(self.cells)
+
+    @property
+    def is_periodic(self) -> np.ndarray:
+        """(n,) True of what is periodic along any axis."""
+        return np.asarray(self.pbc.any(axis=1))
+
+    @property
+    def is_crystal(self) -> np.ndarray:
+        """(n,) True of what is periodic along all axes."""
+        return np.asarray(self.pbc.all(axis=1))
 
     def labelled(self, labels: Labels) -> Structures:
         """The conformers that have any of these labels."""

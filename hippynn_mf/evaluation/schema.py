@@ -23,9 +23,10 @@ CONVERT = "'python scripts/convert_runs.py DIR' converts all runs of a folder, i
 class SetErrors(Strict):
     """Errors of one head against one level on a set: kcal/mol, forces in kcal/mol/Å.
 
-    Those of the stress, in GPa and in eV/Å³, are there where the set has a stress. A set without an energy cut has errors of energies; one with a cut has those of energy
-    differences of conformers (`delta_e`), and `cut_by`, the level by whose energies conformers are
-    cut (null: by none). `label_rms` is the size of the labels: the error of predicting zero.
+    Those of the stress, in GPa and in eV/Å³, are there where the set has a stress. A set without an
+    energy cut has errors of energies; one with a cut has those of energy differences of conformers
+    (`delta_e`), and `cut_by`, the level by whose energies conformers are cut (null: by none).
+    `label_rms` is the size of the labels: the error of predicting zero.
     """
 
     n_structures: Count  # that count, with or without a label

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from hippynn_mf.data.arrays import known_energies, reference_forces, reference_stress
+from hippynn_mf.data.boxes import as_molecules, without_lonely_cells
 from hippynn_mf.data.checks.gate import pass_gate
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport
 from hippynn_mf.data.copies import join_agreeing
@@ -74,6 +75,7 @@ def read_test_set(
     levels: Levels = KNOWN_LEVELS,
     accepted: Accepted = NOTHING,
     reports: list[CheckReport] | None = None,
+    cutoff: float | None = None,
 ) -> TestSet:
     """Read a test set: every labelled conformer of a file, with all labels that it has.
 
@@ -87,6 +89,8 @@ def read_test_set(
         levels: what names of levels stand for.
         accepted: what the checks let through, as of training data.
         reports: the outcomes of the checks are appended to it.
+        cutoff: of the network in Å, with which periodic structures without an image within it
+            become molecules.
 
     Raises:
         UserError: for a file that cannot be read or has no label, for elements that `species` does
@@ -104,7 +108,11 @@ def read_test_set(
             f"{path} has no label of a known level of theory, so it tests nothing. See "
             f"'hippynn-mf data info {path}', or leave test set {name} out."
         )
+    if accepted.ignore_cell:
+        structures = as_molecules(structures)
     structures, n_copies = join_agreeing(structures, path)
+    if cutoff is not None:
+        structures = without_lonely_cells({name: structures}, cutoff, path)[name]
     with errors_about(path):
         refuse_unknown_species(structures.species, species)
         labels = reference_labels(structures, levels)

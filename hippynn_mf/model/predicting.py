@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from hippynn.graphs import Predictor
 
+from hippynn_mf.cells import is_crystal
 from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
@@ -95,16 +96,14 @@ def predict_arrays(
         node_values=input_values(model, species, positions, cells), batch_size=batch_size
     )
     heads = model.heads.values()
-    is_crystal = np.zeros((len(species), 1, 1), bool)
-    if cells is not None:
-        is_crystal = cells.any(axis=2).all(axis=1)[:, None, None]
+    has_volume = np.zeros(len(species), bool) if cells is None else is_crystal(cells)
     energies = [head.level.energy_name for head in heads]
     forces = [head.level.forces_name for head in heads if head.forces is not None]
     return {
         **{name: outputs[name].numpy()[:, 0] for name in energies},
         **{name: outputs[name].numpy() for name in forces},
         **{
-            name: np.where(is_crystal, outputs[name].numpy(), np.nan)
+            name: np.where(has_volume[:, None, None], outputs[name].numpy(), np.nan)
             for name in (head.level.stress_name for head in heads if head.stress is not None)
         },
     }

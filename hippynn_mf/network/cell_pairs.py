@@ -10,7 +10,7 @@ from hippynn.graphs.nodes.base import AutoNoKw, MultiNode, SingleNode
 from hippynn.graphs.nodes.tags import PairIndexer
 from torch import Tensor
 
-from hippynn_mf.data.neighbours import NeighbourLists
+from hippynn_mf.neighbours import NeighbourLists
 
 
 def pair_geometry(
@@ -33,7 +33,7 @@ def pair_geometry(
 
 
 class CellPairs(torch.nn.Module):
-    """Finds all pairs nearer than a cut-off, of atoms and images, in cells of any shape and size."""
+    """Finds all pairs of atoms and images nearer than a cut-off, in cells of any shape and size."""
 
     def __init__(self, cutoff: float) -> None:
         super().__init__()
@@ -54,9 +54,7 @@ class CellPairs(torch.nn.Module):
         rows = torch.arange(len(nonblank))
         pairs = lists.batch_pairs(rows, nonblank.shape[1]).to(coordinates.device)
         shifts = lists.batch_shifts(rows, cell.detach().cpu().double())
-        return pair_geometry(
-            coordinates, real_atoms, inv_real_atoms, pairs, shifts.to(coordinates)
-        )
+        return pair_geometry(coordinates, real_atoms, inv_real_atoms, pairs, shifts.to(coordinates))
 
 
 class CellPairIndexer(AutoNoKw, PairIndexer, MultiNode):

@@ -14,7 +14,7 @@ import torch
 from hippynn.layers.hiplayers import InteractLayer
 from torch import Tensor
 
-from hippynn_mf.data.neighbours import NeighbourLists
+from hippynn_mf.neighbours import NeighbourLists
 from hippynn_mf.network.batched_products import rearrange
 from hippynn_mf.network.pair_layouts import sorting, tensor_components
 

@@ -51,7 +51,7 @@ class StoredPairs(AutoNoKw, PairIndexer, MultiNode):
 class StoredCellPairs(StoredPairs):
     """Pairs of atoms and images that come from the database."""
 
-    _input_names = (*StoredPairs._input_names, "shifts")
+    _input_names = (*StoredPairs._input_names, "shifts")  # type: ignore[assignment]
 
 
 def precompute_pairs(modules: TrainingModules, database: TrainingDatabase) -> TrainingModules:
@@ -97,8 +97,8 @@ def precompute_pairs(modules: TrainingModules, database: TrainingDatabase) -> Tr
     stored = (PAIRS, PAIR_SHIFTS)
     inputs = [node for node in nodes if isinstance(node, InputNode) and node.db_name not in stored]
     has_cells = any(lists.images is not None for lists in database.pairs.values())
-    names = stored if has_cells else stored[:1]
-    pairs = [InputNode(db_name=name, index_state=IdxType.NotFound) for name in names]
+    needed = stored if has_cells else stored[:1]
+    pairs = [InputNode(db_name=name, index_state=IdxType.NotFound) for name in needed]
     indexer = find_unique_relative(finder, AtomIndexer, "pairs from the database")
     parents = (finder.parents[0], indexer.real_atoms, indexer.inv_real_atoms, *pairs)
     node_class = StoredCellPairs if has_cells else StoredPairs

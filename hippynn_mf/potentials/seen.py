@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 
-from hippynn_mf.data.neighbours import NeighbourLists
+from hippynn_mf.neighbours import NeighbourLists
 from hippynn_mf.potentials.card import Distances
 from hippynn_mf.units import EV_PER_KCAL_PER_MOL
 
@@ -60,9 +60,7 @@ def distances_of(
     return _distances(shortest, farthest, elements)
 
 
-def _distances_in_cells(
-    species: np.ndarray, positions: np.ndarray, cells: np.ndarray
-) -> Distances:
+def _distances_in_cells(species: np.ndarray, positions: np.ndarray, cells: np.ndarray) -> Distances:
     lists = NeighbourLists.of(
         torch.as_tensor(species), torch.as_tensor(positions), REACH, torch.as_tensor(cells)
     )

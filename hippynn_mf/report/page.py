@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.files import make_folder, replace_when_complete
+from hippynn_mf.labels import has_stress
 from hippynn_mf.report.columns import field_name, set_name
 from hippynn_mf.report.results import Results
 from hippynn_mf.report.runs import Run
@@ -177,7 +178,13 @@ def settings_section(results: Results) -> PageSection:
             "rows": one.rows,
             "split seed": one.split_seed,
             "labels kept": _fractions(one.label_fractions),
-            "weights": weights_text(one.hyperparameters, one.weights, one.known) or "all 1",
+            "weights": weights_text(
+                one.hyperparameters,
+                one.weights,
+                one.known,
+                stress=has_stress(one.experiment.resolved_labels),
+            )
+            or "all 1",
             "common levels": ", ".join(one.common_levels),
             **one.hyperparameters.model_dump(mode="json"),
         }

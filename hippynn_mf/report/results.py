@@ -123,20 +123,31 @@ class Results:
         """The sets that finished runs were tested on, in the order of the runs."""
         return list(dict.fromkeys(name for run in self.finished for name in run.sets))
 
-    def quantities(self, name: str) -> tuple[Quantity, Quantity]:
-        """What is compared on a set: energies of structures, or of pairs of conformers; forces."""
+    def quantities(self, name: str) -> tuple[Quantity, ...]:
+        """What is compared on a set: energies of structures, or of pairs of conformers; forces.
+
+        And the stress, where the set has any.
+        """
+        has_stress = any(
+            entry.get("n_stress_components")
+            for run in self.finished
+            for references in run.sets.get(name, {}).values()
+            for entry in references.values()
+        )
+        derivatives: tuple[Quantity, ...] = ("force", "stress") if has_stress else ("force",)
         for run in self.finished:
             for test in run.settings.tests:
                 if test.name == name and test.energy_cut_kcal_per_mol is not None:
-                    return "delta_e", "force"
-        return "energy", "force"
+                    return "delta_e", *derivatives
+        return "energy", *derivatives
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """Every error of every finished run: a row for each number.
 
         Columns: experiment, seed, split_seed; set, head and reference (level ids), quantity
-        (energy, delta_e, force), metric (rmse, mae, label_rms); value in kcal/mol or kcal/mol/Å.
+        (energy, delta_e, force, stress), metric (rmse, mae, label_rms); value in kcal/mol,
+        kcal/mol/Å or GPa.
         """
         return pd.DataFrame(_rows(self.finished), columns=[*KEY, *ADDRESS, "value"])
 

@@ -83,12 +83,14 @@ def _low_force_tables(
     for (low, high), learners in pairs.items():
         names = [e.name for e in learners]
         with_head = [e.name for e in learners if low in e.maintained_levels]
-        force = Column.own(name, high, "force")
-        if _any_error(results, names, force):
-            if _any_error(results, names, Column.own(name, low, "force")):
-                tables.append(beside_labels(force, high, low, names, where))
-            if _any_error(results, with_head, force.at_head(low)):
-                tables.append(beside_head(force, high, low, with_head, where))
+        derivatives = [q for q in results.quantities(name) if q in ("force", "stress")]
+        for quantity in derivatives:
+            column = Column.own(name, high, quantity)
+            if _any_error(results, names, column):
+                if _any_error(results, names, Column.own(name, low, quantity)):
+                    tables.append(beside_labels(column, high, low, names, where))
+                if _any_error(results, with_head, column.at_head(low)):
+                    tables.append(beside_head(column, high, low, with_head, where))
     return tables
 
 

@@ -114,12 +114,13 @@ def level_differences(arrays: Arrays, settings: RunSettings, unproved: Unproved)
 
 
 def _without_holes(test: LabelledSet) -> Arrays:
-    """The labels as predictions, without a stress that some structures lack."""
-    return {
-        name: values
-        for name, values in test.labels.items()
-        if not name.endswith(f".{STRESS}") or np.isfinite(values).all()
-    }
+    """The labels as predictions, without a stress that is missing where another level has one."""
+    stress = {name: v for name, v in test.labels.items() if name.endswith(f".{STRESS}")}
+    wanted = np.zeros(len(test.species), bool)
+    for values in stress.values():
+        wanted |= np.isfinite(values).all(axis=(1, 2))
+    partial = {name for name, values in stress.items() if not np.isfinite(values[wanted]).all()}
+    return {name: values for name, values in test.labels.items() if name not in partial}
 
 
 def _complete_levels(test: LabelledSet) -> Sequence[Level]:

@@ -14,7 +14,7 @@ from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.fractions import resolve_fractions
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
-from hippynn_mf.labels import join_labels, labels_by_id
+from hippynn_mf.labels import has_stress, join_labels, labels_by_id
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Levels
 from hippynn_mf.runs.experiment import Experiment, parse_experiment
@@ -55,6 +55,12 @@ def build_settings(
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"Asked for twice: experiment {', '.join(repeated)}.")
     labels = join_labels(*(experiment.resolved_labels for experiment in experiments))
+    if request.ignore_cell and has_stress(labels):
+        named = ", ".join(level.label for level, wanted in labels.items() if wanted.stress)
+        raise UserError(
+            f"--ignore-cell reads structures as molecules, which have no stress, and the stress of "
+            f"{named} is to be trained on. Leave one of them out."
+        )
     fractions = resolve_fractions(request.label_fractions, labels, levels=levels)
     weights = resolve_weights(request.weights, labels, levels=levels)
     preset = request.chosen_preset
@@ -89,6 +95,7 @@ def build_settings(
             rows=request.rows,
             accept_outliers=request.accept_outliers,
             accept_charged=request.accept_charged,
+            ignore_cell=request.ignore_cell,
             weights=weights,
             preset=preset,
             hyperparameters=strategy_hyperparameters(

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from hippynn_mf.data.boxes import without_lonely_cells
 from hippynn_mf.data.checks.report import CheckReport
-from hippynn_mf.data.loading import file_hash, load_splits
+from hippynn_mf.data.loading import file_hash, load_splits, refuse_missing_level
 from hippynn_mf.data.structures import Structures, refuse_unknown_species
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.evaluation.doubts import few_labels
@@ -34,7 +35,7 @@ _kept = Kept()
 SHARED = (
     *("data", "valid", "tests", "levels", "common_levels", "rows", "split", "split_seed"),
     "label_fractions",
-    *("accept_outliers", "accept_charged"),
+    *("accept_outliers", "accept_charged", "ignore_cell"),
 )
 
 
@@ -75,7 +76,7 @@ def load_parts(
 ) -> Mapping[str, Structures]:
     """Train, valid and test structures of a run, with these labels; outcomes go to `reports`."""
     known = settings.known
-    return load_splits(
+    parts = load_splits(
         settings.data.path,
         labels,
         common_levels=settings.experiment.common_levels,
@@ -88,15 +89,36 @@ def load_parts(
         accepted=settings.accepted,
         reports=reports,
     )
+    found = without_lonely_cells(parts, settings.hyperparameters.dist_hard_max, settings.data.shown)
+    for split in ("train", "valid"):
+        refuse_missing_level(found[split], labels, split, settings.data.shown)
+    unused = [
+        level
+        for level, wanted in labels.items()
+        if not wanted.stress
+        and level.id in found["test"].stress
+        and found["test"].has_stress(level).any()
+    ]
+    if unused:
+        log.warning(
+            "%s: the stress of %s is not trained on; ask for it as %s/EFS.",
+            settings.data.shown,
+            ", ".join(level.label for level in unused),
+            unused[0].label,
+        )
+    return found
 
 
 def read_tests(
     settings: RunSettings, *, reports: list[CheckReport] | None = None
 ) -> Iterator[TestSet]:
     """The test sets of a run, one after another; UserError as `read_test_set`."""
-    about = settings.model_dump_json(include={"levels", "accept_outliers", "accept_charged"})
+    about = settings.model_dump_json(
+        include={"levels", "accept_outliers", "accept_charged", "ignore_cell"}
+    )
+    cutoff = settings.hyperparameters.dist_hard_max
     for source in settings.tests:
-        key = "test", source.model_dump_json(), about, settings.hyperparameters.species
+        key = "test", source.model_dump_json(), about, settings.hyperparameters.species, cutoff
         test, of_source = _kept.get(
             (*key, stamps([source.path])), functools.partial(_read_test, settings, source)
         )
@@ -116,6 +138,7 @@ def _read_test(settings: RunSettings, source: TestSource) -> tuple[TestSet, list
         levels=settings.known,
         accepted=settings.accepted,
         reports=reports,
+        cutoff=settings.hyperparameters.dist_hard_max,
     )
     return test, reports
 
@@ -169,7 +192,9 @@ def _refuse_empty_split(parts: Mapping[str, Structures], labels: Labels, path: P
     """Raise UserError if a split has structures for other runs only."""
     for name, part in parts.items():
         has_any = any(
-            part.has_energy(level).any() or (value.forces and part.has_forces(level).any())
+            part.has_energy(level).any()
+            or (value.forces and part.has_forces(level).any())
+            or (value.stress and part.has_stress(level).any())
             for level, value in labels.items()
         )
         if not has_any:

@@ -44,7 +44,8 @@ class Request(StrictKeys):
     experiments: Annotated[tuple[str, ...], Flag(("--experiments",), metavar="NAME,...")] = Field(
         (),
         description="What to train, as MF-DZ/EF-CC/E: a strategy, and levels with their labels, E "
-        "for energies, EF also for forces, EFS also for the stress of crystals. Also the groups table1 and strategies. "
+        "for energies, EF also for forces, EFS also for the stress of crystals. Also the groups "
+        "table1 and strategies. "
         "(default: of a campaign table1, all 17)",
     )
     labels: Annotated[
@@ -126,9 +127,9 @@ class Request(StrictKeys):
         Flag(("--weight",), metavar="LEVEL.TERM=WEIGHT", many=True),
     ] = Field(
         {},
-        description="Weights in the loss by level, as DZ.forces=4; terms are energy, forces, stress and "
-        "hierarchicality; repeatable. (default: energy_weight, force_weight and "
-        "hierarchicality_weight of the hyperparameters)",
+        description="Weights in the loss by level, as DZ.forces=4; terms are energy, forces, "
+        "stress and hierarchicality; repeatable. (default: energy_weight and so on of the "
+        "hyperparameters)",
     )
     rows: Annotated[Literal["common", "all"], Flag(("--rows",), metavar="common|all")] = Field(
         "common",
@@ -171,6 +172,11 @@ class Request(StrictKeys):
         False,
         description="Train although the file names charges or spins other than neutral singlets; "
         "a model does not know them.",
+    )
+    ignore_cell: Annotated[bool, Strict(), Flag(("--ignore-cell",), kind=bool)] = Field(
+        False,
+        description="Read periodic structures as molecules, without cell and stress. Those that "
+        "see no image of themselves are molecules anyway.",
     )
     seeds: Annotated[tuple[Seed, ...], Flag(("--seeds", "--seed"), metavar="K,...")] = Field(
         (0,),

@@ -41,6 +41,7 @@ class RunSettings(BaseModel):
         label_fractions: level id → fraction of its training and validation labels that is kept,
             see `keep_labels`.
         accept_outliers, accept_charged: what the checks of the files let through.
+        ignore_cell: periodic structures are read as molecules.
         weights: level id → term → weight in the loss, in place of the hyperparameters'.
         split: what is drawn for test and validation, see `splits.py`.
         valid: the file whose structures validate, None where a part of the data does.
@@ -65,6 +66,7 @@ class RunSettings(BaseModel):
     label_fractions: dict[str, float] = {}
     accept_outliers: bool = False
     accept_charged: bool = False
+    ignore_cell: bool = False
     weights: WeightsById = {}
     split: SplitBy = "conformer"
     valid: DataSource | None = None
@@ -91,7 +93,11 @@ class RunSettings(BaseModel):
     @property
     def accepted(self) -> Accepted:
         """What the checks of the files let through."""
-        return Accepted(outliers=self.accept_outliers, charged=self.accept_charged)
+        return Accepted(
+            outliers=self.accept_outliers,
+            charged=self.accept_charged,
+            ignore_cell=self.ignore_cell,
+        )
 
     @property
     def known(self) -> Levels:

@@ -44,6 +44,7 @@ QUANTITIES = {
         "force_rmse_kcal_per_mol_per_angstrom",
         "force_label_rms_kcal_per_mol_per_angstrom",
     ),
+    "stress": ("GPa", "stress_rmse_gpa", "stress_label_rms_gpa"),
 }
 
 

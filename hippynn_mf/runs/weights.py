@@ -112,9 +112,16 @@ def weights_of_level(
     return shared | weights.get(level_id, {})
 
 
-def weights_text(hyperparameters: Hyperparameters, weights: WeightsById, names: Levels) -> str:
-    """The weights of a run for people, empty if all are 1: `energy 1, forces 4; DZ energy 2`."""
+def weights_text(
+    hyperparameters: Hyperparameters, weights: WeightsById, names: Levels, *, stress: bool = False
+) -> str:
+    """The weights of a run for people, empty if all are 1: `energy 1, forces 4; DZ energy 2`.
+
+    That of the `stress` is among them where it is trained on.
+    """
     shared = weights_of_level("", {}, hyperparameters)
+    if not stress:
+        del shared["stress"]
     parts = [_listed(shared)] if set(shared.values()) != {1.0} else []
     parts += [f"{names.get(name).label} {_listed(own)}" for name, own in weights.items()]
     return "; ".join(parts)

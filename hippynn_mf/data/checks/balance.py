@@ -92,7 +92,7 @@ def imbalance(structures: Structures, level: Level) -> tuple[np.ndarray, np.ndar
     arms = np.linalg.norm(positions, axis=2)
     net = np.linalg.norm(forces.sum(axis=1), axis=1)
     torque = np.linalg.norm(np.cross(positions, forces).sum(axis=1), axis=1)
-    torque[structures.pbc.any(axis=1)] = 0.0  # of which a crystal has none
+    torque[structures.is_periodic] = 0.0  # of which a crystal has none
     # Two standard deviations of a sum of independent components.
     is_noise = net <= 2 * NOISE * np.sqrt(n_atoms[:, 0])
     is_noise &= torque <= 2 * NOISE * np.linalg.norm(arms, axis=1)

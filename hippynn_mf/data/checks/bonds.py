@@ -217,7 +217,7 @@ def find_bonds(parts: Sequence[Structures], level: Level) -> Bonds:
 def _some(part: Structures, level: Level) -> Iterator[Structures]:
     """Groups with a bond of hydrogen, in a drawn order, with some of their labelled conformers."""
     # Atoms of a crystal may be bound to images, and its bonds are those of other surroundings.
-    rows = np.flatnonzero(part.has_forces(level) & ~part.pbc.any(axis=1))
+    rows = np.flatnonzero(part.has_forces(level) & ~part.is_periodic)
     names, starts = np.unique(part.groups[rows], return_index=True)
     if not len(names):
         return

@@ -26,14 +26,15 @@ def crystal_pairs(
 ) -> ConformerPairs:
     """Pairs of similar periodic structures, for the slope of forces or (`of_stress`) of the stress.
 
-    Estimates of forces are −F·Δx of pairs in the same cell; those of the stress V σ:ε of pairs in
+    Estimates of forces are −F·Δx of pairs in the same cell, or, where there is a stress, in any
+    cells, without the energy that the stress explains. Those of the stress are V σ:ε of pairs in
     different cells, and changes are then the energy differences without what forces explain.
     """
     found = []
     cells = structures.cells
     if cells is None:
         return ConformerPairs.join([])
-    whole = structures.pbc.all(axis=1) & structures.has_energy(level) & structures.has_forces(level)
+    whole = structures.is_crystal & structures.has_energy(level) & structures.has_forces(level)
     if of_stress:
         whole &= structures.has_stress(level)
     for group in np.unique(structures.groups[whole]):
@@ -70,7 +71,10 @@ def _pairs_of(same: Structures, level: Level, *, of_stress: bool) -> ConformerPa
     one, two = codes // len(flat), codes % len(flat)
     is_pair = one != two
     alike = np.abs(cells[one] - cells[two]).max(axis=(1, 2)) <= SAME_CELL
-    chosen = is_pair & (~alike if of_stress else alike)
+    known = np.zeros(len(cells), bool)
+    if level.id in same.stress:
+        known = same.has_stress(level)
+    chosen = is_pair & (~alike if of_stress else alike | (known[one] & known[two]))
     one, two = one[chosen], two[chosen]
     mean_cells = (cells[one] + cells[two]) / 2
     moved = fractions[two] - fractions[one]
@@ -81,26 +85,28 @@ def _pairs_of(same: Structures, level: Level, *, of_stress: bool) -> ConformerPa
     mean_forces = (forces[one] + forces[two]) / 2
     work = -(mean_forces * moved).sum(axis=(1, 2))
     path = np.sqrt(np.square(moved).sum(axis=(1, 2)))
-    if not of_stress:
-        return ConformerPairs(
-            estimates=work,
-            changes=changes,
-            apart=path / np.sqrt(n_atoms),
-            path=path,
-            bends=np.abs(((forces[one] - forces[two]) * moved).sum(axis=(1, 2))),
-            noise=ROUNDING * np.sqrt(np.square(mean_forces).sum(axis=(1, 2))),
-        )
     strain = np.linalg.solve(mean_cells, cells[two] - cells[one])
     strain = (strain + np.swapaxes(strain, 1, 2)) / 2  # a turned cell has no other energy
     volumes = np.abs(np.linalg.det(mean_cells))
-    stress = same.stress[level.id]
-    size = np.cbrt(volumes) / 2  # how far a strain of 1 moves an atom, about
-    stretched = np.linalg.norm(strain, axis=(1, 2)) * size
+    stress = np.zeros_like(cells)
+    if level.id in same.stress:
+        stress = np.nan_to_num(same.stress[level.id])
 
     def by_strain(tensors: np.ndarray) -> np.ndarray:
         return np.asarray(volumes * np.einsum("nij,nij->n", tensors, strain))
 
     mean_stress = (stress[one] + stress[two]) / 2
+    if not of_stress:
+        return ConformerPairs(
+            estimates=work,
+            changes=changes - by_strain(mean_stress),
+            apart=path / np.sqrt(n_atoms),
+            path=path,
+            bends=np.abs(((forces[one] - forces[two]) * moved).sum(axis=(1, 2))),
+            noise=ROUNDING * np.sqrt(np.square(mean_forces).sum(axis=(1, 2))),
+        )
+    size = np.cbrt(volumes) / 2  # how far a strain of 1 moves an atom, about
+    stretched = np.linalg.norm(strain, axis=(1, 2)) * size
     return ConformerPairs(
         estimates=by_strain(mean_stress),
         changes=changes - work,

@@ -9,7 +9,7 @@ from ase import units as ase_units
 from ase.data import covalent_radii
 from vesin import NeighborList
 
-from hippynn_mf.data.cells import complete
+from hippynn_mf.cells import complete
 from hippynn_mf.data.checks.crystal_pairs import crystal_pairs
 from hippynn_mf.data.checks.pairs import ConformerPairs
 from hippynn_mf.data.checks.report import Outcome
@@ -66,9 +66,7 @@ def check_stress(parts: Sequence[Structures], level: Level, units: FileUnits) ->
     if unit is not None:
         text += f" It is in {unit}; convert it to {units.energy}/Å³."
     if slope.slope < 0:
-        text += (
-            " It has the opposite sign, as pressure and the stress that VASP prints have. Negate it."
-        )
+        text += " It has the opposite sign, as pressure and the stress that VASP prints. Negate it."
     return [Outcome(check="stress", level=level.id, verdict="refused", text=text, values=values)]
 
 
@@ -85,9 +83,7 @@ def _unit_of(slope: float, units: FileUnits) -> str | None:
 
 def _describe(slope: ForceSlope) -> str:
     if np.isnan(slope.slope):
-        return (
-            f"{slope.n_pairs} pairs of similar structures in different cells, {MIN_PAIRS} are needed"
-        )
+        return f"{slope.n_pairs} pairs of structures in different cells, {MIN_PAIRS} are needed"
     return (
         f"slope {slope.slope:+.3g} ± {slope.error:.2g}, correlation {slope.correlation:+.2f} over "
         f"{slope.n_pairs} pairs of structures in different cells"
@@ -111,3 +107,15 @@ def nearest_in_cells(structures: Structures) -> np.ndarray:
         radii = covalent_radii[numbers]
         np.minimum.at(ratios[row], first, distances / (radii[first] + radii[second]))
     return ratios
+
+
+def shortest_in_cells(structures: Structures) -> np.ndarray:
+    """(n,) the shortest distance of two atoms or images, infinite beyond `NEAREST`, in Å."""
+    assert structures.cells is not None
+    finder = NeighborList(cutoff=NEAREST, full_list=False, n_threads=1)
+    shortest = np.full(len(structures), np.inf)
+    for row, cell in enumerate(structures.cells):
+        positions = structures.positions[row][structures.species[row] > 0].astype(np.float64)
+        (distances,) = finder.compute(positions, complete(cell), cell.any(axis=1), quantities="d")
+        shortest[row] = distances.min(initial=np.inf)
+    return shortest

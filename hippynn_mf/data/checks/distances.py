@@ -39,7 +39,7 @@ def check_distances(
         some = part.only({})[_spread_over(part.groups, n_each)]
         some = some[some.atom_mask.sum(axis=1) > 1]
         ratios = np.full(some.species.shape, np.inf)
-        periodic = some.pbc.any(axis=1)
+        periodic = some.is_periodic
         molecules = some[~periodic]
         ratios[~periodic] = _nearest(molecules.positions, molecules.species)
         if periodic.any():

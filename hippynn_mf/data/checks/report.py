@@ -17,10 +17,14 @@ N_SHOWN = 5  # structures that a text names
 
 @dataclass(frozen=True)
 class Accepted:
-    """What a user has looked at and takes responsibility for."""
+    """What a user has looked at and takes responsibility for.
+
+    With `ignore_cell`, periodic structures are read as molecules.
+    """
 
     outliers: bool = False
     charged: bool = False
+    ignore_cell: bool = False
 
 
 NOTHING = Accepted()

@@ -69,7 +69,7 @@ def find_slope(parts: Structures | Sequence[Structures], level: Level) -> ForceS
     pairs = []
     for part in whole:
         if level.id in part.forces and level.id in part.energies:
-            periodic = part.pbc.any(axis=1)
+            periodic = part.is_periodic
             pairs.append(find_pairs(part[~periodic] if periodic.any() else part, level))
             if periodic.any():
                 pairs.append(crystal_pairs(part[periodic], level))

@@ -28,7 +28,7 @@ def check_values(parts: Sequence[Structures], level: Level) -> list[Outcome]:
         if level.id in part.forces:
             n_forces += int(part.has_forces(level).sum())
             # A free atom has no force, and in a crystal symmetry may leave none.
-            of_molecules = part.atom_mask[:, 1:2].any(axis=1) & ~part.pbc.any(axis=1)
+            of_molecules = part.atom_mask[:, 1:2].any(axis=1) & ~part.is_periodic
             values = part.forces[level.id]
             doubtful = np.flatnonzero(of_molecules & (values[:, 0] == 0).all(axis=1))
             is_zero = np.zeros(len(part), bool)

@@ -16,7 +16,12 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from hippynn_mf.data.cells import periodic_cell, stress_tensor
+from hippynn_mf.cells import (
+    is_crystal,
+    is_periodic_along,
+    periodic_cell,
+    stress_tensor,
+)
 from hippynn_mf.data.formats.hdf5 import (
     read_array,
     refuse_beyond_float32,
@@ -264,13 +269,13 @@ def read_cells(group: Group, path: Path) -> np.ndarray | None:
             )
         return None
     cells = read_array(group.member, CELL, path, (group.size, 3, 3)).astype(np.float64)
-    pbc = cells.any(axis=2)
+    pbc = is_periodic_along(cells)
     if is_said:
         said = np.asarray(group.member["pbc"][()])
         if said.shape not in ((), (3,), (group.size, 3)) or said.dtype.kind not in "iub":
             raise UserError(f"{place}: pbc has shape {said.shape}; expected {(group.size, 3)}.")
         pbc = np.broadcast_to(said.astype(bool), pbc.shape)
-    rows = np.flatnonzero(pbc.any(axis=1) | ~np.isfinite(cells).all(axis=(1, 2)))
+    rows = np.flatnonzero(np.any(pbc, axis=1) | ~np.isfinite(cells).all(axis=(1, 2)))
     found = np.zeros_like(cells)
     for row in rows:
         kept = periodic_cell(cells[row], pbc[row], f"{place}, conformer {row}")
@@ -287,14 +292,15 @@ def read_stress(group: Group, level: Level, cells: np.ndarray | None, path: Path
     key = level.stress_name
     values = read_array(group.member, key, path, (group.size, 3, 3)).astype(np.float64)
     refuse_infinite(values, key, path, group.name)
-    known = np.isfinite(values).all(axis=(1, 2))
+    known = np.asarray(np.isfinite(values).all(axis=(1, 2)))
     found = np.where(known[:, None, None], values, np.nan)  # with a hole it is none
-    is_periodic = np.zeros(group.size, bool) if cells is None else cells.any(axis=2).all(axis=1)
+    has_volume = np.zeros(group.size, bool) if cells is None else is_crystal(cells)
     place = f"{path}, group {group.name}"
-    if (known & ~is_periodic).any():
+    if (known & ~has_volume).any():
         raise UserError(
-            f"{place}: {int((known & ~is_periodic).sum())} conformers have {key} and are not "
-            f"periodic along all three axes, so they have no stress. Add their {CELL}, or write NaN."
+            f"{place}: {int((known & ~has_volume).sum())} conformers have {key} and are not "
+            f"periodic along all three axes, so they have no stress. Add their {CELL}, or write "
+            "NaN."
         )
     for row in np.flatnonzero(known):
         found[row] = stress_tensor(found[row], f"{place}, conformer {row}: {key}")

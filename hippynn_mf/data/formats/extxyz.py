@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from hippynn_mf.data.cells import periodic_cell, stress_tensor
+from hippynn_mf.cells import periodic_cell, stress_tensor
 from hippynn_mf.data.formats.extxyz_keys import (
-    energy_dataset,
     STRESS,
     VIRIAL,
+    energy_dataset,
     energy_key,
     forces_dataset,
     level_datasets,
@@ -119,12 +119,12 @@ def read_extxyz(
         for number, atoms, values in read
     ]
     # A pair that no structure uses, as predictions beside labels, is not used.
-    used = {
+    used: set[tuple[str, ...]] = {
         next((pair for pair in names.styles if set(pair) & set(values)), ())
         for _, _, values in read
     }
     styled = {name for pair in used for name in pair}
-    styled |= {name for pair in used for name in _tensors(pair[0], level)} if used != {()} else set()
+    styled |= {name for energy, *_ in filter(None, used) for name in _tensors(energy, level)}
     known = {*names.energies, *names.forces, *names.stress, *styled, GROUP, HEAD, *KEPT}
     others = {name: count for name, count in found.items() if name not in known}
     atoms_alone = [

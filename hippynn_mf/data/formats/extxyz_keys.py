@@ -80,4 +80,6 @@ def extxyz_key(dataset: str, levels: Levels = KNOWN_LEVELS) -> str | None:
         if dataset in (energies, forces):
             return energy_key(level) if dataset == energies else forces_key(level)
     name, _, quantity = dataset.rpartition(".")
-    return f"{quantity}_{name}" if name and quantity in (*ENERGY_QUANTITIES, FORCES, STRESS) else None
+    return (
+        f"{quantity}_{name}" if name and quantity in (*ENERGY_QUANTITIES, FORCES, STRESS) else None
+    )

@@ -131,7 +131,8 @@ def _turned(frame: Frame, first: Frame) -> dict[str, np.ndarray]:
 
 def _refuse_turned_crystal(frame: Frame, first: Frame) -> None:
     """Raise UserError for labels of a crystal that are in another frame than those of its copy."""
-    assert first.cell is not None and frame.cell is not None
+    assert first.cell is not None
+    assert frame.cell is not None
     same_atoms = bool((first.numbers == frame.numbers).all())
     if (frame.forces or frame.stress) and not is_moved(
         first.positions, frame.positions, first.cell, frame.cell, same_atoms
@@ -153,7 +154,11 @@ def _refuse_contradiction(
     for dataset in known.keys() & labels:
         difference = np.abs(np.asarray(known[dataset]) - labels[dataset]).max()
         if difference > tolerance:
-            unit = ("eV/Å³" if dataset.endswith(STRESS) else "eV/Å") if np.ndim(labels[dataset]) else "eV"
+            unit = (
+                ("eV/Å³" if dataset.endswith(STRESS) else "eV/Å")
+                if np.ndim(labels[dataset])
+                else "eV"
+            )
             raise UserError(
                 f"{frame.place} repeats {first.place}, but {dataset} differs by "
                 f"{difference * EV_PER_HARTREE:.3g} {unit}. Remove the wrong one."

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 from vesin import NeighborList
 
-from hippynn_mf.data.cells import complete
+from hippynn_mf.cells import complete
 from hippynn_mf.errors import UserError
 
 DISTANCES_AT_ONCE = 2**20

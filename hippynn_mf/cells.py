@@ -12,10 +12,19 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # ASE's order: xx, yy,
 MAX_ASYMMETRY = 1e-3
 
 
-def volumes_of(cells: np.ndarray) -> np.ndarray:
-    """Volumes (n,) in Å³ of cells (n, 3, 3); NaN of those that are not periodic along all axes."""
-    volumes = np.abs(np.linalg.det(cells.astype(np.float64)))
-    return np.asarray(np.where(cells.any(axis=2).all(axis=1), volumes, np.nan))
+def is_periodic_along(cells: np.ndarray) -> np.ndarray:
+    """(n, 3) which axes of cells (n, 3, 3) are periodic: those that have a vector."""
+    return np.asarray(cells.any(axis=2))
+
+
+def is_crystal(cells: np.ndarray) -> np.ndarray:
+    """(n,) which cells (n, 3, 3) are periodic along all axes."""
+    return np.asarray(is_periodic_along(cells).all(axis=1))
+
+
+def is_periodic(cells: np.ndarray) -> np.ndarray:
+    """(n,) which cells (n, 3, 3) are periodic along any axis."""
+    return np.asarray(is_periodic_along(cells).any(axis=1))
 
 
 def complete(cell: np.ndarray) -> np.ndarray:
@@ -39,8 +48,8 @@ def periodic_cell(cell: np.ndarray, pbc: np.ndarray, place: str) -> np.ndarray |
         raise UserError(f"{place}: the cell has NaN or infinite numbers. Correct it.")
     if not cell[pbc].any(axis=1).all():
         raise UserError(
-            f"{place}: periodic (pbc) along an axis without a cell vector. Give the cell (Lattice), "
-            'or write pbc="F F F" for a molecule.'
+            f"{place}: periodic (pbc) along an axis without a cell vector. Give the cell "
+            '(Lattice), or write pbc="F F F" for a molecule.'
         )
     kept = np.where(pbc[:, None], cell, 0.0)
     whole = complete(kept)
@@ -69,8 +78,8 @@ def stress_tensor(value: object, place: str) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "iuf" or array.shape not in ((3, 3), (9,), (6,)):
         raise UserError(
-            f"{place} has shape {array.shape} and type {array.dtype}; a stress is 3 × 3 numbers, or "
-            "6 in the order xx, yy, zz, yz, xz, xy."
+            f"{place} has shape {array.shape} and type {array.dtype}; a stress is 3 × 3 numbers, "
+            "or 6 in the order xx, yy, zz, yz, xz, xy."
         )
     if not np.isfinite(array).all():
         raise UserError(
@@ -84,6 +93,7 @@ def stress_tensor(value: object, place: str) -> np.ndarray:
     tensor = array.reshape(3, 3).astype(np.float64)
     if np.abs(tensor - tensor.T).max() > MAX_ASYMMETRY * max(np.abs(tensor).max(), 1e-6):
         raise UserError(
-            f"{place} is not symmetric: {tensor.tolist()}. A stress is; correct it, or leave it out."
+            f"{place} is not symmetric: {tensor.tolist()}. A stress is; correct it, or leave it "
+            "out."
         )
     return np.asarray((tensor + tensor.T) / 2)
