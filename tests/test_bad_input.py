@@ -332,7 +332,7 @@ NOTHING = {
     "negative seed": (["SF-CC/E", "--seed", "-1"], "Seeds are not negative; found '-1'"),
     "both ways": (["SF-CC/E", "--label", "CC=E"], "experiments and labels both say"),
     "unknown property": (["--label", "CC=F"], "Unknown value of labels.CC 'F'. Did you mean EF?"),
-    "no property": (["--label", "CC"], "--label expects LEVEL=E or LEVEL=EF"),
+    "no property": (["--label", "CC"], "--label expects LEVEL=E, EF or EFS"),
     "strategy alone": (["SF-CC/E", "--strategy", "MF"], "strategy goes with labels"),
     "unknown strategy": (["--label", "CC=E", "--strategy", "MFX"], "experiment 'MFX-CC/E'"),
     "data as argument": ([__file__], "is a file, but no run file, whose name ends in .toml"),

@@ -17,6 +17,7 @@ from hippynn_mf.levels import CC, DZ
 from hippynn_mf.model.losses import build_loss, build_metrics
 from hippynn_mf.model.model import build_model
 from hippynn_mf.model.predicting import predict_arrays
+from hippynn_mf.model.whole_model import WholeModel, compute_at_once
 from hippynn_mf.neighbours import NeighbourLists
 from hippynn_mf.network.stored_pairs import precompute_pairs
 
@@ -160,7 +161,7 @@ def test_a_slab_sees_images_along_its_periodic_axes_only(float64):
     assert np.isnan(found[CC.stress_name][0]).all()
 
 
-@pytest.mark.parametrize("interaction", ["fast", "compiled"])
+@pytest.mark.parametrize("interaction", ["fast", "compiled", "at once"])
 def test_stored_pairs_train_as_pairs_that_are_found(float64, interaction):
     systems = [crystal(seed, n) for seed, n in ((0, 4), (1, 2), (2, 3))]
     systems[1] = (*systems[1][:2], np.zeros((3, 3)))
@@ -175,13 +176,16 @@ def test_stored_pairs_train_as_pairs_that_are_found(float64, interaction):
         arrays[level.stress_name] = stress
     gradients = []
     for stored in (False, True):
-        model = model_of(interaction=interaction)
+        model = model_of(interaction=interaction.replace("at once", "compiled"))
         loss = build_loss(model.heads)
         modules, db_info = assemble_for_training(loss, build_metrics(model.heads, loss))
         database = TrainingDatabase(dict.fromkeys(("train", "valid", "test"), arrays), **db_info)
         if stored:
             modules = precompute_pairs(modules, database)
             assert database.inputs[-2:] == ["pairs", "pair_shifts"]
+            if interaction == "at once":
+                modules = compute_at_once(modules, model.heads)
+                assert isinstance(modules.model, WholeModel)
         (tensors,) = database.make_generator("train", "eval", 3)
         tensors = [t.double() if t.is_floating_point() else t for t in tensors]
         n_inputs = len(database.inputs)

@@ -219,10 +219,13 @@ WRONG_TEXTS = {
     "two energies": (energy('"-1.0 -2.0"'), r"structure 2: energy_DZ is"),
     "no value": (comment("energy_CC"), r"structure 2: energy_CC is True"),
     "twice": (comment("energy_wb97x_dz=-1.0"), r"energy_DZ and energy_wb97x_dz are the same label"),
-    "cell": (comment('Lattice="9 0 0 0 9 0 0 0 9" pbc="T T T"'), r"structure 2 is periodic"),
-    "one direction": (
-        comment('Lattice="9 0 0 0 9 0 0 0 9" pbc="F F T"'),
-        r"structure 2 is periodic",
+    "no cell": (
+        comment('Lattice="9 0 0 0 9 0 0 0 0" pbc="T T T"'),
+        r"structure 2: periodic \(pbc\) along an axis without a cell vector",
+    ),
+    "left-handed cell": (
+        comment('Lattice="9 0 0 0 9 0 0 0 -9" pbc="T T T"'),
+        r"structure 2: the cell is left-handed",
     ),
     "forces of a structure": (comment("forces_CC=1.0"), r"forces_CC has shape \(\)"),
 }

@@ -34,8 +34,8 @@ def test_the_loss_is_the_weighted_sum_of_the_levels_terms():
     (phase,) = settings.experiment.phases
     weights = loss_weights(phase, settings, phase.hyperparameters(settings.hyperparameters))
     assert weights == {
-        DZ: LossWeights(energy=0.5, forces=4.0, hierarchicality=1.0),
-        CC: LossWeights(energy=3.0, forces=1.0, hierarchicality=0.0),
+        DZ: LossWeights(energy=0.5, forces=4.0, hierarchicality=1.0, stress=100.0),
+        CC: LossWeights(energy=3.0, forces=1.0, hierarchicality=0.0, stress=100.0),
     }
     model = tiny_model({"DZ": "EF", "CC": "E"})
     batch = labelled_batch(model)
@@ -58,7 +58,7 @@ def test_a_difference_has_the_weights_of_its_higher_level():
     (settings,) = settings_of({"CC": {"energy": 7}}, "DELTA-DZ/EF-CC/E")
     low, difference = settings.experiment.phases
     weights = [loss_weights(p, settings, settings.hyperparameters) for p in (low, difference)]
-    assert weights[0] == {DZ: LossWeights()}
+    assert weights[0] == {DZ: LossWeights(stress=100.0)}
     assert [each.energy for each in weights[1].values()] == [7.0]
 
 

@@ -19,7 +19,7 @@ from hippynn_mf.data.checks.gate import check_structures
 from hippynn_mf.data.checks.report import NOTHING, Accepted
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.ani1x_writer import formula, write_ani1x
-from hippynn_mf.data.formats.atoms import Group, group_progress
+from hippynn_mf.data.formats.atoms import Group, group_progress, read_cells, read_stress
 from hippynn_mf.data.formats.extxyz import GROUP
 from hippynn_mf.data.formats.extxyz_keys import FORCES, energy_key, extxyz_key
 from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
@@ -32,14 +32,15 @@ from hippynn_mf.data.formats.sources import (
     read_frames,
     shown_path,
 )
-from hippynn_mf.data.formats.system_keys import KEPT
+from hippynn_mf.data.formats.system_keys import KEPT, PERIODIC
 from hippynn_mf.data.formats.xyz_file import SUFFIXES, is_xyz, write_molecule
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import replace_when_complete
+from hippynn_mf.keys import CELL, STRESS
 from hippynn_mf.levels import DZ, KNOWN_LEVELS, Levels
 from hippynn_mf.units import EV_PER_HARTREE
 
-ATOMS = ("atomic_numbers", "coordinates")
+ATOMS = ("atomic_numbers", "coordinates", CELL, *PERIODIC)
 
 
 def convert_data(
@@ -135,8 +136,8 @@ def _to_extxyz(
         )
         if others and not drop_others:
             raise UserError(
-                f"{path}: extended XYZ takes energies and forces. No place for the datasets "
-                f"{', '.join(others)}. Leave them out with --drop-others."
+                f"{path}: extended XYZ takes energies, forces and stress. No place for the "
+                f"datasets {', '.join(others)}. Leave them out with --drop-others."
             )
         labels = {key: name for key, name in names.items() if name is not None}
         n_partial = 0
@@ -165,9 +166,13 @@ def _write_group(
     positions = read_array(group.member, "coordinates", path, group.shape).astype(np.float64)
     if not np.isfinite(positions).all():
         raise UserError(f"{path}, group {group.name}: NaN or infinite coordinates. Remove them.")
-    energies, forces, n_partial = {}, {}, 0
+    energies, forces, stress, n_partial = {}, {}, {}, 0
+    cells = read_cells(group, path)
     for key in sorted(labels.keys() & set(group.member)):
         is_forces = labels[key].startswith(FORCES)
+        if labels[key].startswith(STRESS):
+            stress[labels[key]] = read_stress(group, key, cells, path) * EV_PER_HARTREE
+            continue
         values = read_array(group.member, key, path, group.shape if is_forces else group.shape[:1])
         refuse_infinite(values, key, path, group.name)
         values = values.astype(np.float64) * EV_PER_HARTREE
@@ -190,7 +195,9 @@ def _write_group(
         columns |= {name: v[row] for name, v in forces.items() if np.isfinite(v[row]).all()}
         info = {name: v[row] for name, v in energies.items() if np.isfinite(v[row])}
         info |= {name: v[row] for name, v in systems.items() if np.isfinite(v[row])}
-        write_molecule(stream, group.numbers, columns, {**info, **names})
+        info |= {name: v[row] for name, v in stress.items() if np.isfinite(v[row]).all()}
+        cell = None if cells is None else cells[row]
+        write_molecule(stream, group.numbers, columns, {**info, **names}, cell)
     return n_partial
 
 

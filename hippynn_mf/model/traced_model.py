@@ -151,6 +151,8 @@ def trace(
     """
     layout = Layout.of(modules.model, heads)
     reason = "pairs are not stored" if layout is None else None
+    if layout is not None and layout.cells is not None:
+        reason = "the structures are periodic"
     reason = reason or _why_not_traced(modules.model, heads)
     if layout is None or reason is not None:
         raise UserError(f"interaction=traced is not possible here: {reason}. {REMEDY}")

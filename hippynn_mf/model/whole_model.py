@@ -22,23 +22,26 @@ from hippynn.layers.targets import HEnergy
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hippynn_mf.keys import PAIRS, POSITIONS, SPECIES
+from hippynn_mf.keys import CELL, PAIR_SHIFTS, PAIRS, POSITIONS, SPECIES
 from hippynn_mf.model.heads import CoupledHEnergy, Heads
+from hippynn_mf.network.cell_pairs import volume_shares
 from hippynn_mf.network.hipnn import CompiledForward
 
-ENERGY, HIERARCHICALITY, FORCES = "energy", "hierarchicality", "forces"
+ENERGY, HIERARCHICALITY, FORCES, STRESS = "energy", "hierarchicality", "forces", "stress"
 
 
 @dataclass(frozen=True)
 class Layout:
     """What the inputs and outputs of a graph are.
 
-    `inputs` are the places of species, positions and pairs; `outputs` kind and level of each, the
-    level by its place among the heads.
+    `inputs` are the places of species, positions and pairs, `cells` those of cells and shifts of
+    pairs, None of molecules; `outputs` kind and level of each, the level by its place among the
+    heads.
     """
 
     inputs: tuple[int, int, int]
     outputs: list[tuple[str, int]]
+    cells: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, graph: GraphModule, heads: Heads) -> Layout | None:
@@ -50,14 +53,20 @@ class Layout:
             known[_name(head.energy.hierarchicality)] = (HIERARCHICALITY, level)
             if head.forces is not None:
                 known[_name(head.forces.main_output)] = (FORCES, level)
+            if head.stress is not None:
+                known[_name(head.stress)] = (STRESS, level)
         outputs = [known.get(_name(node)) for node in graph.nodes_to_compute]
-        if sorted(names) != sorted(INPUTS) or None in outputs:
+        has_cells = sorted(names) == sorted((*INPUTS, *OF_CELLS))
+        if None in outputs or not (has_cells or sorted(names) == sorted(INPUTS)):
             return None
         species, positions, pairs = map(names.index, INPUTS)
-        return cls((species, positions, pairs), [each for each in outputs if each is not None])
+        cells = (names.index(CELL), names.index(PAIR_SHIFTS)) if has_cells else None
+        chosen = [each for each in outputs if each is not None]
+        return cls((species, positions, pairs), chosen, cells)
 
 
 INPUTS = (SPECIES, POSITIONS, PAIRS)
+OF_CELLS = (CELL, PAIR_SHIFTS)
 
 
 def _name(node: Any) -> str:
@@ -77,6 +86,7 @@ class Parts:
     heads: list[HEnergy]
     sums: Tensor
     with_forces: list[int]
+    with_stress: list[int]
 
     @classmethod
     def of(cls, graph: GraphModule, heads: Heads) -> Parts | None:
@@ -99,6 +109,7 @@ class Parts:
             modules,
             sums,
             [place for place, head in enumerate(heads.values()) if head.forces is not None],
+            [place for place, head in enumerate(heads.values()) if head.stress is not None],
         )
 
     @cached_property
@@ -117,7 +128,7 @@ class Parts:
         )
         return WholeNetwork(
             parameters,
-            Readout(self.sums.numpy(), self.with_forces),
+            Readout(self.sums.numpy(), self.with_forces, self.with_stress),
             self.encoder.species_map.numpy(),
             int(self.network.interaction_layers[0].int_weights.shape[2]),
             int(self.network._interaction_class.tensor_order),
@@ -171,7 +182,15 @@ class WholeModel(GraphModule):
                 views = layout.views(vector.detach().numpy(), np.concatenate(rows))
         if views is None:
             views = layout.views(layout.vector())
-        passed = run_shares(parts.whole_network, views, species.numpy(), places, pairs.numpy())
+        cells = None
+        if self._layout.cells is not None:
+            from hippynn_mf.network.compiled.whole import Cells
+
+            cell, shifts = (inputs[place] for place in self._layout.cells)
+            cells = Cells(shifts.numpy(), volume_shares(cell).numpy())
+        passed = run_shares(
+            parts.whole_network, views, species.numpy(), places, pairs.numpy(), cells
+        )
         found: tuple[Tensor, ...] = _Outputs.apply(  # type: ignore[no-untyped-call]
             passed, layout, self._layout.outputs, *leaves
         )
@@ -193,6 +212,7 @@ class _Outputs(torch.autograd.Function):
                 (HIERARCHICALITY, k): row[:, None] for k, row in enumerate(passed.hierarchicalities)
             },
             **{(FORCES, k): each for k, each in passed.forces.items()},
+            **{(STRESS, k): each for k, each in passed.stress.items()},
         }
         return tuple(torch.from_numpy(found[output]) for output in outputs)
 
@@ -212,7 +232,11 @@ class _Outputs(torch.autograd.Function):
             None if (found := by.get((FORCES, level))) is None else found.contiguous().numpy()
             for level in passed.forces
         ]
-        gradient = passed.gradients(by_energies, by_hierarchicalities, forces)
+        stress = [
+            None if (found := by.get((STRESS, level))) is None else found.contiguous().numpy()
+            for level in passed.stress
+        ]
+        gradient = passed.gradients(by_energies, by_hierarchicalities, forces, stress)
         layout = ctx.layout
         if ctx.leaves[0].numel() == layout.n_inner:
             of_species = torch.from_numpy(gradient[layout.n_inner :]).view(len(layout.weights), -1)

@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
 
-from hippynn_mf.data.formats.extxyz_keys import REFERENCE, STD, energy_key, forces_key
+from hippynn_mf.data.formats.extxyz_keys import (
+    REFERENCE,
+    STD,
+    energy_key,
+    forces_key,
+    stress_key,
+)
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
 
@@ -29,11 +36,13 @@ class PredictedLabels:
         of_structures: key → (n,), as energies in eV.
         of_atoms: name of columns → (n_atoms, 3), as forces in eV/Å.
         marks: for each structure, further `info`, as that it lies outside; may be empty.
+        of_cells: key → (n, 3, 3), as a stress in eV/Å³, NaN of what is not periodic along all axes.
     """
 
     of_structures: dict[str, np.ndarray]
     of_atoms: dict[str, np.ndarray]
     marks: Sequence[Mapping[str, Any]] = field(default=())
+    of_cells: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def add_labels(
@@ -54,6 +63,9 @@ def add_labels(
             atoms.info[key] = float(values[number])
         for key, values in labels.of_atoms.items():
             atoms.arrays[key] = values[start:end]
+        for key, values in labels.of_cells.items():
+            if np.isfinite(values[number]).all():
+                atoms.info[key] = values[number]
         if labels.marks:
             atoms.info.update(labels.marks[number])
         if main is not None:
@@ -62,10 +74,11 @@ def add_labels(
 
 def _add_main(atoms: Atoms, main: Level) -> None:
     """Make the labels of a level the structure's own, as ASE's readers and writers know them."""
-    energy, forces = energy_key(main), forces_key(main)
-    atoms.calc = SinglePointCalculator(
-        atoms, energy=atoms.info[energy], forces=atoms.arrays[forces]
-    )
+    energy, forces, stress = energy_key(main), forces_key(main), stress_key(main)
+    results = {"energy": atoms.info[energy], "forces": atoms.arrays[forces]}
+    if stress in atoms.info:
+        results["stress"] = full_3x3_to_voigt_6_stress(atoms.info[stress])
+    atoms.calc = SinglePointCalculator(atoms, **results)
     if STD + energy in atoms.info:
         atoms.info[SPREADS[0]] = atoms.info[STD + energy]
         atoms.arrays[SPREADS[1]] = atoms.arrays[STD + forces]
@@ -96,7 +109,11 @@ def _set_references_aside(atoms: Atoms, levels: Sequence[Level]) -> None:
     atoms.arrays.pop(SPREADS[1], None)
     for level in levels:
         for name in (level.id, level.label):
-            for key, values in ((f"energy_{name}", atoms.info), (f"forces_{name}", atoms.arrays)):
+            for key, values in (
+                (f"energy_{name}", atoms.info),
+                (f"forces_{name}", atoms.arrays),
+                (f"stress_{name}", atoms.info),
+            ):
                 values.pop(STD + key, None)
                 if key in values:
                     values.setdefault(REFERENCE + key, values.pop(key))

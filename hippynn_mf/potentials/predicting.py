@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from hippynn_mf.data.formats.extxyz_keys import STD, energy_key, forces_key
+from hippynn_mf.cells import is_crystal
+from hippynn_mf.data.formats.extxyz_keys import STD, energy_key, forces_key, stress_key
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.levels import Level, highest_level
@@ -49,8 +51,9 @@ def predict(
     """Copies of the structures, in order, with the labels that the levels predict.
 
     ASE's `get_potential_energy()` and `get_forces()` are those of the level `main`, by default the
-    highest of the levels. Of every level, `info["energy_<level id>"]` in eV and
-    `arrays["forces_<level id>"]` (n_atoms, 3) in eV/Å are means over the members; with
+    highest of the levels. Of every level, `info["energy_<level id>"]` in eV,
+    `arrays["forces_<level id>"]` (n_atoms, 3) in eV/Å and, of what is periodic along all axes,
+    `info["stress_<level id>"]` (3, 3) in eV/Å³ are means over the members; with
     `ensemble_std`, the standard deviations (n − 1) over them have `std_` before these names, and
     those of the main level are also `energy_std` and `forces_std`. Results and labels of these
     levels that a structure has already, under an id or a label, get `REF_` before their names;
@@ -136,7 +139,9 @@ def _labels(
 ) -> PredictedLabels:
     """Labels of a batch, counted in `outside`; messages number its structures from `first` on."""
     systems = Systems.from_batch(batch, evaluator.cutoff, evaluator.species, first=first)
-    surfaces = evaluator(systems, asked.levels)
+    has_volume = is_crystal(np.where(batch.pbc[:, :, None], batch.cells, 0.0))
+    surfaces = evaluator(systems, asked.levels, virials=bool(has_volume.any()))
+    volumes = np.where(has_volume, np.abs(np.linalg.det(batch.cells)), np.nan)
     reasons = find_outside(evaluator.potential, systems, surfaces, asked.levels)
     outside.add(len(batch), reasons)
     labels = PredictedLabels({}, {}, [_mark(found) for found in reasons or ()])
@@ -148,6 +153,11 @@ def _labels(
             found[key] = values.mean(axis=0)
             if asked.ensemble_std:
                 found[STD + key] = values.std(axis=0, ddof=1)
+        if has_volume.any():
+            stress = surfaces.virials[level.id] / volumes[:, None, None]
+            labels.of_cells[stress_key(level)] = stress.mean(axis=0)
+            if asked.ensemble_std:
+                labels.of_cells[STD + stress_key(level)] = stress.std(axis=0, ddof=1)
     return labels
 
 

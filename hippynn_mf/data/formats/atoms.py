@@ -196,7 +196,9 @@ def _read_group(
         if cells is not None and of_part.cells is not None:
             of_part.cells[rows] = cells[chosen]
         for level in part.stress_levels:
-            of_part.stress[level.id][rows] = read_stress(group, level, cells, path)[chosen]
+            of_part.stress[level.id][rows] = read_stress(group, level.stress_name, cells, path)[
+                chosen
+            ]
 
     for level in dict.fromkeys(level for part in parts.values() for level in part.force_levels):
         wanting = {
@@ -283,13 +285,12 @@ def read_cells(group: Group, path: Path) -> np.ndarray | None:
     return found
 
 
-def read_stress(group: Group, level: Level, cells: np.ndarray | None, path: Path) -> np.ndarray:
-    """Stress (n, 3, 3) of a level in a group, hartree/Å³, NaN where missing.
+def read_stress(group: Group, key: str, cells: np.ndarray | None, path: Path) -> np.ndarray:
+    """A stress (n, 3, 3) in a group, hartree/Å³, NaN where missing.
 
     Raises UserError for infinite values, a stress that is not symmetric, and one of structures that
     are not periodic along all axes.
     """
-    key = level.stress_name
     values = read_array(group.member, key, path, (group.size, 3, 3)).astype(np.float64)
     refuse_infinite(values, key, path, group.name)
     known = np.asarray(np.isfinite(values).all(axis=(1, 2)))

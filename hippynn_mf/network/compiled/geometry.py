@@ -44,6 +44,26 @@ def pair_vectors_adjoint(v_bar: Array, pairs: Indices, positions_bar: Array) -> 
 
 
 @kernel
+def add_virials(v: Array, v_bar: Array, structures: Indices, virials: Array) -> None:
+    """Add the symmetric part of Σ v v_barᵀ over the pairs of each structure: (n, 3, 3)."""
+    for p in range(len(v)):
+        virial = virials[structures[p]]
+        for a in range(3):
+            for b in range(3):
+                virial[a, b] += (v[p, a] * v_bar[p, b] + v[p, b] * v_bar[p, a]) / 2
+
+
+@kernel
+def add_virials_adjoint(v: Array, structures: Indices, virials_bar: Array, v_bar: Array) -> None:
+    """Add the derivative of Σ virials_bar·virials by v_bar, whose place it takes: (n_pairs, 3)."""
+    for p in range(len(v)):
+        bar = virials_bar[structures[p]]
+        for a in range(3):
+            for b in range(3):
+                v_bar[p, a] += (bar[a, b] + bar[b, a]) / 2 * v[p, b]
+
+
+@kernel
 def _components(u: Array, R: Array) -> None:
     if len(R) == 1:
         return

@@ -17,7 +17,7 @@ from hippynn_mf.network.compiled.kernels import compilations, why_unavailable
 from hippynn_mf.network.compiled.ordering import PairOrder
 from hippynn_mf.network.compiled.tangent import run_tangent
 from hippynn_mf.network.compiled.vector import ParameterLayout
-from hippynn_mf.network.compiled.whole import Atoms, Readout, run_whole, whole_gradients
+from hippynn_mf.network.compiled.whole import Atoms, Cells, Readout, run_whole, whole_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +60,13 @@ def _compile(dtype: torch.dtype) -> None:
         one = torch.ones(1, 2, dtype=dtype)
         layout = ParameterLayout(blocks, [[one, one, one]], [[one[0, :1], one[0, :1]]])
         views = layout.views(layout.vector())
-        readout = Readout(np.ones((1, 1), positions.dtype), [0])
+        readout = Readout(np.ones((1, 1), positions.dtype), [0], [0])
         species, numbers = np.array([[1, 2]]), np.array([0, 1, 2])
         atoms = Atoms.of(species, np.array([[0, 1], [1, 0]]), numbers, 2)
-        whole = run_whole(layout, views, readout, atoms, positions, 2)
-        whole_gradients(whole, whole.energies, whole.hierarchicalities, [whole.forces[0]])
+        cells = Cells(np.zeros_like(vectors), np.ones(1, positions.dtype))
+        whole = run_whole(layout, views, readout, atoms, positions, 2, cells)
+        by = whole.energies, whole.hierarchicalities
+        whole_gradients(whole, *by, [whole.forces[0]], [whole.stress[0]])
     if is_told:
         logger.info(
             "compiled %d kernels in %.0f s", compilations() - before, time.monotonic() - start

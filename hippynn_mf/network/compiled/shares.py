@@ -23,6 +23,7 @@ from hippynn_mf.network.compiled.ordering import Indices
 from hippynn_mf.network.compiled.vector import ParameterLayout, Views
 from hippynn_mf.network.compiled.whole import (
     Atoms,
+    Cells,
     Readout,
     WholePass,
     run_whole,
@@ -54,7 +55,8 @@ class WholeNetwork:
 class SharedPass:
     """The passes of all shares, which begin and end at `bounds`.
 
-    `energies` and `hierarchicalities` are (n_heads, n), `forces` (n, n_atoms_max, 3) by level.
+    `energies` and `hierarchicalities` are (n_heads, n), `forces` (n, n_atoms_max, 3) and `stress`
+    (n, 3, 3) by level.
     """
 
     passes: list[WholePass]
@@ -62,12 +64,14 @@ class SharedPass:
     energies: Array
     hierarchicalities: Array
     forces: dict[int, Array]
+    stress: dict[int, Array]
 
     def gradients(
         self,
         by_energies: Array,
         by_hierarchicalities: Array,
         by_forces: Sequence[Array | None],
+        by_stress: Sequence[Array | None] = (),
     ) -> Array:
         """As `whole_gradients`, of all shares together."""
 
@@ -79,6 +83,7 @@ class SharedPass:
                 np.ascontiguousarray(by_energies[:, part]),
                 np.ascontiguousarray(by_hierarchicalities[:, part]),
                 forces,
+                [None if each is None else each[part] for each in by_stress],
             )
 
         total, *others = _in_threads(of_share, len(self.passes))
@@ -88,7 +93,12 @@ class SharedPass:
 
 
 def run_shares(
-    network: WholeNetwork, views: Views, species: Indices, positions: Array, pairs: Indices
+    network: WholeNetwork,
+    views: Views,
+    species: Indices,
+    positions: Array,
+    pairs: Indices,
+    cells: Cells | None = None,
 ) -> SharedPass:
     """A pass of a padded batch (n, n_atoms_max), in as many shares as torch has threads.
 
@@ -97,13 +107,18 @@ def run_shares(
     width = network.layout.blocks[-1].interaction.weights
     n_wanted = np.count_nonzero(species) * width.shape[0] * width.shape[1] // LEAST_SHARE
     n_shares = max(1, min(torch.get_num_threads(), len(species), int(n_wanted)))
-    bounds, parts = _cut(species, pairs, n_shares)
+    bounds, parts, chosen = _cut(species, pairs, n_shares)
 
     def of_share(k: int) -> WholePass:
         part = slice(bounds[k], bounds[k + 1])
         atoms = Atoms.of(species[part], parts[k], network.element_of, network.n_elements)
         layout, readout = network.layout, network.readout
-        return run_whole(layout, views, readout, atoms, positions[part], network.tensor_order)
+        of_part = None
+        if cells is not None:
+            shifts = cells.shifts if len(parts) == 1 else cells.shifts[chosen[k]]
+            of_part = Cells(shifts, cells.volume_shares[part])
+        places = positions[part]
+        return run_whole(layout, views, readout, atoms, places, network.tensor_order, of_part)
 
     passes = _in_threads(of_share, len(parts))
     return SharedPass(
@@ -115,14 +130,23 @@ def run_shares(
             level: np.concatenate([each.forces[k] for each in passes])
             for k, level in enumerate(network.readout.with_forces)
         },
+        {
+            level: np.concatenate([each.stress[k] for each in passes])
+            for k, level in enumerate(network.readout.with_stress)
+        },
     )
 
 
-def _cut(species: Indices, pairs: Indices, n_shares: int) -> tuple[Indices, list[Indices]]:
-    """Bounds (n_shares + 1,) between structures, and the pairs of each share, by its own places."""
+def _cut(
+    species: Indices, pairs: Indices, n_shares: int
+) -> tuple[Indices, list[Indices], list[Indices]]:
+    """Bounds (n_shares + 1,) between structures, and the pairs of each share, by its own places.
+
+    And which of the pairs they are; of a single share, that is left out.
+    """
     n_structures, width = species.shape
     if n_shares == 1:
-        return np.array([0, n_structures]), [pairs]
+        return np.array([0, n_structures]), [pairs], []
     structure_of_pair = pairs[:, 0] // width
     # A structure counts by its pairs and, where atoms are alone, by its atoms.
     counts = np.bincount(structure_of_pair, minlength=n_structures) + np.count_nonzero(species, 1)
@@ -130,11 +154,12 @@ def _cut(species: Indices, pairs: Indices, n_shares: int) -> tuple[Indices, list
     inner = np.searchsorted(until, until[-1] * np.arange(1, n_shares) / n_shares) + 1
     bounds = np.unique([0, *inner, n_structures])
     share_of_pair = np.searchsorted(bounds[1:], structure_of_pair, side="right")
+    chosen = [np.flatnonzero(share_of_pair == k) for k in range(len(bounds) - 1)]
     parts = [
-        np.ascontiguousarray(pairs[share_of_pair == k] - bounds[k] * width)
-        for k in range(len(bounds) - 1)
+        np.ascontiguousarray(pairs[of_share] - bounds[k] * width)
+        for k, of_share in enumerate(chosen)
     ]
-    return bounds, parts
+    return bounds, parts, chosen
 
 
 def _in_threads(function: Callable[[int], T], n: int) -> list[T]:

@@ -6,7 +6,8 @@ those by the parameters. See docs/compiled-step.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,7 +18,13 @@ from hippynn_mf.network.compiled.adjoint import (
     run_adjoint,
 )
 from hippynn_mf.network.compiled.forward import Geometry, Tape, run_forward
-from hippynn_mf.network.compiled.geometry import Array, pair_vectors, pair_vectors_adjoint
+from hippynn_mf.network.compiled.geometry import (
+    Array,
+    add_virials,
+    add_virials_adjoint,
+    pair_vectors,
+    pair_vectors_adjoint,
+)
 from hippynn_mf.network.compiled.heads import sum_atoms, sum_atoms_adjoint
 from hippynn_mf.network.compiled.ordering import Indices, PairOrder
 from hippynn_mf.network.compiled.rows import add_sum_by_element
@@ -30,18 +37,31 @@ class Readout:
     """What is made of the energies of linear heads.
 
     Level k has the energy of the heads whose column of row k in `sums` (n_heads, n_heads) is one,
-    the others are zero; `with_forces` are the levels that have forces.
+    the others are zero; `with_forces` are the levels that have forces, `with_stress` those of them
+    that have a stress.
     """
 
     sums: Array
     with_forces: list[int]
+    with_stress: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What periodic structures add: shifts of pairs (n_pairs, 3) in Å, and 1/V (n,), 0 of others.
+
+    The shifts are what lattice vectors add to x_j − x_i.
+    """
+
+    shifts: Array
+    volume_shares: Array
 
 
 @dataclass(frozen=True)
 class Atoms:
     """The atoms of a padded batch: structure and element of each, and its place in the padding.
 
-    `pairs` (n_pairs, 2), receivers and senders, number places.
+    `pairs` (n_pairs, 2), receivers and senders, number places; `structure_of_pair` (n_pairs,).
     """
 
     structures: Indices
@@ -49,6 +69,12 @@ class Atoms:
     pairs: Indices
     order: PairOrder
     n_structures: int
+    width: int
+
+    @property
+    def structure_of_pair(self) -> Indices:
+        """(n_pairs,) which structure the atoms of a pair belong to."""
+        return self.pairs[:, 0] // self.width
 
     @classmethod
     def of(cls, species: Indices, pairs: Indices, elements_of: Indices, n_elements: int) -> Atoms:
@@ -60,7 +86,8 @@ class Atoms:
         atom_of_place[places] = np.arange(len(places))
         receivers, senders = atom_of_place[pairs[:, 0]], atom_of_place[pairs[:, 1]]
         order = PairOrder.of(receivers, senders, elements, n_elements)
-        return cls(places // species.shape[1], elements, pairs, order, len(species))
+        width = species.shape[1]
+        return cls(places // width, elements, pairs, order, len(species), width)
 
 
 @dataclass
@@ -77,6 +104,9 @@ class WholePass:
     hierarchicalities: Array
     adjoints: list[AdjointTape]
     forces: list[Array]
+    vectors: Array
+    stress: list[Array]
+    volume_shares: Array | None
 
 
 def run_whole(
@@ -86,15 +116,19 @@ def run_whole(
     atoms: Atoms,
     positions: Array,
     tensor_order: int,
+    cells: Cells | None = None,
 ) -> WholePass:
-    """Energies, hierarchicalities and forces at positions (n, n_atoms_max, 3).
+    """Energies, hierarchicalities, forces and stress at positions (n, n_atoms_max, 3).
 
-    `views` are the parameters; they must not change before the derivatives are taken.
+    The stress (n, 3, 3) is that of the levels of `readout.with_stress`, for which `cells` are
+    needed. `views` are the parameters; they must not change before the derivatives are taken.
     """
     dtype, elements = positions.dtype, atoms.elements
     sums = readout.sums.astype(dtype)
     vectors = np.empty((len(atoms.pairs), 3), dtype)
     pair_vectors(positions.reshape(-1, 3), atoms.pairs, vectors)
+    if cells is not None:
+        vectors += cells.shifts
     pairs = Geometry.of(vectors, atoms.order, tensor_order)
     tape = run_forward(layout.blocks, elements, pairs, views.blocks)
     features, weights = tape.features(), views.heads
@@ -107,6 +141,7 @@ def run_whole(
     own, hierarchicalities = np.empty((2, n_heads, atoms.n_structures), dtype)
     sum_atoms(e, atoms.structures, own, hierarchicalities)
     adjoints, forces = [], []
+    stress: list[Array] = []
     for level in readout.with_forces:
         starts: list[Array | None] = [sums[level] @ each for each in weights[1:]]
         adjoints.append(run_adjoint(tape, starts))
@@ -114,6 +149,10 @@ def run_whole(
         vectors_bar = by_vectors(tape.pairs, adjoints[-1])
         pair_vectors_adjoint(vectors_bar, atoms.pairs, force.reshape(-1, 3))
         forces.append(np.negative(force, out=force))
+        if cells is not None and level in readout.with_stress:
+            virials = np.zeros((atoms.n_structures, 3, 3), dtype)
+            add_virials(vectors, vectors_bar, atoms.structure_of_pair, virials)
+            stress.append(virials * cells.volume_shares[:, None, None])
     return WholePass(
         atoms,
         readout,
@@ -125,6 +164,9 @@ def run_whole(
         hierarchicalities,
         adjoints,
         forces,
+        vectors,
+        stress,
+        None if cells is None else cells.volume_shares,
     )
 
 
@@ -133,11 +175,12 @@ def whole_gradients(
     by_energies: Array,
     by_hierarchicalities: Array,
     by_forces: list[Array | None],
+    by_stress: Sequence[Array | None] = (),
 ) -> Array:
     """Derivatives of a loss by the vector of all parameters.
 
     `by_energies` and `by_hierarchicalities` (n_heads, n) are its derivatives by those, `by_forces`
-    by the forces of every level that has them, None for zero.
+    and `by_stress` by the forces and stress of every level that has them, None for zero.
     """
     readout, tape, atoms = passed.readout, passed.tape, passed.atoms
     found = np.zeros(passed.layout.size, passed.e.dtype)
@@ -150,16 +193,22 @@ def whole_gradients(
         np.dot(y.T, x, out=head)
         y.sum(0, out=bias)
     injection = None
+    of_stress = dict(zip(readout.with_stress, by_stress, strict=True)) if by_stress else {}
     for level, adjoint, by_force in zip(
         readout.with_forces, passed.adjoints, by_forces, strict=True
     ):
-        if by_force is None:
+        by_tensor = of_stress.get(level)
+        if by_force is None and by_tensor is None:
             continue
         if injection is None:
             injection = Injection.of(tape, by.blocks)
-        direction = np.empty((len(atoms.pairs), 3), by_force.dtype)
-        pair_vectors(by_force.reshape(-1, 3), atoms.pairs, direction)
-        np.negative(direction, out=direction)
+        direction = np.zeros_like(passed.vectors)
+        if by_force is not None:
+            pair_vectors(by_force.reshape(-1, 3), atoms.pairs, direction)
+            np.negative(direction, out=direction)
+        if by_tensor is not None and passed.volume_shares is not None:
+            by_virials = by_tensor * passed.volume_shares[:, None, None]
+            add_virials_adjoint(passed.vectors, atoms.structure_of_pair, by_virials, direction)
         changes = run_tangent(tape, adjoint, direction, injection, needs_vectors=False)
         for change, head in zip(changes, by.heads[1:], strict=True):
             head += np.outer(readout.sums[level], change.sum(0)).astype(change.dtype)
