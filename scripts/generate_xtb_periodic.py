@@ -211,7 +211,7 @@ def write_periodic(
 
 def main(
     out: Annotated[Path, typer.Argument(help="HDF5 file to write.")],
-    n: Annotated[int, typer.Option(min=1, help="Structures in all.")] = 640,
+    n: Annotated[int, typer.Option(min=1, help="Structures in all.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
 ) -> None:

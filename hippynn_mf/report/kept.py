@@ -8,6 +8,7 @@ run with its name, labels and seeds, what differs from the others, and its metri
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,12 @@ def _order(run: Run) -> tuple[str, int, int]:
 
 def _content(run: Run) -> dict[str, Any]:
     settings = run.settings.model_dump(mode="json")
-    for source in (settings["data"], *settings["tests"]):
+    places: set[str] = set()
+    valid = [] if settings["valid"] is None else [settings["valid"]]
+    for source in (settings["data"], *valid, *settings["tests"]):
         path = source["path"]
+        files = path.values() if isinstance(path, dict) else [path]
+        places.update(f"{Path(file).parent}{os.sep}" for file in files)
         source["path"] = (
             {level: Path(file).name for level, file in path.items()}
             if isinstance(path, dict)
@@ -118,11 +123,23 @@ def _content(run: Run) -> dict[str, Any]:
     content: dict[str, Any] = {
         "format": FORMAT,
         "settings": settings,
-        **run.facts,
+        **_without(run.facts, places),
         "kept_epoch": None if run.kept_epoch is None else run.kept_epoch.model_dump(mode="json"),
         "metrics": metrics,
     }
     return content if run.failure is None else content | {"failure": run.failure}
+
+
+def _without(content: Any, places: set[str]) -> Any:
+    """JSON without these folders in its texts, as what checks say has them."""
+    if isinstance(content, Mapping):
+        return {key: _without(value, places) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without(value, places) for value in content]
+    if isinstance(content, str):
+        for place in places - {f".{os.sep}"}:
+            content = content.replace(place, "")
+    return content
 
 
 def common_part(contents: Sequence[Mapping[str, Any]], *, top: bool = True) -> dict[str, Any]:
