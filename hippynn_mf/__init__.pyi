@@ -13,6 +13,7 @@ from .model.heads import Head as Head
 from .model.heads import Heads as Heads
 from .model.heads import build_heads as build_heads
 from .model.losses import LossWeights as LossWeights
+from .model.losses import MaskedHuberLoss as MaskedHuberLoss
 from .model.losses import build_loss as build_loss
 from .model.losses import build_metrics as build_metrics
 from .model.model import build_model as build_model

@@ -177,8 +177,13 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(stream, allow_pickle=False, **arrays)
 
 
-def read_npz(path: Path, remedy: str = "Restore the file.") -> dict[str, np.ndarray]:
-    """All arrays of a file that `write_npz` wrote, without pickle; a damaged one is a FileError."""
+def read_npz(
+    path: Path, remedy: str = "Restore the file.", *, unread: list[str] | None = None
+) -> dict[str, np.ndarray]:
+    """All arrays of a file of arrays, without pickle; a damaged one is a FileError.
+
+    Arrays of Python objects are such damage, or, where `unread` is given, left out and named there.
+    """
     require_file(path, "a file of arrays (.npz)")
     with reading(path):
         try:
@@ -189,7 +194,9 @@ def read_npz(path: Path, remedy: str = "Restore the file.") -> dict[str, np.ndar
                 if wrong := members.testzip():  # numpy does not look at the checksums
                     raise ValueError(f"{wrong} does not have its checksum")
             with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+                if unread is not None:
+                    unread += [name for name in arrays.files if _has_objects(path, name)]
+                return {name: arrays[name] for name in arrays.files if name not in (unread or ())}
         except (OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -199,6 +206,21 @@ def read_npz(path: Path, remedy: str = "Restore the file.") -> dict[str, np.ndar
             *(zipfile.BadZipFile, zlib.error, OverflowError, AttributeError),
         ) as error:  # of zip files, of their streams, and of the headers of numpy's arrays
             raise FileError(f"{path} is damaged ({error}). {remedy}") from None
+
+
+def _has_objects(path: Path, name: str) -> bool:
+    """Whether an array of a file is one of Python objects, by its header."""
+    with zipfile.ZipFile(path) as members:
+        member = name if name in members.namelist() else f"{name}.npy"
+        with members.open(member) as stream:
+            version = np.lib.format.read_magic(stream)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            _, _, dtype = read(stream)
+            return bool(dtype.hasobject)
 
 
 def parse_json(text: str, source: object) -> Any:

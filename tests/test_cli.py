@@ -73,7 +73,7 @@ def test_the_run_folder_says_what_was_done(run, trained):
     stored = json.loads((run / "experiment.json").read_text())
     assert stored["settings"]["name"] == NAME
     assert stored["settings"]["seed"] == 3
-    assert stored["settings"]["rows"] == "common"
+    assert stored["settings"]["rows"] == "all"
     assert stored["settings"]["hyperparameters"]["max_epochs"] == 2
     assert stored["settings"]["data"]["path"] == str(trained / "data.h5")
     assert stored["settings"]["labels"] == {"wb97x_dz": "EF", "ccsd(t)_cbs": "E"}

@@ -317,7 +317,7 @@ def test_what_is_there_is_replaced_only_by_force_and_only_when_complete(tmp_path
     ("source", "out", "message"),
     [
         ("a.h5", "b.txt", r"b.txt: the suffix does not tell the format"),
-        ("a.dat", "b.h5", r"a.dat: the suffix does not tell the format"),
+        ("a.dat", "b.h5", r"same format"),
         ("a.h5", "b.hdf5", r"same format"),
         ("a.xyz", "b.extxyz", r"same format"),
         ("a.h5", "absent/b.xyz", r"No folder .*absent"),

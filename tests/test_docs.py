@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def test_the_example_of_a_model_does_what_its_comments_say(capsys):
 
 
 def test_plugin_script_trains_two_levels(tmp_path, monkeypatch, capsys):
-    (script,) = python_blocks(PAGES["docs/hippynn-script.md"])
+    script, *others = python_blocks(PAGES["docs/hippynn-script.md"])
+    for other in others:  # tests/test_own_arrays.py runs the same with other sizes
+        compile(textwrap.dedent(other), "hippynn-script.md", "exec")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     exec(compile(script, "hippynn-script.md", "exec"), {})

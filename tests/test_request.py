@@ -62,8 +62,8 @@ def test_the_help_is_the_description_of_the_fields():
     assert help_text == Request.model_fields["hyperparameters"].description
     assert "species" in help_text
     assert "hippynn-mf settings" in help_text
-    (option,) = [p for p in field_parameters() if p.name == "rows"]
-    assert option.annotation.__metadata__[0].help.endswith("(default: common)")
+    (option,) = [p for p in field_parameters() if p.name == "device"]
+    assert option.annotation.__metadata__[0].help.endswith("(default: auto)")
 
 
 def test_help_imports_no_torch_and_no_pictures():

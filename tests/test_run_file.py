@@ -102,7 +102,10 @@ WRONG = {
     ),
     "key of a test": (
         '[tests.mine]\npth = "data.h5"',
-        ["[tests.mine] has no key 'pth'. Did you mean path?", "Known: path, keys, energy_cut"],
+        [
+            "[tests.mine] has no key 'pth'. Did you mean path?",
+            "Known: path, keys, units, energy_cut",
+        ],
     ),
     "name of a test": (
         '[tests.Mine]\npath = "data.h5"',
@@ -254,6 +257,8 @@ def test_a_new_run_file_trains_at_once(ani1x_file, tmp_path, capsys):
         "seeds": [0],
         "preset": "robust",
         "out": "results",
+        "keys": {},
+        "units": {},
         "label_fractions": {},
         "weights": {},
         "hyperparameters": {},
@@ -381,6 +386,6 @@ def test_a_file_to_test_on_is_no_training_data(tmp_path, capsys, as_folder):
     shutil.copy(MINI_COMP6, path)
     assert exit_code("new", tmp_path / "my.toml", tmp_path if as_folder else path) == 2
     error = capsys.readouterr().err
-    assert "COMP6 layout" in error
+    assert "COMP6" in error
     assert "--comp6" in error
     assert not (tmp_path / "my.toml").exists()

@@ -56,7 +56,24 @@ class Asked:
         )
         species = self.settings[0].hyperparameters.species[1:]
         elements = ", ".join(chemical_symbols[number] for number in species)
-        return f"Preset {' · '.join(named)}: {self.preset_reason}. Elements {elements}."
+        preset = f"Preset {' · '.join(named)}: {self.preset_reason}. Elements {elements}."
+        return f"{preset} {self.rows_line}"
+
+    @property
+    def rows_line(self) -> str:
+        """Which structures are taken, and why."""
+        first = self.settings[0]
+        names = ", ".join(first.known.get(name).label for name in first.common_levels)
+        taken = {
+            "all": "all structures with any label of an experiment",
+            "common": f"structures with the energies of all of {names}",
+        }[first.rows]
+        why = "as asked for"
+        if self.request.rows is None:
+            other = "common" if first.rows == "all" else "all"
+            of = "data of your own" if first.rows == "all" else "these data and experiments"
+            why = f"the default with {of}; --rows {other} chooses others"
+        return f"Rows {first.rows}, {taken}: {why}."
 
 
 def asking(defaults: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -9,14 +9,19 @@ from typing import Annotated
 import typer
 
 from hippynn_mf.cli.once import OnceCommand
-from hippynn_mf.cli.options import LevelsOption, known_levels_of
-from hippynn_mf.cli.texts import parse_source
+from hippynn_mf.cli.options import (
+    KeyOption,
+    LevelsOption,
+    UnitsOption,
+    known_levels_of,
+    told_source,
+)
 
 data_app = typer.Typer(help="Look into data files, and convert them.", no_args_is_help=True)
 
 FilesArgument = Annotated[
     list[str],
-    typer.Argument(metavar="FILE", help="ANI-1x layout, extended XYZ, or LEVEL=FILE several times"),
+    typer.Argument(metavar="FILE", help="A file or folder, or LEVEL=FILE several times"),
 ]
 
 
@@ -24,6 +29,8 @@ FilesArgument = Annotated[
 def info(
     files: FilesArgument,
     levels: LevelsOption = None,
+    key: KeyOption = None,
+    units: UnitsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Describe a data file: labels per level, overlaps, and what looks wrong.
@@ -32,7 +39,7 @@ def info(
     """
     from hippynn_mf.data.info import describe_file, format_description
 
-    description = describe_file(parse_source(files), levels=known_levels_of(levels))
+    description = describe_file(told_source(files, key, units), levels=known_levels_of(levels))
     typer.echo(json.dumps(description, indent=2) if as_json else format_description(description))
 
 
@@ -41,6 +48,8 @@ def convert(
     files: FilesArgument,
     out: Annotated[Path, typer.Argument(help="File to write; its suffix says what it becomes.")],
     levels: LevelsOption = None,
+    key: KeyOption = None,
+    units: UnitsOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     drop_others: Annotated[
         bool, typer.Option("--drop-others", help="Leave out what OUT has no place for.")
@@ -54,9 +63,9 @@ def convert(
         typer.Option("--accept-charged", help="Convert others than neutral singlets."),
     ] = False,
 ) -> None:
-    """Convert between extended XYZ (.xyz) and the ANI-1x layout (.h5).
+    """Convert any format that is read to the ANI-1x layout (.h5), extended XYZ (.xyz), or .npz.
 
-    One extended XYZ file for each level makes one HDF5 file: DZ=a.xyz CC=b.xyz all.h5
+    One file for each level makes one file: DZ=a.xyz CC=b.npz all.h5
 
     Example: hippynn-mf data convert my.xyz my.h5
     """
@@ -64,7 +73,7 @@ def convert(
     from hippynn_mf.data.convert import convert_data
 
     known = known_levels_of(levels)
-    source = parse_source(files)
+    source = told_source(files, key, units)
     notes = convert_data(
         source,
         out,

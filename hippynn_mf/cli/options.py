@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hippynn_mf.cli.texts import parse_levels
+from hippynn_mf.cli.texts import KEY, parse_keys, parse_levels, parse_source, parse_units
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.request import Request
 
 if TYPE_CHECKING:
     from hippynn_mf.campaign.engines import Engine
+    from hippynn_mf.data.formats.sources import DataPath
     from hippynn_mf.levels import Levels
     from hippynn_mf.runs.experiment import Experiment
 
@@ -42,6 +43,16 @@ LevelsOption = Annotated[
         "file that declares them, as scripts/xtb_levels.json.",
     ),
 ]
+KeyOption = Annotated[
+    list[str] | None,
+    typer.Option("--key", metavar="LEVEL.KIND=NAME", help="What a name in the files stands for, as "
+                 "DFT.energy=dft_energy; kinds are energy, forces and gradient; repeatable."),
+]  # fmt: skip
+UnitsOption = Annotated[
+    list[str] | None,
+    typer.Option("--units", metavar="KIND=UNIT", help="Units of the files, as energy=kcal/mol, "
+                 "positions=bohr, forces=hartree/bohr, CC.energy=hartree; repeatable."),
+]  # fmt: skip
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override one, NAME=VALUE; repeatable.")
 ]
@@ -65,6 +76,17 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 def known_levels_of(text: str | None) -> Levels:
     """The levels that are known with those of --levels."""
     return Request.of({} if text is None else {"levels": parse_levels(text)}).known
+
+
+def told_source(
+    texts: Sequence[str], keys: Sequence[str] | None, units: Sequence[str] | None
+) -> DataPath:
+    """Data from one file, or LEVEL=FILE for every level, with what is declared of them."""
+    from hippynn_mf.data.formats.sources import with_declared
+
+    more = [text for text in texts if keys and KEY.match(text)]
+    source = parse_source([text for text in texts if text not in more])
+    return with_declared(source, parse_keys([*(keys or []), *more]), parse_units(units or []))
 
 
 def parse_experiments(names: Sequence[str], levels: Levels | None = None) -> list[Experiment]:

@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hippynn_mf.cli.asking import Asked, asking, with_fields
-from hippynn_mf.cli.options import EngineChoice, LevelsOption, make_engine
+from hippynn_mf.cli.options import (
+    EngineChoice,
+    KeyOption,
+    LevelsOption,
+    UnitsOption,
+    make_engine,
+    told_source,
+)
 from hippynn_mf.cli.report import print_figures, print_tables, refuse_if
-from hippynn_mf.cli.texts import parse_levels, parse_source, read_values, split_words
+from hippynn_mf.cli.texts import parse_levels, read_values, split_words
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.request import CAMPAIGN_DEFAULTS, EMBEDDED_PRESET, Request
 from hippynn_mf.starting import import_hippynn
@@ -38,10 +45,12 @@ def new(
         list[str],
         typer.Argument(
             metavar="DATA...",
-            help="Data file in the ANI-1x layout or extended XYZ, or LEVEL=FILE several times.",
+            help="A data file or folder, or LEVEL=FILE several times.",
         ),
     ],
     levels: LevelsOption = None,
+    key: KeyOption = None,
+    units: UnitsOption = None,
     schema: Annotated[
         bool,
         typer.Option("--schema", help="Write its JSON schema beside it, for editors of TOML."),
@@ -54,7 +63,7 @@ def new(
     from hippynn_mf.runs.new_run_file import write_run_file
 
     chosen = None if levels is None else parse_levels(levels)
-    write_run_file(run_file, parse_source(data), chosen, with_schema=schema)
+    write_run_file(run_file, told_source(data, key, units), chosen, with_schema=schema)
     typer.echo(f"{run_file}\nLook through it, then: hippynn-mf train {run_file}")
 
 
@@ -219,7 +228,15 @@ def evaluate(
         tests = []
         for name, test in request.tests.items():
             if run_settings.test(name) is None or test.path is None:
-                tests.append(requested_source(name, test, run_settings.known))
+                tests.append(
+                    requested_source(
+                        name,
+                        test,
+                        run_settings.known,
+                        keys=run_settings.data.keys,
+                        units=run_settings.data.units,
+                    )
+                )
             else:
                 moved[name] = test.path
         evaluate_run(folder, tests=tests, moved=moved, device=request.device)

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hippynn_mf.errors import UserError, shown
+from hippynn_mf.data.formats.declared import Declared
+from hippynn_mf.data.formats.kinds import PROPERTIES
+from hippynn_mf.errors import UserError, shown, unknown_name_message
 from hippynn_mf.runs.request_fields import COMP6, Flag
 from hippynn_mf.runs.weights import parse_weights
 
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 RUN_FILE_SUFFIX = ".toml"
 # Experiments are no paths, although they have slashes.
 EXPERIMENT = re.compile(r"[A-Z]+-.*/(E|EFS?)")
+KEY = re.compile(rf"[^=]+\.({'|'.join(PROPERTIES)})=")
 
 
 def parameter_name(flag: Flag) -> str:
@@ -61,6 +64,9 @@ def read_values(
         for name in (*("strategy", "preset", "rows", "split", "split_seed", "device", "out"),)
         if name in given
     }
+    if "key" in given:  # more of which may follow, as of --train
+        given["key"] = [*given["key"], *(text for text in files if KEY.match(text))]
+        files = [text for text in files if not KEY.match(text)]
     experiments = [*names]
     if "experiments" in given:
         experiments += parse_names(given.pop("experiments"), "--experiments")
@@ -70,6 +76,8 @@ def read_values(
         "set": ("hyperparameters", parse_overrides),
         "label_fraction": ("label_fractions", parse_fractions),
         "weight": ("weights", parse_weights),
+        "key": ("keys", parse_keys),
+        "units": ("units", parse_units),
         "seeds": ("seeds", parse_seeds),
         "split_seeds": ("split_seeds", parse_seeds),
         "valid_file": ("valid", Path),
@@ -148,6 +156,45 @@ def parse_fractions(pairs: Sequence[str]) -> dict[str, float]:
             raise UserError(f"--label-fraction names {name} twice.")
         fractions[name] = value
     return fractions
+
+
+def parse_keys(pairs: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Names in files from LEVEL.KIND=NAME, by level and kind."""
+    keys: dict[str, dict[str, str]] = {}
+    for pair in pairs:
+        left, _, name = pair.partition("=")
+        level, _, kind = left.rpartition(".")
+        if not level or not kind or not name:
+            raise UserError(
+                f"--key expects LEVEL.KIND=NAME, as DFT.energy=dft_energy; found {pair!r}."
+            )
+        if kind not in PROPERTIES:
+            raise UserError(f"--key {pair}: {unknown_name_message('kind', kind, PROPERTIES)}")
+        before = keys.setdefault(level, {}).setdefault(kind, name)
+        if before != name:
+            raise UserError(
+                f"--key names the {kind} of {level} twice, as {before} and as {name}. A label has "
+                "one key."
+            )
+    return keys
+
+
+def parse_units(pairs: Sequence[str]) -> dict[str, str | dict[str, str]]:
+    """Units of files from KIND=UNIT, or of a level from LEVEL.KIND=UNIT."""
+    units: dict[str, Any] = {}
+    for pair in pairs:
+        left, _, unit = pair.partition("=")
+        level, _, kind = left.rpartition(".")
+        if not kind or not unit:
+            raise UserError(
+                f"--units expects KIND=UNIT, as energy=kcal/mol or forces=hartree/bohr; found "
+                f"{pair!r}."
+            )
+        of_level = units.setdefault(level, {}) if level else units
+        if of_level.setdefault(kind, unit) != unit:
+            raise UserError(f"--units names {left} twice, as {of_level[kind]} and as {unit}.")
+    Declared.of(units=units)  # what is wrong is said with the option at hand
+    return units
 
 
 def parse_level_files(texts: Sequence[str]) -> dict[str, Path]:

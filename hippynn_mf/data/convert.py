@@ -1,4 +1,4 @@
-"""Between extended XYZ and the ANI-1x layout, `hippynn-mf data convert`.
+"""From any format that is read to the ANI-1x layout, extended XYZ or `.npz`: `data convert`.
 
 `energy_<name>` and `forces_<name>` in eV and eV/Å are the datasets `<name>.energy` and
 `<name>.forces` in hartree and hartree/Å, `corr_energy_<name>` is `<name>.corr_energy`, and a key
@@ -22,18 +22,24 @@ from hippynn_mf.data.formats.ani1x_writer import formula, write_ani1x
 from hippynn_mf.data.formats.atoms import Group, group_progress, read_cells, read_stress
 from hippynn_mf.data.formats.extxyz import GROUP
 from hippynn_mf.data.formats.extxyz_keys import FORCES, energy_key, extxyz_key
+from hippynn_mf.data.formats.frame_formats import known_formats
 from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
-from hippynn_mf.data.formats.hdf5 import open_hdf5, read_array, refuse_infinite
+from hippynn_mf.data.formats.hdf5 import is_hdf5, read_array, refuse_infinite
 from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies
+from hippynn_mf.data.formats.npz import SUFFIX as NPZ_SUFFIX
+from hippynn_mf.data.formats.npz_writer import to_npz
 from hippynn_mf.data.formats.sources import (
     DataPath,
     has_frames,
-    known_formats,
+    open_data,
     read_frames,
+    refuse_absent_keys,
+    refuse_untold,
     shown_path,
+    split_source,
 )
 from hippynn_mf.data.formats.system_keys import KEPT, PERIODIC
-from hippynn_mf.data.formats.xyz_file import SUFFIXES, is_xyz, write_molecule
+from hippynn_mf.data.formats.xyz_file import PLAIN, is_xyz, write_molecule, written_xyz
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.keys import CELL, STRESS
@@ -52,7 +58,7 @@ def convert_data(
     accepted: Accepted = NOTHING,
     levels: Levels = KNOWN_LEVELS,
 ) -> list[str]:
-    """Convert a file, or one extended XYZ file for each level, to what the suffix of `out` says.
+    """Convert a file, or one file for each level, to what the suffix of `out` says.
 
     Args:
         source: what to convert.
@@ -70,32 +76,67 @@ def convert_data(
             what cannot be converted, and what the checks refuse, see `check_structures`.
     """
     shown = shown_path(source, levels=levels)
-    if isinstance(source, Path) and not (has_frames(source) or _is_hdf5(source)):
+    files, declared = split_source(source)
+    refuse_untold(source)
+    if isinstance(files, Path) and not (
+        has_frames(source) or is_hdf5_name(files) or is_hdf5(files)
+    ):
         raise UserError(
-            f"{source}: the suffix does not tell the format. Known are {known_formats()}."
+            f"{files}: neither its name nor its content tells the format. Known are "
+            f"{known_formats()}."
         )
-    if not (is_xyz(out) or _is_hdf5(out)):
+    if not (is_xyz(out) or is_hdf5_name(out) or is_npz(out)):
         raise UserError(
             f"{out}: the suffix does not tell the format. Extended XYZ ends in "
-            f"{' or '.join(SUFFIXES)}, the ANI-1x layout in {' or '.join(HDF5_SUFFIXES)}."
+            f"{' or '.join(PLAIN)}, the ANI-1x layout in {' or '.join(HDF5_SUFFIXES)}, arrays of "
+            f"numpy in {NPZ_SUFFIX}."
         )
-    if has_frames(source) != _is_hdf5(out):
+    if isinstance(files, Path) and not declared and _same_format(files, source, out):
         raise UserError(
-            f"{shown} and {out}: these have the same format, and there is nothing to convert, or "
-            "neither is HDF5, to which to convert first."
+            f"{shown} and {out}: these have the same format, and there is nothing to convert."
         )
     if out.exists() and not force:
         raise UserError(f"{out} exists. Choose another name, or replace it with --force.")
     if not out.absolute().parent.is_dir():
         raise UserError(f"No folder {out.absolute().parent}. Create it first.")
+    refuse_absent_keys(source, levels=levels)
     with replace_when_complete(out) as partial:
-        if is_xyz(out):
-            return _to_extxyz(shown, partial, drop_others, accepted, levels)
-        return _to_hdf5(source, partial, drop_others, accepted, levels)
+        if is_hdf5_name(out):
+            return _to_hdf5(source, partial, drop_others, accepted, levels)
+        said = _dropped(source, drop_others, levels) if has_frames(source) else []
+        if is_npz(out):
+            notes = to_npz(source, partial, drop_others, levels)
+        else:
+            notes = _to_extxyz(source, out, partial, drop_others, levels)
+        return [*said, *notes, *_check(source, accepted, levels)]
 
 
-def _is_hdf5(path: Path) -> bool:
+def is_hdf5_name(path: Path) -> bool:
+    """Whether the name of a file says that it is HDF5."""
     return path.suffix.lower() in HDF5_SUFFIXES
+
+
+def is_npz(path: Path) -> bool:
+    """Whether the name of a file says that it holds arrays of numpy."""
+    return path.suffix.lower() == NPZ_SUFFIX
+
+
+def _same_format(files: Path, source: DataPath, out: Path) -> bool:
+    if is_hdf5_name(out):
+        return not has_frames(source)
+    return (is_xyz(files) and is_xyz(out)) or (is_npz(files) and is_npz(out))
+
+
+def _dropped(source: DataPath, drop_others: bool, levels: Levels) -> list[str]:
+    """What was noticed in reading; UserError for what is not a label, unless it may be dropped."""
+    read = read_frames(source, levels=levels)
+    if read.others and not drop_others:
+        raise UserError(
+            f"{shown_path(source, levels=levels)}: only energies and forces are converted. No "
+            f"place for {_list_counts(read.others)}. Labels are named with --key, as --key "
+            f"{DZ.label}.energy=NAME. Leave the others out with --drop-others."
+        )
+    return read.notes
 
 
 def _to_hdf5(
@@ -107,7 +148,7 @@ def _to_hdf5(
     if others and not drop_others:
         raise UserError(
             f"{shown}: the ANI-1x layout has no place for {_list_counts(others)}. Labels are named "
-            f"{energy_key(DZ)} and so on. Leave the others out with --drop-others."
+            f"{energy_key(DZ)} and so on, or with --key. Leave the others out with --drop-others."
         )
     with h5py.File(out, "w") as file, errors_about(shown):
         write_ani1x(file, frames, levels=levels)
@@ -126,9 +167,10 @@ def _check(source: DataPath, accepted: Accepted, levels: Levels) -> list[str]:
 
 
 def _to_extxyz(
-    path: Path, out: Path, drop_others: bool, accepted: Accepted, levels: Levels
+    source: DataPath, out: Path, partial: Path, drop_others: bool, levels: Levels
 ) -> list[str]:
-    with open_hdf5(path) as file, out.open("w", encoding="utf-8") as stream:
+    path = shown_path(source, levels=levels)
+    with open_data(source, levels=levels) as file, written_xyz(partial, out) as stream:
         groups = list_groups(file, path)
         names = {key: extxyz_key(key, levels) for group in groups for key in group.member}
         others = sorted(
@@ -146,7 +188,7 @@ def _to_extxyz(
                 n_partial += _write_group(stream, group, labels, path, levels)
                 progress.update(group.size)
     total = sum(group.size for group in groups)
-    notes = [f"{path}: {total} structures in {len(groups)} groups", *_check(path, accepted, levels)]
+    notes = [f"{path}: {total} structures in {len(groups)} groups"]
     if n_partial and not drop_others:
         raise UserError(
             f"{path}: {n_partial} forces are NaN for some atoms only, which no key can say. Leave "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from hippynn.databases import Database
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from hippynn_mf.data.arrays import training_arrays
+from hippynn_mf.data.embedded import FOLDER
 from hippynn_mf.data.formats.ani1x import Rows
-from hippynn_mf.data.formats.sources import DataPath
+from hippynn_mf.data.formats.declared import KeyTable, UnitTable
+from hippynn_mf.data.formats.sources import DataPath, with_declared
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.structures import (
     ROWS_AT_ONCE,
@@ -209,6 +212,11 @@ def build_database(
     return TrainingDatabase(splits, seed=seed, inputs=inputs, targets=targets)
 
 
+def _is_embedded(source: DataPath) -> bool:
+    """Whether data are those that ship with the package."""
+    return isinstance(source, Path) and source.absolute().parent == FOLDER
+
+
 def load_database(
     path: DataPath,
     labels: Mapping[str, str] | Labels,
@@ -216,24 +224,30 @@ def load_database(
     inputs: list[str] | None = None,
     targets: list[str] | None = None,
     common_levels: Collection[Level] = PAPER_LEVELS,
-    rows: Rows = "common",
+    rows: Rows | None = None,
     split_seed: int = 0,
     seed: int = 0,
     levels: Levels = KNOWN_LEVELS,
+    keys: KeyTable | None = None,
+    units: UnitTable | None = None,
 ) -> TrainingDatabase:
     """A split hippynn database of data (see `sources`), in kcal/mol and Å, NaN = no label.
 
     `load_database(path, {"DZ": "EF", "CC": "E"}, **db_info)` with hippynn's `db_info`; arrays are
     named as in `training_arrays`, and `seed` fixes the order of batches. Species are kept in one
-    byte, and are int64 in batches. `levels` are those that labels and data may name.
+    byte, and are int64 in batches. `rows` are those with the energies of all `common_levels`
+    (`common`, the default for the embedded data), or with any label (`all`). `levels` are those
+    that labels and data may name. `keys` and `units` say what names in the files stand for, and
+    units, as in `declared`:
+    `keys={"DZ": {"energy": "dft_energy"}}, units={"energy": "kcal/mol"}`.
     Raises UserError as `load_splits` does.
     """
     resolved = parse_labels(labels, levels=levels)
     parts = load_splits(
-        path,
+        with_declared(path, keys, units),
         resolved,
         common_levels=common_levels,
-        rows=rows,
+        rows=rows or ("common" if _is_embedded(path) else "all"),
         split_seed=split_seed,
         levels=levels,
     )

@@ -20,7 +20,17 @@ from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.hdf5 import require_dataset
 from hippynn_mf.data.formats.held_elements import AtomEnergies, isolated_atoms
 from hippynn_mf.data.formats.layout import energy_datasets
-from hippynn_mf.data.formats.sources import DataPath, data_notes, open_data, shown_path
+from hippynn_mf.data.formats.sources import (
+    DataPath,
+    data_notes,
+    format_name,
+    has_frames,
+    held_names,
+    open_data,
+    refuse_absent_keys,
+    refuse_untold,
+    shown_path,
+)
 from hippynn_mf.data.self_energies import lacking_elements, with_self_energies
 from hippynn_mf.data.structures import Structures, atomic_energy_sum
 from hippynn_mf.errors import UserError
@@ -31,6 +41,7 @@ from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 # Beyond these a value is counted as absurd: it exists, but hardly near equilibrium.
 LARGEST_FORCE = 1.0  # hartree/Å, of one atom
 SHORTEST_DISTANCE = 0.5  # Å
+N_HELD = 30  # names that a line lists
 # Where self energies are from, in words.
 ORIGINS = {
     "declared": "declared",
@@ -46,13 +57,15 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
     the file cannot be read or holds none of `levels`.
     """
     path = shown_path(source, levels=levels)
+    refuse_untold(source)
     labels = labels_in_file(source, levels=levels)
+    refuse_absent_keys(source, levels=levels)
     if not labels:
         names = ", ".join(key for level in levels for key in level.energy_keys)
         raise UserError(
-            f"{path} has the keys of no known level of theory. Found: "
+            f"{path} is {format_name(source)} and has the keys of no known level of theory. Found: "
             f"{_found_keys(source, levels)}. Looked for: {names}. Levels of your own are "
-            "declared with --levels FILE."
+            "declared with --levels, and names of your own with --key LEVEL.energy=NAME."
         )
     common_levels = list(labels)
     structures, is_common = read_ani1x(
@@ -65,6 +78,8 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
     numbers = np.unique(structures.species[structures.atom_mask])
     return {
         "file": str(path),
+        "format": format_name(source),
+        "holds": _holds(source, levels),
         "notes": list(data_notes(source, levels=levels)),
         "n_structures": len(is_common),
         "n_unlabelled": len(is_common) - len(structures),
@@ -83,6 +98,21 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
             f"shorter_than_{SHORTEST_DISTANCE}_angstrom": count_close_atoms(structures),
         },
     }
+
+
+def _holds(source: DataPath, levels: Levels) -> dict[str, int]:
+    """Names in the files beside atoms and positions, with the number of structures."""
+    counts: Counter[str] = Counter()
+    if has_frames(source):
+        for held in held_names(source, levels=levels).values():
+            counts.update({name: each.count for name, each in held.items()})
+        return dict(sorted(counts.items()))
+    with open_data(source, levels=levels) as file:
+        for group in (item for item in file.values() if isinstance(item, h5py.Group)):
+            n_conformers = len(group["coordinates"]) if "coordinates" in group else 0
+            names = (name for name in group if name not in ("atomic_numbers", "coordinates"))
+            counts.update(dict.fromkeys(names, n_conformers))
+    return dict(sorted(counts.items()))
 
 
 def _found_keys(source: DataPath, levels: Levels) -> str:
@@ -213,6 +243,12 @@ def count_close_atoms(structures: Structures) -> int:
     return count
 
 
+def _listed(holds: dict[str, int]) -> str:
+    names = [f"{name} ({count})" for name, count in holds.items()]
+    more = f" and {len(names) - N_HELD} more" if len(names) > N_HELD else ""
+    return f"{', '.join(names[:N_HELD]) or 'positions only'}{more}"
+
+
 def format_description(info: dict[str, Any]) -> str:
     """The description as text for people."""
     low, high = info["atoms_per_structure"]
@@ -220,6 +256,7 @@ def format_description(info: dict[str, Any]) -> str:
     stress_title = f"{'stress':>10}" if has_stress else ""
     lines = [
         f"{info['file']}",
+        f"  {info['format']}; holds {_listed(info['holds'])}",
         f"  {info['n_structures']} structures in {info['n_groups']} groups, {low} to {high} atoms "
         f"of {', '.join(info['elements'])}; {info['n_unlabelled']} without any label",
         *([f"  {info['n_periodic']} are periodic"] if info["n_periodic"] else []),

@@ -23,12 +23,18 @@ from hippynn_mf.data.formats.ani1x import (
     read_ani1x,
 )
 from hippynn_mf.data.formats.atoms import read_parts
+from hippynn_mf.data.formats.declared import Told
+from hippynn_mf.data.formats.deepmd import files_of, is_deepmd
 from hippynn_mf.data.formats.extxyz_keys import energy_key, forces_key, stress_key
+from hippynn_mf.data.formats.label_names import list_held, propose_keys
 from hippynn_mf.data.formats.sources import (
     DataPath,
     as_data_path,
     has_frames,
+    held_names,
     open_data,
+    refuse_absent_keys,
+    refuse_untold,
     shown_path,
 )
 from hippynn_mf.data.fractions import keep_labels
@@ -37,6 +43,7 @@ from hippynn_mf.data.splits import SplitBy, split_rows
 from hippynn_mf.data.structures import Structures, with_cells
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.files import reading, require_file
+from hippynn_mf.keys import ENERGY, FORCES, STRESS
 from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
@@ -68,9 +75,11 @@ def load_splits(
     `valid_source`, or what the checks refuse and `accepted` does not cover.
     """
     path = shown_path(source, levels=levels)
+    refuse_untold(source)
     references = labels_in_file(source, levels=levels)
+    refuse_absent_keys(source, levels=levels)
     if has_frames(source):
-        _refuse_absent_labels(labels, references, path)
+        _refuse_absent_labels(labels, references, source, levels)
     else:
         _refuse_absent_forces(labels, references, source, levels)
     if rows == "common":
@@ -205,22 +214,28 @@ def refuse_missing_level(part: Structures, labels: Labels, split: str, path: Pat
                 )
 
 
-def _refuse_absent_labels(labels: Labels, found: Labels, path: Path) -> None:
-    """Raise UserError for a label that an extended XYZ file does not have at all."""
+def _refuse_absent_labels(labels: Labels, found: Labels, source: DataPath, levels: Levels) -> None:
+    """Raise UserError for labels that data read structure by structure do not have at all."""
+    path = shown_path(source, levels=levels)
     for level, properties in labels.items():
-        key = None
-        if level not in found:
-            key = energy_key(level)
-        elif properties.forces and not found[level].forces:
-            key = forces_key(level)
-        elif properties.stress and not found[level].stress:
-            key = stress_key(level)
-        if key is not None:
-            raise UserError(
-                f"{path}: the experiment needs {key} (level {level.label}), and there is none. "
-                f"{_list_labels(found)} Files of one level are named as {level.label}=FILE with "
-                "--train."
-            )
+        kinds = [] if level in found else [ENERGY]
+        if properties.forces and not (level in found and found[level].forces):
+            kinds.append(FORCES)
+        if properties.stress and not (level in found and found[level].stress):
+            kinds.append(STRESS)
+        if not kinds:
+            continue
+        held = {name: each for of in held_names(source, levels=levels).values()
+                for name, each in of.items()}  # fmt: skip
+        keys = {ENERGY: energy_key, FORCES: forces_key, STRESS: stress_key}
+        key = keys[kinds[0]](level)
+        told = Told(None, levels)
+        raise UserError(
+            f"{path}: the experiment needs {key} (level {level.label}), and there is none. "
+            f"{_list_labels(found)} {list_held(held)}"
+            f"{propose_keys(held, told, [(level, kind) for kind in kinds])} Files of one level are "
+            f"named as {level.label}=FILE with --train."
+        )
 
 
 def _refuse_absent_forces(labels: Labels, found: Labels, source: DataPath, levels: Levels) -> None:
@@ -267,6 +282,8 @@ def _list_labels(found: Labels) -> str:
 def file_hash(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> str:
     """SHA-256 of a file, or of those of a folder's `*.h5` files in alphabetical order.
 
+    That of a folder of DeePMD-kit is of the hashes and names of all files that are read.
+
     That of one file for each level is of their hashes and levels.
     """
     source = as_data_path(source, levels=levels)
@@ -275,6 +292,9 @@ def file_hash(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> str:
         return hashlib.sha256(text.encode()).hexdigest()
     if not source.exists():
         raise UserError(f"No file {source}. Check the path; relative paths start at {Path.cwd()}.")
+    if is_deepmd(source):
+        hashed = [f"{file.relative_to(source)} {file_hash(file)}" for file in files_of(source)]
+        return hashlib.sha256("\n".join(hashed).encode()).hexdigest()
     if source.is_dir():
         hashes = [file_hash(file_path) for file_path in sorted(source.glob("*.h5"))]
         return hashlib.sha256("".join(hashes).encode()).hexdigest()

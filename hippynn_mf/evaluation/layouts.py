@@ -8,8 +8,9 @@ from typing import Literal
 
 import h5py
 
+from hippynn_mf.data.formats.frame_formats import known_formats
 from hippynn_mf.data.formats.hdf5 import open_hdf5
-from hippynn_mf.data.formats.sources import DataPath, has_frames
+from hippynn_mf.data.formats.sources import DataPath, has_frames, split_source
 from hippynn_mf.errors import UserError
 
 N_LOOKED_AT = 3  # groups of a file
@@ -19,9 +20,9 @@ Layout = Literal["ani1x", "comp6", "frames"]
 
 def find_layout(source: DataPath) -> Layout:
     """How a file or folder holds structures; a UserError if in no way that is known."""
-    if isinstance(source, Mapping) or has_frames(source):
+    path, declared = split_source(source)
+    if isinstance(path, Mapping) or declared or has_frames(path):
         return "frames"
-    path = source
     files = sorted(path.glob("*.h5")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"The folder {path} holds no .h5 files.")
@@ -39,5 +40,5 @@ def find_layout(source: DataPath) -> Layout:
     raise UserError(
         f"{path} has no layout that can be read. Test sets are files in the ANI-1x layout "
         "(formula/atomic_numbers), files or folders in the COMP6 layout (group/molecule/species), "
-        f"or extended XYZ (.xyz); found {first_names}."
+        f"or {known_formats(frames_only=True)}; found {first_names}."
     )

@@ -144,6 +144,7 @@ def build_heads(
     *,
     coupling: Coupling = "delta",
     own_networks: Mapping[Level, Any] | None = None,
+    db_names: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Heads:
     """Put one linear energy head per level on a hippynn network, and forces where requested.
 
@@ -155,14 +156,19 @@ def build_heads(
             `"independent"` heads, the paper's and those of the 17 experiments.
         own_networks: network nodes of levels whose energy is that of the next lower level plus the
             energy of a head on this network.
+        db_names: level → kind (`energy`, `forces`, `stress`) → name of its array in a database of
+            your own, as `{"DZ": {"energy": "E_dft"}}`.
 
-    Nodes are named, and bound to the database, as `<level id>.energy`, `.forces` and `.stress`.
+    Nodes are named, and bound to the database where `db_names` say nothing else, as
+    `<level id>.energy`, `.forces` and `.stress`. Raises UserError for names of no level or kind.
     """
     if coupling not in get_args(Coupling):
         raise UserError(unknown_name_message("coupling", coupling, get_args(Coupling)))
+    resolved = parse_labels(labels)
+    own_names = _own_names(db_names or {}, resolved)
     heads: dict[str, Head] = {}
     below: Head | None = None
-    for level, properties in parse_labels(labels).items():
+    for level, properties in resolved.items():
         own_network = (own_networks or {}).get(level)
         base = below if coupling == "delta" or own_network is not None else None
         if base is None:
@@ -177,9 +183,30 @@ def build_heads(
                 level.forces_name, (energy, positions), sign=-1, db_name=level.forces_name
             )
         stress = stress_node(network, energy, level) if properties.stress else None
+        named = {"energy": energy.main_output, "forces": forces, "stress": stress}
+        for kind, name in own_names.get(level, {}).items():
+            named[kind].db_name = name
         below = Head(level, energy, forces, None if base is None else base.level, stress)
         heads[level.id] = below
     return Heads(heads, network)
+
+
+def _own_names(
+    db_names: Mapping[str, Mapping[str, str]], labels: Labels
+) -> dict[Level, Mapping[str, str]]:
+    """Names of arrays by level; UserError for a level or a kind that has no head."""
+    known = {name: level for level in labels for name in (level.id, level.label)}
+    found: dict[Level, Mapping[str, str]] = {}
+    for name, names in db_names.items():
+        if name not in known:
+            raise UserError(unknown_name_message("level in db_names", name, known))
+        level = known[name]
+        kinds = labels[level].kinds
+        for kind in names:
+            if kind not in kinds:
+                raise UserError(f"db_names of {name}: {unknown_name_message('kind', kind, kinds)}")
+        found[level] = names
+    return found
 
 
 def stress_node(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,17 @@ class LossWeights:
         )
 
 
-def build_loss(heads: Heads, weights: Mapping[str, LossWeights] | None = None) -> Any:
+def rmse_and_mae(node: Any) -> Any:
+    """Loss of a node by equations 2 and 3, RMSE + MAE over valid labels."""
+    return MaskedRMSELoss.of_node(node) + MaskedMAELoss.of_node(node)
+
+
+def build_loss(
+    heads: Heads,
+    weights: Mapping[str, LossWeights] | None = None,
+    *,
+    error: Callable[[Any], Any] = rmse_and_mae,
+) -> Any:
     """Loss node of equation 1, L = Σ_t (w_E L_E + w_F L_F + w_S L_S + w_H L_H) over the levels t.
 
     L_E and L_F are RMSE + MAE (equations 2 and 3) of total energies in kcal/mol and of force
@@ -48,6 +58,8 @@ def build_loss(heads: Heads, weights: Mapping[str, LossWeights] | None = None) -
     Args:
         heads: the model's heads.
         weights: weights by level id or label, 1 for levels not named.
+        error: node → loss node of its labels, in place of RMSE + MAE: `MaskedHuberLoss.of_node`,
+            or one of your own, which leaves out NaN.
     """
     named = weights or {}
     unused = sorted(name for name in named if name not in heads)
@@ -59,22 +71,20 @@ def build_loss(heads: Heads, weights: Mapping[str, LossWeights] | None = None) -
     terms = [
         term
         for level_id, head in heads.items()
-        for term in _terms(head, weights.get(level_id, LossWeights()))
+        for term in _terms(head, weights.get(level_id, LossWeights()), error)
     ]
     return sum(terms[1:], start=terms[0])
 
 
-def _terms(head: Head, weights: LossWeights) -> list[Any]:
+def _terms(head: Head, weights: LossWeights, error: Callable[[Any], Any]) -> list[Any]:
     terms = [
-        weights.energy * (MaskedRMSELoss.of_node(head.energy) + MaskedMAELoss.of_node(head.energy)),
+        weights.energy * error(head.energy),
         weights.hierarchicality * MaskedHierarchicalityLoss.of_node(head.energy),
     ]
     if head.forces is not None:
-        errors = MaskedRMSELoss.of_node(head.forces) + MaskedMAELoss.of_node(head.forces)
-        terms.append(weights.forces * errors)
+        terms.append(weights.forces * error(head.forces))
     if head.stress is not None:
-        errors = MaskedRMSELoss.of_node(head.stress) + MaskedMAELoss.of_node(head.stress)
-        terms.append(weights.stress * errors)
+        terms.append(weights.stress * error(head.stress))
     return terms
 
 
@@ -117,6 +127,20 @@ class MaskedMAELoss(_BaseCompareLoss):
 
     _classname = "MaskedMAE"
     torch_module = layers.MaskedMAE()
+
+
+class MaskedHuberLoss(_BaseCompareLoss):
+    """Huber loss over valid labels; `MaskedHuberLoss.of_node(energy, delta=2.0)`."""
+
+    _classname = "MaskedHuber"
+    torch_module = layers.MaskedHuber()
+
+    @classmethod
+    def of_node(cls, node: Any, delta: float = 1.0) -> SingleNode:
+        """Loss of a node; beyond `delta`, in the unit of its labels, it is linear."""
+        made: SingleNode = super().of_node(node)
+        made.torch_module = layers.MaskedHuber(delta)
+        return made
 
 
 class MaskedHierarchicalityLoss(_BaseCompareLoss):

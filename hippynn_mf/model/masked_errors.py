@@ -66,6 +66,24 @@ class MaskedMAE(MaskedAverage):
         return errors.abs().sum(), n_valid
 
 
+class MaskedHuber(MaskedAverage):
+    """Mean Huber loss over valid labels: half the square up to `delta`, then linear.
+
+    In the squared unit of the labels; `delta` is in that of the labels.
+    """
+
+    def __init__(self, delta: float = 1.0) -> None:
+        super().__init__()
+        self.delta = delta
+
+    def sum_and_count(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the losses, and the number of valid labels."""
+        errors, n_valid = masked_errors(predicted, true)
+        zeros = torch.zeros_like(errors)
+        total = torch.nn.functional.huber_loss(errors, zeros, reduction="sum", delta=self.delta)
+        return total, n_valid
+
+
 class MaskedRMSE(MaskedMSE):
     """Root mean squared error over valid labels, in the unit of the labels."""
 

@@ -17,6 +17,7 @@ from hippynn.graphs.nodes import networks as stock_nodes
 from hippynn.networks import hipnn as stock_modules
 from torch import Tensor
 
+from hippynn_mf.errors import UserError
 from hippynn_mf.network.interaction import (
     FastInteractLayer,
     FastInteractLayerQuad,
@@ -45,6 +46,19 @@ def say_fast(reason: str) -> None:
     log.log(level, "interaction=fast instead of compiled: %s", reason)
 
 
+def refuse_autocast(tensor: Tensor) -> None:
+    """Raise UserError inside `torch.autocast`: total energies have more digits than half precision.
+
+    Their derivatives would be those of rounded numbers.
+    """
+    if torch.is_autocast_enabled(tensor.device.type):
+        raise UserError(
+            "This network computes in single or double precision, and is called inside "
+            "torch.autocast. Leave autocast out (in Lightning precision='32-true' or '64-true'), "
+            "or take hippynn's own network, as HipnnQuad."
+        )
+
+
 class _FastForward:
     """The forward pass of a hippynn network over fast interaction layers.
 
@@ -64,6 +78,7 @@ class _FastForward:
         pair_coord: Tensor | None = None,
     ) -> list[Tensor]:
         """Features of every block (n_atoms, n_features), from the one-hot species on."""
+        refuse_autocast(features)
         pair_list = PairList(
             pair_first,
             pair_second,
@@ -131,6 +146,7 @@ class CompiledForward:
         pair_coord: Tensor | None = None,
     ) -> list[Tensor]:
         """Features of every block (n_atoms, n_features), from the one-hot species on."""
+        refuse_autocast(features)
         tensor_order = self._interaction_class.tensor_order
         vectors = pair_dist if tensor_order == 0 else pair_coord
         if vectors is None:

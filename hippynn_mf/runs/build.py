@@ -9,10 +9,12 @@ from typing import Any
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES, MINI_COMP6, MINI_COMP6_KEYS
 from hippynn_mf.data.formats.ani1x import labels_in_file
 from hippynn_mf.data.formats.comp6 import PUBLIC_KEYS, KeyMap, check_key_map, read_key_map
+from hippynn_mf.data.formats.declared import KeyTable, UnitTable
 from hippynn_mf.data.formats.held_elements import elements_in
 from hippynn_mf.data.formats.sources import DataPath
 from hippynn_mf.data.fractions import resolve_fractions
 from hippynn_mf.errors import UserError
+from hippynn_mf.evaluation.layouts import find_layout
 from hippynn_mf.hyperparameters import Hyperparameters, get_hyperparameters
 from hippynn_mf.labels import has_stress, join_labels, labels_by_id
 from hippynn_mf.level_records import LevelRecord
@@ -68,17 +70,22 @@ def build_settings(
     for experiment in experiments:
         refuse_untrained(experiment.resolved_labels, weights, hyperparameters, experiment.name)
     data: DataPath = MINI_ANI1X if request.data is None else request.data
-    source = DataSource.of(data, levels=levels)
+    keys, units = request.keys, request.units
+    source = DataSource.of(data, levels=levels, keys=keys, units=units)
     tests = requested_sources(request, levels)
-    valid = None if request.valid is None else DataSource.of(request.valid, levels=levels)
+    valid = (
+        None
+        if request.valid is None
+        else DataSource.of(request.valid, levels=levels, keys=keys, units=units)
+    )
     if preset not in OWN_SPECIES and "species" not in request.hyperparameters:
         files = [*tests, *([] if valid is None else [valid]), source]
-        held = [elements_in(each.path, levels=levels) for each in files]  # the data last: are kept
+        held = [elements_in(each.data, levels=levels) for each in files]  # the data last: are kept
         if any(held):  # else whoever reads the files says what is wrong
             species = (0, *sorted(frozenset[int]().union(*held)))
             hyperparameters = hyperparameters.model_copy(update={"species": species})
     # With levels of one's own, all experiments on the same data have the same common structures.
-    common = None if request.levels is None else tuple(labels_in_file(data, levels=levels))
+    common = None if request.levels is None else tuple(labels_in_file(source.data, levels=levels))
     return [
         RunSettings(
             name=experiment.name,
@@ -92,7 +99,7 @@ def build_settings(
             split=request.split,
             valid=valid,
             label_fractions={level.id: fraction for level, fraction in fractions.items()},
-            rows=request.rows,
+            rows=request.chosen_rows,
             accept_outliers=request.accept_outliers,
             accept_charged=request.accept_charged,
             ignore_cell=request.ignore_cell,
@@ -149,21 +156,37 @@ def _said(test: RequestedTest) -> dict[str, Any]:
 
 def requested_sources(request: Request, levels: Levels) -> tuple[TestSource, ...]:
     """The source of every test of a request."""
+    keys, units = (request.keys, request.units) if request.data is not None else ({}, {})
     return tuple(
-        requested_source(name, test, levels) for name, test in requested_tests(request).items()
+        requested_source(name, test, levels, keys=keys, units=units)
+        for name, test in requested_tests(request).items()
     )
 
 
-def requested_source(name: str, test: RequestedTest, levels: Levels) -> TestSource:
-    """The source of a test with its file; a UserError for what cannot be a test."""
+def requested_source(
+    name: str,
+    test: RequestedTest,
+    levels: Levels,
+    *,
+    keys: KeyTable | None = None,
+    units: UnitTable | None = None,
+) -> TestSource:
+    """The source of a test with its file; a UserError for what cannot be a test.
+
+    Of a test that is not in the COMP6 layout and declares neither keys nor units, they are those
+    of the data, `keys` and `units`.
+    """
     if test.path is None:
         raise UserError(f"The test {name} has no file.")
-    keys: KeyMap | None = PUBLIC_KEYS if name == COMP6 else None
+    own: KeyMap | None = PUBLIC_KEYS if name == COMP6 else None
     if isinstance(test.keys, Path):
-        keys = read_key_map(test.keys, levels=levels)
+        own = read_key_map(test.keys, levels=levels)
     elif test.keys is not None:
-        keys = check_key_map(test.keys, f"[tests.{name}.keys]", levels=levels)
-    if keys is not None and not any(keys.values()):
+        own = check_key_map(test.keys, f"[tests.{name}.keys]", levels=levels)
+    if own is not None and not any(own.values()):
         raise UserError(f"The key map {test.keys} names no key of {test.path}; name at least one.")
+    of_test: UnitTable = test.units
+    if own is None and not of_test and find_layout(test.path) != "comp6":
+        own, of_test = keys or None, units or {}
     cut = test.energy_cut_kcal_per_mol
-    return TestSource.of(name, test.path, keys=keys, energy_cut=cut, levels=levels)
+    return TestSource.of(name, test.path, keys=own, units=of_test, energy_cut=cut, levels=levels)

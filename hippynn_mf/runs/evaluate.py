@@ -152,7 +152,7 @@ def _refuse_other_use(source: TestSource, settings: RunSettings) -> None:
     known = settings.test(source.name)
     if known is None:
         return
-    for field in ("keys", "energy_cut_kcal_per_mol"):
+    for field in ("keys", "units", "energy_cut_kcal_per_mol"):
         before, now = getattr(known, field), getattr(source, field)
         if before != now:
             raise UserError(

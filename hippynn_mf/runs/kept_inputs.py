@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hippynn_mf.data.formats.sources import DataPath
+from hippynn_mf.data.formats.deepmd import files_of, is_deepmd
+from hippynn_mf.data.formats.sources import DataPath, split_source
 
 MOST_BYTES = 2**26  # of all that is kept
 
@@ -61,8 +62,10 @@ def stamps(sources: Iterable[DataPath]) -> tuple[tuple[str, int, int], ...]:
     """Size and time of every file, by which a change is noticed."""
     paths: list[Path] = []
     for source in sources:
-        for path in source.values() if isinstance(source, Mapping) else [Path(source)]:
-            paths += sorted(Path(path).iterdir()) if Path(path).is_dir() else [Path(path)]
+        files, _ = split_source(source)
+        for path in files.values() if isinstance(files, Mapping) else [files]:
+            members = sorted(path.iterdir()) if path.is_dir() else [path]
+            paths += files_of(path) if is_deepmd(path) else members
     found = []
     for path in paths:
         if path.exists():  # who reads it says it better

@@ -11,17 +11,21 @@ from typing import Any
 import tomlkit
 from ase.data import atomic_numbers
 
-from hippynn_mf.data.formats.sources import DataPath
+from hippynn_mf.data.formats.declared import Declared, DeclaredData
+from hippynn_mf.data.formats.sources import DataPath, split_source
 from hippynn_mf.data.info import describe_file
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.layouts import find_layout
 from hippynn_mf.files import replace_when_complete, write_text
 from hippynn_mf.hyperparameters import PRESETS, Hyperparameters
 from hippynn_mf.runs.request import OWN_DATA_PRESET, Request
 from hippynn_mf.runs.run_file import SCHEMA, SUFFIX, read_run_file
 
 WIDTH = 98
-OTHERWISE = ("labels", "strategy", "tests", "hyperparameters", "label_fractions", "weights")
+OTHERWISE = (
+    *("labels", "strategy", "tests", "hyperparameters", "label_fractions", "weights"),
+    *("keys", "units"),
+)
+EXAMPLES = {"keys": '{}.energy = "dft_energy"', "units": 'energy = "kcal/mol"'}
 PRESET = OWN_DATA_PRESET
 # What is shown of keys that are files, and have no default.
 PATHS = {"levels": "levels.json", "valid": "valid.xyz"}
@@ -44,13 +48,14 @@ def write_run_file(
         raise UserError(f"{path} exists. Choose another name, or remove it first.")
     if not path.absolute().parent.is_dir():
         raise UserError(f"There is no folder {path.parent}. Make it first.")
-    _refuse_test_file(data)
+    data, declared = split_source(data)
     known = Request.of({} if levels is None else {"levels": levels}).known
     text = (
         "\n".join(
             _lines(
-                describe_file(data, levels=known),
+                describe_file(DeclaredData(data, declared) if declared else data, levels=known),
                 data,
+                declared,
                 levels,
                 path.absolute().parent,
             )
@@ -65,22 +70,12 @@ def write_run_file(
     read_run_file(path)
 
 
-def _refuse_test_file(data: DataPath) -> None:
-    """Raise UserError for a file in the COMP6 layout, which holds structures to test on."""
-    try:
-        layout = find_layout(data)
-    except UserError:
-        return  # the reader of training data says what is wrong
-    if layout == "comp6":
-        raise UserError(
-            f"{data} has the COMP6 layout (group/molecule/species), which is for test sets: "
-            "nothing trains on it. Name the training data here, and test on the file with "
-            f"--comp6 {data}, or with path in [tests.comp6] of the run file."
-        )
-
-
 def _lines(
-    info: Mapping[str, Any], data: DataPath, levels: DeclaredIn, folder: Path
+    info: Mapping[str, Any],
+    data: Path | Mapping[str, Path],
+    declared: Declared,
+    levels: DeclaredIn,
+    folder: Path,
 ) -> Iterator[str]:
     yield from _comment("A run file of hippynn-mf: 'hippynn-mf train' or 'campaign' with its name.")
     yield from _comment("Lines that begin with # and a key are defaults. Paths start at the folder "
@@ -119,17 +114,33 @@ def _lines(
             yield f"# {name} = {_toml(PATHS[name])}"
         else:
             yield f"# {name} = {_toml(field.default)}"
-    yield from _tables(info, data, folder)
+    yield from _tables(info, data, declared, folder)
 
 
-def _tables(info: Mapping[str, Any], data: DataPath, folder: Path) -> Iterator[str]:
+def _tables(
+    info: Mapping[str, Any], data: Path | Mapping[str, Path], declared: Declared, folder: Path
+) -> Iterator[str]:
     first = next(iter(info["levels"].values()))["label"]
     if not isinstance(data, Path):
         yield ""
-        yield from _comment("Training data: the extended XYZ file of each level, eV and eV/Å.")
+        yield from _comment("Training data: the file of each level.")
         yield "[data]"
         for level, file in data.items():
             yield f"{_key(level)} = {_toml(_relative(file, folder))}  # the labels of {level}"
+    for name, lines in (
+        ("keys", [f"{_key(level)}.{kind} = {_toml(key)}" for level, kind, key in declared.keys]),
+        (
+            "units",
+            [
+                f"{_key(level) + '.' if level else ''}{quantity} = {_toml(unit)}"
+                for level, quantity, unit in declared.units
+            ],
+        ),
+    ):
+        yield ""
+        yield from _comment(str(Request.model_fields[name].description))
+        yield f"[{name}]"
+        yield from lines or [f"# {EXAMPLES[name].format(_key(first))}"]
     yield ""
     yield from _comment(str(Request.model_fields["label_fractions"].description))
     yield "[label_fractions]"
@@ -141,7 +152,7 @@ def _tables(info: Mapping[str, Any], data: DataPath, folder: Path) -> Iterator[s
     yield ""
     yield from _comment(str(Request.model_fields["tests"].description))
     yield "# [tests.mine]"
-    yield '# path = "mine.xyz"  # as the training data: eV and eV/Å'
+    yield '# path = "mine.xyz"  # as the training data'
     yield ""
     yield from _comment("Hyperparameters: what differs from the preset. Lengths in Å, energies in "
                         "kcal/mol.")  # fmt: skip

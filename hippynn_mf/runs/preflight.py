@@ -77,13 +77,13 @@ def load_parts(
     """Train, valid and test structures of a run, with these labels; outcomes go to `reports`."""
     known = settings.known
     parts = load_splits(
-        settings.data.path,
+        settings.data.data,
         labels,
         common_levels=settings.experiment.common_levels,
         rows=settings.rows,
         split_seed=settings.split_seed,
         split_by=settings.split,
-        valid_source=None if settings.valid is None else settings.valid.path,
+        valid_source=None if settings.valid is None else settings.valid.data,
         label_fractions={known.get(k): v for k, v in settings.label_fractions.items()},
         levels=known,
         accepted=settings.accepted,
@@ -131,9 +131,9 @@ def _read_test(settings: RunSettings, source: TestSource) -> tuple[TestSet, list
     reports: list[CheckReport] = []
     test = read_test_set(
         source.name,
-        source.path,
+        source.data,
         species=settings.hyperparameters.species,
-        keys=source.keys,
+        keys=source.keys if source.layout is not None else None,
         energy_cut_kcal_per_mol=source.energy_cut_kcal_per_mol,
         levels=settings.known,
         accepted=settings.accepted,

@@ -32,6 +32,7 @@ from hippynn_mf.runs.request_fields import (
 from hippynn_mf.runs.weights import TermWeights
 from hippynn_mf.runs.wrong_keys import describe_problems
 
+GROUP_NAMES = ("table1", "strategies")  # of experiments, which share their structures
 HELDOUT = "heldout"  # the test set that every run has
 EMBEDDED_PRESET, OWN_DATA_PRESET = "quick", "robust"  # where no preset is asked for
 # What a campaign is asked for where nothing is said.
@@ -66,18 +67,37 @@ class Request(StrictKeys):
         Flag(
             ("--data",),
             metavar="FILE",
-            help="File in the ANI-1x layout, or extended XYZ (.xyz). (default: the embedded data)",
+            help="File or folder of any format that is read, as .xyz, .h5, .npz. (default: the "
+            "embedded data)",
         ),
         Flag(
             ("--train",),
             metavar="LEVEL=FILE...",
             many=True,
-            help="Instead of --data: extended XYZ files of one level each, DZ=a.xyz CC=b.xyz.",
+            help="Instead of --data: files of one level each, DZ=a.xyz CC=b.npz.",
         ),
     ] = Field(
         None,
-        description="Training data: a file in the ANI-1x layout or extended XYZ, or a table LEVEL "
-        "= FILE of extended XYZ files. (default: the embedded data, with its tests)",
+        description="Training data: a file or folder of any format that is read, or a table LEVEL "
+        "= FILE of files of one level each. (default: the embedded data, with its tests)",
+    )
+    keys: Annotated[
+        dict[LevelName, dict[str, str]],
+        Flag(("--key",), metavar="LEVEL.KIND=NAME", many=True),
+    ] = Field(
+        {},
+        description="What names in the files stand for, as DFT.energy=dft_energy; kinds are "
+        "energy, forces, and gradient for the negative of forces; repeatable. Of tests that say "
+        "nothing of their own, too. (default: the usual names of each format)",
+    )
+    units: Annotated[
+        dict[str, str | dict[str, str]],
+        Flag(("--units",), metavar="KIND=UNIT", many=True),
+    ] = Field(
+        {},
+        description="Units of the files, as energy=kcal/mol, positions=bohr, forces=hartree/bohr, "
+        "or of a level, CC.energy=hartree; repeatable. (default: those of each format; forces are "
+        "in the unit of energies per that of positions)",
     )
     levels: Annotated[
         DeclaredLevels
@@ -131,10 +151,14 @@ class Request(StrictKeys):
         "stress and hierarchicality; repeatable. (default: energy_weight and so on of the "
         "hyperparameters)",
     )
-    rows: Annotated[Literal["common", "all"], Flag(("--rows",), metavar="common|all")] = Field(
-        "common",
-        description="common: structures with the energies of all four levels, with levels of your "
-        "own of all in the data; all: with any label.",
+    rows: Annotated[Literal["common", "all"] | None, Flag(("--rows",), metavar="common|all")] = (
+        Field(
+            None,
+            description="all: structures with any label of an experiment; common: those with the "
+            "energies of all four levels, with levels of your own of all in the data. (default: "
+            "all with data of your own; common with the embedded data, the preset paper, and the "
+            "groups table1 and strategies)",
+        )
     )
     split_seed: Annotated[Seed, Flag(("--split-seed",), kind=int, least=0)] = Field(
         0, description="Chooses test and validation structures."
@@ -240,6 +264,14 @@ class Request(StrictKeys):
         return self.preset or (EMBEDDED_PRESET if self.data is None else OWN_DATA_PRESET)
 
     @property
+    def chosen_rows(self) -> Literal["common", "all"]:
+        """The rows that are asked for, or those of the data and experiments where none are."""
+        if self.rows is not None:
+            return self.rows
+        is_of_paper = self.preset == "paper" or bool(set(self.experiments) & set(GROUP_NAMES))
+        return "common" if self.data is None or is_of_paper else "all"
+
+    @property
     def experiment_names(self) -> tuple[str, ...]:
         """The names of what is asked for; one made of `labels`, if that is how it was said."""
         if not self.labels:
@@ -253,6 +285,8 @@ class Request(StrictKeys):
             "labels": self.labels,
             "data": self.data,
             "valid": self.valid,
+            "keys": self.keys,
+            "units": {name: value for name, value in self.units.items() if isinstance(value, dict)},
             "label_fractions": self.label_fractions,
             "weights": self.weights,
         }

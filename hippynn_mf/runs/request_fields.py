@@ -90,7 +90,7 @@ def overrides_schema() -> dict[str, Any]:
 
 FileName = Annotated[Path, BeforeValidator(_refuse_empty), AfterValidator(_in_folder)]
 LevelName = str
-# A file, or an extended XYZ file for each level.
+# A file or folder, or a file for each level.
 Files = Annotated[
     Annotated[FileName, Tag("file")] | Annotated[dict[LevelName, FileName], Tag("table")],
     Discriminator(_kind_of),
@@ -139,9 +139,9 @@ class RequestedTest(StrictKeys):
 
     path: Files | None = Field(
         None,
-        description="File in the ANI-1x layout or extended XYZ, a table LEVEL = FILE of extended "
-        "XYZ files, or a file or folder in the COMP6 layout. (default: that of the embedded data "
-        "of this name)",
+        description="A file or folder of any format that is read, a table LEVEL = FILE of files of "
+        "one level each, or a file or folder in the COMP6 layout. (default: that of the embedded "
+        "data of this name)",
     )
     keys: (
         Annotated[
@@ -152,8 +152,13 @@ class RequestedTest(StrictKeys):
         | None
     ) = Field(
         None,
-        description="COMP6 layout: JSON file, or table, with the keys of each level's energy and "
-        "gradient or forces. (default: the public layout)",
+        description="JSON file, or table, with the keys of each level's energy and gradient or "
+        "forces. (default: those of the data; of the COMP6 layout the public ones)",
+    )
+    units: dict[str, str | dict[str, str]] = Field(
+        {},
+        description="Units of the file, as of the data; not of the COMP6 layout. (default: those "
+        "of the data)",
     )
     energy_cut_kcal_per_mol: Annotated[float, Field(ge=0)] | None = Field(
         None,

@@ -59,6 +59,8 @@ def merged(request: Request, changes: Mapping[str, Any]) -> Request:
                 level: w.model_dump(exclude_none=True) for level, w in request.weights.items()
             }
             values[name] = before | {level: before.get(level, {}) | w for level, w in value.items()}
+        elif name in ("keys", "units"):
+            values[name] = _merged_tables(values.get(name, {}), value)
         elif name == "tests":
             values[name] = _merged_tests(values.get(name, {}), value)
         else:
@@ -129,6 +131,16 @@ def _files(request: Request) -> Iterator[tuple[str, Path]]:
         for level, file in items:
             if isinstance(file, Path):
                 yield f"{key}.{level}".rstrip("."), file
+
+
+def _merged_tables(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of values and tables with changes in either."""
+    merged: dict[str, Any] = dict(before)
+    for name, value in changes.items():
+        old = merged.get(name)
+        is_table = isinstance(value, Mapping) and isinstance(old, Mapping)
+        merged[name] = {**old, **value} if is_table else value  # type: ignore[dict-item]
+    return merged
 
 
 def _merged_tests(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def self_energies_of_run(
     labels = settings.experiment.resolved_labels if labels is None else labels
     elements = known or {level: labelled_elements(train, level) for level in labels}
     lacking = [level for level in labels if lacking_elements(level, elements[level])]
-    atoms = isolated_atoms(settings.data.path, lacking, settings.known) if lacking else {}
+    atoms = isolated_atoms(settings.data.data, lacking, settings.known) if lacking else {}
     coupled = learns_differences(settings)
     return find_self_energies(train, labels, atoms, known=known, coupled=coupled)
 

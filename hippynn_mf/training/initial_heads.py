@@ -94,9 +94,10 @@ def initialize_heads(heads: Heads, database: Any, *, decay_factor: float = DECAY
         rows = database.splits["train"]
         encoder = find_unique_relative(head.energy, Encoder, "atomic energies").torch_module
         counts = _ElementCounts(encoder)
-        energies = rows[head.level.energy_name]
+        name = head.energy.main_output.db_name
+        energies = rows[name]
         if head.base is not None:
-            difference = energies - rows[head.base.energy_name]
+            difference = energies - rows[heads[head.base].energy.main_output.db_name]
             if torch.isfinite(difference).any():
                 energies = difference
             else:  # no structure has both levels
@@ -104,7 +105,7 @@ def initialize_heads(heads: Heads, database: Any, *, decay_factor: float = DECAY
         labelled = torch.isfinite(energies).reshape(len(energies))
         labelled_rows = {
             species: rows[species][labelled],
-            head.level.energy_name: energies[labelled],
+            name: energies[labelled],
         }
         hierarchical_energy_initialization(
             head.energy,

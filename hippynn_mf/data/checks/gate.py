@@ -27,6 +27,7 @@ from hippynn_mf.data.formats.sources import (
     DataPath,
     data_notes,
     energy_unit,
+    is_comp6_folder,
     open_data,
     shown_path,
 )
@@ -85,7 +86,7 @@ def check_structures(
         return CheckReport(source=shown, outcomes=tuple(outcomes))
     names = dict.fromkeys(name for part in whole for name in (*part.energies, *part.forces))
     ordered = sorted(map(levels.get, names), key=lambda level: level.rank)
-    unit = energy_unit(source)
+    unit = energy_unit(source, levels=levels)
 
     found, length = check_distances(whole, accepted)
     outcomes += found
@@ -180,7 +181,7 @@ def _copies(source: DataPath, levels: Levels, n_copies: int | None) -> list[Outc
 
 
 def _systems(source: DataPath, levels: Levels, used: set[str], accepted: Accepted) -> list[Outcome]:
-    if isinstance(source, Path) and source.is_dir():
+    if isinstance(source, Path) and is_comp6_folder(source):
         outcomes: list[Outcome] = []
         for path in sorted(source.glob("*.h5")):
             with open_hdf5(path) as file:

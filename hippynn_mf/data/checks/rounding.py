@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from hippynn_mf.data.checks.report import NOTHING, Accepted, Outcome, Verdict
-from hippynn_mf.data.checks.units import ENERGIES, FileUnits
+from hippynn_mf.data.checks.units import FileUnits
 from hippynn_mf.levels import Level
-from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
+from hippynn_mf.units import ENERGY_UNITS, KCAL_PER_MOL_PER_HARTREE
 
 DIGITS = 5  # decimal places that are looked for, from none on
 MIN_ENERGIES = 10  # fewer are round by chance
@@ -19,7 +19,7 @@ def check_rounding(
     energies: np.ndarray, level: Level, units: FileUnits, accepted: Accepted = NOTHING
 ) -> list[Outcome]:
     """An outcome where all energies (n,) in hartree, NaN where missing, are multiples of a step."""
-    per_hartree = ENERGIES[units.energy]
+    per_hartree = ENERGY_UNITS[units.energy]
     values = energies[np.isfinite(energies)] * per_hartree
     if len(values) < MIN_ENERGIES:
         return []

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ase import units as ase_units
+from hippynn_mf.units import ENERGY_UNITS, LENGTH_UNITS
 
-from hippynn_mf.units import EV_PER_HARTREE, KCAL_PER_MOL_PER_HARTREE
+ENERGIES, LENGTHS = ENERGY_UNITS, LENGTH_UNITS
 
-ENERGIES = {  # per hartree
-    "hartree": 1.0,
-    "eV": EV_PER_HARTREE,
-    "kcal/mol": KCAL_PER_MOL_PER_HARTREE,
-    "kJ/mol": ase_units.Hartree / (ase_units.kJ / ase_units.mol),
-}
-LENGTHS = {"Å": 1.0, "bohr": 1 / ase_units.Bohr, "nm": 0.1, "pm": 100.0}  # per Å
 NAMED = math.log(1.2)  # a unit explains a factor if it is nearer than this; 1.89 is 3.5 times it
 
 
@@ -76,7 +70,7 @@ def name_force_unit(slope: float, units: FileUnits) -> str:
     return f"They are in {named}."
 
 
-def _nearest(ratio: float, choices: dict[str, float]) -> str | None:
+def _nearest(ratio: float, choices: Mapping[str, float]) -> str | None:
     if not ratio > 0:
         return None
     apart = {name: abs(math.log(ratio / value)) for name, value in choices.items()}

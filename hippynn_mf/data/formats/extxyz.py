@@ -7,96 +7,56 @@ the names that MACE and ASE use.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from hippynn_mf.cells import periodic_cell, stress_tensor
-from hippynn_mf.data.formats.extxyz_keys import (
-    STRESS,
-    VIRIAL,
-    energy_dataset,
-    energy_key,
-    forces_dataset,
-    level_datasets,
-    stress_dataset,
-)
+from hippynn_mf.cells import periodic_cell
+from hippynn_mf.data.formats.array_frames import stress_of
+from hippynn_mf.data.formats.declared import NOTHING_DECLARED, Declared, Label, Told, Units
 from hippynn_mf.data.formats.frames import Content, Frame
 from hippynn_mf.data.formats.hdf5 import refuse_beyond_float32
+from hippynn_mf.data.formats.kinds import KINDS, Shape
+from hippynn_mf.data.formats.label_names import Held
+from hippynn_mf.data.formats.label_styles import (
+    HEAD,
+    Names,
+    find_head,
+    find_names,
+    refuse_two_meanings,
+    tensors,
+)
 from hippynn_mf.data.formats.system_keys import KEPT
 from hippynn_mf.data.formats.xyz_file import read_molecules
-from hippynn_mf.errors import UserError, unknown_name_message
-from hippynn_mf.levels import DZ, KNOWN_LEVELS, Level, Levels
-from hippynn_mf.units import EV_PER_HARTREE
+from hippynn_mf.errors import UserError
+from hippynn_mf.keys import ENERGY, FORCES, STRESS
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
+UNITS = Units("eV")
+TENSOR_SHAPES = ((3, 3), (9,), (6,))
 GROUP = "ani1x_group"  # the group of a converted structure, where its formula does not tell
-HEAD = "head"  # which level a structure of several in one file is labelled by, as in MACE
-UNNAMED = (("REF_energy", "REF_forces"), ("energy", "forces"))  # MACE's names, ASE's
-# Of the same styles, by the prefix of their energy: names of a stress, and of a virial.
-TENSORS = (STRESS, VIRIAL, f"{VIRIAL}s")
 # Of a structure of one atom: values of `config_type` that say that it is there for its energy, and
 # a key that says the same.
 CONFIG_TYPES = ("IsolatedAtom", "isolated_atom")
 ISOLATED_ATOM = "isolated_atom"
 
 
-@dataclass(frozen=True)
-class _Names:
-    """Names of labels in a file → datasets of the ANI-1x layout.
-
-    Attributes:
-        energies, forces, stress: of labels that name their level.
-        styles: names of energy and forces of labels that name none, of which a structure uses the
-            first pair that it has any of.
-        level: of these labels, None where `head` says it.
-    """
-
-    energies: Mapping[str, str] = field(default_factory=dict)
-    forces: Mapping[str, str] = field(default_factory=dict)
-    stress: Mapping[str, str] = field(default_factory=dict)
-    styles: tuple[tuple[str, str], ...] = ()
-    level: Level | None = None
-
-    def of(
-        self, values: Mapping[str, Any], head: Level | None
-    ) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]:
-        """Names of energies, forces and stress of one structure with these values."""
-        level = self.level or head
-        if level is None:
-            return self.energies, self.forces, self.stress
-        energies, forces = level_datasets(level)
-        for energy, force in self.styles:
-            if energy in values or force in values:
-                tensors = dict.fromkeys(_tensors(energy, level), level.stress_name)
-                return (
-                    {**self.energies, energy: energies},
-                    {**self.forces, force: forces},
-                    {**self.stress, **tensors},
-                )
-        return self.energies, self.forces, self.stress
-
-
-def _tensors(energy: str, level: Level | None) -> list[str]:
-    """Names of stress and virial beside an energy of this name."""
-    names = [] if level is None else [level.id, level.label]
-    ending = next((f"_{name}" for name in names if energy == f"energy_{name}"), "")
-    prefix = "" if ending else energy.removesuffix("energy")
-    return [f"{prefix}{tensor}{ending}" for tensor in TENSORS]
-
-
 def read_extxyz(
-    path: Path, level: Level | None = None, *, levels: Levels = KNOWN_LEVELS
+    path: Path,
+    level: Level | None = None,
+    *,
+    levels: Levels = KNOWN_LEVELS,
+    declared: Declared = NOTHING_DECLARED,
 ) -> Content:
     """Read a file with the labels of one level, or (None) with labels that name their levels.
 
     Of one level, they are `REF_energy` and `REF_forces`, else `energy` and `forces`, else those
     with the name of the level: the first of these pairs that a structure has, so that files joined
     from two sources are read whole. Without a level, a structure's `head` names that of such
-    labels. Names of levels are looked up among `levels`.
+    labels. Names that are declared come before all of them.
 
     Raises:
         UserError: for a file that cannot be read or has no label, and for labels that are no finite
@@ -104,18 +64,29 @@ def read_extxyz(
             another than the file's; for cells that `periodic_cell` refuses, and for a stress
             without periodicity along all axes.
     """
+    told = Told(level, levels, declared)
+    return content_of_atoms(path, "extended XYZ", read_molecules(path), told)
+
+
+def content_of_atoms(
+    path: Path, what: str, structures: Iterable[Atoms], told: Told, default: Units = UNITS
+) -> Content:
+    """The content of a file whose structures ASE has read, see `read_extxyz`.
+
+    `what` is its format for messages, `default` the units where nothing else is declared.
+    """
     read: list[tuple[int, Atoms, dict[str, Any]]] = []
     isolated: list[tuple[int, Atoms, dict[str, Any]]] = []
-    for number, atoms in enumerate(read_molecules(path), 1):
+    for number, atoms in enumerate(structures, 1):
         values = _values(atoms)
         (isolated if _is_isolated(atoms) else read).append((number, atoms, values))
-    found = Counter(name for _, _, values in read for name in values)
-    names = (
-        _find_names(path, found, levels) if level is None else _find_names_of(level, path, found)
-    )
-    _refuse_two_meanings(path, [values for _, _, values in read], names)
+    held = _held(read)
+    names = find_names(path, what, held, told)
+    refuse_two_meanings(path, [values for _, _, values in read], names)
+    labels = told.labels()
+    units = {level: told.units(default, level) for level in (None, *told.levels)}
     frames = [
-        _frame(path, number, atoms, values, names, _head(path, number, values, level, levels))
+        _frame(path, number, atoms, values, names, units, find_head(path, number, values, told))
         for number, atoms, values in read
     ]
     # A pair that no structure uses, as predictions beside labels, is not used.
@@ -124,14 +95,33 @@ def read_extxyz(
         for _, _, values in read
     }
     styled = {name for pair in used for name in pair}
-    styled |= {name for energy, *_ in filter(None, used) for name in _tensors(energy, level)}
-    known = {*names.energies, *names.forces, *names.stress, *styled, GROUP, HEAD, *KEPT}
-    others = {name: count for name, count in found.items() if name not in known}
+    styled |= {name for energy, *_ in filter(None, used) for name in tensors(energy, told.level)}
+    known = {*names.labels, *styled, GROUP, HEAD, *KEPT}
     atoms_alone = [
-        (int(atoms.numbers[0]), _atomic_energies(path, number, values, names, levels))
+        (int(atoms.numbers[0]), _atomic_energies(path, number, values, names, units, told.levels))
         for number, atoms, values in isolated
     ]
-    return Content(frames, others, atoms_alone)
+    absent = [name for name in labels if name not in held]
+    others = {name: each.count for name, each in held.items() if name not in known}
+    return Content(frames, others, atoms_alone, held, absent)
+
+
+def _held(read: Sequence[tuple[int, Atoms, Mapping[str, Any]]]) -> dict[str, Held]:
+    """What a file holds; the shape is that of the first structure that has a name."""
+    counts = Counter(name for _, _, values in read for name in values)
+    shapes: dict[str, Shape] = {}
+    for _, atoms, values in read:
+        for name in values.keys() - shapes.keys():
+            array = np.asarray(values[name])
+            if array.dtype.kind in "iuf" and array.ndim == 0:
+                shapes[name] = "number"
+            elif array.dtype.kind in "iuf" and name in atoms.info and array.shape in TENSOR_SHAPES:
+                shapes[name] = "tensor"
+            elif array.dtype.kind in "iuf" and array.shape == (len(atoms), 3):
+                shapes[name] = "vectors"
+            else:
+                shapes[name] = "other"
+    return {name: Held(shapes[name], count) for name, count in counts.items()}
 
 
 def _is_isolated(atoms: Atoms) -> bool:
@@ -143,99 +133,30 @@ def _is_isolated(atoms: Atoms) -> bool:
 
 
 def _atomic_energies(
-    path: Path, number: int, values: Mapping[str, Any], names: _Names, levels: Levels
+    path: Path,
+    number: int,
+    values: Mapping[str, Any],
+    names: Names,
+    units: Mapping[Level | None, Units],
+    levels: Levels,
 ) -> dict[str, float]:
     """Energies of an isolated atom that is neutral, by dataset; none of a `head` of no level."""
     if values.get("charge", 0) != 0:
         return {}
     place = f"{path}, structure {number}"
-    of_energies, _, _ = names.of(values, levels.find(str(values.get(HEAD, ""))))
-    energies = _select(values, of_energies, place)
-    return {dataset: _energy(*label, place) for dataset, label in energies.items()}
+    of_structure = names.of(values, levels.find(str(values.get(HEAD, ""))))
+    selected = _select(values, of_structure, place)
+    return {
+        dataset: _energy(name, value, place, units, label)
+        for dataset, (name, value, label) in selected.items()
+        if label.kind == ENERGY
+    }
 
 
 def _values(atoms: Atoms) -> dict[str, Any]:
     """All that ASE has read beside the structure, of which it takes a part for results."""
     arrays = {name: a for name, a in atoms.arrays.items() if name not in ("numbers", "positions")}
     return {**atoms.info, **arrays, **(atoms.calc.results if atoms.calc is not None else {})}
-
-
-def _find_names(path: Path, found: Mapping[str, int], levels: Levels) -> _Names:
-    """Labels that name their level; none at all is a UserError."""
-    names = _Names(
-        energies={name: dataset for name in found if (dataset := energy_dataset(name, levels))},
-        forces={name: dataset for name in found if (dataset := forces_dataset(name, levels))},
-        stress={name: dataset for name in found if (dataset := stress_dataset(name, levels))},
-        styles=_present(UNNAMED, found) if HEAD in found else (),
-    )
-    if not names.energies and not names.forces and not names.styles:
-        raise UserError(
-            f"{path} has no label that names its level, as {energy_key(DZ)} or energy_{DZ.label}. "
-            f"{_list_found(found)} If all are of one level, name it, as {DZ.label}={path}; in "
-            "training with --train."
-        )
-    return names
-
-
-def _find_names_of(level: Level, path: Path, found: Mapping[str, int]) -> _Names:
-    """Labels of one level; none at all is a UserError."""
-    own = [(f"energy_{name}", f"forces_{name}") for name in (level.id, level.label)]
-    styles = _present(UNNAMED, found) or _present(own, found)
-    if styles:
-        return _Names(styles=styles, level=level)
-    looked_for = ", ".join(name for pair in (*UNNAMED, *own) for name in pair)
-    raise UserError(
-        f"{path} has no labels of level {level.id} ({level.label}). Looked for {looked_for}. "
-        f"{_list_found(found)}"
-    )
-
-
-def _present(
-    styles: Sequence[tuple[str, str]], found: Mapping[str, int]
-) -> tuple[tuple[str, str], ...]:
-    return tuple(pair for pair in styles if pair[0] in found or pair[1] in found)
-
-
-def _refuse_two_meanings(path: Path, read: Sequence[Mapping[str, Any]], names: _Names) -> None:
-    """Raise UserError if names of a style are labels in one structure and something else in others.
-
-    Beside `REF_energy`, `energy` may be a prediction; alone it would be read as a label.
-    """
-    if len(names.styles) < 2:
-        return
-    (energy, force), (other, other_force) = names.styles[:2]
-    has = [({energy, force} & set(values), {other, other_force} & set(values)) for values in read]
-    n_both = sum(bool(one and two) for one, two in has)
-    n_other = sum(bool(two and not one) for one, two in has)
-    if n_both and n_other:
-        raise UserError(
-            f"{path}: {n_both} structures have both {energy} (or {force}) and {other} (or "
-            f"{other_force}), and {n_other} the latter alone, so it is not clear whether these are "
-            "labels. Remove the predictions, or rename the labels."
-        )
-
-
-def _head(
-    path: Path, number: int, values: Mapping[str, Any], level: Level | None, levels: Levels
-) -> Level | None:
-    """The level that a structure's `head` names."""
-    if HEAD not in values:
-        return None
-    text = str(values[HEAD])
-    found = levels.find(text)
-    place = f"{path}, structure {number}: head={text}"
-    if found is None:
-        known = [name for each in levels for name in (each.label, each.id)]
-        raise UserError(
-            f"{place} names no level. {unknown_name_message('level of theory', text, known)} "
-            "Rename it, declare the level with --levels FILE, or remove the key."
-        )
-    if level is not None and found != level:
-        raise UserError(
-            f"{place} names level {found.id}, but the file is that of level {level.id}. Leave the "
-            "structure out, or name the file with --data, where every head is its level."
-        )
-    return found
 
 
 def _system(values: Mapping[str, Any], place: str) -> dict[str, float]:
@@ -252,66 +173,90 @@ def _system(values: Mapping[str, Any], place: str) -> dict[str, float]:
     return found
 
 
-def _list_found(found: Mapping[str, int]) -> str:
-    return f"Found: {', '.join(sorted(found)) or 'positions only'}."
-
-
 def _frame(
     path: Path,
     number: int,
     atoms: Atoms,
     values: Mapping[str, Any],
-    names: _Names,
+    names: Names,
+    units: Mapping[Level | None, Units],
     head: Level | None,
 ) -> Frame:
     """A structure with its labels in hartree."""
     place = f"{path}, structure {number}"
     refuse_beyond_float32(atoms.positions, f"{place}: positions")
-    energies, forces, stress = (
-        _select(values, of_kind, place) for of_kind in names.of(values, head)
-    )
-    cell = periodic_cell(atoms.cell.array, atoms.pbc, place)
+    length = units[None].length
+    cell = periodic_cell(atoms.cell.array * length, atoms.pbc, place)
+    labels: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    for dataset, (name, value, label) in _select(values, names.of(values, head), place).items():
+        if label.kind == ENERGY:
+            labels[ENERGY][dataset] = _energy(name, value, place, units, label)
+        elif label.kind == FORCES:
+            labels[FORCES][dataset] = _forces(name, value, len(atoms), place, units, label)
+        else:
+            stress = stress_of(name, value, cell, place, units[label.level], label)
+            labels[STRESS][dataset] = stress
     return Frame(
         numbers=atoms.numbers.astype(np.uint8),
-        positions=atoms.positions,
-        energies={dataset: _energy(*label, place) for dataset, label in energies.items()},
-        forces={dataset: _forces(*label, len(atoms), place) for dataset, label in forces.items()},
+        positions=atoms.positions if length == 1 else atoms.positions * length,
+        energies=labels[ENERGY],
+        forces=labels[FORCES],
         group=str(values[GROUP]) if GROUP in values else None,
         path=path,
         number=number,
         system=_system(values, place),
         cell=cell,
-        stress={dataset: _stress(*label, cell, place) for dataset, label in stress.items()},
+        stress=labels[STRESS],
     )
 
 
 def _select(
-    values: Mapping[str, Any], names: Mapping[str, str], place: str
-) -> dict[str, tuple[str, Any]]:
-    """Dataset → name and value of a structure's labels of one kind."""
-    labels: dict[str, tuple[str, Any]] = {}
-    for name in sorted(values.keys() & names.keys()):
-        other = labels.setdefault(names[name], (name, values[name]))[0]
+    values: Mapping[str, Any], labels: Mapping[str, Label], place: str
+) -> dict[str, tuple[str, Any, Label]]:
+    """Dataset → name, value and label of what a structure has."""
+    selected: dict[str, tuple[str, Any, Label]] = {}
+    for name in sorted(values.keys() & labels.keys()):
+        label = labels[name]
+        other = selected.setdefault(label.dataset, (name, values[name], label))[0]
         if other != name:
-            raise UserError(f"{place}: {other} and {name} are the same label. Remove one.")
-    return labels
+            raise UserError(
+                f"{place}: {other} and {name} are the same label. Remove one, or say which, as "
+                f"--key {label.shown}={name}."
+            )
+    return selected
 
 
-def _energy(name: str, value: Any, place: str) -> float:
+def _divisor(units: Mapping[Level | None, Units], label: Label) -> float:
+    """By which a value is divided to be in hartree, or forces in hartree/Å."""
+    return label.sign * units[label.level].per_hartree(label.kind)
+
+
+def _energy(
+    name: str, value: Any, place: str, units: Mapping[Level | None, Units], label: Label
+) -> float:
     is_number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
     if not is_number or not np.isfinite(value):
+        unit = units[label.level].energy
         raise UserError(
-            f"{place}: {name} is {value!s}; an energy in eV was expected. Where it is missing, "
+            f"{place}: {name} is {value!s}; an energy in {unit} was expected. Where it is missing, "
             "leave the key out."
         )
-    return float(value) / EV_PER_HARTREE
+    return float(value) / _divisor(units, label)
 
 
-def _forces(name: str, value: Any, n_atoms: int, place: str) -> np.ndarray:
+def _forces(
+    name: str,
+    value: Any,
+    n_atoms: int,
+    place: str,
+    units: Mapping[Level | None, Units],
+    label: Label,
+) -> np.ndarray:
     array = np.asarray(value)
+    unit = units[label.level].force
     if array.shape != (n_atoms, 3) or array.dtype.kind not in "iuf":
         raise UserError(
-            f"{place}: {name} has shape {array.shape} and type {array.dtype}; forces in eV/Å, "
+            f"{place}: {name} has shape {array.shape} and type {array.dtype}; forces in {unit}, "
             f"{(n_atoms, 3)} numbers, were expected."
         )
     if not np.isfinite(array).all():
@@ -320,17 +265,4 @@ def _forces(name: str, value: Any, n_atoms: int, place: str) -> np.ndarray:
             "columns out."
         )
     refuse_beyond_float32(array, f"{place}: {name}")
-    return array / EV_PER_HARTREE
-
-
-def _stress(name: str, value: Any, cell: np.ndarray | None, place: str) -> np.ndarray:
-    """A stress in hartree/Å³, of a stress in eV/Å³ or a virial in eV."""
-    if cell is None or not cell.any(axis=1).all():
-        raise UserError(
-            f"{place}: {name} is there, and the structure is not periodic along all three axes, so "
-            "it has no stress. Give the cell (Lattice) with pbc, or remove the key."
-        )
-    tensor = stress_tensor(value, f"{place}: {name}")
-    if VIRIAL in name:
-        tensor = -tensor / np.abs(np.linalg.det(cell))
-    return tensor / EV_PER_HARTREE
+    return array / _divisor(units, label)

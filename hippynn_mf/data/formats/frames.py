@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hippynn_mf.data.formats.label_names import Held
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -52,8 +54,14 @@ class Content:
         others: names that are no labels, with the number of structures that have them.
         isolated_atoms: atomic number, and energies as of a frame, of structures that are there for
             atomic energies, as in MACE, and not to be trained on. Charged ones have none.
+        held: what the file holds beside atoms and positions, labels among it.
+        absent: names that are declared for the file and not in it.
+        energy_unit: of the file, where its format alone does not tell it.
     """
 
     frames: list[Frame]
     others: Mapping[str, int]
     isolated_atoms: Sequence[tuple[int, Mapping[str, float]]]
+    held: Mapping[str, Held] = field(default_factory=dict)
+    absent: Sequence[str] = ()
+    energy_unit: str | None = None

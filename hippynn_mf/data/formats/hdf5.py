@@ -47,6 +47,14 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             raise UserError(f"{path} is damaged ({error}). Copy it again.") from None
 
 
+def is_hdf5(path: Path) -> bool:
+    """Whether the first bytes of a file are those of HDF5."""
+    try:
+        return bool(h5py.is_hdf5(path))
+    except (OSError, ValueError):
+        return False
+
+
 def _is_of_h5py(error: BaseException) -> bool:
     """Whether h5py raised an error: it has no class of its own for what a damaged file does."""
     trace = error.__traceback__

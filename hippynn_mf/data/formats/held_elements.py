@@ -12,7 +12,13 @@ from ase.data import atomic_numbers, chemical_symbols
 from hippynn_mf.data.formats.atoms import Group
 from hippynn_mf.data.formats.hdf5 import check_numbers, open_hdf5
 from hippynn_mf.data.formats.layout import has_level, read_energies
-from hippynn_mf.data.formats.sources import DataPath, open_data, shown_path, tagged_atoms
+from hippynn_mf.data.formats.sources import (
+    DataPath,
+    is_comp6_folder,
+    open_data,
+    shown_path,
+    tagged_atoms,
+)
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 from hippynn_mf.units import EV_PER_HARTREE
@@ -28,7 +34,7 @@ def elements_in(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> frozenset
 
     Labels are not looked at, nor what else may be wrong. Raises UserError for what cannot be read.
     """
-    if isinstance(source, Path) and source.is_dir():
+    if isinstance(source, Path) and is_comp6_folder(source):
         files = sorted(source.glob("*.h5"))
         return frozenset().union(*(_elements_of_file(path) for path in files))
     with open_data(source, levels=levels) as file:
@@ -67,7 +73,7 @@ def isolated_atoms(source: DataPath, levels: Iterable[Level], known: Levels) -> 
     """
     shown = shown_path(source, levels=known)
     found: dict[str, dict[int, float]] = {}
-    if isinstance(source, Path) and source.is_dir():
+    if is_comp6_folder(source):
         return found
     tagged = tagged_atoms(source, levels=known)
     with open_data(source, levels=known) as file:

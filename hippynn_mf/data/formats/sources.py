@@ -1,79 +1,54 @@
-"""Where training data come from: one file, or one extended XYZ file for each level.
+"""Where training data come from: one file, or a file for each level.
 
-Extended XYZ, as every format of structures one after another, becomes a file in the ANI-1x layout
-in memory, so that everything after reading is the same for both.
+Extended XYZ, as every format that is read structure by structure, becomes a file in the ANI-1x
+layout in memory, so that everything after reading is the same for all.
 """
 
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import h5py
 
-from hippynn_mf.data.formats.ani1x_writer import write_ani1x
-from hippynn_mf.data.formats.extxyz import read_extxyz
-from hippynn_mf.data.formats.extxyz_keys import forces_key
-from hippynn_mf.data.formats.frames import Content, Frame
+from hippynn_mf.data.formats.declared import Declared, DeclaredData, KeyTable, UnitTable
+from hippynn_mf.data.formats.deepmd import files_of
+from hippynn_mf.data.formats.frame_formats import (
+    Telling,
+    describe_format,
+    find_frame_format,
+    known_formats,
+)
+from hippynn_mf.data.formats.frame_reading import (
+    Converted,
+    ReadFrames,
+    TaggedAtoms,
+    convert_in_memory,
+    read_files,
+)
+from hippynn_mf.data.formats.grouped_hdf5 import COMP6, PYANITOOLS, find_hdf5_layout
 from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from hippynn_mf.data.formats.hdf5 import open_hdf5
-from hippynn_mf.data.formats.merging import merge_frames
-from hippynn_mf.data.formats.xyz_file import SUFFIXES as XYZ_SUFFIXES
-from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.data.formats.label_names import Held, list_held
+from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
-# A file, or level → extended XYZ file. Levels are named by id or label.
-DataPath = Path | Mapping[str, Path]
-# Atomic numbers, and energies by dataset of the ANI-1x layout.
-TaggedAtoms = tuple[tuple[int, Mapping[str, float]], ...]
-# A file in the ANI-1x layout, notes, and isolated atoms.
-_Converted = tuple[bytes, tuple[str, ...], TaggedAtoms]
-
-
-class FrameReader(Protocol):
-    """Reads the files of a format, see `read_extxyz`."""
-
-    def __call__(self, path: Path, level: Level | None, *, levels: Levels) -> Content:
-        """With the labels of `level`, or (None) with labels that name their `levels`."""
-
-
-@dataclass(frozen=True)
-class FrameFormat:
-    """A format of structures one after another.
-
-    Attributes:
-        name: for messages.
-        suffixes: of its files, in lower case; they alone tell the format.
-        read: its reader.
-        energy_unit: of its files, a name of `checks.units.ENERGIES`; forces are in it per Å. What
-            is read is in hartree; checks name the unit that a file has instead of this one.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    read: FrameReader
-    energy_unit: str
-
-
-FRAME_FORMATS = (FrameFormat("extended XYZ", XYZ_SUFFIXES, read_extxyz, "eV"),)
+# A file or folder, or level → file, or either with what is declared of it. Levels are named by id
+# or label.
+DataPath = Path | Mapping[str, Path] | DeclaredData
 
 
 @contextmanager
 def open_data(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Iterator[h5py.File]:
-    """Open data for reading in the ANI-1x layout; extended XYZ may name these levels.
+    """Open data for reading in the ANI-1x layout; other formats may name these levels.
 
-    Raises UserError for what cannot be read. Extended XYZ is read once and then kept, as long as
-    the files do not change.
+    Raises UserError for what cannot be read. What is read structure by structure is read once and
+    then kept, as long as the files do not change.
     """
-    source = as_data_path(source, levels=levels)
     if has_frames(source):
-        with h5py.File(io.BytesIO(_kept(source, levels)[0]), "r") as file:
+        with h5py.File(io.BytesIO(_kept(source, levels).content), "r") as file:
             yield file
     else:
         _refuse_other_suffix(shown_path(source))
@@ -86,49 +61,90 @@ def _refuse_other_suffix(path: Path) -> None:
     if path.is_file() and path.suffix.lower() not in HDF5_SUFFIXES and not h5py.is_hdf5(path):
         raise UserError(
             f"{path}: neither its name nor its content tells the format. Known are "
-            f"{known_formats()}, not compressed."
+            f"{known_formats()}."
         )
 
 
-def find_frame_format(path: Path) -> FrameFormat | None:
-    """The format that a file's name says, None if it is none of structures one after another."""
-    suffix = path.suffix.lower()
-    return next((known for known in FRAME_FORMATS if suffix in known.suffixes), None)
-
-
-def known_formats(*, frames_only: bool = False) -> str:
-    """The formats of training data with their suffixes, for messages."""
-    named = [f"{known.name} ({' or '.join(known.suffixes)})" for known in FRAME_FORMATS]
-    if not frames_only:
-        named.append(f"the ANI-1x layout in HDF5 ({' or '.join(HDF5_SUFFIXES)})")
-    return ", ".join(named)
+def split_source(source: DataPath) -> tuple[Path | Mapping[str, Path], Declared]:
+    """The files of data, and what is declared of them."""
+    if isinstance(source, DeclaredData):
+        return source.files, source.declared
+    return (source if isinstance(source, Mapping) else Path(source)), Declared()
 
 
 def data_notes(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> tuple[str, ...]:
     """What was noticed in reading extended XYZ: structures matched, names and structures unused."""
-    source = as_data_path(source, levels=levels)
-    return _kept(source, levels)[1] if has_frames(source) else ()
+    return _kept(source, levels).notes if has_frames(source) else ()
+
+
+def with_declared(
+    source: DataPath, keys: KeyTable | None = None, units: UnitTable | None = None
+) -> DataPath:
+    """Data with what is declared of them; themselves if that is nothing."""
+    declared = Declared.of(keys, units)
+    return DeclaredData(split_source(source)[0], declared) if declared else source
+
+
+def _telling(source: DataPath) -> Telling:
+    """What is told of the labels of data beside the files."""
+    files, declared = split_source(source)
+    if declared:
+        return "names"
+    return "level" if isinstance(files, Mapping) else "nothing"
 
 
 def has_frames(source: DataPath) -> bool:
-    """Whether the data are structures one after another, as extended XYZ."""
-    return isinstance(source, Mapping) or find_frame_format(Path(source)) is not None
+    """Whether the data are read structure by structure, as extended XYZ."""
+    files, _ = split_source(source)
+    return isinstance(files, Mapping) or find_frame_format(files, _telling(source)) is not None
 
 
-def energy_unit(source: DataPath) -> str:
+def is_comp6_folder(source: DataPath) -> bool:
+    """Whether a source is a folder of files in the COMP6 layout, and none of another format."""
+    return isinstance(source, Path) and source.is_dir() and not has_frames(source)
+
+
+def refuse_untold(source: DataPath) -> None:
+    """Raise UserError for HDF5 whose labels name no level, where nobody has told it."""
+    if is_comp6_folder(source):
+        raise UserError(
+            f"{source} is a folder; training data in the COMP6 layout are read file by file, as "
+            "LEVEL=FILE with --train. To test on the folder, take --comp6."
+        )
+    if isinstance(source, Path) and (layout := find_hdf5_layout(source)) in (COMP6, PYANITOOLS):
+        keys = " ".join(f"--key LEVEL.{spelt}={name}" for name, spelt in layout.usual)
+        raise UserError(
+            f"{source} is {layout.name}, whose labels name no level. To train on it, name their "
+            f"level, as LEVEL={source} with --train, or with {keys}. To test on it, take --comp6."
+        )
+
+
+def format_name(source: DataPath) -> str:
+    """The format of data in words, for people."""
+    files, _ = split_source(source)
+    paths = list(files.values()) if isinstance(files, Mapping) else [files]
+    names = [describe_format(path, _telling(source)) for path in paths]
+    return "; ".join(dict.fromkeys(names))
+
+
+def energy_unit(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> str:
     """The unit that energies of these files are to be in; forces are in it per Å."""
-    paths = source.values() if isinstance(source, Mapping) else [Path(source)]
-    formats = [find_frame_format(Path(path)) for path in paths]
-    units = {"hartree" if known is None else known.energy_unit for known in formats}
-    return units.pop() if len(units) == 1 else "hartree"
+    if not has_frames(source):
+        return "hartree"
+    return _kept(source, levels).energy_unit
 
 
 def as_data_path(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Path | dict[str, Path]:
-    """The source with ids for levels, ordered by rank; UserError as `by_rank`."""
-    return by_rank(source, levels=levels) if isinstance(source, Mapping) else Path(source)
+    """The files with ids for levels, ordered by rank; UserError as `by_rank`."""
+    files, _ = split_source(source)
+    if not isinstance(files, Mapping):
+        return files
+    return by_rank(files, levels=levels, telling=_telling(source))
 
 
-def by_rank(source: Mapping[str, Path], *, levels: Levels = KNOWN_LEVELS) -> dict[str, Path]:
+def by_rank(
+    source: Mapping[str, Path], *, levels: Levels = KNOWN_LEVELS, telling: Telling = "level"
+) -> dict[str, Path]:
     """Level id → file, ordered by rank; UserError for unknown levels and other formats."""
     named = sorted(map(levels.get, source), key=lambda level: level.rank)
     if len(set(named)) < len(named) or not named:
@@ -137,10 +153,11 @@ def by_rank(source: Mapping[str, Path], *, levels: Levels = KNOWN_LEVELS) -> dic
         )
     files = {levels.get(name).id: Path(path) for name, path in source.items()}
     for path in files.values():
-        if find_frame_format(path) is None:
+        if find_frame_format(path, telling) is None and path.exists():
             raise UserError(
                 f"{path}: the file of a level is {known_formats(frames_only=True)}. Name a file "
-                "in the ANI-1x layout with --data."
+                "in the ANI-1x layout with --data, or say which of its names are labels, with "
+                "--key LEVEL.energy=NAME."
             )
     return {level.id: files[level.id] for level in named}
 
@@ -158,100 +175,72 @@ def shown_path(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> Path:
 
     Among `levels`, a level is named by its label.
     """
-    if not isinstance(source, Mapping):
-        return Path(source)
-    labels = {name: level.label if (level := levels.find(name)) else name for name in source}
-    return Path(" ".join(f"{labels[name]}={path}" for name, path in source.items()))
-
-
-@dataclass(frozen=True)
-class ReadFrames:
-    """The content of extended XYZ files.
-
-    Attributes:
-        frames: the conformers. Structures that are in several files, or repeated in one, are one
-            conformer with all labels.
-        notes: what is to be said of them.
-        others: names that are not used, with the number of structures that have them.
-        isolated_atoms: as of `Content`.
-    """
-
-    frames: list[Frame]
-    notes: list[str]
-    others: Counter[str]
-    isolated_atoms: TaggedAtoms
+    files, _ = split_source(source)
+    if not isinstance(files, Mapping):
+        return Path(files)
+    labels = {name: level.label if (level := levels.find(name)) else name for name in files}
+    return Path(" ".join(f"{labels[name]}={path}" for name, path in files.items()))
 
 
 def read_frames(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> ReadFrames:
-    """Read extended XYZ files."""
-    source = as_data_path(source, levels=levels)
-    files: list[tuple[Path, Level | None]] = (
-        [(source, None)]
-        if isinstance(source, Path)
-        else [(path, levels.get(name)) for name, path in source.items()]
-    )
-    frames: list[list[Frame]] = []
-    isolated: list[tuple[int, Mapping[str, float]]] = []
-    notes: list[str] = []
-    others: Counter[str] = Counter()
-    for path, level in files:
-        known = find_frame_format(path)
-        if known is None:
-            raise UserError(
-                f"{path}: not {known_formats(frames_only=True)}, so it has no structures to read."
-            )
-        content = known.read(path, level, levels=levels)
-        frames.append(content.frames)
-        others.update(content.others)
-        note = f"{path}: {len(content.frames)} structures"
-        if n_isolated := len(content.isolated_atoms):
-            note += f"; {n_isolated} isolated atoms (IsolatedAtom) are left out of the structures"
-        isolated += content.isolated_atoms
-        if content.others:
-            note += f"; not used: {', '.join(sorted(content.others))}"
-        notes.append(note)
-    merged = merge_frames(frames)
-    if len(files) > 1:
-        notes.append(f"{merged.n_matched} conformers are in several files")
-    if merged.n_repeated:
-        notes.append(f"{merged.n_repeated} structures repeat others of their file, and are merged")
-    return ReadFrames(merged.frames, notes, others, tuple(isolated))
+    """Read files structure by structure."""
+    return read_files(_files(source, levels), split_source(source)[1], levels)
+
+
+def _files(source: DataPath, levels: Levels) -> tuple[tuple[Path, Level | None], ...]:
+    """Every file with the level of its labels, or (None) of a file with labels of many."""
+    paths = as_data_path(source, levels=levels)
+    if isinstance(paths, Path):
+        return ((paths, None),)
+    return tuple((path, levels.get(name)) for name, path in paths.items())
 
 
 def tagged_atoms(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> TaggedAtoms:
     """The isolated atoms that extended XYZ names so; none of another format."""
-    source = as_data_path(source, levels=levels)
-    return _kept(source, levels)[2] if has_frames(source) else ()
+    return _kept(source, levels).isolated_atoms if has_frames(source) else ()
 
 
-def _kept(source: Path | dict[str, Path], levels: Levels) -> _Converted:
+def held_names(
+    source: DataPath, *, levels: Levels = KNOWN_LEVELS
+) -> Mapping[Path, Mapping[str, Held]]:
+    """File → what it holds beside atoms and positions; of data read structure by structure."""
+    return _kept(source, levels).held if has_frames(source) else {}
+
+
+def refuse_absent_keys(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> None:
+    """Raise UserError for a declared name that its file does not have, or that has no file."""
+    files, declared = split_source(source)
+    if not declared.keys:
+        return
+    if isinstance(files, Mapping):
+        with_file = {levels.get(name) for name in files}
+        for name, spelt, key in declared.keys:
+            if levels.get(name) not in with_file:
+                raise UserError(
+                    f"The key {name}.{spelt}={key} is declared, and {name} has no file among "
+                    f"{shown_path(source, levels=levels)}. Leave it out, or name the file."
+                )
+    read = _kept(source, levels)
+    for path, name in read.absent:
+        held = read.held[path]
+        raise UserError(
+            f"{path}: {unknown_name_message('key', name, held)} {list_held(held)} Keys are "
+            "declared with --key, as the file spells them."
+        )
+
+
+def _kept(source: DataPath, levels: Levels) -> Converted:
     """What a source is in memory; that of the last one is kept."""
-    files = {"": source} if isinstance(source, Path) else source
+    files = _files(source, levels)
     stamps = []
-    for path in files.values():
-        if not path.is_file():
+    for path, _ in files:
+        members = files_of(path) if path.is_dir() else [path]
+        if not members or not all(member.is_file() for member in members):
             raise UserError(
                 f"No file {path}. Check the path; relative paths start at {Path.cwd()}."
             )
-        status = path.stat()
-        stamps.append((status.st_mtime_ns, status.st_size))
-    return _convert_in_memory(tuple(files.items()), tuple(stamps), levels)
-
-
-@lru_cache(maxsize=1)
-def _convert_in_memory(
-    files: tuple[tuple[str, Path], ...], stamps: object, levels: Levels
-) -> _Converted:
-    """Convert the files; anew when their stamps or the levels are others."""
-    source: DataPath = dict(files) if files[0][0] else files[0][1]
-    read = read_frames(source, levels=levels)
-    frames, notes = read.frames, read.notes
-    for level in levels:
-        if level.force_key is None and any(level.forces_name in frame.forces for frame in frames):
-            notes.append(
-                f"not used: {forces_key(level)}; level {level.label} is read without forces"
-            )
-    content = io.BytesIO()
-    with h5py.File(content, "w") as file, errors_about(shown_path(source, levels=levels)):
-        write_ani1x(file, frames, levels=levels)
-    return content.getvalue(), tuple(notes), read.isolated_atoms
+        for member in members:
+            status = member.stat()
+            stamps.append((status.st_mtime_ns, status.st_size))
+    declared, shown = split_source(source)[1], shown_path(source, levels=levels)
+    return convert_in_memory(files, tuple(stamps), levels, declared, shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,18 +15,18 @@ from ase.io import iread
 from ase.io.extxyz import key_val_dict_to_str, output_column_format, save_calc_results, write_xyz
 from tqdm import tqdm
 
-from hippynn_mf.data.formats.xyz_scan import count_structures
+from hippynn_mf.data.formats.xyz_scan import PACKERS, count_structures, open_xyz, unpacking
 from hippynn_mf.errors import UserError
-from hippynn_mf.files import reading
 
-SUFFIXES = (".xyz", ".extxyz")
+PLAIN = (".xyz", ".extxyz")
+SUFFIXES = (*PLAIN, *(suffix + packed for suffix in PLAIN for packed in (".gz", ".bz2", ".xz")))
 SYMBOLS = np.array(chemical_symbols)
 NOT_COLUMNS = ("numbers", "positions", "species", "pos")  # of ASE's writer, beside its own
 
 
 def is_xyz(path: Path) -> bool:
     """Whether the name of a file says that it is extended XYZ."""
-    return path.suffix.lower() in SUFFIXES
+    return path.name.lower().endswith(SUFFIXES)
 
 
 def read_molecules(path: Path) -> Iterator[Atoms]:
@@ -35,10 +36,7 @@ def read_molecules(path: Path) -> Iterator[Atoms]:
     have atoms without an element, or positions that are not finite.
     """
     total = count_structures(path)
-    progress = tqdm(
-        total=total, desc=f"{path.name}: structures", unit="structure", delay=2, disable=None
-    )
-    with reading(path), path.open(encoding="utf-8") as stream, progress:
+    with unpacking(path), open_xyz(path) as stream, progress_bar(path, total) as progress:
         structures = iter(iread(stream, index=":", format="extxyz"))
         for number in range(1, total + 1):
             try:
@@ -48,9 +46,28 @@ def read_molecules(path: Path) -> Iterator[Atoms]:
                     f"{path}, structure {number}: ASE cannot read it as extended XYZ "
                     f"({type(error).__name__}: {error})."
                 ) from None
-            _refuse_structure(atoms, f"{path}, structure {number}")
+            refuse_structure(atoms, f"{path}, structure {number}")
             yield atoms
             progress.update()
+
+
+def progress_bar(path: Path, total: int | None) -> tqdm[Any]:
+    """A bar that counts structures; seen after two seconds, on a terminal."""
+    return tqdm(
+        total=total, desc=f"{path.name}: structures", unit="structure", delay=2, disable=None
+    )
+
+
+@contextmanager
+def written_xyz(partial: Path, out: Path) -> Iterator[TextIO]:
+    """A stream of text into `partial`, packed as the suffix of `out` says."""
+    packed = out.suffix.lower().lstrip(".")
+    if packed in PACKERS:
+        with PACKERS[packed].open(partial, "wt", encoding="utf-8") as stream:
+            yield stream
+    else:
+        with partial.open("w", encoding="utf-8") as stream:
+            yield stream
 
 
 def write_molecule(
@@ -97,7 +114,7 @@ def write_structures(stream: TextIO, structures: Iterable[Atoms]) -> None:
         stream.write(f"{len(atoms)}\n{comment}\n{line * len(atoms) % tuple(values)}")
 
 
-def _refuse_structure(atoms: Atoms, place: str) -> None:
+def refuse_structure(atoms: Atoms, place: str) -> None:
     """Raise UserError for what nothing can be trained on."""
     if not (atoms.numbers > 0).all():
         raise UserError(f"{place} has atoms without an element (X). Remove it.")

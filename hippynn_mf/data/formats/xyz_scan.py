@@ -6,18 +6,27 @@ a pipe. So the file's own counts are compared with its lines first, within bound
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from ase.io.formats import get_compression, open_with_compression
+from ase.io.formats import get_compression
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import reading, require_file
 
 MOST_ATOMS = 10**6  # of a structure
 LONGEST_LINE = 2**20  # characters
+# Characters of a compressed file: so many in any, and so many for each of its bytes; texts of
+# structures reach 10.
+LEAST_UNPACKED, MOST_RATIO = 2**26, 100
+PACKERS: dict[str, Any] = {"gz": gzip, "bz2": bz2, "xz": lzma}
 MOST_COLUMNS = 9999  # of all properties together
 # The type of a property and its number of columns, wherever ASE may find them in a line.
 COLUMNS = re.compile(r":[RISL]:\s*([^:\s\"']+)")
@@ -35,7 +44,7 @@ def count_structures(path: Path, *, strict_end: bool = True, least_atoms: int = 
     """
     require_file(path, "an extended XYZ file")
     count, number, last = 0, 0, ""
-    with reading(path), _opened(path) as stream:
+    with unpacking(path), open_xyz(path) as stream:
         lines = _lines(stream, path)
         for line in lines:
             number += 1
@@ -73,20 +82,45 @@ def count_structures(path: Path, *, strict_end: bool = True, least_atoms: int = 
     return count
 
 
-def _opened(path: Path) -> TextIO:
-    """The file as text; compressed ones, which ASE reads, as what they hold."""
-    if get_compression(str(path))[1] is None:
-        return path.open(encoding="utf-8")
-    stream: TextIO = open_with_compression(str(path), "rt")
-    return stream
+def open_xyz(path: Path) -> TextIO:
+    """The file as text, a compressed one as what it holds, without a mark of the order of bytes.
+
+    A compressed file that ends too early, or is none, raises EOFError, OSError or zlib.error.
+    """
+    packed = get_compression(str(path))[1]
+    if packed is None:
+        return path.open(encoding="utf-8-sig")
+    if packed in PACKERS:
+        stream: TextIO = PACKERS[packed].open(path, "rt", encoding="utf-8-sig")
+        return stream
+    raise UserError(f"{path}: files packed with {packed} are not read. Unpack it first.")
+
+
+@contextmanager
+def unpacking(path: Path) -> Iterator[None]:
+    """Make what a damaged compressed file raises a UserError that names it."""
+    with reading(path):
+        try:
+            yield
+        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+            raise UserError(
+                f"{path} is truncated or damaged: it cannot be unpacked ({error}). Copy it again."
+            ) from None
 
 
 def _lines(stream: TextIO, path: Path) -> Iterator[str]:
     """The lines of a file, which are not longer than a line should be."""
+    most, n_characters = max(LEAST_UNPACKED, MOST_RATIO * path.stat().st_size), 0
     while line := stream.readline(LONGEST_LINE + 1):
+        n_characters += len(line)
         if len(line) > LONGEST_LINE:
             raise UserError(
                 f"{path} has a line of more than {LONGEST_LINE:,} characters. This is no XYZ file."
+            )
+        if n_characters > most:
+            raise UserError(
+                f"{path} unpacks to more than {MOST_RATIO} times its size; it is damaged or was "
+                "made to fill memory. It is not read."
             )
         yield line
 
