@@ -40,7 +40,7 @@ def arrays():
     forces = 627.5 * planted.forces(numbers, positions, "wb97x_dz")
     return {
         "Z": np.tile(numbers, (N, 1)),
-        "R": positions,
+        "R": positions.astype(np.float32),
         "E_dft": energies["wb97x_dz"][:, None].astype(np.float32),
         "F_dft": forces.astype(np.float32),
         "E_cc": energies["ccsd(t)_cbs"][:, None].astype(np.float32),
@@ -137,9 +137,8 @@ def test_autocast_is_refused_with_the_remedy():
     modules.model(*values)
 
 
-# What hippynn itself says of its Lightning module.
-@pytest.mark.filterwarnings("ignore:PytorchLightning hippynn trainer is still experimental")
-@pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning")
+# hippynn calls its Lightning module experimental, and Lightning says what it would do elsewhere.
+@pytest.mark.filterwarnings("ignore")
 def test_lightning_takes_the_same_modules_with_a_logger_and_an_average(tmp_path, monkeypatch):
     lightning = pytest.importorskip("pytorch_lightning")
     from hippynn.experiment import HippynnLightningModule
