@@ -50,7 +50,9 @@ def arrays():
 def assembled(heads, **options):
     loss = hippynn_mf.build_loss(heads, **options)
     modules, db_info = assemble_for_training(loss, hippynn_mf.build_metrics(heads, loss))
-    return modules, Database(arrays(), **db_info, seed=0, test_size=0.1, valid_size=0.1, quiet=True)
+    return modules, Database(
+        arrays(), **db_info, seed=0, test_size=0.1, valid_size=0.1, quiet=True, pin_memory=False
+    )
 
 
 def test_any_database_with_its_own_names_trains(tmp_path, monkeypatch):
