@@ -20,6 +20,8 @@ from hippynn_mf.data.formats.grouped_hdf5 import (
     read_grouped_hdf5,
 )
 from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
+from hippynn_mf.data.formats.matpes import SUFFIXES as MATPES_SUFFIXES
+from hippynn_mf.data.formats.matpes import is_matpes, read_matpes
 from hippynn_mf.data.formats.npz import SUFFIX as NPZ_SUFFIX
 from hippynn_mf.data.formats.npz import read_npz
 from hippynn_mf.data.formats.xyz_file import PLAIN as XYZ_SUFFIXES
@@ -78,6 +80,13 @@ FRAME_FORMATS = (
         read_grouped_hdf5,
         "hartree",
         _is_grouped,
+    ),
+    FrameFormat(
+        "JSON of pymatgen structures, as MatPES",
+        MATPES_SUFFIXES,
+        read_matpes,
+        "eV",
+        lambda path, _: is_matpes(path),
     ),
     FrameFormat(
         "what else ASE reads, as trajectories and databases",

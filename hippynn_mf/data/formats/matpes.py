@@ -1,0 +1,179 @@
+"""Records of pymatgen structures in JSON, as MatPES is published: PBE and r2SCAN in a file each.
+
+A file is a list of records, or a record in every line; gzipped or not. A record has `structure`
+(pymatgen's dictionary of a `Structure`: `lattice` with `matrix` and `pbc`, `sites` with `species`
+and `xyz` or `abc`), `energy` in eV, `forces` in eV/Å, `stress` in kbar with VASP's sign, six
+numbers in the order xx, yy, zz, yz, xz, xy (or `stress_matrix`), and `functional`, which names the
+level.
+Sources: https://matpes.ai, and `MatPESTrainDoc` of the package emmet-core; that the stress is −0.1
+GPa times what is written, the notebook on training in https://github.com/materialyzeai/matpes.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ijson
+import numpy as np
+from ase import Atoms, units
+from ase.data import atomic_numbers
+
+from hippynn_mf.cells import stress_tensor
+from hippynn_mf.data.formats.declared import NOTHING_DECLARED, Declared, Told
+from hippynn_mf.data.formats.extxyz import content_of_atoms
+from hippynn_mf.data.formats.frames import Content
+from hippynn_mf.data.formats.label_styles import HEAD
+from hippynn_mf.data.formats.xyz_file import progress_bar, refuse_structure
+from hippynn_mf.errors import UserError
+from hippynn_mf.files import reading, require_file
+from hippynn_mf.keys import ENERGY, FORCES, STRESS
+from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
+
+WHAT = "JSON of pymatgen structures, as MatPES"
+SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+STRUCTURE, FUNCTIONAL, MATRIX = "structure", "functional", "stress_matrix"
+EV_PER_ANGSTROM3_PER_KBAR = -0.1 * units.GPa  # of VASP's stress, whose sign is that of a pressure
+LARGEST_RECORD = 2**24  # bytes of one record; MatPES has some thousand
+
+
+def is_matpes(path: Path) -> bool:
+    """Whether a file is JSON whose first record has a structure of pymatgen."""
+    if not path.name.lower().endswith(SUFFIXES) or not path.is_file():
+        return False
+    status = path.stat()
+    return _begins_with_a_structure(path, (status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=64)
+def _begins_with_a_structure(path: Path, stamp: object) -> bool:
+    try:
+        first = next(_records(path), None)
+    except (UserError, OSError, EOFError):
+        return False
+    return isinstance(first, dict) and "lattice" in _dictionary(first.get(STRUCTURE))
+
+
+def read_matpes(
+    path: Path,
+    level: Level | None = None,
+    *,
+    levels: Levels = KNOWN_LEVELS,
+    declared: Declared = NOTHING_DECLARED,
+) -> Content:
+    """Read all records of a file; `functional` is the level where the file has none told.
+
+    Upper and lower case do not matter in its name. Raises UserError for JSON that cannot be read,
+    for records without a structure, sites of several elements, and as `read_extxyz`.
+    """
+    require_file(path, "a file of records")
+    told = Told(level, levels, declared)
+    return content_of_atoms(path, WHAT, _structures(path, told), told)
+
+
+def _structures(path: Path, told: Told) -> Iterator[Atoms]:
+    with progress_bar(path, None) as progress:
+        for number, record in enumerate(_records(path), 1):
+            place = f"{path}, structure {number}"
+            atoms = _atoms_of(record, place)
+            head = _level_of(record, told, place)
+            if head is not None:
+                atoms.info[HEAD] = head.id
+            refuse_structure(atoms, place)
+            yield atoms
+            progress.update()
+
+
+def _records(path: Path) -> Iterator[Any]:
+    """The records of a list, or of lines, one after another."""
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with reading(path), opened(path, "rb") as stream:
+        start = b""
+        while not start.strip():
+            block = stream.read(1)
+            if not block:
+                raise UserError(f"{path} is empty.")
+            start = block
+        stream.seek(0)
+        prefix = "item" if start == b"[" else ""
+        try:
+            yield from ijson.items(stream, prefix, use_float=True, multiple_values=True)
+        except (ijson.JSONError, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{path} is damaged, or no JSON ({error}). Copy or download it again."
+            ) from None
+
+
+def _dictionary(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _atoms_of(record: object, place: str) -> Atoms:
+    """A structure with its labels under ASE's names, in ASE's units."""
+    content = _dictionary(record)
+    structure = _dictionary(content.get(STRUCTURE))
+    lattice, sites = _dictionary(structure.get("lattice")), structure.get("sites")
+    if "matrix" not in lattice or not isinstance(sites, list) or not sites:
+        raise UserError(
+            f"{place}: there is no structure of pymatgen with lattice and sites. Found: "
+            f"{', '.join(map(str, content)) or 'nothing'}."
+        )
+    try:
+        cell = np.array(lattice["matrix"], np.float64).reshape(3, 3)
+        numbers = [_element(site, place) for site in sites]
+        if "xyz" in sites[0]:
+            positions = np.array([site["xyz"] for site in sites], np.float64)
+        else:
+            positions = np.array([site["abc"] for site in sites], np.float64) @ cell
+        atoms = Atoms(numbers, positions, cell=cell, pbc=lattice.get("pbc", True))
+        if (charge := structure.get("charge")) not in (None, 0):
+            atoms.info["charge"] = float(charge)
+        if content.get(ENERGY) is not None:
+            atoms.info[ENERGY] = float(content[ENERGY])
+        if content.get(FORCES) is not None:
+            atoms.arrays[FORCES] = np.array(content[FORCES], np.float64)
+        stress = content.get(MATRIX) if content.get(STRESS) is None else content[STRESS]
+        if stress is not None:
+            tensor = stress_tensor(np.array(stress, np.float64), f"{place}: stress")
+            atoms.info[STRESS] = tensor * EV_PER_ANGSTROM3_PER_KBAR
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{place}: a structure of pymatgen with numbers was expected "
+            f"({type(error).__name__}: {error})."
+        ) from None
+    return atoms
+
+
+def _element(site: object, place: str) -> int:
+    """The atomic number of a site, which one element occupies whole."""
+    species = _dictionary(site).get("species")
+    if not isinstance(species, list) or len(species) != 1:
+        raise UserError(f"{place}: a site has not one element. Only ordered structures are read.")
+    one = _dictionary(species[0])
+    if float(one.get("occu", 1)) != 1 or str(one.get("element")) not in atomic_numbers:
+        raise UserError(
+            f"{place}: a site is {one.get('element')} with an occupation of {one.get('occu', 1)}; "
+            "only ordered structures of known elements are read."
+        )
+    return int(atomic_numbers[str(one["element"])])
+
+
+def _level_of(record: object, told: Told, place: str) -> Level | None:
+    """The level that a record names; None where that of the file counts."""
+    functional = _dictionary(record).get(FUNCTIONAL)
+    if functional is None:
+        return None
+    name = str(functional).lower()
+    found = [level for level in told.levels if name in (level.id.lower(), level.label.lower())]
+    if found:
+        return found[0]
+    if told.level is not None:
+        return None
+    known = ", ".join(level.label for level in told.levels)
+    raise UserError(
+        f"{place}: functional={functional} names no level; known are {known}. Declare it, as "
+        f"--levels {functional}, or name the level of the file."
+    )

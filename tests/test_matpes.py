@@ -1,0 +1,157 @@
+"""Records of pymatgen structures, in the layout in which MatPES is published."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from ase import units
+from made_crystals import crystals, labels_of
+
+from hippynn_mf import UserError
+from hippynn_mf.data.formats.ani1x import read_ani1x
+from hippynn_mf.data.formats.matpes import is_matpes, read_matpes
+from hippynn_mf.labels import parse_labels
+from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS
+from hippynn_mf.runs.request import Request
+from hippynn_mf.units import EV_PER_HARTREE
+
+KBAR_PER_EV_PER_ANGSTROM3 = 1602.176634
+LEVELS = Request.of({"levels": ("PBE", "R2SCAN")}).known
+TRUE = {"PBE": DZ, "r2SCAN": CC}
+
+
+def record(atoms, functional="PBE", **changes):
+    """A record as its owners write it: the stress in kbar, with VASP's sign, in Voigt's order."""
+    energy, forces, stress = labels_of(atoms, TRUE[functional])
+    sites = [
+        {
+            "species": [{"element": symbol, "occu": 1}],
+            "abc": scaled.tolist(),
+            "xyz": position.tolist(),
+            "properties": {"magmom": 0.0},
+            "label": symbol,
+        }
+        for symbol, scaled, position in zip(
+            atoms.symbols, atoms.get_scaled_positions(wrap=False), atoms.positions, strict=True
+        )
+    ]
+    voigt = stress.ravel()[[0, 4, 8, 5, 2, 1]]
+    return {
+        "matpes_id": "matpes-1",
+        "functional": functional,
+        "structure": {
+            "@module": "pymatgen.core.structure",
+            "@class": "Structure",
+            "charge": 0,
+            "lattice": {"matrix": atoms.cell.array.tolist(), "pbc": [True, True, True]},
+            "sites": sites,
+        },
+        "energy": energy,
+        "forces": forces.tolist(),
+        "stress": (-KBAR_PER_EV_PER_ANGSTROM3 * voigt).tolist(),
+        "bandgap": 0.0,
+        "cohesive_energy_per_atom": -1.0,
+        **changes,
+    }
+
+
+def write_records(path, records):
+    text = json.dumps(records)
+    if "jsonl" in path.name:
+        text = "\n".join(map(json.dumps, records)) + "\n"
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "a.jsonl", "a.jsonl.gz"])
+def test_both_functionals_are_read_as_published(tmp_path, name):
+    atoms = crystals(4)
+    records = [record(each, name) for each in atoms for name in TRUE]
+    path = write_records(tmp_path / name, records)
+    assert is_matpes(path)
+    labels = parse_labels({"PBE": "EFS", "R2SCAN": "EFS"}, levels=LEVELS)
+    found, _ = read_ani1x(path, labels, levels=LEVELS)
+    assert len(found) == 4  # the same structure at both levels is one
+    for level, functional in zip(labels, TRUE, strict=True):
+        for k, each in enumerate(atoms):
+            energy, forces, stress = labels_of(each, TRUE[functional])
+            assert found.energies[level.id][k] * EV_PER_HARTREE == pytest.approx(energy)
+            np.testing.assert_allclose(
+                found.forces[level.id][k] * EV_PER_HARTREE, forces, atol=1e-5
+            )
+            np.testing.assert_allclose(
+                found.stress[level.id][k] * EV_PER_HARTREE, stress, atol=1e-8
+            )
+            np.testing.assert_allclose(found.cells[k], each.cell.array, atol=1e-8)
+
+
+def test_the_unit_of_the_stress_is_that_of_ase():
+    assert pytest.approx(KBAR_PER_EV_PER_ANGSTROM3) == 1 / (0.1 * units.GPa)
+
+
+def test_a_file_of_one_level_needs_no_known_functional(tmp_path):
+    (atoms,) = crystals(1)
+    path = write_records(tmp_path / "a.json", [record(atoms)])
+    (frame,) = read_matpes(path, DZ, levels=KNOWN_LEVELS).frames
+    assert set(frame.energies) == {DZ.energy_name}
+    assert set(frame.stress) == {DZ.stress_name}
+
+
+def test_a_functional_of_no_level_lists_those_that_are_known(tmp_path):
+    (atoms,) = crystals(1)
+    path = write_records(tmp_path / "a.json", [record(atoms)])
+    with pytest.raises(
+        UserError, match=r"functional=PBE names no level; known are DZ.*--levels PBE"
+    ):
+        read_matpes(path, levels=KNOWN_LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"structure": {}}, "no structure of pymatgen with lattice and sites"),
+        ({"stress": [1, 2, 3]}, "3 × 3 numbers"),
+        ({"energy": "low"}, "with numbers was expected"),
+        ({"forces": [[0, 0, 0]]}, "forces"),
+        ("disordered", "only ordered structures"),
+        ("unknown", "only ordered structures of known elements"),
+        ("flat", "flat"),
+        ("charged", "charge"),
+    ],
+)
+def test_wrong_records_are_one_message(tmp_path, change, message):
+    (atoms,) = crystals(1)
+    first, wrong = record(atoms), record(atoms, "r2SCAN")
+    structure = wrong["structure"]
+    if change == "disordered":
+        structure["sites"][0]["species"][0]["occu"] = 0.5
+    elif change == "unknown":
+        structure["sites"][0]["species"][0]["element"] = "Qq"
+    elif change == "flat":
+        structure["lattice"]["matrix"][2] = [0, 0, 1e-3]
+    elif change == "charged":
+        structure["charge"] = 2
+    else:
+        wrong |= change
+    path = write_records(tmp_path / "a.json", [first, wrong])
+    if change == "charged":  # judged with all others, see the checks
+        (frame,) = read_matpes(path, levels=LEVELS).frames[1:]
+        assert frame.system["charge"] == 2
+        return
+    with pytest.raises(UserError, match=f"a.json, structure 2.*{message}"):
+        read_matpes(path, levels=LEVELS)
+
+
+def test_damaged_files_are_said_to_be(tmp_path):
+    (atoms,) = crystals(1)
+    path = write_records(tmp_path / "a.json.gz", [record(atoms)] * 3)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"a\.json\.gz is damaged, or no JSON"):
+        read_matpes(path, DZ)
+    other = tmp_path / "b.json"
+    other.write_text('{"a": 1}')
+    assert not is_matpes(other)
