@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from hippynn_mf.network.compiled.geometry import Array
 from hippynn_mf.network.compiled.kernels import kernel
+from hippynn_mf.network.compiled.registers import lanes, load, store, valid, zero
 from hippynn_mf.network.compiled.vectors import (
     add,
     add_product,
-    lanes,
-    load,
     product,
     ratio,
     root,
     same,
-    store,
     subtract_product,
-    valid,
-    zero,
 )
 
 
@@ -61,7 +57,7 @@ def norms_adjoint(
             store(scales_bar, order, a, mask, add_product(of_scale, o, norm))
             per_A = ratio(product(o, load(scales, order, a, mask)), norm)
             for c in range((order + 1) ** 2, (order + 2) ** 2):
-                start = load(A_bar, row + c, a, mask) if is_added else zero(A)
+                start = load(A_bar, row + c, a, mask) if is_added else zero(A, mask)
                 of_c = load(A, row + c, a, mask)
                 store(A_bar, row + c, a, mask, add_product(start, per_A, of_c))
 
@@ -81,10 +77,10 @@ def norms_tangent(
         mask = valid(A, n_features - a)
         o, bar = load(A_dot, 0, a, mask), load(out_bar, i, a, mask)
         if not is_added:
-            store(A_source, row, a, mask, zero(A))
+            store(A_source, row, a, mask, zero(A, mask))
         for order in range(orders):
             norm, scale = load(norms, i * orders + order, a, mask), load(scales, order, a, mask)
-            norm_dot = zero(A)
+            norm_dot = zero(A, mask)
             for c in range((order + 1) ** 2, (order + 2) ** 2):
                 of_c = load(A, row + c, a, mask)
                 norm_dot = add_product(norm_dot, of_c, load(A_dot, c, a, mask))
@@ -94,7 +90,7 @@ def norms_tangent(
             store(scales_source, order, a, mask, add_product(of_scale, bar, norm_dot))
             per_A, per_norm = ratio(product(bar, scale), norm), ratio(norm_dot, norm)
             for c in range((order + 1) ** 2, (order + 2) ** 2):
-                start = load(A_source, row + c, a, mask) if is_added else zero(A)
+                start = load(A_source, row + c, a, mask) if is_added else zero(A, mask)
                 of_c = load(A, row + c, a, mask)
                 change = subtract_product(load(A_dot, c, a, mask), of_c, per_norm)
                 store(A_source, row + c, a, mask, add_product(start, per_A, change))

@@ -7,7 +7,8 @@ import numpy as np
 from hippynn_mf.network.compiled.geometry import Array
 from hippynn_mf.network.compiled.kernels import kernel
 from hippynn_mf.network.compiled.ordering import Indices
-from hippynn_mf.network.compiled.vectors import add, lanes, load, store, valid
+from hippynn_mf.network.compiled.registers import lanes, load, store, valid
+from hippynn_mf.network.compiled.vectors import add
 
 
 @kernel

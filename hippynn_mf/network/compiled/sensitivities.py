@@ -12,7 +12,8 @@ import numpy as np
 from hippynn_mf.network.compiled.activations import Tables, exponentials
 from hippynn_mf.network.compiled.geometry import Array
 from hippynn_mf.network.compiled.kernels import kernel
-from hippynn_mf.network.compiled.vectors import add_scaled, lanes, load, store, valid, zero
+from hippynn_mf.network.compiled.registers import lanes, load, store, valid, zero
+from hippynn_mf.network.compiled.vectors import add_scaled
 
 
 @kernel
@@ -69,8 +70,8 @@ def distance_tangent(
     for p in range(len(r_dot)):
         for k in range(0, n, lanes(s1)):
             mask = valid(s1, n - k)
-            store(s_dot, p, k, mask, add_scaled(zero(s1), r_dot, 0, p, load(s1, p, k, mask)))
-            start = zero(s1) if is_first else load(s1_source, p, k, mask)
+            store(s_dot, p, k, mask, add_scaled(zero(s1, mask), r_dot, 0, p, load(s1, p, k, mask)))
+            start = zero(s1, mask) if is_first else load(s1_source, p, k, mask)
             source = add_scaled(start, r_dot, 0, p, load(s_bar, p, k, mask))
             store(s1_source, p, k, mask, source)
 

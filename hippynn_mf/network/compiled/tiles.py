@@ -10,16 +10,16 @@ from __future__ import annotations
 from hippynn_mf.network.compiled.geometry import Array
 from hippynn_mf.network.compiled.kernels import kernel
 from hippynn_mf.network.compiled.ordering import Indices
-from hippynn_mf.network.compiled.vectors import (
-    add_product,
-    add_scaled,
+from hippynn_mf.network.compiled.registers import (
     lanes,
+    lanes_wide,
     load,
-    put_sums,
     store,
     valid,
+    valid_wide,
     zero,
 )
+from hippynn_mf.network.compiled.vectors import add_product, add_scaled, put_sums
 
 AT_ONCE = 32  # rows that stay in the fastest cache
 
@@ -31,17 +31,18 @@ def spread(
 ) -> None:  # fmt: skip
     """out_pa = Σ_k weights_pk x_ka, or added to it."""
     n, last, n_features = weights.shape[1], end - 1, out.shape[1]
-    step = lanes(out)
+    step = lanes_wide(out)
     for q in range(start, end, 4):
         p0, p1 = places[q], places[min(q + 1, last)]
         p2, p3 = places[min(q + 2, last)], places[min(q + 3, last)]
         for a in range(0, n_features, step):
-            mask = valid(out, n_features - a)
+            mask = valid_wide(out, n_features - a)
             if is_added:
                 o0, o1 = load(out, p0, a, mask), load(out, p1, a, mask)
                 o2, o3 = load(out, p2, a, mask), load(out, p3, a, mask)
             else:
-                o0, o1, o2, o3 = zero(out), zero(out), zero(out), zero(out)
+                nothing = zero(out, mask)
+                o0, o1, o2, o3 = nothing, nothing, nothing, nothing
             for k in range(n):
                 row = load(x, first + k, a, mask)
                 o0 = add_scaled(o0, weights, p0, k, row)
@@ -61,7 +62,7 @@ def collect(
 ) -> None:  # fmt: skip
     """out_ka = Σ_p weights_pk x_pa, or added to it."""
     last, n_features = weights.shape[1] - 1, out.shape[1]
-    step = lanes(out)
+    step = lanes_wide(out)
     begin = start
     while True:  # once where there is nothing, for the zeros
         stop = min(end, begin + AT_ONCE)
@@ -69,12 +70,17 @@ def collect(
             k1, k2, k3 = min(k0 + 1, last), min(k0 + 2, last), min(k0 + 3, last)
             r0, r1, r2, r3 = first + k0, first + k1, first + k2, first + k3
             for a in range(0, n_features, step):
-                mask = valid(out, n_features - a)
+                mask = valid_wide(out, n_features - a)
                 if is_added or begin > start:
                     o0, o1 = load(out, r0, a, mask), load(out, r1, a, mask)
                     o2, o3 = load(out, r2, a, mask), load(out, r3, a, mask)
                 else:
-                    o0, o1, o2, o3 = zero(out), zero(out), zero(out), zero(out)
+                    o0, o1, o2, o3 = (
+                        zero(out, mask),
+                        zero(out, mask),
+                        zero(out, mask),
+                        zero(out, mask),
+                    )
                 for q in range(begin, stop):
                     p = places[q]
                     row = load(x, p, a, mask)
@@ -98,14 +104,14 @@ def multiply(
 ) -> None:  # fmt: skip
     """out_pk = Σ_a x_pa y_ka, or added to it; k are the columns of `out`."""
     n, last, n_features = out.shape[1], end - 1, x.shape[1]
-    step = lanes(x)
+    step, nothing = lanes(x), zero(x, valid(x, n_features))
     for q in range(start, end, 2):
         p, p_ = places[q], places[min(q + 1, last)]
         for k in range(0, n, 4):
             r0, r1 = first + k, first + min(k + 1, n - 1)
             r2, r3 = first + min(k + 2, n - 1), first + min(k + 3, n - 1)
-            o0, o1, o2, o3 = zero(x), zero(x), zero(x), zero(x)
-            o0_, o1_, o2_, o3_ = zero(x), zero(x), zero(x), zero(x)
+            o0, o1, o2, o3 = nothing, nothing, nothing, nothing
+            o0_, o1_, o2_, o3_ = nothing, nothing, nothing, nothing
             for a in range(0, n_features, step):
                 mask = valid(x, n_features - a)
                 row, row_ = load(x, p, a, mask), load(x, p_, a, mask)
