@@ -10,11 +10,12 @@ from hippynn.layers.hiplayers import InteractLayer
 from hippynn.layers.hiplayers.sensitivity import InverseSensitivityModule
 from potentials import random_potential
 
+from hippynn_mf.network.compiled import shares
 from hippynn_mf.network.interaction import WholeSystem
 from hippynn_mf.network.pair_layouts import PairList, tensor_components
 from hippynn_mf.potentials import evaluator
 from hippynn_mf.potentials.evaluator import Evaluator
-from hippynn_mf.potentials.members import vector_slopes
+from hippynn_mf.potentials.members import Compiled, vector_slopes
 from hippynn_mf.potentials.systems import Systems
 
 LABELS = {"DZ": "EF", "CC": "E"}
@@ -64,6 +65,32 @@ def test_members_are_those_of_hippynn(monkeypatch, tensor_order, at_once, intera
                 ours, theirs = getattr(found, what)[level.id], getattr(expected, what)[level.id]
                 assert np.ptp(theirs, axis=0).max() > 1e-6, "the members must differ"
                 np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=tolerance)
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 9])
+def test_shares_of_systems_are_the_systems(monkeypatch, n_threads):
+    potential = random_potential(LABELS, interaction="auto")
+    systems, levels = some_systems(potential), potential.levels
+    expected = Evaluator(potential)(systems, levels, virials=True)
+    n_shares = []
+    in_threads = shares._in_threads
+
+    def counted(function, n):
+        n_shares.append(n)
+        return in_threads(function, n)
+
+    monkeypatch.setattr(shares, "LEAST_SHARE", 1)
+    monkeypatch.setattr(shares, "_in_threads", counted)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+    evaluator_of_shares = Evaluator(potential)
+    assert isinstance(evaluator_of_shares.alone[0], Compiled)
+    found = evaluator_of_shares(systems, levels, virials=True)
+    (n,) = n_shares
+    assert 1 < n <= n_threads
+    for level in levels:
+        for name in ("energies", "atomic_energies", "forces", "virials"):
+            one, other = getattr(found, name)[level.id], getattr(expected, name)[level.id]
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_energies_alone_are_the_same():

@@ -75,8 +75,10 @@ def loss_and_gradients(loss, values):
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=list(LABELS))
 @pytest.mark.parametrize("missing", [0.0, 0.4, 1.0], ids=["all", "some", "none"])
-def test_value_and_gradients_are_those_of_the_nodes(labels, missing):
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["torch", "kernels"])
+def test_value_and_gradients_are_those_of_the_nodes(labels, missing, is_compiled):
     nodes, whole = losses_of(labels)
+    whole.is_compiled = is_compiled
     values = values_for(nodes, missing=missing)
     expected, of_nodes = loss_and_gradients(nodes, values)
     found, gradients = loss_and_gradients(whole, values)

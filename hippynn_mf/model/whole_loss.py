@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from hippynn.graphs import GraphModule
 from hippynn.graphs.nodes.base import LossPredNode, LossTrueNode
@@ -43,8 +44,12 @@ class Layout:
 class WholeLoss(torch.nn.Module):
     """The loss of `build_loss`, called as hippynn calls its graph: a tuple of one scalar.
 
-    Its derivative can be taken once, as training does: it is a constant to autograd.
+    Its derivative can be taken once, as training does: it is a constant to autograd. With
+    `is_compiled`, which a `WholeModel` sets, numbers on the CPU go through kernels, which take sums
+    in double precision.
     """
+
+    is_compiled = False
 
     def __init__(
         self, graph: GraphModule, heads: Heads, weights: Mapping[str, LossWeights]
@@ -70,6 +75,7 @@ class WholeLoss(torch.nn.Module):
             true_forces=tuple(names.index(head.level.forces_name) for head in with_forces),
             species=names.index(keys.SPECIES) if with_forces else None,
         )
+        self.plain_weights: dict[str, list[float]] = {}
         for name, of_levels in {
             "energy": [weights[level_id].energy for level_id in heads],
             "hierarchicality": [weights[level_id].hierarchicality for level_id in heads],
@@ -77,12 +83,24 @@ class WholeLoss(torch.nn.Module):
         }.items():
             numbers = torch.tensor(of_levels, dtype=torch.get_default_dtype())
             self.register_buffer(f"{name}_weights", numbers, persistent=False)
+            self.plain_weights[name] = of_levels
 
     def forward(self, *values: Tensor) -> tuple[Tensor]:
         """The loss of the outputs of a model and the labels of a batch; NaN in a label: missing."""
+        loss: Tensor
+        if self.is_compiled and _can_be_compiled(values):
+            loss = _CompiledEquation1.apply(self.layout, self.plain_weights, *values)  # type: ignore[no-untyped-call]
+            return (loss,)
         weights = self.energy_weights, self.hierarchicality_weights, self.force_weights
-        loss: Tensor = _Equation1.apply(self.layout, weights, *values)  # type: ignore[no-untyped-call]
+        loss = _Equation1.apply(self.layout, weights, *values)  # type: ignore[no-untyped-call]
         return (loss,)
+
+
+def _can_be_compiled(values: Sequence[Tensor]) -> bool:
+    """Whether kernels can take the numbers: all of one precision, on the CPU, one by one."""
+    dtypes = {value.dtype for value in values if value.is_floating_point()}
+    known = dtypes == {torch.float32} or dtypes == {torch.float64}
+    return known and all(not v.is_cuda and v.is_contiguous() for v in values)
 
 
 class _Equation1(torch.autograd.Function):
@@ -129,6 +147,60 @@ class _Equation1(torch.autograd.Function):
                 continue
             for place, derivative in zip(of_levels, derivatives * outer[0], strict=True):
                 found[place] = derivative.view(ctx.shapes[place])
+        return None, None, *found
+
+
+class _CompiledEquation1(torch.autograd.Function):
+    """As `_Equation1`, by kernels, level by level."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, layout: Layout, weights: Mapping[str, Sequence[float]], *values: Tensor
+    ) -> Tensor:
+        from hippynn_mf.network.compiled.errors import mean_of_labelled, rmse_and_mae
+
+        arrays = [value.detach().numpy() for value in values]
+        nothing = np.empty(0, np.int64)
+        species = nothing if layout.species is None else arrays[layout.species].reshape(-1)
+        slopes: dict[int, np.ndarray] = {}
+
+        def given(place: int, of_true: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            refuse_other_shape(values[place], values[of_true])
+            slopes[place] = np.empty_like(arrays[place])
+            return (
+                arrays[place].reshape(-1),
+                arrays[of_true].reshape(-1),
+                slopes[place].reshape(-1),
+            )
+
+        loss = 0.0
+        for place, of_true, weight in zip(
+            layout.energies, layout.true_energies, weights["energy"], strict=True
+        ):
+            predicted, true, slope = given(place, of_true)
+            loss += rmse_and_mae(predicted, true, nothing, float(weight), slope)
+        for place, of_true, weight in zip(
+            layout.hierarchicalities, layout.true_energies, weights["hierarchicality"], strict=True
+        ):
+            predicted, true, slope = given(place, of_true)
+            loss += mean_of_labelled(predicted, true, float(weight), slope)
+        for place, of_true, weight in zip(
+            layout.forces, layout.true_forces, weights["force"], strict=True
+        ):
+            predicted, true, slope = given(place, of_true)
+            loss += rmse_and_mae(predicted, true, species, float(weight), slope)
+        ctx.slopes, ctx.n_values = slopes, len(values)
+        return values[layout.energies[0]].new_tensor(loss)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        scale = outer[0].item()
+        found: list[Tensor | None] = [None] * ctx.n_values
+        for place, slope in ctx.slopes.items():
+            found[place] = torch.from_numpy(
+                slope if scale == 1 else slope * slope.dtype.type(scale)
+            )
         return None, None, *found
 
 

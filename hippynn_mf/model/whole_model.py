@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from hippynn_mf.keys import CELL, PAIR_SHIFTS, PAIRS, POSITIONS, SPECIES
 from hippynn_mf.model.heads import CoupledHEnergy, Heads
+from hippynn_mf.model.whole_loss import WholeLoss
 from hippynn_mf.network.cell_pairs import volume_shares
 from hippynn_mf.network.hipnn import CompiledForward
 
@@ -116,9 +117,8 @@ class Parts:
     def whole_network(self) -> Any:
         """What a pass takes; parameters stay the same objects."""
         from hippynn_mf.network.compiled.blocks import blocks_of
-        from hippynn_mf.network.compiled.shares import WholeNetwork
         from hippynn_mf.network.compiled.vector import ParameterLayout
-        from hippynn_mf.network.compiled.whole import Readout
+        from hippynn_mf.network.compiled.whole import Readout, WholeNetwork
 
         layers = [list(head.layers) for head in self.heads]
         parameters = ParameterLayout(
@@ -140,12 +140,19 @@ def _is_linear(module: Any) -> bool:
 
 
 class WholeModel(GraphModule):
-    """hippynn's module of a graph: same inputs, outputs and parameters, in fewer operations."""
+    """hippynn's module of a graph: same inputs, outputs and parameters, in fewer operations.
 
-    def __init__(self, graph: GraphModule, layout: Layout, parts: Parts) -> None:
+    The loss of a training does with kernels what it can as long as this does.
+    """
+
+    def __init__(
+        self, graph: GraphModule, layout: Layout, parts: Parts, loss: torch.nn.Module | None = None
+    ) -> None:
         super().__init__(graph.input_nodes, graph.nodes_to_compute)
         self._layout, self._parts = layout, parts
-        self._vector: list[Tensor] = []  # in a list, it is no parameter of this module
+        # In lists, these are no parts of this module.
+        self._vector: list[Tensor] = []
+        self._losses = [loss] if isinstance(loss, WholeLoss) else []
 
     def take_parameters_from(self, vector: Tensor) -> None:
         """Be a function of a leaf that holds the parameters in the order `layout_of_parameters`.
@@ -164,32 +171,42 @@ class WholeModel(GraphModule):
         """The outputs of the graph; their derivative by parameters can be taken once."""
         species, positions, pairs = (inputs[place] for place in self._layout.inputs)
         parts = self._parts
-        if (
-            positions.requires_grad
-            or parts.network.why_fast(positions.device, positions.dtype) is not None
-        ):
+        is_compiled = (
+            not positions.requires_grad
+            and parts.network.why_fast(positions.device, positions.dtype) is None
+        )
+        for loss in self._losses:
+            loss.is_compiled = is_compiled
+        if not is_compiled:
             outputs: tuple[Tensor, ...] = super().forward(*inputs)
             return outputs
         from hippynn_mf.network.compiled.shares import run_shares
+        from hippynn_mf.network.compiled.whole import Parameters
 
-        places = positions.contiguous().numpy()
         layout = parts.whole_network.layout
-        leaves, views = layout.unique, None
+        leaves, parameters = layout.unique, None
         for vector in self._vector:
             if layout.lie_in(vector):
                 leaves = [vector, *layout.of_species]
                 rows = [each.detach().numpy() for each in layout.of_species]
-                views = layout.views(vector.detach().numpy(), np.concatenate(rows))
-        if views is None:
-            views = layout.views(layout.vector())
+                parameters = Parameters(vector.detach().numpy(), np.concatenate(rows))
+        if parameters is None:
+            whole, n_inner = layout.vector(), layout.n_inner
+            of_species = whole[n_inner:].reshape(len(layout.weights), -1)
+            parameters = Parameters(whole[:n_inner], of_species)
         cells = None
         if self._layout.cells is not None:
             from hippynn_mf.network.compiled.whole import Cells
 
             cell, shifts = (inputs[place] for place in self._layout.cells)
-            cells = Cells(shifts.numpy(), volume_shares(cell).numpy())
+            cells = Cells(shifts.contiguous().numpy(), volume_shares(cell).numpy())
         passed = run_shares(
-            parts.whole_network, views, species.numpy(), places, pairs.numpy(), cells
+            parts.whole_network,
+            parameters,
+            species.contiguous().numpy(),
+            positions.contiguous().numpy(),
+            pairs.contiguous().numpy(),
+            cells,
         )
         found: tuple[Tensor, ...] = _Outputs.apply(  # type: ignore[no-untyped-call]
             passed, layout, self._layout.outputs, *leaves
@@ -256,11 +273,14 @@ class _Outputs(torch.autograd.Function):
 
 
 def compute_at_once(modules: TrainingModules, heads: Heads) -> TrainingModules:
-    """The modules of a training with a `WholeModel` in place of its graph, where there is one."""
+    """The modules of a training with a `WholeModel` in place of its graph, where there is one.
+
+    A `WholeLoss` of theirs is compiled as long as the model is.
+    """
     layout, parts = Layout.of(modules.model, heads), Parts.of(modules.model, heads)
     if layout is None or parts is None:
         return modules
-    model = WholeModel(modules.model, layout, parts)
+    model = WholeModel(modules.model, layout, parts, modules.loss)
     evaluator = copy.copy(modules.evaluator)
     evaluator.model = model
     return modules._replace(model=model, evaluator=evaluator)

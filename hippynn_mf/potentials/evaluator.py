@@ -20,7 +20,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.network.hipnn import CompiledForward
-from hippynn_mf.potentials.members import Alone, Geometry, Stacked
+from hippynn_mf.potentials.members import Alone, Compiled, Geometry, Stacked
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL
@@ -90,12 +90,17 @@ class Evaluator:
     def alone(self) -> list[nn.Module]:
         """The members one by one, made when they are first needed."""
         members = [Alone(model, self.atoms_per_block) for model in self.potential.members]
-        return [self._prepared(each) for each in members]
+        for member in members:
+            self._prepared(member)
+        if Compiled.is_possible(members[0], self.device, self.dtype):
+            return [Compiled(member) for member in members]
+        return list(members)
 
     @cached_property
     def is_compiled(self) -> bool:
         """Whether a member alone is compiled; the first time, it may have to be."""
-        network = self.alone[0].network
+        first = self.alone[0]
+        network = first.alone.network if isinstance(first, Compiled) else first.network
         if not isinstance(network, CompiledForward):
             return False
         return network.why_fast(self.device, self.dtype) is None
@@ -182,6 +187,7 @@ class Evaluator:
             systems.senders.to(self.device),
             systems.vectors.to(device=self.device, dtype=self.dtype),
             self.tensor_order,
+            systems.sizes,
         )
 
     def _self_energies(self, systems: Systems, level: Level) -> np.ndarray:

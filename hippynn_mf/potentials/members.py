@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from hippynn.layers.targets import HEnergy
 from torch import Tensor, nn
 
 from hippynn_mf.model.model import Model
+from hippynn_mf.network.hipnn import CompiledForward
 from hippynn_mf.network.interaction import WholeSystem
 from hippynn_mf.network.pair_layouts import PairList, quadrupole_basis
 from hippynn_mf.potentials.stacking import stack_modules
@@ -26,7 +29,8 @@ class Geometry:
     """Atoms by their one-hot elements (n_atoms, n_elements), and their directed pairs.
 
     `receivers` and `senders` (n_pairs,) number atoms; `vectors` (n_pairs, 3) from one to the other
-    are in Å. `tensor_order` is ℓ of the networks.
+    are in Å. `tensor_order` is ℓ of the networks. Systems have `sizes` atoms, one after another,
+    and no pairs with each other.
     """
 
     one_hot: Tensor
@@ -34,6 +38,7 @@ class Geometry:
     senders: Tensor
     vectors: Tensor
     tensor_order: int
+    sizes: list[int]
 
     @cached_property
     def whole(self) -> WholeSystem:
@@ -85,6 +90,68 @@ class Alone(nn.Module):
             (gradients,) = torch.autograd.grad(energies[name].sum(), vectors, retain_graph=more)
             slopes[name] = gradients.unsqueeze(0)
         return Slopes({k: e.detach().view(1, -1) for k, e in energies.items()}, slopes)
+
+
+class Compiled(nn.Module):
+    """One member in compiled calls; networks with the compiled interaction and linear heads.
+
+    Parameters are those of the first call. Systems are shared among the threads that torch has.
+    """
+
+    def __init__(self, alone: Alone) -> None:
+        super().__init__()
+        self.alone = alone
+        self.names = list(alone.heads)
+
+    @cached_property
+    def whole(self) -> tuple[Any, Any]:
+        """The network as passes take it, and its parameters."""
+        from hippynn_mf.network.compiled.blocks import blocks_of
+        from hippynn_mf.network.compiled.vector import ParameterLayout
+        from hippynn_mf.network.compiled.whole import Parameters, Readout, WholeNetwork
+
+        network, layers = self.alone.network, [list(h.layers) for h in self.alone.heads.values()]
+        layout = ParameterLayout(
+            blocks_of(network),
+            [[layer.weight for layer in of_head] for of_head in layers],
+            [[layer.bias for layer in of_head[1:]] for of_head in layers],
+        )
+        n_elements = layers[0][0].weight.shape[1]
+        readout = Readout(np.eye(len(layers)), [])
+        tensor_order = int(network._interaction_class.tensor_order)
+        vector, n = layout.vector(), layout.n_inner
+        return (
+            WholeNetwork(layout, readout, np.arange(n_elements + 1), n_elements, tensor_order),
+            Parameters(vector[:n], vector[n:].reshape(len(layers), -1)),
+        )
+
+    def forward(self, geometry: Geometry, slopes_of: Sequence[str]) -> Slopes:
+        """Energies of all levels, and slopes of some."""
+        from hippynn_mf.network.compiled.shares import run_systems
+
+        network, parameters = self.whole
+        energies, slopes = run_systems(
+            network,
+            parameters,
+            geometry.one_hot.to(torch.uint8).argmax(dim=1).numpy() + 1,
+            torch.stack([geometry.receivers, geometry.senders], dim=1).numpy(),
+            geometry.vectors.detach().contiguous().numpy(),
+            geometry.sizes,
+            [self.names.index(name) for name in slopes_of],
+        )
+        by_level, by_vector = map(torch.from_numpy, (energies, slopes))
+        return Slopes(
+            dict(zip(self.names, by_level.split(1), strict=True)),
+            dict(zip(slopes_of, by_vector.split(1), strict=True)),
+        )
+
+    @staticmethod
+    def is_possible(alone: Alone, device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether a member can be computed so; the first time, it may have to be compiled."""
+        network, heads = alone.network, alone.heads.values()
+        if not isinstance(network, CompiledForward) or network.why_fast(device, dtype) is not None:
+            return False
+        return all(type(head) is HEnergy and not head.first_is_interacting for head in heads)
 
 
 class Stacked(nn.Module):

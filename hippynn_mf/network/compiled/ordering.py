@@ -13,7 +13,7 @@ Indices = npt.NDArray[np.int64]
 
 
 @kernel
-def _count_and_place(keys: Indices, first: Indices, rows: Indices) -> None:
+def count_and_place(keys: Indices, first: Indices, rows: Indices) -> None:
     """`rows` sorted by key, in their order where keys are equal; `first` row of every key."""
     first[:] = 0
     for row in range(len(keys)):
@@ -39,7 +39,7 @@ class Groups:
     def of(cls, keys: Indices, n_groups: int) -> Groups:
         """Groups of rows by the key (n_rows,) of each."""
         groups = cls(np.empty(n_groups + 1, np.int64), np.empty(len(keys), np.int64))
-        _count_and_place(keys, groups.first, groups.rows)
+        count_and_place(keys, groups.first, groups.rows)
         return groups
 
 

@@ -12,12 +12,21 @@ from threadpoolctl import threadpool_limits
 
 from hippynn_mf.network.compiled.adjoint import Injection, by_vectors, run_adjoint
 from hippynn_mf.network.compiled.blocks import Block, Interaction, Linear
+from hippynn_mf.network.compiled.errors import mean_of_labelled, rmse_and_mae
 from hippynn_mf.network.compiled.forward import Geometry, run_forward
 from hippynn_mf.network.compiled.kernels import compilations, why_unavailable
 from hippynn_mf.network.compiled.ordering import PairOrder
 from hippynn_mf.network.compiled.tangent import run_tangent
 from hippynn_mf.network.compiled.vector import ParameterLayout
-from hippynn_mf.network.compiled.whole import Atoms, Cells, Readout, run_whole, whole_gradients
+from hippynn_mf.network.compiled.whole import (
+    Cells,
+    Parameters,
+    Readout,
+    WholeNetwork,
+    run_vectors,
+    run_whole,
+    whole_gradients,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +68,21 @@ def _compile(dtype: torch.dtype) -> None:
         _run_passes(blocks, elements, pairs, vectors)
         one = torch.ones(1, 2, dtype=dtype)
         layout = ParameterLayout(blocks, [[one, one, one]], [[one[0, :1], one[0, :1]]])
-        views = layout.views(layout.vector())
+        vector = layout.vector()
+        parameters = Parameters(vector[: layout.n_inner], vector[layout.n_inner :].reshape(1, 2))
         readout = Readout(np.ones((1, 1), positions.dtype), [0], [0])
-        species, numbers = np.array([[1, 2]]), np.array([0, 1, 2])
-        atoms = Atoms.of(species, np.array([[0, 1], [1, 0]]), numbers, 2)
+        network = WholeNetwork(layout, readout, np.array([0, 1, 2]), 2, 2)
+        species, both = np.array([[1, 2]]), np.array([[0, 1], [1, 0]])
         cells = Cells(np.zeros_like(vectors), np.ones(1, positions.dtype))
-        whole = run_whole(layout, views, readout, atoms, positions, 2, cells)
-        by = whole.energies, whole.hierarchicalities
-        whole_gradients(whole, *by, [whole.forces[0]], [whole.stress[0]])
+        whole = run_whole(network, parameters, species, positions, both, cells)
+        run_vectors(network, parameters, np.array([1, 2]), both, vectors, [0])
+        by = whole.energies, whole.hierarchicalities, [whole.forces[0]], [whole.stress[0]]
+        whole_gradients(whole, *by)
+        slope = np.empty_like(positions).reshape(-1)
+        flat = positions.reshape(-1)
+        for which in (species.reshape(-1), species.reshape(-1)[:0]):
+            rmse_and_mae(flat, flat, which, 1.0, slope)
+        mean_of_labelled(flat, flat, 1.0, slope)
     if is_told:
         logger.info(
             "compiled %d kernels in %.0f s", compilations() - before, time.monotonic() - start

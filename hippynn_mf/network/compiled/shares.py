@@ -20,12 +20,12 @@ from threadpoolctl import ThreadpoolController
 
 from hippynn_mf.network.compiled.geometry import Array
 from hippynn_mf.network.compiled.ordering import Indices
-from hippynn_mf.network.compiled.vector import ParameterLayout, Views
 from hippynn_mf.network.compiled.whole import (
-    Atoms,
     Cells,
-    Readout,
+    Parameters,
+    WholeNetwork,
     WholePass,
+    run_vectors,
     run_whole,
     whole_gradients,
 )
@@ -35,20 +35,6 @@ T = TypeVar("T")
 # Weighted features (atoms × features × sensitivities) of a share, at least: a pass of fewer is
 # mostly Python, which threads take in turn.
 LEAST_SHARE = 2**18
-
-
-@dataclass(frozen=True)
-class WholeNetwork:
-    """What a pass needs beside a batch.
-
-    `element_of` numbers the elements from 1 on by their atomic number, 0 for none.
-    """
-
-    layout: ParameterLayout
-    readout: Readout
-    element_of: Indices
-    n_elements: int
-    tensor_order: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +60,9 @@ class SharedPass:
         by_stress: Sequence[Array | None] = (),
     ) -> Array:
         """As `whole_gradients`, of all shares together."""
+        if len(self.passes) == 1:
+            by = by_energies, by_hierarchicalities, by_forces, by_stress
+            return whole_gradients(self.passes[0], *by)
 
         def of_share(k: int) -> Array:
             part = slice(self.bounds[k], self.bounds[k + 1])
@@ -94,7 +83,7 @@ class SharedPass:
 
 def run_shares(
     network: WholeNetwork,
-    views: Views,
+    parameters: Parameters,
     species: Indices,
     positions: Array,
     pairs: Indices,
@@ -104,23 +93,24 @@ def run_shares(
 
     `pairs` (n_pairs, 2) number the places of the batch. Small batches have fewer shares.
     """
-    width = network.layout.blocks[-1].interaction.weights
-    n_wanted = np.count_nonzero(species) * width.shape[0] * width.shape[1] // LEAST_SHARE
-    n_shares = max(1, min(torch.get_num_threads(), len(species), int(n_wanted)))
+    n_shares = min(_n_shares(network, np.count_nonzero(species)), max(1, len(species)))
     bounds, parts, chosen = _cut(species, pairs, n_shares)
 
     def of_share(k: int) -> WholePass:
         part = slice(bounds[k], bounds[k + 1])
-        atoms = Atoms.of(species[part], parts[k], network.element_of, network.n_elements)
-        layout, readout = network.layout, network.readout
         of_part = None
         if cells is not None:
             shifts = cells.shifts if len(parts) == 1 else cells.shifts[chosen[k]]
             of_part = Cells(shifts, cells.volume_shares[part])
-        places = positions[part]
-        return run_whole(layout, views, readout, atoms, places, network.tensor_order, of_part)
+        return run_whole(network, parameters, species[part], positions[part], parts[k], of_part)
 
     passes = _in_threads(of_share, len(parts))
+    levels, with_stress = network.readout.with_forces, network.readout.with_stress
+    if len(passes) == 1:
+        (only,) = passes
+        forces = dict(zip(levels, only.forces, strict=True))
+        stress = dict(zip(with_stress, only.stress, strict=True))
+        return SharedPass(passes, bounds, only.energies, only.hierarchicalities, forces, stress)
     return SharedPass(
         passes,
         bounds,
@@ -128,13 +118,54 @@ def run_shares(
         np.concatenate([each.hierarchicalities for each in passes], axis=1),
         {
             level: np.concatenate([each.forces[k] for each in passes])
-            for k, level in enumerate(network.readout.with_forces)
+            for k, level in enumerate(levels)
         },
         {
             level: np.concatenate([each.stress[k] for each in passes])
-            for k, level in enumerate(network.readout.with_stress)
+            for k, level in enumerate(with_stress)
         },
     )
+
+
+def run_systems(
+    network: WholeNetwork,
+    parameters: Parameters,
+    elements: Indices,
+    pairs: Indices,
+    vectors: Array,
+    sizes: Sequence[int],
+    slopes_of: Sequence[int],
+) -> tuple[Array, Array]:
+    """As `run_vectors`, in shares of whole systems of `sizes` atoms, one after another.
+
+    Pairs of a system come before those of the next one.
+    """
+    n_shares = min(_n_shares(network, len(elements)), len(sizes))
+    if n_shares == 1:
+        return run_vectors(network, parameters, elements, pairs, vectors, slopes_of)
+    ends = np.cumsum(sizes)
+    inner = np.searchsorted(ends, ends[-1] * np.arange(1, n_shares) / n_shares) + 1
+    systems = np.unique([0, *inner, len(sizes)])
+    atoms = np.concatenate([[0], ends])[systems]
+    first_pairs = np.searchsorted(np.searchsorted(ends, pairs[:, 0], side="right"), systems)
+
+    def of_share(k: int) -> tuple[Array, Array]:
+        part = slice(atoms[k], atoms[k + 1])
+        of_pairs = slice(first_pairs[k], first_pairs[k + 1])
+        own_pairs = pairs[of_pairs] - atoms[k]
+        return run_vectors(
+            network, parameters, elements[part], own_pairs, vectors[of_pairs], slopes_of
+        )
+
+    energies, slopes = zip(*_in_threads(of_share, len(atoms) - 1), strict=True)
+    return np.concatenate(energies, axis=1), np.concatenate(slopes, axis=1)
+
+
+def _n_shares(network: WholeNetwork, n_atoms: int) -> int:
+    """As many as torch has threads; fewer of a small batch."""
+    width = network.layout.blocks[-1].interaction.weights
+    n_wanted = n_atoms * width.shape[0] * width.shape[1] // LEAST_SHARE
+    return max(1, min(torch.get_num_threads(), int(n_wanted)))
 
 
 def _cut(

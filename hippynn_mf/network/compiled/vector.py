@@ -7,7 +7,6 @@ energies of the species, which are mostly fixed, come after the others and may l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,21 +14,9 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor, from_numpy
 
-from hippynn_mf.network.compiled.blocks import Block, Weights
+from hippynn_mf.network.compiled.blocks import Block
 from hippynn_mf.network.compiled.geometry import Array
-
-
-@dataclass(frozen=True)
-class Views:
-    """The parts of a vector, or copies of them.
-
-    `heads` (n_heads, n_features) are the heads' weights of every term, the first of the species;
-    `biases` (n_heads,) those of every other term.
-    """
-
-    blocks: list[Weights]
-    heads: list[Array]
-    biases: list[Array]
+from hippynn_mf.network.compiled.ordering import Indices
 
 
 @dataclass(frozen=True)
@@ -76,44 +63,32 @@ class ParameterLayout:
         return sum(parameter.numel() for parameter in self.parameters)
 
     @cached_property
-    def _shapes(self) -> list[list[tuple[int, ...]]]:
-        return [_shapes(block) for block in self.blocks]
+    def sizes(self) -> Indices:
+        """By block (n_blocks, 7): those of `_sizes`."""
+        return np.array([_sizes(block) for block in self.blocks], np.int64)
+
+    @cached_property
+    def numbers(self) -> Array:
+        """Cut-off and cusp of every block (n_blocks, 2)."""
+        layers = [block.interaction for block in self.blocks]
+        return np.array([(layer.cutoff, layer.cusp) for layer in layers], np.float64)
+
+    @cached_property
+    def _starts(self) -> Indices:
+        """Where in the vector each of the inner parameters begins."""
+        sizes = [parameter.numel() for parameter in self.inner]
+        return np.cumsum([0, *sizes[:-1]])
 
     def vector(self) -> Array:
         """The parameters as they are now, copied."""
         return np.concatenate([p.detach().numpy().ravel() for p in self.parameters])
 
-    def views(self, vector: Array, of_species: Array | None = None) -> Views:
-        """The parts of a vector; `of_species` where it is without those of the species."""
-        start, n_heads = 0, len(self.weights)
-        if of_species is None:
-            of_species = vector[self.n_inner :]
-
-        def part(*shape: int) -> Array:
-            nonlocal start
-            view: Array = np.ndarray(shape, vector.dtype, vector, start * vector.itemsize)
-            start += math.prod(shape)
-            return view
-
-        return Views(
-            [Weights(*(part(*shape) for shape in shapes)) for shapes in self._shapes],
-            [
-                of_species.reshape(n_heads, -1),
-                *(part(n_heads, weight.shape[1]) for weight in self.weights[0][1:]),
-            ],
-            [part(n_heads) for _ in self.biases[0]],
-        )
-
     def lie_in(self, vector: Tensor) -> bool:
         """Whether all but those of the species are the parts of a vector, as it is now."""
         if vector.numel() != self.n_inner or vector.dtype != self.inner[0].dtype:
             return False
-        address = vector.data_ptr()
-        for parameter in self.inner:
-            if parameter.data_ptr() != address:
-                return False
-            address += parameter.numel() * vector.element_size()
-        return True
+        found = np.fromiter(map(Tensor.data_ptr, self.inner), np.int64, len(self.inner))
+        return bool((found == vector.data_ptr() + self._starts * vector.element_size()).all())
 
     def by_parameter(self, vector: Array) -> dict[int, Tensor]:
         """Derivatives by every parameter, by its identity, from those by the vector."""
@@ -141,21 +116,21 @@ def _ordered(block: Block) -> Iterator[Tensor]:
         yield from (each.bias for each in linear)
 
 
-def _shapes(block: Block) -> list[tuple[int, ...]]:
-    """The shapes of `Weights`, of which some may be empty."""
-    layer, n_atom_layers = block.interaction, len(block.atom_layers)
+def _sizes(block: Block) -> tuple[int, ...]:
+    """Sizes of a block's `Weights`.
+
+    Sensitivities, features in the middle, before and after the block, layers, norms with scales,
+    and rows of `adjust`.
+    """
+    layer = block.interaction
     n_sensitivities, n_middle, n_in = layer.weights.shape
     n_features = len(block.residual.weight)
-    return [
-        (n_sensitivities,),
-        (n_sensitivities,),
-        (n_sensitivities * n_middle, n_in),
-        (n_middle, n_in),
-        (n_middle,),
-        (len(layer.scales), n_middle),
-        (0 if block.adjust is None else n_features, n_in),
-        (n_atom_layers + 1, n_features, n_middle),
-        (n_atom_layers + 1, n_features),
-        (n_atom_layers, n_middle, n_features),
-        (n_atom_layers, n_middle),
-    ]
+    return (
+        n_sensitivities,
+        n_middle,
+        n_in,
+        n_features,
+        len(block.atom_layers) + 1,
+        len(layer.scales),
+        0 if block.adjust is None else n_features,
+    )

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from hippynn_mf.network.compiled.adjoint import (
-    AdjointTape,
-    Injection,
-    by_vectors,
-    run_adjoint,
-)
-from hippynn_mf.network.compiled.forward import Geometry, Tape, run_forward
+from hippynn_mf.network.compiled.activations import tables
+from hippynn_mf.network.compiled.arranging import arrange, size_of_atoms
 from hippynn_mf.network.compiled.geometry import (
     Array,
     add_virials,
@@ -25,11 +21,18 @@ from hippynn_mf.network.compiled.geometry import (
     pair_vectors,
     pair_vectors_adjoint,
 )
-from hippynn_mf.network.compiled.heads import sum_atoms, sum_atoms_adjoint
-from hippynn_mf.network.compiled.ordering import Indices, PairOrder
-from hippynn_mf.network.compiled.rows import add_sum_by_element
-from hippynn_mf.network.compiled.tangent import run_tangent
-from hippynn_mf.network.compiled.vector import ParameterLayout, Views
+from hippynn_mf.network.compiled.ordering import Indices
+from hippynn_mf.network.compiled.parts import Counts
+from hippynn_mf.network.compiled.passes import (
+    Net,
+    forward_of_vectors,
+    forward_pass,
+    gradient_pass,
+    lay_out_forward,
+    lay_out_gradient,
+)
+from hippynn_mf.network.compiled.room import Room
+from hippynn_mf.network.compiled.vector import ParameterLayout
 
 
 @dataclass(frozen=True)
@@ -58,123 +61,206 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Atoms:
-    """The atoms of a padded batch: structure and element of each, and its place in the padding.
+class WholeNetwork:
+    """What a pass needs beside a batch.
 
-    `pairs` (n_pairs, 2), receivers and senders, number places; `structure_of_pair` (n_pairs,).
+    `element_of` numbers the elements from 1 on by their atomic number, 0 for none.
     """
 
-    structures: Indices
-    elements: Indices
+    layout: ParameterLayout
+    readout: Readout
+    element_of: Indices
+    n_elements: int
+    tensor_order: int
+    _nets: dict[np.dtype[Any], Net] = field(default_factory=dict)
+
+    def net(self, dtype: np.dtype[Any]) -> Net:
+        """What kernels take of it."""
+        if dtype not in self._nets:
+            self._nets[dtype] = Net(
+                self.layout.sizes,
+                self.layout.numbers,
+                self.readout.sums.astype(dtype),
+                np.array(self.readout.with_forces, np.int64),
+            )
+        return self._nets[dtype]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All parameters as they are now: those of `ParameterLayout.inner`, and those of the species.
+
+    The latter are (n_heads, n_elements).
+    """
+
+    vector: Array
+    of_species: Array
+
+
+@dataclass(frozen=True)
+class WholePass:
+    """What a pass leaves for the derivatives.
+
+    Energies and hierarchicalities are (n_heads, n), forces (n_forces, n, n_atoms_max, 3) in the
+    order of `with_forces`, the stress (n_stress, n, 3, 3) in that of `with_stress`; `vectors`
+    (n_pairs, 3) are those of the pairs.
+    """
+
+    network: WholeNetwork
+    parameters: Parameters
+    integers: Indices
+    counts: Counts
     pairs: Indices
-    order: PairOrder
-    n_structures: int
-    width: int
+    room: Room
+    numbers: Array  # of the room
+    places: Indices
+    energies: Array
+    hierarchicalities: Array
+    forces: Array
+    stress: Array
+    vectors: Array
+    cells: Cells | None
 
     @property
     def structure_of_pair(self) -> Indices:
         """(n_pairs,) which structure the atoms of a pair belong to."""
-        return self.pairs[:, 0] // self.width
-
-    @classmethod
-    def of(cls, species: Indices, pairs: Indices, elements_of: Indices, n_elements: int) -> Atoms:
-        """Of atomic numbers (n, n_atoms_max), which `elements_of` numbers from 1 on, 0: no atom."""
-        elements = elements_of[species.ravel()]
-        places = np.flatnonzero(elements)
-        elements = elements[places] - 1
-        atom_of_place = np.empty(species.size, np.int64)
-        atom_of_place[places] = np.arange(len(places))
-        receivers, senders = atom_of_place[pairs[:, 0]], atom_of_place[pairs[:, 1]]
-        order = PairOrder.of(receivers, senders, elements, n_elements)
-        width = species.shape[1]
-        return cls(places // width, elements, pairs, order, len(species), width)
+        return np.asarray(self.pairs[:, 0] // self.forces.shape[2])
 
 
-@dataclass
-class WholePass:
-    """What a pass leaves for the derivatives; energies and hierarchicalities (n_heads, n)."""
-
-    atoms: Atoms
-    readout: Readout
-    tape: Tape
-    layout: ParameterLayout
-    weights: list[Array]  # (n_heads, n_features) of every term
-    e: Array
-    energies: Array
-    hierarchicalities: Array
-    adjoints: list[AdjointTape]
-    forces: list[Array]
-    vectors: Array
-    stress: list[Array]
-    volume_shares: Array | None
+NOTHING: dict[np.dtype[Any], Array] = {
+    np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64)
+}
+TABLES = {dtype: tables(dtype) for dtype in NOTHING}
 
 
 def run_whole(
-    layout: ParameterLayout,
-    views: Views,
-    readout: Readout,
-    atoms: Atoms,
+    network: WholeNetwork,
+    parameters: Parameters,
+    species: Indices,
     positions: Array,
-    tensor_order: int,
+    pairs: Indices,
     cells: Cells | None = None,
 ) -> WholePass:
     """Energies, hierarchicalities, forces and stress at positions (n, n_atoms_max, 3).
 
-    The stress (n, 3, 3) is that of the levels of `readout.with_stress`, for which `cells` are
-    needed. `views` are the parameters; they must not change before the derivatives are taken.
+    A stress needs `cells`; without them it is 0. `species` (n, n_atoms_max) are atomic numbers, 0 for padding; `pairs` (n_pairs, 2), receivers
+    and senders, number the places of the batch. Parameters must not change before the derivatives
+    are taken.
     """
-    dtype, elements = positions.dtype, atoms.elements
-    sums = readout.sums.astype(dtype)
-    vectors = np.empty((len(atoms.pairs), 3), dtype)
-    pair_vectors(positions.reshape(-1, 3), atoms.pairs, vectors)
+    dtype = positions.dtype
+    net = network.net(dtype)
+    n_forces = len(net.with_forces)
+    integers, counts = _arranged(network, species, pairs)
+    room, numbers, places = _room(net, counts, dtype)
+    energies, hierarchicalities = np.empty((2, len(net.sums), len(species)), dtype)
+    vectors = np.empty((len(pairs), 3), dtype)
+    pair_vectors(positions.reshape(-1, 3), pairs, vectors)
     if cells is not None:
         vectors += cells.shifts
-    pairs = Geometry.of(vectors, atoms.order, tensor_order)
-    tape = run_forward(layout.blocks, elements, pairs, views.blocks)
-    features, weights = tape.features(), views.heads
-    n_heads = len(sums)
-    e = np.empty((len(weights), len(elements), n_heads), dtype)
-    e[0] = weights[0].T[elements]
-    for k, x in enumerate(features):
-        np.dot(x, weights[k + 1].T, out=e[k + 1])
-        e[k + 1] += views.biases[k]
-    own, hierarchicalities = np.empty((2, n_heads, atoms.n_structures), dtype)
-    sum_atoms(e, atoms.structures, own, hierarchicalities)
-    adjoints, forces = [], []
-    stress: list[Array] = []
-    for level in readout.with_forces:
-        starts: list[Array | None] = [sums[level] @ each for each in weights[1:]]
-        adjoints.append(run_adjoint(tape, starts))
-        force = np.empty(positions.shape, dtype)
-        vectors_bar = by_vectors(tape.pairs, adjoints[-1])
-        pair_vectors_adjoint(vectors_bar, atoms.pairs, force.reshape(-1, 3))
-        forces.append(np.negative(force, out=force))
-        if cells is not None and level in readout.with_stress:
-            virials = np.zeros((atoms.n_structures, 3, 3), dtype)
-            add_virials(vectors, vectors_bar, atoms.structure_of_pair, virials)
-            stress.append(virials * cells.volume_shares[:, None, None])
-    return WholePass(
-        atoms,
-        readout,
-        tape,
-        layout,
-        weights,
-        e,
-        sums @ own,
-        hierarchicalities,
-        adjoints,
-        forces,
+    slopes = np.empty((n_forces, len(pairs), 3), dtype)
+    forward_pass(
+        net,
+        parameters.vector,
+        parameters.of_species,
+        integers,
+        counts,
         vectors,
-        stress,
-        None if cells is None else cells.volume_shares,
+        TABLES[dtype],
+        numbers,
+        places,
+        energies,
+        hierarchicalities,
+        slopes,
     )
+    forces = np.empty((n_forces, species.size, 3), dtype)
+    for slope, force in zip(slopes, forces, strict=True):
+        pair_vectors_adjoint(slope, pairs, force)
+    np.negative(forces, out=forces)
+    with_stress = network.readout.with_stress
+    stress = np.zeros((len(with_stress), len(species), 3, 3), dtype)
+    if cells is not None:
+        structures = pairs[:, 0] // species.shape[1]
+        for level, tensors in zip(with_stress, stress, strict=True):
+            slope = slopes[network.readout.with_forces.index(level)]
+            add_virials(vectors, slope, structures, tensors)
+        stress *= cells.volume_shares[:, None, None]
+    return WholePass(
+        network,
+        parameters,
+        integers,
+        counts,
+        pairs,
+        room,
+        numbers,
+        places,
+        energies,
+        hierarchicalities,
+        forces.reshape(n_forces, *positions.shape),
+        stress,
+        vectors,
+        cells,
+    )
+
+
+def _arranged(network: WholeNetwork, species: Indices, pairs: Indices) -> tuple[Indices, Counts]:
+    """Atoms and pairs of a batch as kernels take them, and how many there are."""
+    n_elements = network.n_elements
+    integers = np.empty(size_of_atoms(species.size, len(pairs), n_elements), np.int64)
+    n_atoms = arrange(species, pairs, network.element_of, n_elements, integers)
+    if n_atoms < 0:
+        raise IndexError("An atomic number of a batch is none that the network has an input for.")
+    return integers, Counts(n_atoms, len(pairs), n_elements, (network.tensor_order + 1) ** 2)
+
+
+def _room(net: Net, counts: Counts, dtype: np.dtype[Any]) -> tuple[Room, Array, Indices]:
+    """Room for a forward pass, its numbers, and what begins where."""
+    room, places = Room(), np.empty((1 + len(net.with_forces), len(net.sizes) + 1), np.int64)
+    size = lay_out_forward(NOTHING[dtype], net, counts, places)
+    return room, room.empty(size, dtype=dtype), places
+
+
+def run_vectors(
+    network: WholeNetwork,
+    parameters: Parameters,
+    elements: Indices,
+    pairs: Indices,
+    vectors: Array,
+    slopes_of: Sequence[int],
+) -> tuple[Array, Array]:
+    """The atoms' energies (n_heads, n_atoms), and slopes of some levels by pair vectors.
+
+    `elements` (n_atoms,) are numbered as `element_of` says; `pairs` (n_pairs, 2), receivers and
+    senders, number the atoms; the slopes (len(slopes_of), n_pairs, 3) are those of the sum of all
+    energies of a level, by `vectors` (n_pairs, 3).
+    """
+    dtype = vectors.dtype
+    net = network.net(dtype)._replace(with_forces=np.array(slopes_of, np.int64))
+    integers, counts = _arranged(network, elements.reshape(1, -1), pairs)
+    room, numbers, places = _room(net, counts, dtype)
+    energies = np.empty((len(net.sums), len(elements)), dtype)
+    slopes = np.empty((len(slopes_of), len(pairs), 3), dtype)
+    forward_of_vectors(
+        net,
+        parameters.vector,
+        parameters.of_species,
+        integers,
+        counts,
+        vectors,
+        TABLES[dtype],
+        numbers,
+        places,
+        energies,
+        slopes,
+    )
+    del room  # which the numbers lie in
+    return energies, slopes
 
 
 def whole_gradients(
     passed: WholePass,
     by_energies: Array,
     by_hierarchicalities: Array,
-    by_forces: list[Array | None],
+    by_forces: Sequence[Array | None],
     by_stress: Sequence[Array | None] = (),
 ) -> Array:
     """Derivatives of a loss by the vector of all parameters.
@@ -182,38 +268,40 @@ def whole_gradients(
     `by_energies` and `by_hierarchicalities` (n_heads, n) are its derivatives by those, `by_forces`
     and `by_stress` by the forces and stress of every level that has them, None for zero.
     """
-    readout, tape, atoms = passed.readout, passed.tape, passed.atoms
-    found = np.zeros(passed.layout.size, passed.e.dtype)
-    by = passed.layout.views(found)
-    e_bar = np.empty_like(passed.e)
-    by_own = readout.sums.T.astype(by_energies.dtype) @ by_energies
-    sum_atoms_adjoint(passed.e, atoms.structures, by_own, by_hierarchicalities, e_bar)
-    add_sum_by_element(e_bar[0], tape.elements, by.heads[0])
-    for y, x, head, bias in zip(e_bar[1:], tape.features(), by.heads[1:], by.biases, strict=True):
-        np.dot(y.T, x, out=head)
-        y.sum(0, out=bias)
-    injection = None
-    of_stress = dict(zip(readout.with_stress, by_stress, strict=True)) if by_stress else {}
-    for level, adjoint, by_force in zip(
-        readout.with_forces, passed.adjoints, by_forces, strict=True
-    ):
-        by_tensor = of_stress.get(level)
-        if by_force is None and by_tensor is None:
-            continue
-        if injection is None:
-            injection = Injection.of(tape, by.blocks)
-        direction = np.zeros_like(passed.vectors)
+    dtype = passed.energies.dtype
+    net = passed.network.net(dtype)
+    room, places = Room(), np.empty((4, len(net.sizes)), np.int64)
+    size = lay_out_gradient(NOTHING[dtype], net, passed.counts, places)
+    found = np.zeros(passed.network.layout.size, dtype)
+    slopes = np.zeros((len(passed.forces), len(passed.pairs), 3), dtype)
+    is_wanted = np.zeros(len(slopes), np.int64)
+    for f, by_force in enumerate(by_forces):
         if by_force is not None:
-            pair_vectors(by_force.reshape(-1, 3), atoms.pairs, direction)
-            np.negative(direction, out=direction)
-        if by_tensor is not None and passed.volume_shares is not None:
-            by_virials = by_tensor * passed.volume_shares[:, None, None]
-            add_virials_adjoint(passed.vectors, atoms.structure_of_pair, by_virials, direction)
-        changes = run_tangent(tape, adjoint, direction, injection, needs_vectors=False)
-        for change, head in zip(changes, by.heads[1:], strict=True):
-            head += np.outer(readout.sums[level], change.sum(0)).astype(change.dtype)
-    starts: list[Array | None] = [
-        y @ weights for y, weights in zip(e_bar[1:], passed.weights[1:], strict=True)
-    ]
-    run_adjoint(tape, starts, injection=injection, gradients=by.blocks, needs_vectors=False)
+            is_wanted[f] = 1
+            pair_vectors(by_force.reshape(-1, 3), passed.pairs, slopes[f])
+            np.negative(slopes[f], out=slopes[f])
+    readout, cells = passed.network.readout, passed.cells
+    if cells is not None and by_stress:
+        for level, by_tensor in zip(readout.with_stress, by_stress, strict=True):
+            if by_tensor is not None:
+                f = readout.with_forces.index(level)
+                is_wanted[f] = 1
+                by_virials = by_tensor * cells.volume_shares[:, None, None]
+                structures = passed.structure_of_pair
+                add_virials_adjoint(passed.vectors, structures, by_virials, slopes[f])
+    gradient_pass(
+        net,
+        passed.parameters.vector,
+        passed.integers,
+        passed.counts,
+        passed.numbers,
+        passed.places,
+        room.empty(size, dtype=dtype),
+        places,
+        by_energies,
+        by_hierarchicalities,
+        slopes,
+        is_wanted,
+        found,
+    )
     return found
