@@ -23,6 +23,7 @@ TABLE1, STRATEGIES = EXPERIMENTS / "results", EXPERIMENTS / "strategies" / "resu
 DOCUMENTS = {
     "results": {"table2", "table3", "table4", "low-level-forces", "claims"},
     "results-robust": {"table2", "table3", "table4", "low-level-forces", "cc-forces", "claims"},
+    "results-periodic": {"experiments"},
     "strategies/results": {"table4", "low-level-forces", "claims", "cc-forces", "strategies"},
     "strategies/results-30": {"table4", "low-level-forces", "cc-forces", "strategies"},
     "strategies/results-xtb": {"experiments"},
@@ -102,6 +103,9 @@ def test_every_campaign_has_the_same_seeds_of_every_experiment():
     names = {
         "results": {e.name for e in table1()},
         "results-robust": {e.name for e in table1()},
+        "results-periodic": {
+            *("SF-GFN2/E", "SF-GFN2/EFS", "MF-GFN1/E-GFN2/E", "MF-GFN1/EFS-GFN2/E")
+        },
         "strategies/results": {e.name for e in strategies()},
         "strategies/results-30": {"MF-DZ/EF-CC/E", "MFC-DZ/EF-CC/E"},
     }

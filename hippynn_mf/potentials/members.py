@@ -110,7 +110,9 @@ class Compiled(nn.Module):
         from hippynn_mf.network.compiled.vector import ParameterLayout
         from hippynn_mf.network.compiled.whole import Parameters, Readout, WholeNetwork
 
-        network, layers = self.alone.network, [list(h.layers) for h in self.alone.heads.values()]
+        heads: Any = self.alone.heads.values()
+        network: Any = self.alone.network
+        layers = [list(head.layers) for head in heads]
         layout = ParameterLayout(
             blocks_of(network),
             [[layer.weight for layer in of_head] for of_head in layers],
@@ -141,8 +143,8 @@ class Compiled(nn.Module):
         )
         by_level, by_vector = map(torch.from_numpy, (energies, slopes))
         return Slopes(
-            dict(zip(self.names, by_level.split(1), strict=True)),
-            dict(zip(slopes_of, by_vector.split(1), strict=True)),
+            dict(zip(self.names, torch.split(by_level, 1), strict=True)),
+            dict(zip(slopes_of, torch.split(by_vector, 1), strict=True)),
         )
 
     @staticmethod

@@ -93,7 +93,7 @@ def run_shares(
 
     `pairs` (n_pairs, 2) number the places of the batch. Small batches have fewer shares.
     """
-    n_shares = min(_n_shares(network, np.count_nonzero(species)), max(1, len(species)))
+    n_shares = min(_n_shares(network, int(np.count_nonzero(species))), max(1, len(species)))
     bounds, parts, chosen = _cut(species, pairs, n_shares)
 
     def of_share(k: int) -> WholePass:

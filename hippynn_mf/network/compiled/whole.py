@@ -143,9 +143,9 @@ def run_whole(
 ) -> WholePass:
     """Energies, hierarchicalities, forces and stress at positions (n, n_atoms_max, 3).
 
-    A stress needs `cells`; without them it is 0. `species` (n, n_atoms_max) are atomic numbers, 0 for padding; `pairs` (n_pairs, 2), receivers
-    and senders, number the places of the batch. Parameters must not change before the derivatives
-    are taken.
+    A stress needs `cells`; without them it is 0. `species` (n, n_atoms_max) are atomic numbers, 0
+    for padding; `pairs` (n_pairs, 2), receivers and senders, number the places of the batch.
+    Parameters must not change before the derivatives are taken.
     """
     dtype = positions.dtype
     net = network.net(dtype)
