@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from hippynn.layers.pairs import OpenPairIndexer
 from torch import Tensor
 from tqdm import tqdm
 from vesin import NeighborList
@@ -43,6 +42,8 @@ class NeighbourLists:
         """
         if cells is not None:
             return cls._in_cells(species, positions, cutoff, cells)
+        from hippynn.layers.pairs import OpenPairIndexer  # whose package loads much
+
         n_structures, n_atoms = species.shape
         dtype = torch.uint8 if n_atoms <= 256 else torch.int16
         finder = OpenPairIndexer(cutoff)

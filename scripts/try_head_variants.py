@@ -232,7 +232,7 @@ def evaluate(variant: str, seed: int, fraction: float | None, folder: Path) -> d
     test = load_inputs([settings])["test"]
     heldout = heldout_set(test, settings.data.shown, levels=settings.known)
     errors, _ = evaluate_model(
-        model,
+        lambda _: model,
         [heldout, *read_tests(settings)],
         batch_size=settings.hyperparameters.eval_batch_size,
     )

@@ -146,7 +146,7 @@ DATA = {
     "missing file": (missing_file, ["No file", "data.h5", "Check the path"]),
     "truncated": (truncated, ["data.h5 is truncated", "again"]),
     "not HDF5": (not_hdf5, ["data.h5 is not an HDF5 file"]),
-    "a folder": (a_folder, ["data.h5 is a folder", "HDF5 file was expected"]),
+    "a folder": (a_folder, ["data.h5 is a folder"]),
     "missing key": (misspelt_key, ["'wb97x_dz.forces'", "Did you mean wb97x_dz.force", "Known:"]),
     "no labels of a level": (no_labels_of_a_level, ["data.h5", "ccsd(t)_cbs"]),
     "NaN coordinates": (coordinates(np.nan), ["group CH4", "NaN or infinite coordinates"]),

@@ -171,9 +171,9 @@ def test_other_settings_in_a_folder_are_refused_before_anything_starts(ani1x_fil
     before = files_below(tmp_path)
     engine = FakeEngine()
     with pytest.raises(
-        UserError, match=r"sf_dz_e/seed-0 holds another run: rows: 'common' → 'all'"
+        UserError, match=r"sf_dz_e/seed-0 holds another run: rows: 'all' → 'common'"
     ):
-        run_campaign(settings_for(ani1x_file, rows="all"), tmp_path, engine=engine)
+        run_campaign(settings_for(ani1x_file, rows="common"), tmp_path, engine=engine)
     assert not engine.started
     assert files_below(tmp_path) == before
 

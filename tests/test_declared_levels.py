@@ -253,7 +253,8 @@ def test_runs_are_read_without_the_file_that_declared_their_levels(
     data = ["--data", file_of_own_levels, "--levels", own_levels_file]
     assert exit_code("data", "info", *data[1:]) == 0
     assert "180 carry the energies of all of low, high" in capsys.readouterr().out
-    assert exit_code("train", "SF-HI/E", NAME, *data, "--out", out, *TINY_OPTIONS) == 0
+    common = [*data, "--rows", "common"]
+    assert exit_code("train", "SF-HI/E", NAME, *common, "--out", out, *TINY_OPTIONS) == 0
 
     folders = [RunFolder(out / "runs" / slug / "seed-0") for slug in ("sf_hi_e", "mf_lo_ef_hi_e")]
     splits = [dict(np.load(folder.file("split.npz"))) for folder in folders]

@@ -439,8 +439,8 @@ def test_xyz_files_are_looked_through_before_they_are_read(here, capsys, text, e
     ("name", "expected"),
     [
         ("packed.xyz", "It is compressed: unpack it first, with gunzip"),
-        ("packed.xyz.gz", "neither its name nor its content tells the format"),
-        ("table.csv", "extended XYZ (.xyz or .extxyz), the ANI-1x layout in HDF5"),
+        ("table.csv", "neither its name nor its content tells the format"),
+        ("table.csv", "extended XYZ (.xyz or .extxyz)"),
     ],
 )
 def test_a_file_of_another_format_is_told_what_is_read(here, capsys, command, name, expected):
@@ -448,8 +448,6 @@ def test_a_file_of_another_format_is_told_what_is_read(here, capsys, command, na
     (here / name).write_bytes(gzip.compress(content) if "packed" in name else content)
     before = files_below(here)
     more = [] if command[1] != "convert" else ["o.h5"]
-    if name != "packed.xyz" and more:
-        expected = "the suffix does not tell the format"
     assert expected in said(capsys, *command, name, *more).replace("\n", " ")
     assert files_below(here) == before
 

@@ -231,7 +231,7 @@ def test_evaluating_adds_sets_to_a_run_that_has_none(trained, without):
     # The command that trained it, which names no sets, keeps it too.
     refuse_other_run(without, settings_of(trained, []))
     with pytest.raises(UserError, match=r"holds another run: rows: .*Choose another --out"):
-        refuse_other_run(without, settings_of(trained, []).model_copy(update={"rows": "all"}))
+        refuse_other_run(without, settings_of(trained, []).model_copy(update={"rows": "common"}))
     evaluate_run(without, device="cpu")
     assert without.read_metrics()["sets"] == expected.read_metrics()["sets"]
 

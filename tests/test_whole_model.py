@@ -147,7 +147,8 @@ def test_shares_have_all_structures_and_pairs_once():
         species[rng.integers(n)] = 0  # a structure without atoms
         structures = rng.integers(n, size=40)
         pairs = rng.integers(width, size=(40, 2)) + width * structures[:, None]
-        bounds, parts = shares._cut(species, pairs, n_shares)
+        bounds, parts, chosen = shares._cut(species, pairs, n_shares)
+        assert sorted(np.concatenate(chosen)) == list(range(len(pairs)))
         assert (bounds[0], bounds[-1]) == (0, n)
         assert (np.diff(bounds) > 0).all()
         joined = [part + first * width for part, first in zip(parts, bounds[:-1], strict=True)]

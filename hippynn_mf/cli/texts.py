@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hippynn_mf.data.formats.declared import Declared
-from hippynn_mf.data.formats.kinds import PROPERTIES
 from hippynn_mf.errors import UserError, shown, unknown_name_message
 from hippynn_mf.runs.request_fields import COMP6, Flag
 from hippynn_mf.runs.weights import parse_weights
@@ -20,7 +18,7 @@ logger = logging.getLogger(__name__)
 RUN_FILE_SUFFIX = ".toml"
 # Experiments are no paths, although they have slashes.
 EXPERIMENT = re.compile(r"[A-Z]+-.*/(E|EFS?)")
-KEY = re.compile(rf"[^=]+\.({'|'.join(PROPERTIES)})=")
+KEY = re.compile(r"[^=]+\.[a-z]+=")
 
 
 def parameter_name(flag: Flag) -> str:
@@ -160,6 +158,8 @@ def parse_fractions(pairs: Sequence[str]) -> dict[str, float]:
 
 def parse_keys(pairs: Sequence[str]) -> dict[str, dict[str, str]]:
     """Names in files from LEVEL.KIND=NAME, by level and kind."""
+    from hippynn_mf.data.formats.kinds import PROPERTIES
+
     keys: dict[str, dict[str, str]] = {}
     for pair in pairs:
         left, _, name = pair.partition("=")
@@ -193,6 +193,8 @@ def parse_units(pairs: Sequence[str]) -> dict[str, str | dict[str, str]]:
         of_level = units.setdefault(level, {}) if level else units
         if of_level.setdefault(kind, unit) != unit:
             raise UserError(f"--units names {left} twice, as {of_level[kind]} and as {unit}.")
+    from hippynn_mf.data.formats.declared import Declared
+
     Declared.of(units=units)  # what is wrong is said with the option at hand
     return units
 

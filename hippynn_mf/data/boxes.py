@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from hippynn_mf.data.structures import Structures, with_cells
-from hippynn_mf.neighbours import NeighbourLists
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +49,11 @@ def without_lonely_cells(
 
 def _sees_images(part: Structures, cutoff: float) -> np.ndarray:
     """(n,) whether an atom has a neighbour in another cell."""
+    # Not loaded where no structure is periodic, as by commands that only look at data.
+    import torch
+
+    from hippynn_mf.neighbours import NeighbourLists
+
     lists = NeighbourLists.of(
         torch.as_tensor(part.species),
         torch.as_tensor(part.positions),

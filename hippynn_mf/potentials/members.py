@@ -144,7 +144,7 @@ class Compiled(nn.Module):
         by_level, by_vector = map(torch.from_numpy, (energies, slopes))
         return Slopes(
             dict(zip(self.names, torch.split(by_level, 1), strict=True)),
-            dict(zip(slopes_of, torch.split(by_vector, 1), strict=True)),
+            {name: by_vector[k : k + 1] for k, name in enumerate(slopes_of)},
         )
 
     @staticmethod
