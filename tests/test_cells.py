@@ -10,6 +10,7 @@ from tiny import TINY
 
 from hippynn_mf import UserError
 from hippynn_mf.cells import periodic_cell, stress_tensor
+from hippynn_mf.cli.texts import read_values
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import parse_labels
@@ -20,6 +21,7 @@ from hippynn_mf.model.predicting import predict_arrays
 from hippynn_mf.model.whole_model import WholeModel, compute_at_once
 from hippynn_mf.neighbours import NeighbourLists
 from hippynn_mf.network.stored_pairs import precompute_pairs
+from hippynn_mf.runs.request import Request
 
 LABELS = {"DZ": "EFS", "CC": "EFS"}
 SHORT = {"dist_soft_max": 3.0, "dist_hard_max": 3.5}
@@ -243,3 +245,9 @@ def test_a_stress_of_six_numbers_is_in_the_order_of_ase():
     for wrong in (np.arange(9.0), [1.0, 2, 3], [[np.nan] * 3] * 3):
         with pytest.raises(UserError, match="here"):
             stress_tensor(wrong, "here")
+
+
+@pytest.mark.parametrize("flag", ["ignore_cell", "accept_outliers", "accept_charged"])
+def test_a_switch_of_the_command_line_reaches_the_request(flag):
+    values = read_values({flag: True}, ("SF-CC/E",))
+    assert getattr(Request.of(values), flag) is True

@@ -85,6 +85,8 @@ def read_values(
         if name in given:
             values[field] = read(given.pop(name))
     data = _parse_data(given.pop("data", None), given.pop("train", None), files)
+    # What no reader takes is a field as it is; an unknown one is refused with the request.
+    values |= given
     parsed = {"experiments": tuple(experiments), "data": data, "tests": tests}
     return values | {name: value for name, value in parsed.items() if value}
 
