@@ -27,6 +27,12 @@ def is_periodic(cells: np.ndarray) -> np.ndarray:
     return np.asarray(is_periodic_along(cells).any(axis=1))
 
 
+def heights_of(cell: np.ndarray) -> np.ndarray:
+    """How high (3,) a cell (3, 3) of three vectors is along each of them, in Å; 0 if it is flat."""
+    areas = np.linalg.norm(np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1)
+    return np.asarray(np.abs(np.linalg.det(cell)) / np.maximum(areas, np.finfo(float).tiny))
+
+
 def complete(cell: np.ndarray) -> np.ndarray:
     """A cell (3, 3) whose vectors of zeros are replaced by unit vectors across the others."""
     from ase.cell import Cell  # of few readers
@@ -53,9 +59,7 @@ def periodic_cell(cell: np.ndarray, pbc: np.ndarray, place: str) -> np.ndarray |
         )
     kept = np.where(pbc[:, None], cell, 0.0)
     whole = complete(kept)
-    areas = np.linalg.norm(np.cross(whole[[1, 2, 0]], whole[[2, 0, 1]]), axis=1)
-    determinant = float(np.linalg.det(whole))
-    heights = np.abs(determinant) / np.maximum(areas, np.finfo(float).tiny)
+    determinant, heights = float(np.linalg.det(whole)), heights_of(whole)
     if heights[pbc].min() < LEAST_HEIGHT:
         raise UserError(
             f"{place}: the cell is flat: it is {heights[pbc].min():.2g} Å high along a periodic "

@@ -270,3 +270,13 @@ def test_a_key_map_that_names_a_level_twice_is_refused(tmp_path):
 def test_a_missing_key_map_is_named(tmp_path):
     with pytest.raises(UserError, match=r"No key map .*absent\.json"):
         read_key_map(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(("key", "value"), [("pbc", True), ("cell", 9.0)])
+def test_periodic_molecules_are_refused(comp6_file, key, value):
+    with h5py.File(comp6_file, "r+") as file:
+        molecule = next(iter(next(iter(file.values())).values()))
+        n = len(molecule["coordinates"])
+        molecule[key] = np.full(3, value) if key == "pbc" else np.tile(value * np.eye(3), (n, 1, 1))
+    with pytest.raises(UserError, match=rf"periodic \({key}\)"):
+        read_comp6(comp6_file)

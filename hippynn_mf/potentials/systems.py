@@ -11,6 +11,7 @@ from ase import Atoms
 from torch import Tensor
 from vesin import NeighborList
 
+from hippynn_mf.cells import heights_of
 from hippynn_mf.errors import UserError, refuse_unknown_elements
 from hippynn_mf.potentials.batch import Batch
 
@@ -125,10 +126,7 @@ def _check_cell(atoms: Atoms) -> None:
         return
     if not atoms.cell.array[atoms.pbc].any(axis=1).all():
         raise UserError("periodic along an axis without a cell vector. Set the cell, or pbc=False.")
-    cell = atoms.cell.complete().array
-    normals = np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]])
-    areas = np.linalg.norm(normals, axis=1)
-    heights = np.abs(np.linalg.det(cell)) / np.maximum(areas, np.finfo(float).tiny)
+    heights = heights_of(atoms.cell.complete().array)
     if heights[atoms.pbc].min() < OVERLAP:
         raise UserError(
             f"the cell is flat or its images overlap: it is {heights[atoms.pbc].min():.2g} Å high "

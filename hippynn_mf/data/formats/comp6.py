@@ -30,9 +30,11 @@ from hippynn_mf.data.formats.hdf5 import (
     refuse_infinite,
     require_dataset,
 )
+from hippynn_mf.data.formats.system_keys import PERIODIC
 from hippynn_mf.data.structures import Block, Structures, pad_blocks
 from hippynn_mf.errors import UserError, shown, unknown_name_message
 from hippynn_mf.files import exists, parse_json, read_text
+from hippynn_mf.keys import CELL
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 log = logging.getLogger(__name__)
@@ -120,6 +122,12 @@ def _read_molecule(
             f"{path}, molecule {where}: species has shape {dataset.shape} and type "
             f"{dataset.dtype}; a list of chemical symbols was expected."
         )
+    for key in (CELL, *PERIODIC):
+        if key in group and np.any(np.asarray(group[key][()])):
+            raise UserError(
+                f"{path}, molecule {where}: periodic ({key}), and a test set in the COMP6 layout "
+                "holds molecules. Test on it as LEVEL=FILE with --test, or remove the key."
+            )
     symbols = [bytes(symbol).decode(errors="replace") for symbol in dataset[()]]
     unknown = sorted(set(symbols) - set(chemical_symbols[1:]))  # ASE's first is X, a ghost
     if unknown:

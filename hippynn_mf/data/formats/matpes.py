@@ -37,7 +37,6 @@ WHAT = "JSON of pymatgen structures, as MatPES"
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 STRUCTURE, FUNCTIONAL, MATRIX = "structure", "functional", "stress_matrix"
 EV_PER_ANGSTROM3_PER_KBAR = -0.1 * units.GPa  # of VASP's stress, whose sign is that of a pressure
-LARGEST_RECORD = 2**24  # bytes of one record; MatPES has some thousand
 
 
 def is_matpes(path: Path) -> bool:
