@@ -21,7 +21,7 @@ from hippynn_mf.report.text import markdown
 from hippynn_mf.runs.experiment import parse_experiment
 
 DECAYS = {"none": 0.0, "0.99": 0.99, "0.999": 0.999}
-FORCE_WEIGHTS = (4.0, 1.0, 10.0)
+FORCE_WEIGHTS = (4.0, 1.0, 10.0, 2.0)
 COUPLINGS = ("independent", "delta")
 
 

@@ -62,7 +62,10 @@ FIRST_SEED = 100  # of splits and weights: none that a table shows
 REAL = Path(__file__).parent / "benchmarks" / "real_pairs.json"
 EVERY = 2  # epochs between two looks at the validation data
 # Data and how many splits, in the order in which they are trained.
-PLAN = (("few", 0), ("few", 1), ("few", 2), ("real", 0), ("all", 0), ("real", 1), ("all", 1))
+PLAN = (
+    *(("few", 0), ("few", 1), ("few", 2), ("real", 0)),
+    *(("all", 0), ("real", 1), ("all", 1), ("real", 2)),
+)
 
 
 def rules_of(levels: list[Level], metrics: list[dict[str, float]]) -> dict[str, int]:

@@ -138,7 +138,7 @@ KINDS = (
         "CC energies of one molecule 2 eV too high",
         one(lambda m, rng: {"cc": m.cc + 2 / units.Hartree}),
         "said",
-        "the fit of composition takes a part of it",
+        "a molecule may be a special case, so it is not refused",
     ),
     Kind(
         "a constant of each molecule up to 2 eV in both levels",

@@ -79,6 +79,24 @@ def test_a_mean_over_splits_counts_every_split_once(out):
     assert "seed by seed" not in text
 
 
+def test_differences_of_splits_are_of_the_seeds_that_both_have(out):
+    # One row has a third seed in split 1, far from the others; the other in split 7.
+    make_run(out, "SF-TZ/E", 2, metrics(100.0), split_seed=1)
+    make_run(out, "MF-DZ/EF-TZ/E", 2, metrics(100.0), split_seed=7)
+    written(out)
+    rows = {row.model: row for row in table2(out).rows}
+    assert rows["SF-TZ/E"].cells[0].values["1"] == pytest.approx(110 / 3)
+    paired = rows["MF-DZ/EF-TZ/E"].cells[0]
+    assert paired.values["7"] == pytest.approx(107 / 3)
+    assert paired.difference.value == pytest.approx(-7 / 3)
+    assert paired.percent_improvement.value == pytest.approx(50.0)
+    findings = json.loads((out / "tables" / "claims.json").read_text())["findings"]
+    of_pair = [f for f in findings if (f["better"], f["worse"]) == ("MF-DZ/EF-TZ/E", "SF-TZ/E")]
+    assert of_pair
+    for finding in of_pair:
+        assert finding["percent_improvement"]["value"] == pytest.approx(50.0)
+
+
 def test_findings_over_splits_say_so(out):
     written(out)
     findings = json.loads((out / "tables" / "claims.json").read_text())

@@ -133,13 +133,15 @@ def find(
     """What the runs show of a claim."""
     better = results.values(claim.better, claim.column)
     zero = results.values(claim.better, claim.column, "label_rms")
-    worse = results.values(claim.worse, claim.column)
     if claim.worse == DZ_LABELS:
         records = ensembles.get(claim.better, {})
         worse = label_errors(records, claim.column.at_head(DZ), "rmse")
         if results.over == "seeds" and len(worse):
             worse = pd.Series(worse.mean(), better.index)
-    improvement = percent_improvement(better, worse)
+        improvement = percent_improvement(better, worse)
+    else:
+        places = (claim.better, claim.column), (claim.worse, claim.column)
+        improvement = percent_improvement(*results.paired(*places))
     published = [
         published_value(claim.better, claim.column),
         DZ_TO_MP2_FORCES

@@ -86,7 +86,8 @@ def figure3_data(
 
 
 def _bar(results: Results, level: Level, metric: str, column: Column) -> Bar:
-    single, multi = (results.values(name, column) for name in pair_names(level))
+    one, several = pair_names(level)
+    single, multi = results.paired((one, column), (several, column))
     return Bar(
         level=level.label,
         metric=metric,

@@ -32,6 +32,8 @@ from hippynn_mf.report.runs import Run
 from hippynn_mf.runs.experiment import Experiment
 
 KEY = ["experiment", "seed", "split_seed"]
+RUN = ["split_seed", "seed"]  # that of the runs of one experiment
+Place = tuple[str, AnyColumn]  # an experiment and a column
 ADDRESS = ["set", "head", "reference", "quantity", "metric"]
 
 
@@ -173,8 +175,8 @@ class Results:
 
     @cached_property
     def _indexed(self) -> tuple[pd.Series, pd.Series]:
-        errors = self.table.set_index(["experiment", *ADDRESS, "split_seed", "seed"])["value"]
-        costs = self.costs.set_index(["experiment", "quantity", "split_seed", "seed"])["value"]
+        errors = self.table.set_index(["experiment", *ADDRESS, *RUN])["value"]
+        costs = self.costs.set_index(["experiment", "quantity", *RUN])["value"]
         return errors.sort_index(), costs.sort_index()
 
     def values(self, name: str, column: AnyColumn, metric: str = "rmse") -> pd.Series:
@@ -184,12 +186,36 @@ class Results:
         UserError if there are runs with several split seeds: a mean over them would mix what the
         seed changes with what the choice of structures changes.
         """
+        return self._collapse(self._by_run(name, column, metric))
+
+    def paired(
+        self, ours: Place, theirs: Place, metric: str = "rmse"
+    ) -> tuple[pd.Series, pd.Series]:
+        """The `values` of two places, of the runs (split seed and seed) that both have.
+
+        A mean over the seeds of a split is then of the same seeds in both, so that their difference
+        does not hold that between seeds.
+        """
+        both = [self._by_run(*place, metric) for place in (ours, theirs)]
+        common = both[0].index.intersection(both[1].index)
+        first, second = (self._collapse(values.loc[common]) for values in both)
+        return first, second
+
+    def _by_run(self, name: str, column: AnyColumn, metric: str) -> pd.Series:
+        """Values by (split seed, seed)."""
         errors, costs = self._indexed
         place = (name, *column.address.values())
         series, place = (errors, (*place, metric)) if isinstance(column, Column) else (costs, place)
         try:
             values = series.loc[place]
         except KeyError:
+            nothing = pd.MultiIndex.from_arrays([[], []], names=RUN)
+            values = pd.Series(dtype=float, index=nothing)
+        return values
+
+    def _collapse(self, values: pd.Series) -> pd.Series:
+        """Values by seed of one split, or means over the seeds by split."""
+        if values.empty:
             return pd.Series(dtype=float)
         if self.over == "splits":
             return values.groupby(level="split_seed").mean()

@@ -116,25 +116,26 @@ def _cell(
     values = results.values(row.name, column, metric)
     records = ensembles.get(row.name, {})
     reference_error: float | None = None
-    against = _no_values()
+    ours, against = values, _no_values()
     if isinstance(spec.reference, LowLevel) and isinstance(column, Column):
         against = label_errors(records, column.at_head(spec.reference.level), metric)
         reference_error = float(against.mean()) if len(against) else None
         if results.over == "seeds" and reference_error is not None:
             against = pd.Series(reference_error, values.index)
     elif isinstance(spec.reference, LowHead) and isinstance(column, Column):
-        against = results.values(row.name, column.at_head(spec.reference.level), metric)
+        low = (row.name, column.at_head(spec.reference.level))
+        ours, against = results.paired((row.name, column), low, metric)
         reference_error = float(against.mean()) if len(against) else None
     elif isinstance(spec.reference, str) and spec.reference != row.name:
-        against = results.values(spec.reference, column, metric)
+        ours, against = results.paired((row.name, column), (spec.reference, column), metric)
     return Cell(
         values={str(seed): value for seed, value in values.items()},
         mean=estimate_mean(values),
         ensemble=_ensemble(records, column, metric),
         published=row.published[place] if metric == "rmse" else None,
         reference=reference_error,
-        difference=paired_difference(values, against),
-        percent_improvement=percent_improvement(values, against),
+        difference=paired_difference(ours, against),
+        percent_improvement=percent_improvement(ours, against),
         published_percent_improvement=_published_percent(spec, place, row, metric),
     )
 

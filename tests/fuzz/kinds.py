@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for scripts/fuzz_counts.py
 import made_xyz
 import mutations
 import planted
+from format_kinds import FORMATS
 from made_runs import heldout_errors, make_run, run_metrics
 from potentials import random_potential
 
@@ -259,6 +260,7 @@ KINDS: dict[str, Kind] = {
         "run.toml", _make_run_file, _text, lambda f, p: _ignore(read_run_file(p))
     ),
     "model files": Kind("model.safetensors", _make_model, _model, _use_model),
+    **{title: Kind(*entry) for title, entry in FORMATS.items()},
 }
 
 

@@ -20,6 +20,7 @@ from hippynn_mf.data.checks.fits import (
     within_groups,
     without_composition,
 )
+from hippynn_mf.data.checks.molecules import check_molecules
 from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict
 from hippynn_mf.levels import Level
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
@@ -68,7 +69,13 @@ def check_levels(
             name: without_composition(counts[both], values) * KCAL_PER_MOL_PER_HARTREE
             for name, values in (("low", low), ("high", high), ("difference", high - low))
         }
-        outcomes += _judge(pair, higher, left, names, both, groups[both], accepted)
+        judged = _judge(pair, higher, left, names, both, groups[both], accepted)
+        outcomes += judged
+        if not any(outcome.verdict == "refused" for outcome in judged):
+            differences = (high - low) * KCAL_PER_MOL_PER_HARTREE
+            outcomes += check_molecules(
+                pair, higher, differences, names, both, counts[both], groups[both]
+            )
     return outcomes
 
 

@@ -26,6 +26,7 @@ from hippynn_mf.cells import stress_tensor
 from hippynn_mf.data.formats.declared import NOTHING_DECLARED, Declared, Told
 from hippynn_mf.data.formats.extxyz import content_of_atoms
 from hippynn_mf.data.formats.frames import Content
+from hippynn_mf.data.formats.json_stream import BoundedJson
 from hippynn_mf.data.formats.label_styles import HEAD
 from hippynn_mf.data.formats.xyz_file import progress_bar, refuse_structure
 from hippynn_mf.errors import UserError
@@ -99,7 +100,8 @@ def _records(path: Path) -> Iterator[Any]:
         stream.seek(0)
         prefix = "item" if start == b"[" else ""
         try:
-            yield from ijson.items(stream, prefix, use_float=True, multiple_values=True)
+            bounded = BoundedJson(stream, path, outside=1 if prefix else 0)
+            yield from ijson.items(bounded, prefix, use_float=True, multiple_values=True)
         except (ijson.JSONError, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
             raise UserError(
                 f"{path} is damaged, or no JSON ({error}). Copy or download it again."

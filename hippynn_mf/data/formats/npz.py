@@ -188,7 +188,7 @@ def _parts(
     what = f"{path}: {numbers_key}"
     systems = systems_of(arrays, n, str(path))
     cells, pbc = _cells(path, arrays, n)
-    if numbers.ndim == 1 or numbers.shape[0] != n:
+    if numbers.ndim < 2 or numbers.shape[0] != n:
         numbers = checked(np.ravel(numbers), (width,), what)
         atoms = check_numbers(numbers, what)
         return [Conformers(str(path), atoms, positions, rest, None, systems, cells, pbc)]

@@ -1,0 +1,66 @@
+"""Large JSON, read as a stream whose nesting and records have bounds.
+
+A parser of events takes a time that grows with the square of the depth, and an object is built
+whole, so both are looked at before the parser sees them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import BinaryIO
+
+import numpy as np
+
+from hippynn_mf.errors import UserError
+
+MAX_DEPTH = 200  # of arrays and objects; pymatgen's structures have about ten
+MAX_RECORD = 64 * 1024**2  # bytes; a record of 10,000 atoms has five million
+ESCAPED = re.compile(rb"\\.", re.DOTALL)
+OPENING, CLOSING = (np.frombuffer(each, np.uint8) for each in (b"[{", b"]}"))
+
+
+class BoundedJson:
+    """A binary stream of JSON that raises UserError where it is too deep or a record too large.
+
+    Args:
+        stream: open for reading.
+        name: of the file, for messages.
+        outside: the depth of what is around the records, 1 for a list of them.
+    """
+
+    def __init__(self, stream: BinaryIO, name: object, *, outside: int) -> None:
+        self._stream, self._name, self._outside = stream, name, outside
+        self._depth = 0
+        self._in_string = False
+        self._rest = b""  # a backslash whose partner is not read yet
+        self._since = 0  # bytes since the end of a record
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as the stream does."""
+        block = self._stream.read(size)
+        self._look(block)
+        return block
+
+    def _look(self, block: bytes) -> None:
+        text = ESCAPED.sub(b"", self._rest + block)
+        self._rest = b""
+        if text.endswith(b"\\"):
+            text, self._rest = text[:-1], b"\\"
+        pieces = text.split(b'"')
+        outside = np.frombuffer(b"".join(pieces[int(self._in_string) :: 2]), np.uint8)
+        self._in_string ^= len(pieces) % 2 == 0
+        steps = np.isin(outside, OPENING).astype(np.int64) - np.isin(outside, CLOSING)
+        depths = self._depth + np.cumsum(steps)
+        deepest, least = (depths.max(), depths.min()) if len(depths) else (self._depth, self._depth)
+        if deepest > MAX_DEPTH:
+            raise UserError(
+                f"{self._name} nests lists and objects more than {MAX_DEPTH} deep; no records of "
+                "structures do."
+            )
+        self._since = 0 if least <= self._outside else self._since + len(block)
+        if self._since > MAX_RECORD:
+            raise UserError(
+                f"{self._name} has a record of more than {MAX_RECORD // 1024**2} MiB. Write a "
+                "record for every structure."
+            )
+        self._depth = int(depths[-1]) if len(depths) else self._depth
