@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import stat
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,11 @@ import numpy as np
 
 from hippynn_mf.errors import UserError
 
+# What numpy raises for damaged headers, which are Python's text, and data.
+DAMAGED_ARRAY = (
+    *(ValueError, TypeError, KeyError, EOFError, RuntimeError, SyntaxError, RecursionError),
+    *(OverflowError, AttributeError, MemoryError, tokenize.TokenError),
+)
 LARGEST_TEXT = 2**26  # bytes of a JSON, TOML or log file; runs write some hundred kB
 GZIP = b"\x1f\x8b"  # how files begin that gzip wrote
 LARGEST_RATIO = 100  # of what a zip file says it holds to its size; ours are not compressed
@@ -201,11 +207,24 @@ def read_npz(
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise FileError(f"{path} is damaged ({error}). {remedy}") from None
-        except (
-            *(ValueError, TypeError, KeyError, EOFError, RuntimeError, SyntaxError, RecursionError),
-            *(zipfile.BadZipFile, zlib.error, OverflowError, AttributeError),
-        ) as error:  # of zip files, of their streams, and of the headers of numpy's arrays
+        except (*DAMAGED_ARRAY, zipfile.BadZipFile, zlib.error) as error:
             raise FileError(f"{path} is damaged ({error}). {remedy}") from None
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """An array file, mapped into memory, without pickle; a damaged one is a FileError."""
+    require_file(path, "an array (.npy)")
+    with reading(path):
+        try:
+            return np.load(path, allow_pickle=False, mmap_mode="r")
+        except DAMAGED_ARRAY as error:
+            found = str(error)
+            if "bject" in found or "pickle" in found:
+                raise FileError(
+                    f"{path} holds Python objects, which are not loaded, for loading them runs "
+                    "code. Write the array again as numbers."
+                ) from None
+            raise FileError(f"{path} is damaged ({found}). Copy it again.") from None
 
 
 def _has_objects(path: Path, name: str) -> bool:

@@ -165,6 +165,29 @@ def n_splits(lines: Sequence[Mapping[str, Any]], case: str) -> int:
     return len(splits[0] & splits[1])
 
 
+def mean_over_data(lines: Sequence[Mapping[str, Any]], weight: float) -> float:
+    """Ratio of all errors with a force weight to those with 1, every data set counting once.
+
+    Of independent heads at the last epoch: geometric means over the splits, then over the data.
+    """
+    logarithms = []
+    for case in CASES:
+        of_weight = {
+            line["split_seed"]: outcome_of(line, BASE[0], "last")
+            for line in lines
+            if (line["data"], line["coupling"], line["force_weight"])
+            == (case, COUPLINGS[0], weight)
+        }
+        base = {
+            line["split_seed"]: outcome_of(line, BASE[0], "last")
+            for line in lines
+            if (line["data"], line["coupling"], line["force_weight"]) == (case, COUPLINGS[0], 1.0)
+        }
+        common = of_weight.keys() & base.keys()
+        logarithms.append(np.mean([score(of_weight[seed], base[seed]) for seed in common]))
+    return math.exp(float(np.mean(logarithms)))
+
+
 def preset_of_study() -> tuple[str, str, float, str]:
     """Average, rule, force weight and coupling of the preset `robust`."""
     robust = get_hyperparameters("robust")

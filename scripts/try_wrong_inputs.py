@@ -39,7 +39,7 @@ TOP = Path(__file__).parent.parent
 RESULT = TOP / "scripts" / "benchmarks" / "wrong_inputs.json"
 LABELS = {"DZ": "EF", "CC": "E"}
 N_EACH = 24  # conformers of a molecule
-FORMATS = ("HDF5", "extended XYZ", "COMP6", "test file")
+FORMATS = ("HDF5", "extended XYZ", "DeePMD", "SPICE", "COMP6", "test file")
 KCAL = units.kcal / units.mol / units.Hartree
 
 
@@ -211,6 +211,12 @@ def outcome(kind: Kind, form: str, folder: Path) -> tuple[str, list[str]]:
             path = folder / "wrong.xyz"
             write_xyz(path, molecules)
             read_as_training(path, reports)
+        elif form in ("DeePMD", "SPICE"):
+            write = write_deepmd if form == "DeePMD" else write_spice
+            paths = {level: folder / f"{level}.h5" for level in LABELS}
+            for level, path in paths.items():
+                write(path, molecules, level)
+            read_as_training(paths, reports)
         elif form == "COMP6":
             path = folder / "wrong.h5"
             write_comp6(path, molecules)
@@ -253,6 +259,42 @@ def write_hdf5(path: Path, molecules: list[Molecule]) -> None:
             group["wb97x_dz.energy"] = m.dz.astype(m.dtype)
             group["wb97x_dz.forces"] = m.forces
             group["ccsd(t)_cbs.energy"] = m.cc.astype(m.dtype)
+
+
+def labels_of(m: Molecule, level: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Energies as stored, and forces where the level has any."""
+    return stored(m.dz if level == "DZ" else m.cc, m.dtype), m.forces if level == "DZ" else None
+
+
+def write_spice(path: Path, molecules: list[Molecule], level: str) -> None:
+    """One level in the layout of SPICE: bohr, and gradients."""
+    with h5py.File(path, "w") as file:
+        for m in molecules:
+            energies, forces = labels_of(m, level)
+            group = file.create_group(m.name)
+            group["atomic_numbers"] = m.numbers
+            group["conformations"] = m.positions / units.Bohr
+            group["dft_total_energy"] = energies
+            if forces is not None:
+                group["dft_total_gradient"] = -forces * units.Bohr
+
+
+def write_deepmd(path: Path, molecules: list[Molecule], level: str) -> None:
+    """One level as folders of DeePMD-kit, a molecule each."""
+    for m in molecules:
+        energies, forces = labels_of(m, level)
+        folder = path / m.name / "set.000"
+        folder.mkdir(parents=True)
+        np.save(folder / "coord.npy", m.positions.reshape(len(m.positions), -1))
+        np.save(folder / "energy.npy", energies * units.Hartree)
+        if forces is not None:
+            np.save(folder / "force.npy", forces.reshape(len(forces), -1) * units.Hartree)
+        elements = sorted(set(m.numbers.tolist()))
+        types = " ".join(str(elements.index(number)) for number in m.numbers)
+        (path / m.name / "type.raw").write_text(types + "\n")
+        names = "\n".join(chemical_symbols[number] for number in elements)
+        (path / m.name / "type_map.raw").write_text(names + "\n")
+        (path / m.name / "nopbc").touch()
 
 
 def write_comp6(path: Path, molecules: list[Molecule]) -> None:

@@ -23,7 +23,7 @@ from hippynn_mf.data.formats.extxyz_keys import VIRIAL
 from hippynn_mf.data.formats.frames import Content
 from hippynn_mf.data.formats.label_names import find_labels, other_names
 from hippynn_mf.errors import UserError
-from hippynn_mf.files import read_text, reading, require_file
+from hippynn_mf.files import map_npy, read_text
 from hippynn_mf.keys import ENERGY, FORCES
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
@@ -97,7 +97,7 @@ def _read_system(system: Path) -> Iterator[Conformers]:
         raise UserError(f"{system} has no folder set.*, so no frames.")
     is_periodic = not (system / NOT_PERIODIC).exists()
     for folder in sets:
-        arrays = {file.stem: _load(file) for file in sorted(folder.glob("*.npy"))}
+        arrays = {file.stem: map_npy(file) for file in sorted(folder.glob("*.npy"))}
         coordinates = arrays.pop(COORDINATES, None)
         if coordinates is None:
             raise UserError(f"{folder} has no {COORDINATES}.npy.")
@@ -176,7 +176,9 @@ def _mixed(
 
 def _types(system: Path) -> np.ndarray:
     words = read_text(system / TYPES, "a list of types").split()
-    if not words or not all(word.isascii() and word.isdecimal() for word in words):
+    if not words or not all(
+        word.isascii() and word.isdecimal() and len(word) < 5 for word in words
+    ):
         raise UserError(f"{system / TYPES} should hold the type of every atom, integers from 0.")
     return np.array([int(word) for word in words])
 
@@ -201,19 +203,3 @@ def _numbers(types: np.ndarray, names: list[str], place: Path) -> np.ndarray:
             f"({', '.join(names)})."
         )
     return np.array([atomic_numbers[names[each]] for each in types], np.uint8)
-
-
-def _load(path: Path) -> np.ndarray:
-    """An array without pickle; damage is a UserError."""
-    require_file(path, "an array (.npy)")
-    with reading(path):
-        try:
-            return np.load(path, allow_pickle=False, mmap_mode="r")
-        except (ValueError, EOFError, MemoryError, SyntaxError, TypeError) as error:
-            found = str(error)
-            if "bject" in found or "pickle" in found:
-                raise UserError(
-                    f"{path} holds Python objects, which are not loaded, for loading them runs "
-                    "code. Write the array again as numbers."
-                ) from None
-            raise UserError(f"{path} is damaged ({found}). Copy it again.") from None

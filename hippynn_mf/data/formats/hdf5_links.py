@@ -48,6 +48,7 @@ def _visit(file: h5py.File, path: str) -> None:
             n_objects += 1
             if n_objects > MOST_OBJECTS:
                 raise UserError(f"{path} has more than {MOST_OBJECTS:,} objects. Split the file.")
+            _check_name(group, name, path)
             kind = group.links.get_info(name).type
             if kind != h5l.TYPE_HARD:
                 _check_link(group, name, kind, path)
@@ -60,6 +61,17 @@ def _visit(file: h5py.File, path: str) -> None:
                     raise UserError(f"{path} has groups more than {DEEPEST} deep; no layout has.")
                 seen.add(info.addr)
                 waiting.append((h5g.open(group, name), depth + 1))
+
+
+def _check_name(group: h5g.GroupID, name: bytes, path: str) -> None:
+    """Raise UserError for a name that is no text: h5py hands it out as bytes."""
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path}: the name of {_shown(group, name)} is no text (UTF-8). The file is damaged, or "
+            "was written with another encoding; rename it."
+        ) from None
 
 
 def _check_link(group: h5g.GroupID, name: bytes, kind: int, path: str) -> None:

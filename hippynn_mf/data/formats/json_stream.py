@@ -7,7 +7,7 @@ whole, so both are looked at before the parser sees them.
 from __future__ import annotations
 
 import re
-from typing import BinaryIO
+from io import BufferedIOBase
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class BoundedJson:
         outside: the depth of what is around the records, 1 for a list of them.
     """
 
-    def __init__(self, stream: BinaryIO, name: object, *, outside: int) -> None:
+    def __init__(self, stream: BufferedIOBase, name: object, *, outside: int) -> None:
         self._stream, self._name, self._outside = stream, name, outside
         self._depth = 0
         self._in_string = False
