@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from hippynn_mf.data.formats.hdf5 import open_hdf5
 from hippynn_mf.errors import UserError, printable
 from hippynn_mf.files import (
     FileError,
+    map_npy,
     parse_json,
     read_json,
     read_npz,
@@ -300,6 +302,19 @@ def test_damaged_arrays_are_one_message(tmp_path):
 # HDF5
 
 
+@pytest.mark.parametrize("header", ["{'descr': (", "{'descr': '<f8'", "}", "[" * 200, "0x", "é"])
+def test_a_damaged_header_of_an_array_is_one_error(tmp_path, header):
+    content = header.encode()
+    array = b"\x93NUMPY\x01\x00" + len(content).to_bytes(2, "little") + content
+    (tmp_path / "a.npy").write_bytes(array)
+    with pytest.raises(FileError, match=r"a\.npy is damaged.*Copy it again"):
+        map_npy(tmp_path / "a.npy")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as members:
+        members.writestr("x.npy", array)
+    with pytest.raises(FileError, match=r"a\.npz is damaged.*Restore"):
+        read_npz(tmp_path / "a.npz")
+
+
 def _external_link(file, outside):
     file["H2O/x"] = h5py.ExternalLink(str(outside), "/secret")
 
@@ -332,6 +347,10 @@ def _unstored(file, outside):
     file.create_dataset("H2O/x", (10**9, 3, 3), "f8", chunks=True)
 
 
+def _no_text(file, outside):
+    file[b"H2O/caf\xe9"] = 1.0
+
+
 def _below_a_second_name(file, outside):
     file["N2/deep"] = file["H2O"]  # a hard link, to what has a link outside
     file["H2O/x"] = h5py.ExternalLink(str(outside), "/secret")
@@ -346,6 +365,7 @@ LINKS = {
     _virtual: "/H2O/x is a virtual data set",
     _unstored: "/H2O/x says that it has 72,000,000,000 bytes, of which 0 are stored",
     _below_a_second_name: "is an external link",
+    _no_text: "the name of /H2O/caf\ufffd is no text",
 }
 
 
