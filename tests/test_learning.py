@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from ase import units
 from made_runs import make_run, run_metrics
 
 from hippynn_mf.errors import UserError
@@ -180,3 +181,15 @@ def test_the_ring_is_at_the_epoch_in_the_model_not_at_the_best_where_the_last_is
     figure, data = make_learning_curves(read_results(tmp_path).members("SF-DZ/E"))
     assert data.curves[0].kept == {"0": 3}
     assert [3.0, 2.0] in [line.get_xydata()[0].tolist() for line in figure.axes[0].lines]
+
+
+def test_a_trained_stress_has_a_row_in_gpa(tmp_path):
+    folder = make_run(tmp_path, "SF-TZ/EFS", 0, run_metrics())
+    names = ("energy_rmse", "force_rmse", "stress_rmse")
+    valid = {f"{name}.{TZ}": 2.0 for name in names}
+    folder.file("epochs.jsonl").write_text(json.dumps({"epoch": 0, "valid": valid}) + "\n")
+    figure = draw_learning_curves(read_results(tmp_path), "SF-TZ/EFS")
+    assert [axes.get_title() for axes in figure.axes] == ["TZ energy", "TZ forces", "TZ stress"]
+    gpa = units.kcal / units.mol / units.GPa
+    assert lines_of(figure, "TZ stress")[0][0, 1] == pytest.approx(2.0 * gpa)
+    assert figure.axes[2].get_ylabel() == "validation RMSE (GPa)"

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from ase import units
 from made_predictions import (
     CC_FORCES,
     GROUPS,
@@ -199,3 +200,31 @@ def test_levels_of_the_users_own_have_colours_of_their_own():
     assert colors[0] == OTHER_COLORS[0]  # from the first again
     assert [level_color(level, mine) for level in PAPER_LEVELS] == list(PAPER_COLORS.values())
     assert not set(colors) & set(PAPER_COLORS.values())
+
+
+def test_stress_is_drawn_in_gpa_where_a_head_predicts_it(tmp_path):
+    rng = np.random.default_rng(3)
+    true = rng.normal(0, 0.1, (5, 3, 3))
+    true[2] = np.nan  # a molecule among crystals
+    predicted = []
+    for seed in (0, 1):
+        arrays = predictions(NAME, seed)
+        arrays[f"heldout.reference.{DZ}.stress"] = true
+        for level in (DZ, CC):
+            own = rng.normal(0, 0.1, (5, 3, 3)).astype(np.float32)
+            arrays[f"heldout.{level}.stress"] = own
+            predicted += [own] if level == DZ else []
+        predicted_run(tmp_path, NAME, seed, arrays)
+    results = read_results(tmp_path)
+    panels = panels_of(draw_parity(results, NAME))
+    # 1 kcal/mol/Å³ by the units of ASE, which this package's are not read from.
+    gpa = units.kcal / units.mol / units.GPa
+    kept = [0, 1, 3, 4]
+    x, y, text = panels["DZ stress, held-out"]
+    np.testing.assert_allclose(x, gpa * true[kept].ravel(), rtol=1e-6)
+    mean = np.mean(np.float64(predicted), axis=0)
+    np.testing.assert_allclose(y, gpa * mean[kept].ravel(), rtol=1e-5, atol=1e-6)
+    assert text.endswith("36 components")
+    assert panels["CC stress, held-out: there is no stress of this level"] is None
+    entry = score_ensemble(results.members(NAME)).errors()["heldout"][DZ][DZ]
+    assert rms(y - x) == pytest.approx(entry["stress_rmse_gpa"])

@@ -15,6 +15,7 @@ import numpy as np
 
 from hippynn_mf.evaluation.errors import pair_differences
 from hippynn_mf.evaluation.scoring import NO_ENERGIES, NO_FORCES, LabelledSet
+from hippynn_mf.keys import STRESS
 from hippynn_mf.levels import Level
 from hippynn_mf.report.columns import set_name
 from hippynn_mf.report.ensemble import require_same_tests
@@ -26,14 +27,18 @@ from hippynn_mf.report.stored_predictions import (
     set_names,
     unproved_forces,
 )
+from hippynn_mf.units import EV_PER_KCAL_PER_MOL, GPA_PER_EV_PER_ANGSTROM3
 
-Kind = Literal["energy", "forces", "delta_e"]
-KIND_NAMES = {"energy": "energy", "forces": "forces", "delta_e": "ΔE"}
+Kind = Literal["energy", "forces", "delta_e", "stress"]
+KIND_NAMES = {"energy": "energy", "forces": "forces", "delta_e": "ΔE", "stress": "stress"}
+UNITS = {"energy": "kcal/mol", "forces": "kcal/mol/Å", "delta_e": "kcal/mol", "stress": "GPa"}
+GPA = EV_PER_KCAL_PER_MOL * GPA_PER_EV_PER_ANGSTROM3  # per kcal/mol/Å³
+NO_STRESS = "there is no stress of this level"
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared: energies or forces of a test set."""
+    """What is compared: energies, forces or stress of a test set."""
 
     part: str
     kind: Kind
@@ -46,7 +51,7 @@ class Quantity:
     @property
     def unit(self) -> str:
         """Unit of the values."""
-        return "kcal/mol/Å" if self.kind == "forces" else "kcal/mol"
+        return UNITS[self.kind]
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,9 @@ class Comparison:
 
     Attributes:
         level: of the head and of the references.
-        quantity: energies in kcal/mol without self energies, force components in kcal/mol/Å, or
-            differences of the energies of all pairs of conformers of a molecule.
+        quantity: energies in kcal/mol without self energies, force components in kcal/mol/Å,
+            differences of the energies of all pairs of conformers of a molecule, or components of
+            the stress in GPa.
         true: (n,) references.
         predicted: (n_seeds, n) predictions, float32 as stored.
         owners: (n,) the structure, or the pair, that a value belongs to, counted from 0.
@@ -80,12 +86,12 @@ class Comparison:
 
     @cached_property
     def errors(self) -> np.ndarray:
-        """(n_owners,) error of the mean prediction; of forces, the RMS over components."""
+        """(n_owners,) error of the mean prediction; of components, their RMS."""
         return self._rms_of_owners((self.mean - self.true) ** 2)
 
     @cached_property
     def spreads(self) -> np.ndarray:
-        """(n_owners,) standard deviation over seeds; of forces, the RMS over components."""
+        """(n_owners,) standard deviation over seeds; of components, their RMS."""
         deviations = self.predicted - self.mean
         return self._rms_of_owners((deviations**2).sum(axis=0) / (len(self.predicted) - 1))
 
@@ -115,16 +121,23 @@ def compare_predictions(members: Sequence[Run]) -> list[Comparison]:
     tests = {
         part: labelled_set(references, part, settings, unproved) for part in set_names(settings)
     }
-    kinds: dict[bool, tuple[Kind, Kind]] = {
-        True: ("energy", "forces"),
-        False: ("delta_e", "forces"),
-    }
     return [
         _compare(level, Quantity(part, kind), test, predictions)
         for level in heads_of(settings)
         for part, test in tests.items()
-        for kind in kinds[test.cut is None]
+        for kind in _kinds_of(part, test, predictions)
     ]
+
+
+def _kinds_of(
+    part: str, test: LabelledSet, predictions: Mapping[str, np.ndarray]
+) -> tuple[Kind, ...]:
+    """What is compared of a set; the stress where any head predicts it."""
+    energies: Kind = "energy" if test.cut is None else "delta_e"
+    any_stress = any(
+        name.startswith(f"{part}.") and name.endswith(f".{STRESS}") for name in predictions
+    )
+    return (energies, "forces", "stress") if any_stress else (energies, "forces")
 
 
 def _compare(
@@ -133,6 +146,8 @@ def _compare(
     test: LabelledSet,
     predictions: Mapping[str, np.ndarray],
 ) -> Comparison:
+    if quantity.kind == "stress":
+        return _compare_stress(level, quantity, test, predictions)
     name = level.forces_name if quantity.kind == "forces" else level.energy_name
     if name not in test.labels:
         return _nothing(level, quantity, NO_FORCES if quantity.kind == "forces" else NO_ENERGIES)
@@ -158,6 +173,32 @@ def _compare(
     if quantity.kind == "energy":
         shift = _means_of_compositions(test.species[labelled], true)
     return Comparison(level, quantity, true, predicted, owners, shift)
+
+
+def _compare_stress(
+    level: Level,
+    quantity: Quantity,
+    test: LabelledSet,
+    predictions: Mapping[str, np.ndarray],
+) -> Comparison:
+    """All nine components of every stress, as the metrics count them."""
+    true = test.labels.get(level.stress_name)
+    predicted = predictions.get(f"{quantity.part}.{level.stress_name}")
+    if true is None or predicted is None:
+        return _nothing(level, quantity, NO_STRESS)
+    _, kept = test.kept(level)
+    labelled = kept & np.isfinite(true).all(axis=(1, 2))
+    if not labelled.any():
+        return _nothing(level, quantity, NO_STRESS)
+    values = GPA * true[labelled].reshape(-1)
+    return Comparison(
+        level,
+        quantity,
+        values,
+        GPA * predicted[:, labelled].reshape(len(predicted), -1),
+        np.repeat(np.arange(int(labelled.sum())), 9),
+        np.zeros(len(values)),
+    )
 
 
 def _nothing(level: Level, quantity: Quantity, reason: str) -> Comparison:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from hippynn_mf.labels import join_labels
 from hippynn_mf.levels import Level
+from hippynn_mf.report.comparisons import GPA
 from hippynn_mf.report.level_colors import level_color
 from hippynn_mf.report.panels import (
     label_log_axis,
@@ -24,12 +25,16 @@ from hippynn_mf.report.runs import Run
 from hippynn_mf.runs.kept import kept_number
 from hippynn_mf.schema import Strict
 
-# Kind → (metric of an epoch, unit).
-KINDS = {"energy": ("energy_rmse", "kcal/mol"), "forces": ("force_rmse", "kcal/mol/Å")}
+# Kind → (metric of an epoch, unit of the figure, how many of it the unit of the metric is).
+KINDS = {
+    "energy": ("energy_rmse", "kcal/mol", 1.0),
+    "forces": ("force_rmse", "kcal/mol/Å", 1.0),
+    "stress": ("stress_rmse", "GPa", GPA),
+}
 
 
 class LearningCurve(Strict):
-    """Validation RMSE of a head's energies or forces.
+    """Validation RMSE of a head's energies, forces or stress.
 
     `median` is over the seeds after each of `epochs`, those in which all seeds train the label;
     `last` is of every seed's last epoch. Epochs are counted from 1 over all phases, of which each
@@ -38,7 +43,7 @@ class LearningCurve(Strict):
     """
 
     level: str
-    kind: Literal["energy", "forces"]
+    kind: Literal["energy", "forces", "stress"]
     unit: str
     epochs: list[int]
     median: list[float]
@@ -70,22 +75,26 @@ def make_learning_curves(members: Sequence[Run]) -> tuple[Figure, LearningData]:
     settings = members[0].settings
     epochs, kept = _validation_errors(members)
     labels = join_labels(*(phase.labels for phase in settings.experiment.phases))
-    any_forces = any(properties.forces for properties in labels.values())
-    kinds = ["energy", "forces"] if any_forces else ["energy"]
+    trained = {
+        "energy": dict.fromkeys(labels, True),
+        "forces": {level: properties.forces for level, properties in labels.items()},
+        "stress": {level: properties.stress for level, properties in labels.items()},
+    }
+    kinds = [kind for kind, levels in trained.items() if any(levels.values())]
     title = f"{settings.name}, {seeds_text(members)}"
     note = "Thick: median of the seeds. " if len(members) > 1 else ""
     note += "Rings: the epochs that were kept." if kept else ""
     figure, grid = make_grid(title, note, len(kinds), len(labels))
     curves: list[LearningCurve] = []
     for row, kind in zip(grid, kinds, strict=True):
-        metric, unit = KINDS[kind]
+        metric, unit, factor = KINDS[kind]
         curves_of_row = []
-        for axes, (level, properties) in zip(row, labels.items(), strict=True):
-            if kind == "forces" and not properties.forces:
+        for axes, level in zip(row, labels, strict=True):
+            if not trained[kind][level]:
                 leave_empty(axes, f"{level.label} {kind}", "not trained")
                 continue
             name = f"{metric}.{level.id}"
-            values = {seed: _metric_by_epoch(each, name) for seed, each in epochs.items()}
+            values = {seed: _metric_by_epoch(each, name, factor) for seed, each in epochs.items()}
             curves_of_row.append(_curve(level, kind, values, kept))
             axes.set_title(f"{level.label} {kind}", size=10)
             _draw_curve(axes, curves_of_row[-1], values, level_color(level, labels))
@@ -126,8 +135,10 @@ def _validation_errors(
     return errors, kept
 
 
-def _metric_by_epoch(epochs: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
-    return {number: errors[name] for number, errors in epochs.items() if name in errors}
+def _metric_by_epoch(
+    epochs: Mapping[int, Mapping[str, float]], name: str, factor: float
+) -> dict[int, float]:
+    return {number: factor * errors[name] for number, errors in epochs.items() if name in errors}
 
 
 def _curve(

@@ -1,4 +1,4 @@
-"""Parity plots: predicted against reference energies and forces, a panel per head and quantity.
+"""Parity plots: predictions against references, a panel per head and quantity.
 
 Of several seeds, the mean prediction is drawn: its errors are those that the tables call "mean
 prediction". A single seed can be drawn with `results.only([seed])`.
@@ -25,7 +25,12 @@ NOTE = (
     "Energies are drawn relative to the mean reference of the structures of the same composition; "
     "ΔE: of all pairs of conformers of a molecule."
 )
-COUNTED = {"energy": "energies", "forces": "components", "delta_e": "pairs"}
+COUNTED = {
+    "energy": "energies",
+    "forces": "components",
+    "delta_e": "pairs",
+    "stress": "components",
+}
 
 
 class ParityPanel(Strict):
@@ -56,11 +61,11 @@ class ParityData(Strict):
 def draw_parity(results: Results, name: str) -> Figure:
     """Parity plots of an experiment: the mean prediction of its finished seeds.
 
-    A row of panels for each head, with energies and forces of every set; for a set of conformers,
-    with the differences of their energies. Energies are drawn relative to the mean reference of
-    the structures of the same composition. The panels say RMSE, MAE and the number n of energies,
-    force components or pairs of conformers. Raises UserError for an experiment without finished
-    runs, without predictions, or without any label.
+    A row of panels for each head, with energies, forces and (of periodic structures) stress of
+    every set; for a set of conformers, with the differences of their energies. Energies are drawn
+    relative to the mean reference of the structures of the same composition. The panels say RMSE,
+    MAE and the number n of energies, components or pairs of conformers. Raises UserError for an
+    experiment without finished runs, without predictions, or without any label.
     """
     return make_parity(results.members(name))[0]
 

@@ -69,8 +69,8 @@ def _check_name(group: h5g.GroupID, name: bytes, path: str) -> None:
         name.decode()
     except UnicodeDecodeError:
         raise UserError(
-            f"{path}: the name of {_shown(group, name)} is no text (UTF-8). The file is damaged, or "
-            "was written with another encoding; rename it."
+            f"{path}: the name of {_shown(group, name)} is no text (UTF-8). The file is damaged, "
+            "or was written with another encoding; rename it."
         ) from None
 
 
