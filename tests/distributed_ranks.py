@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,12 @@ def gradients() -> dict[str, Any]:
 # Whole trainings.
 
 
-def model_and_database(folder: Path, **changes: Any) -> tuple[Any, Any, Any]:
+def model_and_database(
+    folder: Path,
+    data: str = "planted.h5",
+    labels: Mapping[str, str] = LABELS,
+    **changes: Any,
+) -> tuple[Any, Any, Any]:
     from hippynn_mf.data.database import load_database
     from hippynn_mf.hyperparameters import get_hyperparameters
     from hippynn_mf.labels import parse_labels
@@ -188,8 +193,9 @@ def model_and_database(folder: Path, **changes: Any) -> tuple[Any, Any, Any]:
 
     hyperparameters = get_hyperparameters("paper", TRAINING | changes)
     torch.manual_seed(0)
-    model = build_model(hyperparameters, parse_labels(LABELS))
-    database = load_database(folder / "planted.h5", LABELS, rows="all")
+    is_periodic = any("S" in trained for trained in labels.values())
+    model = build_model(hyperparameters, parse_labels(labels), periodic=is_periodic)
+    database = load_database(folder / data, labels, rows="all")
     return model, database, hyperparameters
 
 
@@ -265,6 +271,22 @@ def spoiled(folder: Path) -> dict[str, Any]:
 def frozen(folder: Path) -> dict[str, Any]:
     """A training that hardly moves."""
     return train(folder, "frozen", learning_rate=1e-7, patience=1, max_epochs=5)
+
+
+PERIODIC = {
+    "data": "crystals.xyz",
+    "labels": {"DZ": "EFS", "CC": "E"},
+    "species": [0, 6],
+    "stress_weight": 10.0,
+    "dist_soft_min": 0.8,
+    "dist_soft_max": 2.5,
+    "dist_hard_max": 3.0,
+}
+
+
+def crystals(folder: Path) -> dict[str, Any]:
+    """A training on energies, forces and stress of crystals of several sizes."""
+    return train(folder, f"crystals-{os.environ['WORLD_SIZE']}", **PERIODIC)
 
 
 # As the preset robust, with an average of the weights beside it.

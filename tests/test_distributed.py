@@ -32,6 +32,7 @@ from distributed_ranks import (
 from hippynn.databases import Database
 from hippynn.experiment import assemble_for_training
 from hippynn.graphs.nodes.loss import MSELoss
+from made_crystals import crystals, label, write_crystals
 from planted import MOLECULES, write_ani1x
 from tiny import labelled_batch, tiny_model
 
@@ -239,6 +240,21 @@ def test_losses_of_the_steps_are_those_of_one_process(folder, ranks):
     assert set(with_cc) == {(True, True), (True, False), (False, True), (False, False)}
     for rank in ranks["trained"]:
         assert rank["losses"] == pytest.approx(losses, rel=1e-5)
+
+
+def test_crystals_train_as_in_one_process(tmp_path):
+    """The last batch has one structure; one rank has a cell, and no label, of it then."""
+    made = label(crystals(40))
+    for atoms in made[::3]:
+        del atoms.info["stress_wb97x_dz"]
+    write_crystals(tmp_path / "crystals.xyz", made)
+    two, one = (launch(tmp_path, "crystals", n_ranks=n)["crystals"] for n in (2, 1))
+    metrics = one[0]["metrics"]
+    assert {"stress_rmse.wb97x_dz", "force_rmse.wb97x_dz"} <= metrics[0].keys()
+    for rank in two:
+        assert rank["losses"] == pytest.approx(one[0]["losses"], rel=1e-4)
+        for found, expected in zip(rank["metrics"], metrics, strict=True):
+            assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_metrics_are_those_of_the_whole_validation_set(folder, ranks):
