@@ -129,6 +129,19 @@ def test_npz_without_a_unit_is_refused_and_declared(tmp_path):
         read_frames({"DZ": path})
 
 
+@pytest.mark.parametrize(
+    ("name", "said", "declared"),
+    [("r_unit", "nm", "positions=Å"), ("e_unit", "cal/mol", "energy=kcal/mol")],
+)
+def test_a_unit_of_npz_that_is_not_known_is_refused(tmp_path, name, said, declared):
+    path = made_formats.write_sgdml(tmp_path / "a.npz", **{name: np.array(said)})
+    with pytest.raises(UserError, match=f"{name} is '{said}', which is not known") as raised:
+        read_frames({"DZ": path})
+    assert f"--units {declared.split('=')[0]}=" in str(raised.value)
+    units_said = dict([declared.split("=")])
+    assert len(read_frames(with_declared({"DZ": path}, units=units_said)).frames) == 12
+
+
 def test_units_of_a_level_and_of_all_files(tmp_path):
     files = {
         "DZ": made_formats.write_rmd17(tmp_path / "a.npz"),

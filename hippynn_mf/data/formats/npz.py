@@ -92,6 +92,7 @@ def read_npz(
         told = replace(told, level=theory)
     _refuse_objects(path, unread, told)
     labels = find_labels(path, WHAT, held, told, USUAL)
+    _refuse_unknown_units(path, arrays, told)
     default = _units(arrays)
     if any(told.units(default, label.level).energy is None for label in labels.values()):
         raise UserError(
@@ -218,6 +219,22 @@ def _parts(
             )
         )
     return parts
+
+
+def _refuse_unknown_units(path: Path, arrays: Mapping[str, np.ndarray], told: Told) -> None:
+    """Raise UserError where the file says a unit that is not known, and nobody declares another."""
+    declared = {quantity for _, quantity, _ in told.declared.units}
+    for name, spelt, quantity in (
+        (ENERGY_UNIT, SPELT, "energy"),
+        (LENGTH_UNIT, LENGTHS, "positions"),
+    ):
+        said = _text(arrays.get(name))
+        if said and said.lower() not in spelt and quantity not in declared:
+            raise UserError(
+                f"{path}: {name} is {said!r}, which is not known. Known are "
+                f"{', '.join(dict.fromkeys(spelt.values()))}; if it is one of them, declare it, as "
+                f"--units {quantity}={next(iter(spelt.values()))}, or convert the file."
+            )
 
 
 def _units(arrays: Mapping[str, np.ndarray]) -> Units:
