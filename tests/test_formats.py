@@ -129,6 +129,16 @@ def test_npz_without_a_unit_is_refused_and_declared(tmp_path):
         read_frames({"DZ": path})
 
 
+@pytest.mark.parametrize("number", [0, 119, 255])
+def test_a_number_of_no_element_in_a_database_is_refused(tmp_path, number):
+    atoms = made_formats.structures(1)[0]
+    atoms.numbers[0] = number
+    with Trajectory(tmp_path / "a.traj", "w") as trajectory:
+        trajectory.write(atoms)
+    with pytest.raises(UserError, match=r"structure 1 has (the atomic number|atoms without)"):
+        read_frames({"DZ": tmp_path / "a.traj"})
+
+
 @pytest.mark.parametrize(
     ("name", "said", "declared"),
     [("r_unit", "nm", "positions=Å"), ("e_unit", "cal/mol", "energy=kcal/mol")],

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from kinds import KINDS
 
-N_INPUTS = 150  # of each kind, about two minutes in all
+N_INPUTS = 150  # of each kind, about a minute in all
 DEADLINE_MS = 10_000  # the slowest are accepted, and read several times
 SECRET = b"not for reading"
 

@@ -118,5 +118,9 @@ def refuse_structure(atoms: Atoms, place: str) -> None:
     """Raise UserError for what nothing can be trained on."""
     if not (atoms.numbers > 0).all():
         raise UserError(f"{place} has atoms without an element (X). Remove it.")
+    if (largest := int(atoms.numbers.max(initial=0))) >= len(chemical_symbols):
+        raise UserError(
+            f"{place} has the atomic number {largest}; elements end at {len(chemical_symbols) - 1}."
+        )
     if not np.isfinite(atoms.positions).all():
         raise UserError(f"{place} has NaN or infinite positions. Remove it.")
