@@ -77,6 +77,28 @@ def test_plugin_script_trains_two_levels(tmp_path, monkeypatch, capsys):
     assert "Training complete." in printed
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # hippynn says that its module is experimental; Lightning, more
+def test_loggers_of_lightning_see_the_errors_of_every_level(tmp_path, monkeypatch):
+    pytest.importorskip("pytorch_lightning")
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    script, *others = python_blocks(PAGES["docs/hippynn-script.md"])
+    (logged,) = [textwrap.dedent(each) for each in others if "TensorBoardLogger" in each]
+    before, call, _ = script.partition("setup_and_train(\n")
+    assert call
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(before, "hippynn-script.md", "exec"), names)
+    exec(compile(logged.replace("max_epochs=100", "max_epochs=2"), "loggers", "exec"), names)
+    (file,) = tmp_path.glob("logs/**/events.out.tfevents.*")
+    seen = events.EventAccumulator(str(file)).Reload()
+    for metric in ("energy_rmse.ccsd(t)_cbs", "force_rmse.wb97x_dz"):
+        (tag,) = [tag for tag in seen.Tags()["scalars"] if metric in tag and "valid" in tag]
+        assert len(seen.Scalars(tag)) == 2
+
+
 def test_the_run_file_is_one(tmp_path):
     (text,) = re.findall(r"```toml\n(.*?)```", PAGES["docs/run-files.md"], flags=re.DOTALL)
     values = tomllib.loads(text)

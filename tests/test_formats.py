@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ase import units
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
 from ase.io import read, write
 from ase.io.trajectory import Trajectory
 from made_runs import exit_code
@@ -406,6 +407,20 @@ def test_a_link_out_of_hdf5_is_refused_in_every_layout(tmp_path):
         file["other"] = h5py.ExternalLink("elsewhere.h5", "/a")
     with pytest.raises(UserError, match="external link"), open_data({"DZ": path}):
         pass
+
+
+def test_an_lmdb_database_is_read_where_its_package_is(tmp_path):
+    pytest.importorskip("ase_db_backends")
+    path = tmp_path / "a.aselmdb"
+    with connect(path, type="aselmdb") as database:
+        for atoms in made_formats.structures():
+            database.write(atoms)
+    frames = read_frames({"DZ": path}).frames
+    assert len(frames) == 24
+    for frame in frames:
+        energies, forces = made_formats.labels(frame.numbers, frame.positions[None])
+        assert frame.energies[ENERGY] == pytest.approx(energies[0], abs=2e-6)
+        np.testing.assert_allclose(frame.forces[FORCES], forces[0], atol=2e-6)
 
 
 def test_a_database_whose_package_is_absent_names_it(tmp_path, monkeypatch):
