@@ -55,9 +55,9 @@ def predict(
     `arrays["forces_<level id>"]` (n_atoms, 3) in eV/Å and, of what is periodic along all axes,
     `info["stress_<level id>"]` (3, 3) in eV/Å³ are means over the members; with
     `ensemble_std`, the standard deviations (n − 1) over them have `std_` before these names, and
-    those of the main level are also `energy_std` and `forces_std`. Results and labels of these
-    levels that a structure has already, under an id or a label, get `REF_` before their names;
-    a `REF_` that is there stays. Where the model file tells, `info["outside"]` is whether a
+    those of the main level are also `energy_std`, `forces_std` and `stress_std`. Results and labels
+    of these levels that a structure has already, under an id or a label, get `REF_` before their
+    names; a `REF_` that is there stays. Where the model file tells, `info["outside"]` is whether a
     structure lies outside what the model has seen, `info["outside_by"]` why; `outside` counts them.
     Structures may be open or periodic and of any size.
 
