@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,18 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.io import write
 from ase.md.verlet import VelocityVerlet
+from conservation import (
+    LEVEL,
+    N_STEPS,
+    TEMPERATURE,
+    TIMESTEP,
+    among_images,
+    is_conserved,
+    one_member,
+)
+from conservation import methanol as methanol_in_its_minimum
 from mliap_data import CUTOFF, Data, assert_equal, cell, lammps_modules  # noqa: F401
+from pages import blocks_of, run_block
 
 from hippynn_mf import MultiFidelityCalculator, UserError
 from hippynn_mf.potentials import lammps
@@ -149,6 +158,40 @@ def test_a_skew_cell_has_the_stress_of_ase(calculator, start):
 
 
 @needs_lammps
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fix",
+    ["nve", "nph aniso 0.0 0.0 0.2 mtk yes"],
+    ids=["constant volume", "constant pressure"],
+)
+def test_a_picosecond_conserves_energy_in_a_cell(start, fix):
+    """At constant pressure, only if the virial is the derivative by the strain of the cell."""
+    atoms = among_images(methanol_in_its_minimum(MultiFidelityCalculator(one_member(), LEVEL)))
+    lmp = start(atoms)
+    forces = LammpsForces(atoms.calc, ELEMENTS)
+    forces.attach(lmp)
+    lmp.commands_list(
+        [
+            f"velocity all create {TEMPERATURE} 1",
+            "unfix nve",
+            f"fix move all {fix}",
+            f"timestep {TIMESTEP * FEMTOSECOND}",
+            "thermo 5",
+            "thermo_style custom step pe econserve vol",
+            "thermo_modify flush yes",
+        ]
+    )
+    rows = []
+    forces.command("run 0 post no")
+    for _ in range(N_STEPS // 5):
+        forces.command("run 5 pre no post no")  # the barostat has one mass
+        rows.append([lmp.get_thermo(name) for name in ("econserve", "pe", "vol")])
+    totals, potentials, volumes = np.transpose(rows)
+    assert is_conserved(totals, potentials)
+    assert (np.ptp(volumes) > 0.05 * volumes[0]) == fix.startswith("nph")
+
+
+@needs_lammps
 def test_atoms_that_leave_the_cell_come_back_at_the_other_side(calculator, start):
     """LAMMPS wraps them, sorts them and gives them other places in its arrays."""
     atoms = cell()
@@ -236,11 +279,9 @@ def test_without_lammps_the_error_says_what_to_install(monkeypatch):
 
 @needs_lammps
 def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capfd):
-    page = (Path(__file__).parent.parent / "docs" / "engines.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (script,) = blocks_of("engines.md", "LAMMPS, any build")
     monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(compile(script, "engines.md", "exec"), names)
+    names = run_block("engines.md", script)
     assert names["lmp"].extract_global("ntimestep") == 50
     calculator = names["forces"].calculator
     moved = state(names["lmp"], names["atoms"])[0]

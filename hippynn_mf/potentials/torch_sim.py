@@ -26,10 +26,9 @@ try:
     import torch_sim as ts
     from torch_sim.models.interface import ModelInterface
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"TorchSim does not start: {error}. With Python 3.12 or later, pip install "
-        "'hippynn_mf[torch-sim]' brings it.",
-        name=error.name,
+    raise UserError(
+        f"TorchSim is not installed ({error}). With Python 3.12 or later, pip install "
+        "'hippynn_mf[torch-sim]' brings it."
     ) from None
 
 # A state of TorchSim has one pbc for all of its systems; this says which axes are really periodic.
