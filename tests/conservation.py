@@ -51,8 +51,8 @@ def lost_share(totals: np.ndarray, potentials: np.ndarray) -> float:
     return float(np.std(totals) / np.std(potentials))
 
 
-def is_conserved(totals: np.ndarray, potentials: np.ndarray) -> bool:
-    """Whether total energies stay, of a picosecond of vibrations; energies in eV."""
+def is_conserved(totals: np.ndarray, potentials: np.ndarray, tolerance: float = TOLERANCE) -> bool:
+    """Whether total energies stay while atoms vibrate; energies in eV."""
     assert len(totals) == len(potentials) >= N_STEPS / 10
     assert np.std(potentials) > 0.01
-    return lost_share(np.asarray(totals), np.asarray(potentials)) < TOLERANCE
+    return lost_share(np.asarray(totals), np.asarray(potentials)) < tolerance

@@ -157,38 +157,57 @@ def test_a_skew_cell_has_the_stress_of_ase(calculator, start):
     np.testing.assert_allclose(pressure, expected, rtol=2e-6)
 
 
-@needs_lammps
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "fix",
-    ["nve", "nph aniso 0.0 0.0 0.2 mtk yes"],
-    ids=["constant volume", "constant pressure"],
-)
-def test_a_picosecond_conserves_energy_in_a_cell(start, fix):
-    """At constant pressure, only if the virial is the derivative by the strain of the cell."""
+class WrongVirial(LammpsForces):
+    """A virial that is not the derivative of the energy by the strain."""
+
+    factor = 1.0
+
+    def _evaluate(self, *arguments):
+        surfaces = super()._evaluate(*arguments)
+        for virial in surfaces.virials.values():
+            virial *= self.factor
+        return surfaces
+
+
+def moved_in_a_cell(start, fix: str, timestep: float, factor: float = 1.0):
+    """Conserved and potential energies in eV, and volumes, of a fix that moves the atoms."""
     atoms = among_images(methanol_in_its_minimum(MultiFidelityCalculator(one_member(), LEVEL)))
     lmp = start(atoms)
-    forces = LammpsForces(atoms.calc, ELEMENTS)
+    forces = WrongVirial(atoms.calc, ELEMENTS)
+    forces.factor = factor
     forces.attach(lmp)
-    lmp.commands_list(
-        [
-            f"velocity all create {TEMPERATURE} 1",
-            "unfix nve",
-            f"fix move all {fix}",
-            f"timestep {TIMESTEP * FEMTOSECOND}",
-            "thermo 5",
-            "thermo_style custom step pe econserve vol",
-            "thermo_modify flush yes",
-        ]
-    )
-    rows = []
+    lmp.commands_list(["unfix nve", f"velocity all create {TEMPERATURE} 1", f"fix move all {fix}"])
+    lmp.commands_list([f"timestep {timestep * FEMTOSECOND}", "thermo 5"])
+    lmp.command("thermo_style custom step pe econserve vol")
     forces.command("run 0 post no")
+    rows = []
     for _ in range(N_STEPS // 5):
-        forces.command("run 5 pre no post no")  # the barostat has one mass
+        forces.command("run 5 pre no post no")
         rows.append([lmp.get_thermo(name) for name in ("econserve", "pe", "vol")])
-    totals, potentials, volumes = np.transpose(rows)
+    return np.transpose(rows)
+
+
+@needs_lammps
+@pytest.mark.slow
+def test_a_picosecond_in_a_cell_conserves_energy(start):
+    totals, potentials, volumes = moved_in_a_cell(start, "nve", TIMESTEP)
     assert is_conserved(totals, potentials)
-    assert (np.ptp(volumes) > 0.05 * volumes[0]) == fix.startswith("nph")
+    assert np.ptp(volumes) == 0
+
+
+@needs_lammps
+@pytest.mark.slow
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, True), (1.01, False)])
+def test_energy_is_conserved_at_constant_pressure(start, factor, expected):
+    """Only if the virial is the derivative by the strain of the cell; 1 % too much is seen.
+
+    Axis by axis: of a barostat with one pressure for all, LAMMPS' `econserve` is not conserved,
+    with its own potentials either.
+    """
+    moved = moved_in_a_cell(start, "nph aniso 600.0 600.0 0.5", TIMESTEP / 2, factor)  # bar, ps
+    totals, potentials, volumes = moved
+    assert np.ptp(volumes) > 0.1 * volumes[0]
+    assert is_conserved(totals, potentials, tolerance=0.002) == expected
 
 
 @needs_lammps

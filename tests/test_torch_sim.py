@@ -23,6 +23,7 @@ from conservation import (
     one_member,
 )
 from mliap_data import cell
+from pages import blocks_of, run_block
 from potentials import random_potential
 
 from hippynn_mf import MultiFidelityCalculator, UserError
@@ -251,3 +252,17 @@ def test_a_picosecond_conserves_energy(adapter):
         potentials[step], totals[step] = moving.energy, moving.energy + kinetic
     assert is_conserved(totals[:, 0], potentials[:, 0])
     assert is_conserved(totals[:, 1], potentials[:, 1])
+
+
+@needs_torch_sim
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    (script,) = blocks_of("engines.md", "TorchSim")
+    monkeypatch.chdir(tmp_path)
+    names = run_block("engines.md", script)
+    assert names["results"]["stress"][:2].isnan().all()
+    assert names["results"]["stress"][2].isfinite().all()
+    final, calculator = names["final"], MultiFidelityCalculator("mini-ani1x", "CC")
+    for number, atoms in enumerate(final.to_atoms()):
+        atoms.calc = calculator
+        assert float(final.energy[number]) == pytest.approx(atoms.get_potential_energy())
+    assert str(final.energy_std) in capsys.readouterr().out

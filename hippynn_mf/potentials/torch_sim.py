@@ -141,7 +141,7 @@ def _batch_of(state: Any) -> tuple[Batch, np.ndarray]:
         pbc=pbc,
         sizes=_array(state.n_atoms_per_system),
     )
-    return batch, really.all(axis=1)
+    return batch, np.asarray(really.all(axis=1))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
