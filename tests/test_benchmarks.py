@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import sys
 from pathlib import Path
@@ -272,7 +273,33 @@ def test_wrong_input_is_one_message(name, monkeypatch, capsys, tmp_path):
 
 def test_the_scripts_run_nothing_at_import():
     names = sorted(path.stem for path in SCRIPTS.glob("benchmark_*.py"))
-    assert len(names) == 13
+    assert len(names) == 14
     for name in names:
         sys.modules.pop(name, None)
         __import__(name)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "ASE",
+        pytest.param("LAMMPS", marks=pytest.mark.slow),
+        pytest.param("OpenMM", marks=pytest.mark.slow),
+        # i-PI leaves files open, and asks threads in old words.
+        pytest.param("i-PI", marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore")]),
+        pytest.param("TorchSim", marks=pytest.mark.slow),
+    ],
+)
+def test_engines_are_timed(engine):
+    import benchmark_engines
+
+    try:
+        version = importlib.metadata.version(benchmark_engines.PACKAGES[engine])
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{engine} is not installed")
+    rows = benchmark_engines.measure(engine, 2, 1)
+    assert [row["system"] for row in rows][:2] == ["molecule", "water"]
+    assert all(row["steps_per_s"] > 0 for row in rows)
+    lines = benchmark_engines.table(rows).splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith(f"| {engine} {version} | ")

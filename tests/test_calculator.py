@@ -18,6 +18,7 @@ from ase.io import read, write
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
+from ase.stress import full_3x3_to_voigt_6_stress
 from potentials import random_potential
 from scipy.stats import linregress
 
@@ -159,12 +160,13 @@ def test_neighbours_in_a_box_interact_through_its_faces(ensemble):
 def test_an_ensemble_is_mean_and_spread_of_its_members(ensemble, monkeypatch, together):
     monkeypatch.setattr(evaluator, "LARGEST_ARRAY", 2**20 if together else 0)
     atoms = cell()
-    energies, forces = [], []
+    energies, forces, stresses = [], [], []
     for seed in range(3):
         atoms.calc = MultiFidelityCalculator(ensemble.member(seed), "CC")
         assert "energy_std" not in atoms.calc.implemented_properties
         energies.append(atoms.get_potential_energy())
         forces.append(atoms.get_forces())
+        stresses.append(atoms.get_stress())
     atoms.calc = MultiFidelityCalculator(ensemble, "CC")
     assert atoms.get_potential_energy() == pytest.approx(np.mean(energies), abs=1e-9)
     np.testing.assert_allclose(atoms.get_forces(), np.mean(forces, axis=0), atol=1e-10)
@@ -173,6 +175,14 @@ def test_an_ensemble_is_mean_and_spread_of_its_members(ensemble, monkeypatch, to
     np.testing.assert_allclose(
         atoms.calc.get_property("forces_std", atoms), np.std(forces, axis=0, ddof=1), atol=1e-10
     )
+    np.testing.assert_allclose(atoms.get_stress(), np.mean(stresses, axis=0), atol=1e-10)
+    spread = atoms.calc.get_property("stress_std", atoms)
+    expected = np.std(stresses, axis=0, ddof=1)
+    assert expected.min() > 1e-4
+    np.testing.assert_allclose(spread, expected, atol=1e-10)
+    single_point = atoms.calc.single_point(atoms)
+    found = full_3x3_to_voigt_6_stress(single_point.info["stress_std"])
+    np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
 def test_all_levels_come_from_one_pass(ensemble):
@@ -328,6 +338,11 @@ def test_stress_of_an_open_system_is_refused(ensemble):
     atoms.calc = MultiFidelityCalculator(ensemble, "CC")
     with pytest.raises(PropertyNotImplementedError, match="periodic along all axes"):
         atoms.get_stress()
+    with pytest.raises(PropertyNotImplementedError, match="periodic along all axes"):
+        atoms.calc.get_property("stress_std", atoms)
+    atoms.get_forces()
+    assert set(atoms.calc.spreads) == {"energy_std", "forces_std"}
+    assert "stress_std" not in atoms.calc.single_point(atoms).info
 
 
 def test_unknown_dtypes_are_refused(ensemble):

@@ -14,6 +14,7 @@ from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+from ase.stress import full_3x3_to_voigt_6_stress
 from made_runs import exit_code
 from potentials import random_potential
 
@@ -99,6 +100,14 @@ def test_predictions_are_those_of_the_calculator(ensemble, batch_size):
             assert labelled.info[f"std_energy_{level}"] == pytest.approx(spread, abs=1e-8)
             spread = atoms.calc.get_property("forces_std", atoms)
             np.testing.assert_allclose(labelled.arrays[f"std_forces_{level}"], spread, atol=1e-8)
+            assert (f"std_stress_{level}" in labelled.info) == atoms.pbc.all()
+            if atoms.pbc.all():
+                spread = atoms.calc.get_property("stress_std", atoms)
+                found_stress = full_3x3_to_voigt_6_stress(labelled.info[f"std_stress_{level}"])
+                np.testing.assert_allclose(found_stress, spread, atol=1e-8)
+        if atoms.pbc.all():
+            of_main = labelled.info["std_stress_ccsd(t)_cbs"]
+            np.testing.assert_array_equal(labelled.info["stress_std"], of_main)
 
 
 def test_a_file_is_predicted_in_its_order(tmp_path, ensemble, model_file, capsys, way):

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 from ase import Atoms
 
+from hippynn_mf.cells import is_crystal
 from hippynn_mf.errors import UserError, errors_about
 
 MOST_ATOMS = 2**12  # of a batch, unless a single structure has more
@@ -48,6 +49,12 @@ class Batch:
             np.array([atoms.pbc for atoms in structures]),
             np.array([len(atoms) for atoms in structures]),
         )
+
+    @property
+    def volumes(self) -> np.ndarray:
+        """(n,) volumes of the cells in Å³, NaN of what is not periodic along all axes."""
+        has_volume = is_crystal(np.where(self.pbc[:, :, None], self.cells, 0.0))
+        return np.where(has_volume, np.abs(np.linalg.det(self.cells)), np.nan)
 
     def __len__(self) -> int:
         return len(self.sizes)

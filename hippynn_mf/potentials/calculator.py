@@ -12,7 +12,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.stress import full_3x3_to_voigt_6_stress
+from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import Level
@@ -22,7 +22,7 @@ from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 
 DTypeName = Literal["float32", "float64"]
-SPREADS = ("energy_std", "forces_std")
+SPREADS = ("energy_std", "forces_std", "stress_std")
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -51,9 +51,9 @@ class MultiFidelityCalculator(Calculator):
 
     ASE's properties are means over the members: `energy`, `free_energy` (the same), `energies` (of
     atoms), `forces`, and `stress` of systems that are periodic along all axes. With several
-    members, `energy_std` and `forces_std` are the standard deviations (n − 1) over them, which
-    `get_property` gives and `spreads` holds beside ASE's `results`. Setting `level` to another one
-    clears both.
+    members, `energy_std`, `forces_std` and, where there is a stress, `stress_std` (6,) are the
+    standard deviations (n − 1) over them, which `get_property` gives and `spreads` holds beside
+    ASE's `results`. Setting `level` to another one clears both.
 
     Raises UserError for a level that the model lacks, and, when it computes, for elements that it
     does not know, overlapping atoms, positions that are not finite, and charged atoms.
@@ -108,7 +108,7 @@ class MultiFidelityCalculator(Calculator):
             )
         if name not in SPREADS:
             return super().get_property(name, atoms, allow_calculation)
-        if super().get_property("energy", atoms, allow_calculation) is None:
+        if super().get_property(name.removesuffix("_std"), atoms, allow_calculation) is None:
             return None
         value = self.spreads[name]
         return value.copy() if isinstance(value, np.ndarray) else value
@@ -117,7 +117,8 @@ class MultiFidelityCalculator(Calculator):
         """A copy of the atoms with the results, and the spreads where ASE's writers keep them.
 
         Its calculator is ASE's `SinglePointCalculator`; with several members,
-        `info["energy_std"]` in eV and `arrays["forces_std"]` (n_atoms, 3) in eV/Å.
+        `info["energy_std"]` in eV, `arrays["forces_std"]` (n_atoms, 3) in eV/Å and, where there is
+        a stress, `info["stress_std"]` (3, 3) in eV/Å³.
         """
         self.get_property("energy", atoms)
         copy = atoms.copy()
@@ -125,6 +126,8 @@ class MultiFidelityCalculator(Calculator):
         if self.spreads:
             copy.info["energy_std"] = self.spreads["energy_std"]
             copy.arrays["forces_std"] = self.spreads["forces_std"]
+        if "stress_std" in self.spreads:
+            copy.info["stress_std"] = voigt_6_to_full_3x3_stress(self.spreads["stress_std"])
         return copy
 
     def calculate(
@@ -146,11 +149,14 @@ class MultiFidelityCalculator(Calculator):
         }
         self.spreads = {}
         if len(energies) > 1:
-            spreads = float(energies.std(ddof=1)), forces.std(axis=0, ddof=1)
-            self.spreads = dict(zip(SPREADS, spreads, strict=True))
+            self.spreads["energy_std"] = float(energies.std(ddof=1))
+            self.spreads["forces_std"] = forces.std(axis=0, ddof=1)
         if self.atoms.pbc.all():
-            stress = surfaces.virials[name].mean(axis=0)[0] / self.atoms.get_volume()
-            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+            stress = surfaces.virials[name][:, 0] / self.atoms.get_volume()
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress.mean(axis=0))
+            if len(energies) > 1:
+                spread = stress.std(axis=0, ddof=1)
+                self.spreads["stress_std"] = full_3x3_to_voigt_6_stress(spread)
         elif "stress" in properties:
             raise PropertyNotImplementedError(
                 f"Stress needs a cell that is periodic along all axes; pbc is {self.atoms.pbc}."

@@ -22,7 +22,8 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
 
 ENERGY, FORCES = "energy", "forces"  # ASE's names, of the main level
-SPREADS = ("energy_std", "forces_std")  # of the main level; ASE keeps them, as no names of its own
+# Of the main level; ASE keeps them, as no names of its own.
+SPREADS_OF_STRUCTURES, SPREAD_OF_ATOMS = ("energy_std", "stress_std"), "forces_std"
 OUTSIDE, OUTSIDE_BY = "outside", "outside_by"
 # What a structure may have of another prediction.
 MARKS = (OUTSIDE, OUTSIDE_BY)
@@ -79,9 +80,11 @@ def _add_main(atoms: Atoms, main: Level) -> None:
     if stress in atoms.info:
         results["stress"] = full_3x3_to_voigt_6_stress(atoms.info[stress])
     atoms.calc = SinglePointCalculator(atoms, **results)
-    if STD + energy in atoms.info:
-        atoms.info[SPREADS[0]] = atoms.info[STD + energy]
-        atoms.arrays[SPREADS[1]] = atoms.arrays[STD + forces]
+    if STD + forces in atoms.arrays:
+        atoms.arrays[SPREAD_OF_ATOMS] = atoms.arrays[STD + forces]
+    for name, key in zip(SPREADS_OF_STRUCTURES, (STD + energy, STD + stress), strict=True):
+        if key in atoms.info:
+            atoms.info[name] = atoms.info[key]
 
 
 def _is_predicted(atoms: Atoms, energy: float | None) -> bool:
@@ -104,9 +107,9 @@ def _set_references_aside(atoms: Atoms, levels: Sequence[Level]) -> None:
                     "its own labels become. Remove one of them."
                 )
             values[REFERENCE + name] = value
-    for name in (*MARKS, SPREADS[0]):
+    for name in (*MARKS, *SPREADS_OF_STRUCTURES):
         atoms.info.pop(name, None)
-    atoms.arrays.pop(SPREADS[1], None)
+    atoms.arrays.pop(SPREAD_OF_ATOMS, None)
     for level in levels:
         for name in (level.id, level.label):
             for key, values in (

@@ -11,7 +11,6 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from hippynn_mf.cells import is_crystal
 from hippynn_mf.data.formats.extxyz_keys import STD, energy_key, forces_key, stress_key
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import replace_when_complete
@@ -55,9 +54,9 @@ def predict(
     `arrays["forces_<level id>"]` (n_atoms, 3) in eV/Å and, of what is periodic along all axes,
     `info["stress_<level id>"]` (3, 3) in eV/Å³ are means over the members; with
     `ensemble_std`, the standard deviations (n − 1) over them have `std_` before these names, and
-    those of the main level are also `energy_std` and `forces_std`. Results and labels of these
-    levels that a structure has already, under an id or a label, get `REF_` before their names;
-    a `REF_` that is there stays. Where the model file tells, `info["outside"]` is whether a
+    those of the main level are also `energy_std`, `forces_std` and `stress_std`. Results and labels
+    of these levels that a structure has already, under an id or a label, get `REF_` before their
+    names; a `REF_` that is there stays. Where the model file tells, `info["outside"]` is whether a
     structure lies outside what the model has seen, `info["outside_by"]` why; `outside` counts them.
     Structures may be open or periodic and of any size.
 
@@ -139,9 +138,9 @@ def _labels(
 ) -> PredictedLabels:
     """Labels of a batch, counted in `outside`; messages number its structures from `first` on."""
     systems = Systems.from_batch(batch, evaluator.cutoff, evaluator.species, first=first)
-    has_volume = is_crystal(np.where(batch.pbc[:, :, None], batch.cells, 0.0))
-    surfaces = evaluator(systems, asked.levels, virials=bool(has_volume.any()))
-    volumes = np.where(has_volume, np.abs(np.linalg.det(batch.cells)), np.nan)
+    volumes = batch.volumes
+    has_crystals = bool(np.isfinite(volumes).any())
+    surfaces = evaluator(systems, asked.levels, virials=has_crystals)
     reasons = find_outside(evaluator.potential, systems, surfaces, asked.levels)
     outside.add(len(batch), reasons)
     labels = PredictedLabels({}, {}, [_mark(found) for found in reasons or ()])
@@ -153,7 +152,7 @@ def _labels(
             found[key] = values.mean(axis=0)
             if asked.ensemble_std:
                 found[STD + key] = values.std(axis=0, ddof=1)
-        if has_volume.any():
+        if has_crystals:
             stress = surfaces.virials[level.id] / volumes[:, None, None]
             labels.of_cells[stress_key(level)] = stress.mean(axis=0)
             if asked.ensemble_std:

@@ -86,6 +86,21 @@ def predict_speed() -> str:
 
 
 @block
+def engine_speed() -> str:
+    """Steps of dynamics per second in every engine."""
+    found = rows("engines")
+    table: str = script("benchmark_engines").table(found)
+    loads = [row["load_average"] for row in found]
+    together = {row["system"]: row for row in found if row["engine"] == "TorchSim"}
+    text = sentences(f"""
+    One thread, float64 (`python scripts/benchmark_engines.py`), on a machine with two cores and an
+    average load of {min(loads):.0f} to {max(loads):.0f}. TorchSim makes
+    {together["batch"]["steps_per_s"] * 64:.0f} steps of a molecule per second in a batch of 64.
+    """)
+    return f"{table}\n\n{text}"
+
+
+@block
 def extract_cost() -> str:
     """One level alone beside a model built with that level."""
     return sentences(f"""
