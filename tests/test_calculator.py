@@ -11,7 +11,7 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.build import bulk, make_supercell, molecule
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
@@ -500,3 +500,30 @@ def test_a_single_member_has_no_spread_and_says_what_has_one(potential, name):
     atoms.calc = MultiFidelityCalculator(potential, level="CC")
     with pytest.raises(PropertyNotImplementedError, match=rf"{name}.*single member.*export RUN"):
         atoms.calc.get_property(name, atoms)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("positions", lambda atoms: atoms.positions.__setitem__((0, 0), 1e-9)),
+        ("numbers", lambda atoms: atoms.numbers.__setitem__(0, 8)),
+        ("cell", lambda atoms: atoms.set_cell([9, 9, 9])),
+        ("pbc", lambda atoms: atoms.set_pbc(True)),
+        ("initial_charges", lambda atoms: atoms.set_initial_charges([0.5, 0, 0, 0, -0.5])),
+        ("initial_magmoms", lambda atoms: atoms.set_initial_magnetic_moments([1, 0, 0, 0, 0])),
+    ],
+)
+def test_what_has_changed_is_what_ase_says(name, change):
+    calculator = MultiFidelityCalculator(random_potential({"DZ": "EF"}), "DZ")
+    atoms = molecule("CH4", vacuum=4)
+    assert calculator.check_state(atoms) == Calculator.check_state(calculator, atoms)
+    calculator.get_property("energy", atoms)
+    assert calculator.check_state(atoms) == []
+    change(atoms)
+    assert calculator.check_state(atoms) == [name]
+    assert Calculator.check_state(calculator, atoms) == [name]
+    atoms = molecule("H2O", vacuum=4)
+    assert calculator.check_state(atoms)
+    assert calculator.get_potential_energy(atoms) == pytest.approx(
+        MultiFidelityCalculator(calculator.potential, "DZ").get_potential_energy(atoms)
+    )

@@ -78,9 +78,7 @@ def test_plugin_script_trains_two_levels(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore"
-)  # of what is experimental
+@pytest.mark.filterwarnings("ignore")  # of what is experimental
 def test_loggers_of_lightning_see_the_errors_of_every_level(tmp_path, monkeypatch):
     pytest.importorskip("pytorch_lightning")
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

@@ -96,6 +96,24 @@ class MultiFidelityCalculator(Calculator):
         super().reset()
         self.spreads = {}
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation; ASE asks several times in every step.
+
+        As ASE's, but to the last bit instead of to `tol`, which is quicker.
+        """
+        if self.atoms is None:
+            return list(all_changes)
+        both = (self.atoms, atoms)
+        states = {
+            "positions": [each.positions for each in both],
+            "numbers": [each.numbers for each in both],
+            "cell": [each.cell.array for each in both],
+            "pbc": [each.pbc for each in both],
+            "initial_charges": [each.get_initial_charges() for each in both],
+            "initial_magmoms": [each.get_initial_magnetic_moments() for each in both],
+        }
+        return [name for name in all_changes if not np.array_equal(*states[name])]
+
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
     ) -> Any:

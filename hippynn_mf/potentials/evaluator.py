@@ -85,6 +85,11 @@ class Evaluator:
         self.atoms_per_block = atoms_per_block
         self.has_stacked = has_blocks and atoms_per_block is None
         self.stacked: dict[tuple[int, int], nn.Module] = {}
+        numbers = np.arange(len(chemical_symbols))
+        self.is_known = {
+            level.id: np.isin(numbers, potential.card.species_of(level.id))
+            for level in potential.levels
+        }
 
     @cached_property
     def alone(self) -> list[nn.Module]:
@@ -151,7 +156,7 @@ class Evaluator:
             )
             surfaces.atomic_energies[level.id] = atomic_energies
             starts = np.cumsum([0, *systems.sizes[:-1]])
-            known = np.isin(systems.numbers.numpy(), self.potential.card.species_of(level.id))
+            known = self.is_known[level.id][systems.numbers.numpy()]
             atomic_energies[:, ~known] = np.nan
             surfaces.energies[level.id] = np.add.reduceat(atomic_energies, starts, axis=1)
         for name in names:
@@ -169,9 +174,10 @@ class Evaluator:
         return surfaces
 
     def _refuse_other_elements(self, systems: Systems, level: Level) -> None:
-        known = self.potential.card.species_of(level.id)
-        others = np.setdiff1d(systems.numbers.numpy(), known)
-        if len(others):
+        numbers = systems.numbers.numpy()
+        is_known = self.is_known[level.id][numbers]
+        if not is_known.all():
+            known, others = self.potential.card.species_of(level.id), np.unique(numbers[~is_known])
             raise UserError(
                 f"Level {level.label} ({level.id}) of this model was not trained on "
                 f"{', '.join(chemical_symbols[z] for z in others)}, only on "
