@@ -56,7 +56,7 @@ def whole_run() -> str:
     ratio = now["cpu_s"] / base["cpu_s"]
     table: str = script("benchmark_run").table(both)
     text = sentences(f"""
-    Together {ratio:.2f} of the base ({set_of_both}). Another benchmark ran on the other core.
+    Together {ratio:.2f} of the base ({set_of_both}). The other core had other work.
     """)
     return f"{table}\n\n{text}"
 
