@@ -14,6 +14,7 @@ import numpy as np
 
 from hippynn_mf.network.compiled.activations import tables
 from hippynn_mf.network.compiled.arranging import arrange, size_of_atoms
+from hippynn_mf.network.compiled.forward_pass import forward_of_vectors, forward_pass
 from hippynn_mf.network.compiled.geometry import (
     Array,
     add_virials,
@@ -21,16 +22,10 @@ from hippynn_mf.network.compiled.geometry import (
     pair_vectors,
     pair_vectors_adjoint,
 )
+from hippynn_mf.network.compiled.gradient_pass import gradient_pass, lay_out_gradient
+from hippynn_mf.network.compiled.layouts import Net, lay_out_forward
 from hippynn_mf.network.compiled.ordering import Indices
 from hippynn_mf.network.compiled.parts import Counts
-from hippynn_mf.network.compiled.passes import (
-    Net,
-    forward_of_vectors,
-    forward_pass,
-    gradient_pass,
-    lay_out_forward,
-    lay_out_gradient,
-)
 from hippynn_mf.network.compiled.room import Room
 from hippynn_mf.network.compiled.vector import ParameterLayout
 
