@@ -27,7 +27,7 @@ from hippynn_mf.data.checks.slopes import find_slope
 from hippynn_mf.data.checks.units import FileUnits
 from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.formats.ani1x import read_ani1x
-from hippynn_mf.data.structures import Block, Structures, pad_blocks
+from hippynn_mf.data.structures import Block, Structures, join_blocks
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS
 from hippynn_mf.units import EV_PER_HARTREE
@@ -69,7 +69,7 @@ def hydride(heavy: int, n: int = 30, *, constant: float = 1.0) -> Structures:
         energies={DZ.id: np.zeros(n)},
         forces={DZ.id: forces},
     )
-    return pad_blocks([block])
+    return join_blocks([block])
 
 
 @pytest.mark.parametrize("constant", [1.0, -1.0, 0.5, 3.0])
@@ -154,7 +154,7 @@ def test_forces_that_follow_energies_but_not_bonds_are_used_and_it_is_said(embed
 @pytest.mark.parametrize("factor", [-1.0, units.Bohr])
 def test_one_molecule_with_other_forces_is_named(embedded, factor):
     names = np.array(embedded.group_names)[embedded.groups]
-    values = embedded.forces[DZ.id].copy()
+    values = embedded.forces[DZ.id][:]
     values[names == "CH4O"] *= factor
     wrong = with_forces(embedded, values)
     assert not wrong_groups(find_bonds([embedded], DZ))
@@ -173,7 +173,7 @@ def molecule_of(symbols: str, positions: np.ndarray) -> Structures:
         energies={},
         forces={DZ.id: np.ones((1, len(numbers), 3))},
     )
-    return pad_blocks([block])
+    return join_blocks([block])
 
 
 @pytest.mark.parametrize(("apart", "n_bonds"), [(1.25, 0), (1.6, 1)])
@@ -212,7 +212,7 @@ def soft_and_stiff(energies: bool) -> Structures:
                 forces={DZ.id: part.forces[DZ.id]},
             )
         )
-    return pad_blocks(parts)
+    return join_blocks(parts)
 
 
 def test_a_molecule_of_soft_bonds_is_used_where_its_energies_agree():
@@ -255,7 +255,7 @@ def test_right_forces_balance_whatever_the_frame(embedded):
 
 @pytest.mark.parametrize("wrong", ["atoms", "axes", "frame", "conformers", "pushed"])
 def test_forces_of_something_else_do_not_balance(embedded, wrong):
-    values = embedded.forces[DZ.id].copy()
+    values = embedded.forces[DZ.id][:]
     if wrong == "atoms":
         values[:, [0, 1]] = values[:, [1, 0]]
     elif wrong == "axes":
@@ -290,7 +290,7 @@ def test_forces_out_of_balance_can_be_accepted(embedded):
 
 
 def test_few_structures_out_of_balance_are_outliers(embedded):
-    values = embedded.forces[DZ.id].copy()
+    values = embedded.forces[DZ.id][:]
     values[:5] += 0.1 * embedded.atom_mask[:5, :, None]
     wrong = with_forces(embedded, values)
     passed, outliers = check_balance([wrong], DZ, NOTHING)
@@ -352,7 +352,7 @@ def test_a_level_written_under_two_names_is_refused(embedded):
 
 def test_one_molecule_in_bohr_is_named(embedded):
     names = np.array(embedded.group_names)[embedded.groups]
-    positions = embedded.positions.copy()
+    positions = embedded.positions[:]
     positions[names == "CH4"] /= units.Bohr
     wrong = replace(embedded, positions=positions)
     outcome = check_structures(wrong, KNOWN_LEVELS, MINI_ANI1X).of("distances")
@@ -365,7 +365,7 @@ def test_a_scan_of_a_bond_is_in_angstrom(tmp_path):
     path = write_ani1x(tmp_path / "planted.h5", 30)
     structures = read_ani1x(path, parse_labels({"DZ": "EF"}))[0]
     names = np.array(structures.group_names)[structures.groups]
-    positions = structures.positions.copy()
+    positions = structures.positions[:]
     rows = np.flatnonzero(names == "N2")
     positions[rows, 1, 2] = positions[rows, 0, 2] + np.linspace(1.0, 4.0, len(rows))
     scan = replace(structures, positions=positions)
@@ -389,7 +389,7 @@ def test_atoms_that_are_not_bound_can_be_accepted():
         energies={},
         forces={},
     )
-    argon = [pad_blocks([block])]
+    argon = [join_blocks([block])]
     (refused,), unit = check_distances(argon, NOTHING)
     assert (refused.verdict, unit) == ("refused", "bohr")
     assert "--accept-outliers" in refused.text

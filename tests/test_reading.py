@@ -131,7 +131,7 @@ def test_batches_do_not_depend_on_how_the_database_was_made(rows, holey_file):
     """From structures, which keep their forces in hartree, or straight from the file."""
     labels = parse_labels(EXPERIMENTS[0])
     parts = load_splits(holey_file, labels, common_levels=PAPER_LEVELS, rows=rows, split_seed=0)
-    before = parts["train"].forces[DZ.id].copy()
+    before = parts["train"].forces[DZ.id][:]
     made = [
         build_database(parts, labels, seed=4),
         load_database(holey_file, labels, rows=rows, seed=4),

@@ -11,7 +11,7 @@ from hippynn_mf.data.checks.forces import check_forces, judge_forces
 from hippynn_mf.data.checks.slopes import MIN_PAIRS, find_slope
 from hippynn_mf.data.checks.units import FileUnits
 from hippynn_mf.data.formats.ani1x import read_ani1x
-from hippynn_mf.data.structures import Block, Structures, pad_blocks
+from hippynn_mf.data.structures import Block, Structures, join_blocks
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import DZ, TZ
 
@@ -45,7 +45,7 @@ def one_molecule(symbols, positions):
         energies={DZ.id: energy(numbers, positions, DZ.id)},
         forces={DZ.id: forces(numbers, positions, DZ.id)},
     )
-    return pad_blocks([block])
+    return join_blocks([block])
 
 
 def turned(structures: Structures, seed: int) -> Structures:
@@ -114,7 +114,7 @@ def noise(structures, rng):
 
 def shuffled(structures, rng):
     """Forces of each molecule dealt out anew among its conformers and atoms."""
-    values = structures.forces[DZ.id].copy()
+    values = structures.forces[DZ.id][:]
     for group in np.unique(structures.groups):
         members = (structures.groups == group)[:, None] & structures.atom_mask
         values[members] = rng.permutation(values[members])

@@ -46,6 +46,7 @@ from hippynn_mf.files import reading, require_file
 from hippynn_mf.keys import ENERGY, FORCES, STRESS
 from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
+from hippynn_mf.stores import is_too_large
 
 
 def load_splits(
@@ -100,6 +101,7 @@ def load_splits(
             n_common = int(index.is_common.sum())
             remedy = f"Of {len(index.is_common)} conformers, {n_common} carry all of {names}."
             raise UserError(f"{path}: no conformer has the labels of the experiment. {remedy}")
+        mapped = is_too_large(index.bytes_of_atoms(rows, labels), path)
         drawn = draw_splits(
             index,
             path,
@@ -108,6 +110,7 @@ def load_splits(
             split_by=split_by,
             seed=split_seed,
             ignore_cell=accepted.ignore_cell,
+            mapped=mapped,
         )
         members = split_rows(index.rows, drawn.splits, validates_elsewhere=valid_source is not None)
         wanted = {
@@ -118,12 +121,14 @@ def load_splits(
             (level,) = labels_of_sample
             rows_of_sample = _sample_for_sign(index, members["train"], level)
             wanted[name] = index.part(rows_of_sample, labels_of_sample)
-        parts = read_parts(path, index.groups, wanted, coordinates=drawn.coordinates)
+        parts = read_parts(path, index.groups, wanted, coordinates=drawn.coordinates, mapped=mapped)
+        first_of_row = drawn.first
+        del drawn, index, wanted
     if accepted.ignore_cell:
         parts = {name: as_molecules(part) for name, part in parts.items()}
     n_copies = 0
     for name in members:
-        of_split = drawn.first[parts[name].rows]
+        of_split = first_of_row[parts[name].rows]
         parts[name], n = join_agreeing(parts[name], path, of_split)
         n_copies += n
     n_of_valid = 0

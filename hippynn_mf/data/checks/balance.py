@@ -35,7 +35,7 @@ def check_balance(parts: Sequence[Structures], level: Level, accepted: Accepted)
     for part in parts:
         if level.id not in part.forces:
             continue
-        rows = np.flatnonzero(part.has_forces(level) & (part.atom_mask.sum(axis=1) > 1))
+        rows = np.flatnonzero(part.has_forces(level) & (part.n_atoms > 1))
         for start in range(0, len(rows), AT_ONCE):
             some = part[rows[start : start + AT_ONCE]]
             shares, is_noise = imbalance(some, level)
@@ -85,9 +85,9 @@ def imbalance(structures: Structures, level: Level) -> tuple[np.ndarray, np.ndar
     """
     mask = structures.atom_mask[:, :, None]
     n_atoms = mask.sum(axis=1)
-    positions = np.where(mask, structures.positions, 0.0).astype(np.float64)
+    positions = structures.positions[:].astype(np.float64)
     positions = np.where(mask, positions - (positions.sum(axis=1) / n_atoms)[:, None], 0.0)
-    forces = np.where(mask, structures.forces[level.id], 0.0).astype(np.float64) * EV_PER_HARTREE
+    forces = structures.forces[level.id][:].astype(np.float64) * EV_PER_HARTREE
     sizes = np.linalg.norm(forces, axis=2) + NOISE * mask[:, :, 0]
     arms = np.linalg.norm(positions, axis=2)
     net = np.linalg.norm(forces.sum(axis=1), axis=1)

@@ -24,10 +24,12 @@ from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
+from hippynn_mf.stores import is_too_large
 
 log = logging.getLogger(__name__)
 
 Rows = Literal["common", "all"]
+BYTES_OF_ATOM, BYTES_OF_FORCE = 13, 12  # a position and an element; a force
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,15 @@ class FileIndex:
         """(n,) index of the group of each conformer that is kept."""
         starts = [group.start for group in self.groups]
         return np.searchsorted(starts, self.rows, side="right") - 1
+
+    def bytes_of_atoms(self, rows: Rows, labels: Labels) -> int:
+        """Bytes of positions and elements that are read, and of the forces of `labels`."""
+        widths = np.array([len(group.numbers) for group in self.groups])
+        n_atoms = n_read = int(widths[self.group_of_row].sum())
+        if rows == "all":
+            n_read = int(widths @ np.array([group.size for group in self.groups]))
+        n_levels = sum(wanted.forces for wanted in labels.values())
+        return BYTES_OF_ATOM * n_read + BYTES_OF_FORCE * n_levels * n_atoms
 
     def part(
         self, members: np.ndarray | slice, labels: Labels, *, forces: Labels | None = None
@@ -112,7 +123,10 @@ def read_ani1x(
             drop_damaged=drop_damaged,
         )
         part = index.part(slice(None), wanted)
-        read = read_parts(name, index.groups, {"all": part}, drop_damaged=drop_damaged)
+        mapped = is_too_large(index.bytes_of_atoms("common", wanted), name)
+        read = read_parts(
+            name, index.groups, {"all": part}, drop_damaged=drop_damaged, mapped=mapped
+        )
     return read["all"], index.is_common
 
 
