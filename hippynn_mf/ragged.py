@@ -138,7 +138,7 @@ class Ragged:
         """(n, width, …) of what `Places.cut` gives of its own places, 0 where there is no atom."""
         if not len(self.values):
             return np.zeros((*cut.index.shape, *self.values.shape[1:]), self.dtype)
-        found = self.values[cut.index]
+        found = self.values.take(cut.index, axis=0)
         found[~cut.is_atom] = 0
         return found
 
@@ -161,7 +161,7 @@ class Ragged:
             block = self.places[rows]
             if len(block):
                 start = int(places.starts[rows][0])
-                values[start : start + block.n_atoms] = self.values[block.rows()]
+                values[start : start + block.n_atoms] = self.values.take(block.rows(), axis=0)
         return Ragged(values, places)
 
     def replaced(self, others: Mapping[int, np.ndarray | float]) -> Ragged:

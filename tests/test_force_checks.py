@@ -86,8 +86,8 @@ def test_the_stiffness_does_not_depend_on_orientation(embedded):
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     turned = replace(
         some,
-        positions=(some.positions @ turn).astype(np.float32),
-        forces={DZ.id: (some.forces[DZ.id] @ turn).astype(np.float32)},
+        positions=(some.positions[:] @ turn).astype(np.float32),
+        forces={DZ.id: (some.forces[DZ.id][:] @ turn).astype(np.float32)},
     )
     found, expected = find_stiffness(turned, DZ), find_stiffness(some, DZ)
     assert found.ratio == pytest.approx(expected.ratio, rel=1e-4)
@@ -103,7 +103,7 @@ def test_single_conformers_prove_what_pairs_cannot(embedded, n):
     if n == 1:
         assert find_slope(some, DZ).verdict == "undecided"
     for factor in (-1.0, units.Bohr, 1 / units.Bohr, units.Hartree, 627.5, 1 / 27.2):
-        wrong = with_forces(some, factor * some.forces[DZ.id])
+        wrong = with_forces(some, factor * some.forces[DZ.id][:])
         assert check_forces([wrong], DZ, HARTREE).verdict == "refused"
 
 
@@ -118,7 +118,7 @@ def test_single_conformers_prove_what_pairs_cannot(embedded, n):
 )
 def test_a_refusal_by_bonds_names_the_unit(embedded, factor, text):
     some = first_of_groups(embedded, 1)
-    wrong = with_forces(some, factor * some.forces[DZ.id])
+    wrong = with_forces(some, factor * some.forces[DZ.id][:])
     outcome = check_forces([wrong], DZ, HARTREE, has_energies=False)
     assert outcome.verdict == "refused"
     assert text in outcome.text
@@ -138,7 +138,7 @@ def test_forces_that_follow_energies_but_not_bonds_are_used_and_it_is_said(embed
     scaled = replace(
         embedded,
         energies={DZ.id: 1.8 * embedded.energies[DZ.id]},
-        forces={DZ.id: 1.8 * embedded.forces[DZ.id]},
+        forces={DZ.id: 1.8 * embedded.forces[DZ.id][:]},
     )
     outcome = check_forces([scaled], DZ, HARTREE)
     assert outcome.verdict == "undecided"
@@ -146,7 +146,7 @@ def test_forces_that_follow_energies_but_not_bonds_are_used_and_it_is_said(embed
     absurd = replace(
         embedded,
         energies={DZ.id: 27.2 * embedded.energies[DZ.id]},
-        forces={DZ.id: 27.2 * embedded.forces[DZ.id]},
+        forces={DZ.id: 27.2 * embedded.forces[DZ.id][:]},
     )
     assert check_forces([absurd], DZ, HARTREE).verdict == "refused"
 
@@ -236,7 +236,7 @@ def test_what_only_bonds_refuse_can_be_accepted():
 
 
 def test_forces_that_contradict_energies_cannot_be_accepted(embedded):
-    wrong = with_forces(embedded, -embedded.forces[DZ.id])
+    wrong = with_forces(embedded, -embedded.forces[DZ.id][:])
     outcome = check_forces([wrong], DZ, HARTREE, accepted=Accepted(outliers=True))
     assert outcome.verdict == "refused"
     assert "--accept-outliers" not in outcome.text
@@ -275,7 +275,7 @@ def test_forces_of_something_else_do_not_balance(embedded, wrong):
 @pytest.mark.parametrize("size", [0.3, 0.03, 0.003], ids=["warm", "cold", "at rest"])
 def test_noise_of_forces_near_a_minimum_is_no_other_order(embedded, size):
     generator = np.random.default_rng(5)
-    values = size * embedded.forces[DZ.id]
+    values = size * embedded.forces[DZ.id][:]
     noise = generator.normal(scale=0.003 / EV_PER_HARTREE, size=values.shape)
     values = np.where(embedded.atom_mask[:, :, None], values + noise, 0)
     outcomes = check_balance([with_forces(embedded, values)], DZ, NOTHING)

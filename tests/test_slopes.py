@@ -56,7 +56,7 @@ def turned(structures: Structures, seed: int) -> Structures:
     mask = structures.atom_mask[:, :, None]
     return replace(
         structures,
-        positions=np.where(mask, structures.positions @ rotations + shifts, 0.0),
+        positions=np.where(mask, structures.positions[:] @ rotations + shifts, 0.0),
         forces={level: values @ rotations for level, values in structures.forces.items()},
     )
 
@@ -73,7 +73,7 @@ def test_true_forces_are_recognised(structures, level):
 
 def test_gradients_are_recognised_and_refused(structures):
     forces_sign = find_slope(structures, DZ)
-    negated = with_forces(structures, -structures.forces[DZ.id])
+    negated = with_forces(structures, -structures.forces[DZ.id][:])
     sign = find_slope(negated, DZ)
     assert sign.verdict == "gradient"
     assert sign.slope == pytest.approx(-forces_sign.slope)
@@ -88,7 +88,7 @@ def test_gradients_are_recognised_and_refused(structures):
 
 
 def test_the_levels_are_judged_apart(structures):
-    mixed = with_forces(structures, -structures.forces[TZ.id], TZ)
+    mixed = with_forces(structures, -structures.forces[TZ.id][:], TZ)
     assert find_slope(mixed, DZ).verdict == "forces"
     assert find_slope(mixed, TZ).verdict == "gradient"
 
@@ -122,7 +122,7 @@ def shuffled(structures, rng):
 
 
 def random_signs(structures, rng):
-    return structures.forces[DZ.id] * rng.choice([-1, 1], len(structures))[:, None, None]
+    return structures.forces[DZ.id][:] * rng.choice([-1, 1], len(structures))[:, None, None]
 
 
 def zeros(structures, rng):
@@ -147,7 +147,7 @@ def test_too_few_pairs_are_undecided(tmp_path):
     assert sign.n_pairs == 5 < MIN_PAIRS
     assert sign.verdict == "undecided"
     assert np.isnan(sign.slope)
-    negated = with_forces(structures, -structures.forces[DZ.id])
+    negated = with_forces(structures, -structures.forces[DZ.id][:])
     assert find_slope(negated, DZ).verdict == "undecided"
 
 
@@ -214,7 +214,7 @@ def test_pairs_however_far_prove_nothing_wrong(spread, factor):
     verdicts = []
     for seed in range(10):
         molecule = hot(spread, seed)
-        found = find_slope(with_forces(molecule, factor * molecule.forces[DZ.id]), DZ)
+        found = find_slope(with_forces(molecule, factor * molecule.forces[DZ.id][:]), DZ)
         verdicts.append(found.verdict)
     expected = {1.0: "forces", -1.0: "gradient"}.get(factor, "unit")
     assert set(verdicts) <= {expected, "undecided"}
@@ -234,7 +234,7 @@ def test_the_slope_at_no_distance_has_less_of_the_bias_of_far_pairs():
 
 def test_an_interval_that_holds_right_and_wrong_units_is_undecided_and_says_so():
     molecule = hot(0.2, 1)
-    scaled = with_forces(molecule, 0.7 * molecule.forces[DZ.id])
+    scaled = with_forces(molecule, 0.7 * molecule.forces[DZ.id][:])
     found = find_slope(scaled, DZ)
     outcome = judge_forces(found, None, DZ, HARTREE)
     assert found.slope > 1.25 > found.slope - found.error - found.bias
