@@ -253,7 +253,7 @@ def test_the_cut_by_coupled_cluster_removes_the_one_conformer_above_100_kcal_per
         assert (entry["cut_by"], entry["n_structures"]) == ("ccsd(t)_cbs", 29)
         of_pairs = delta_e_errors(errors[level.energy_name], structures.groups, kept)
         assert_metrics(entry, DELTA_E, statistics(of_pairs))
-        of_atoms = errors[level.forces_name][structures.atom_mask) & kept[:, None]]
+        of_atoms = errors[level.forces_name][structures.atom_mask & kept[:, None]]
         assert_metrics(entry, FORCE, statistics(of_atoms))
 
 
@@ -274,7 +274,7 @@ def test_without_coupled_cluster_each_reference_cuts_by_its_own_energies(tmp_pat
         assert (entry["cut_by"], entry["n_structures"]) == (level.id, near.sum())
         of_pairs = delta_e_errors(errors[level.energy_name], structures.groups, near)
         assert_metrics(entry, DELTA_E, statistics(of_pairs))
-        of_atoms = errors[level.forces_name][structures.atom_mask) & near[:, None]]
+        of_atoms = errors[level.forces_name][structures.atom_mask & near[:, None]]
         assert_metrics(entry, FORCE, statistics(of_atoms))
 
 

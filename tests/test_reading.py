@@ -300,26 +300,38 @@ def test_an_atomic_number_beyond_the_elements_is_refused(ani1x_file):
         read_ani1x(ani1x_file, parse_labels({"DZ": "E"}))
 
 
-def test_progress_is_counted_in_conformers(ani1x_file, monkeypatch):
-    bars = []
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: read_ani1x(path, join_labels(parse_labels({"DZ": "EF"}))),
+        lambda path: load_database(path, {"CC": "E"}, rows="all"),
+    ],
+    ids=["a test set", "splits"],
+)
+def test_one_bar_goes_through_a_file(ani1x_file, monkeypatch, read):
+    bars, stages = [], []
 
     class Bar:
         def __init__(self, **options):
             self.options, self.n = options, 0
             bars.append(self)
 
-        def __enter__(self):
-            return self
+        def close(self):
+            self.closed = True
 
-        def __exit__(self, *_):
-            pass
+        def set_description_str(self, text, refresh):
+            stages.append(text)
 
         def update(self, n):
             self.n += n
+            assert self.n <= self.total
 
-    monkeypatch.setattr("hippynn_mf.data.formats.atoms.tqdm", Bar)
-    read_ani1x(ani1x_file, join_labels(parse_labels({"DZ": "EF"})))
-    assert [bar.options["desc"] for bar in bars] == ["planted.h5: labels", "planted.h5: atoms"]
-    for bar in bars:
-        assert bar.options["unit"] == "conformer"
-        assert bar.n == bar.options["total"] == 200
+    monkeypatch.setattr("hippynn_mf.data.formats.reading_bar.tqdm", Bar)
+    read(ani1x_file)
+    (bar,) = bars
+    assert bar.options["desc"] == "planted.h5"
+    assert stages == [
+        f"planted.h5: {what}" for what in ("labels", "coordinates", "labels of atoms")
+    ]
+    assert bar.n == bar.total == 3 * 200
+    assert bar.closed

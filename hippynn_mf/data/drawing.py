@@ -14,6 +14,7 @@ from hippynn_mf.data.formats.atoms import (
     read_cells,
     read_coordinates,
 )
+from hippynn_mf.data.formats.reading_bar import ReadingBar
 from hippynn_mf.data.matching import Batch, find_first
 from hippynn_mf.data.molecules import molecule_ids
 from hippynn_mf.data.splits import SplitBy, assign_molecules, assign_splits
@@ -43,6 +44,7 @@ def draw_splits(
     rows: Rows,
     split_by: SplitBy,
     seed: int,
+    bar: ReadingBar,
     ignore_cell: bool = False,
     mapped: bool = False,
 ) -> Drawn:
@@ -55,7 +57,7 @@ def draw_splits(
     n = len(index.is_common)
     looked_at = index.is_common if rows == "common" else np.ones(n, bool)
     chosen = np.flatnonzero(looked_at)
-    coordinates = read_coordinates(path, index.groups, chosen, mapped=mapped)
+    coordinates = read_coordinates(path, index.groups, chosen, bar=bar, mapped=mapped)
     batches = []
     for group in index.groups:
         of_group, positions = coordinates.of_group(group)

@@ -27,6 +27,7 @@ from hippynn_mf.data.formats.declared import Told
 from hippynn_mf.data.formats.deepmd import files_of, is_deepmd
 from hippynn_mf.data.formats.extxyz_keys import energy_key, forces_key, stress_key
 from hippynn_mf.data.formats.label_names import list_held, propose_keys
+from hippynn_mf.data.formats.reading_bar import ReadingBar
 from hippynn_mf.data.formats.sources import (
     DataPath,
     as_data_path,
@@ -92,9 +93,18 @@ def load_splits(
         for level, properties in everything.items()
         if properties.forces and not labels.get(level, Properties.E).forces
     }
-    with open_data(source, levels=levels) as file:
+    with (
+        open_data(source, levels=levels) as file,
+        ReadingBar(path, 3, hidden=has_frames(source)) as bar,
+    ):
         index = index_ani1x(
-            file, path, labels, references=references, common_levels=common_levels, rows=rows
+            file,
+            path,
+            labels,
+            references=references,
+            common_levels=common_levels,
+            rows=rows,
+            bar=bar,
         )
         if not len(index.rows):
             names = ", ".join(level.id for level in common_levels)
@@ -109,6 +119,7 @@ def load_splits(
             rows=rows,
             split_by=split_by,
             seed=split_seed,
+            bar=bar,
             ignore_cell=accepted.ignore_cell,
             mapped=mapped,
         )
@@ -121,7 +132,9 @@ def load_splits(
             (level,) = labels_of_sample
             rows_of_sample = _sample_for_sign(index, members["train"], level)
             wanted[name] = index.part(rows_of_sample, labels_of_sample)
-        parts = read_parts(path, index.groups, wanted, coordinates=drawn.coordinates, mapped=mapped)
+        parts = read_parts(
+            path, index.groups, wanted, bar=bar, coordinates=drawn.coordinates, mapped=mapped
+        )
         first_of_row = drawn.first
         del drawn, index, wanted
     if accepted.ignore_cell:

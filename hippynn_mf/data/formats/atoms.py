@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from hippynn_mf.cells import (
     is_crystal,
@@ -30,6 +28,7 @@ from hippynn_mf.data.formats.hdf5 import (
     refuse_infinite,
     require_array,
 )
+from hippynn_mf.data.formats.reading_bar import ReadingBar
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.keys import CELL
@@ -57,18 +56,6 @@ class Group:
     def shape(self) -> tuple[int, int, int]:
         """Shape of its coordinates and forces."""
         return self.size, len(self.numbers), 3
-
-
-def group_progress(path: Path, what: str, groups: Iterable[Group]) -> tqdm[Any]:
-    """A bar that counts the conformers of groups; seen after two seconds, on a terminal."""
-    return tqdm(
-        total=sum(group.size for group in groups),
-        desc=f"{path.name}: {what}",
-        unit="conformer",
-        unit_scale=True,
-        delay=2,
-        disable=None,
-    )
 
 
 @dataclass(frozen=True)
@@ -124,6 +111,7 @@ def read_coordinates(
     groups: Sequence[Group],
     rows: np.ndarray,
     *,
+    bar: ReadingBar,
     mapped: bool = False,
     drop_damaged: bool = False,
 ) -> Coordinates:
@@ -133,28 +121,27 @@ def read_coordinates(
     float32 does not hold.
     """
     ends = np.searchsorted(rows, [group.start + group.size for group in groups])
-    bounds = [slice(first, last) for first, last in itertools.pairwise([0, *ends])]
-    used = [(group, of) for group, of in zip(groups, bounds, strict=True) if of.stop > of.start]
-    sizes = np.zeros(len(rows), np.int32)
-    for group, of_group in used:
-        sizes[of_group] = len(group.numbers)
+    bounds = itertools.starmap(slice, itertools.pairwise([0, *ends.tolist()]))
+    used = {group.start: of for group, of in zip(groups, bounds, strict=True) if of.stop > of.start}
+    sizes = np.repeat([len(group.numbers) for group in groups], np.diff(ends, prepend=0))
     places = Places.of_sizes(sizes)
     species = Ragged(new_store((places.n_atoms,), np.uint8, mapped=mapped), places)
     positions = Ragged(new_store((places.n_atoms, 3), np.float32, mapped=mapped), places)
-    with group_progress(path, "coordinates", [group for group, _ in used]) as progress:
-        for group, of_group in used:
-            _block(species, of_group, group)[:] = group.numbers
-            target = _block(positions, of_group, group)
-            wanted = rows[of_group] - group.start
-            for start, values in read_blocks(group, "coordinates", path):
-                if not drop_damaged:
-                    refuse_beyond_float32(values, f"{path}, group {group.name}: coordinates")
-                first, last = np.searchsorted(wanted, (start, start + len(values)))
-                whole = last - first == len(values)
-                chosen = values if whole else values[wanted[first:last] - start]
-                with np.errstate(over="ignore"):  # infinite, as what is damaged
-                    target[first:last] = recentred(chosen)
-            progress.update(group.size)
+    for group in bar.over("coordinates", [group for group in groups if group.start in used]):
+        if not group.size:  # where another one starts
+            continue
+        of_group = used[group.start]
+        _block(species, of_group, group)[:] = group.numbers
+        target = _block(positions, of_group, group)
+        wanted = rows[of_group] - group.start
+        for start, values in read_blocks(group, "coordinates", path):
+            if not drop_damaged:
+                refuse_beyond_float32(values, f"{path}, group {group.name}: coordinates")
+            first, last = np.searchsorted(wanted, (start, start + len(values)))
+            whole = last - first == len(values)
+            chosen = values if whole else values[wanted[first:last] - start]
+            with np.errstate(over="ignore"):  # infinite, as what is damaged
+                target[first:last] = recentred(chosen)
     return Coordinates(rows, species, positions)
 
 
@@ -163,6 +150,7 @@ def read_parts(
     groups: Sequence[Group],
     parts: Mapping[str, Part],
     *,
+    bar: ReadingBar,
     drop_damaged: bool = False,
     coordinates: Coordinates | None = None,
     mapped: bool = False,
@@ -176,7 +164,9 @@ def read_parts(
     """
     if coordinates is None:
         rows = np.unique(np.concatenate([part.rows for part in parts.values()]))
-        coordinates = read_coordinates(path, groups, rows, mapped=mapped, drop_damaged=drop_damaged)
+        coordinates = read_coordinates(
+            path, groups, rows, bar=bar, mapped=mapped, drop_damaged=drop_damaged
+        )
     coordinates = coordinates.without_others([part.rows for part in parts.values()])
     starts = np.array([group.start for group in groups])
     numbers_of_parts = {
@@ -208,10 +198,8 @@ def read_parts(
         whole = {name: ~_damaged(structures) for name, structures in read.items()}
     else:
         _refuse_damaged(path, read)
-    with group_progress(path, "labels of atoms", [groups[number] for number in used]) as progress:
-        for number in used:
-            _read_group(path, groups[number], parts, read, drop_damaged)
-            progress.update(groups[number].size)
+    for group in bar.over("labels of atoms", [groups[number] for number in used]):
+        _read_group(path, group, parts, read, drop_damaged)
     if drop_damaged:
         return {name: structures[whole[name]] for name, structures in read.items()}
     return read
