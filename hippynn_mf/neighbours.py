@@ -13,7 +13,7 @@ from vesin import NeighborList
 
 from hippynn_mf.cells import complete
 from hippynn_mf.errors import UserError
-from hippynn_mf.ragged import Places, Ragged, blocks_by_size
+from hippynn_mf.ragged import Places, Ragged, as_ragged, blocks_by_size
 
 DISTANCES_AT_ONCE = 2**20
 FARTHEST_IMAGE = int(np.iinfo(np.int16).max)
@@ -47,10 +47,7 @@ class NeighbourLists:
         boundaries. `cells` (n, 3, 3) are those of `Structures`; a cell may be smaller than the
         cut-off.
         """
-        if not isinstance(species, Ragged):
-            species = Ragged.of(species, (species > 0).sum(axis=1))
-        if not isinstance(positions, Ragged):
-            positions = Ragged.of(positions, species.places.sizes)
+        _, positions = as_ragged(species, positions)
         if cells is not None:
             return cls._in_cells(positions, cutoff, cells)
         from hippynn.layers.pairs import OpenPairIndexer  # whose package loads much

@@ -175,6 +175,27 @@ class Ragged:
         return Ragged(values, self.places)
 
 
+def n_atoms_of(species: np.ndarray) -> np.ndarray:
+    """(n,) atoms of padded species; a ValueError for padding before an atom."""
+    is_atom = species > 0
+    sizes = is_atom.sum(axis=1)
+    if not (is_atom == (np.arange(species.shape[1]) < sizes[:, None])).all():
+        raise ValueError("Padding (0) stands between or before the atoms of a structure.")
+    return np.asarray(sizes)
+
+
+def as_ragged(species: Ragged | np.ndarray, *others: Ragged | np.ndarray) -> tuple[Ragged, ...]:
+    """Species and other arrays of the same atoms, padded or not."""
+    if not isinstance(species, Ragged):
+        padded = np.asarray(species)
+        species = Ragged.of(padded, n_atoms_of(padded))
+    sizes = species.places.sizes
+    return species, *(
+        array if isinstance(array, Ragged) else Ragged.of(np.asarray(array), sizes)
+        for array in others
+    )
+
+
 def blocks_of(n: int, at_once: int = ROWS_AT_ONCE) -> Iterator[slice]:
     """Slices of some rows out of `n`: what is computed in float64 stays small."""
     return (slice(start, start + at_once) for start in range(0, n, at_once))

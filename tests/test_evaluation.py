@@ -34,8 +34,8 @@ NEAR = 0.02  # Å: planted conformers so similar that all are within 100 kcal/mo
 def true_energies(structures, level):
     """Energies in kcal/mol by the planted formula, without the self energies."""
     values = []
-    for species, positions in zip(structures.species, structures.positions, strict=True):
-        numbers, place = species[species > 0], positions[species > 0][None].astype(float)
+    for numbers, positions in zip(structures.species, structures.positions, strict=True):
+        place = positions[None].astype(float)
         total = sum(planted.energy(numbers, place, part)[0] for part in PARTS[level])
         values.append(KCAL * (total - sum(planted.SELF_ENERGIES[z] for z in numbers)))
     return np.array(values)
@@ -44,12 +44,12 @@ def true_energies(structures, level):
 def true_forces(structures, level):
     """Forces in kcal/mol/Å by the planted formula, 0 for padding."""
     values = np.zeros((*structures.species.shape, 3))
-    for i, (species, positions) in enumerate(
+    for i, (numbers, positions) in enumerate(
         zip(structures.species, structures.positions, strict=True)
     ):
-        numbers, place = species[species > 0], positions[species > 0][None].astype(float)
+        place = positions[None].astype(float)
         total = sum(planted.forces(numbers, place, part)[0] for part in PARTS[level])
-        values[i, species > 0] = KCAL * total
+        values[i, : len(numbers)] = KCAL * total[0] if total.ndim == 3 else KCAL * total
     return values
 
 

@@ -199,7 +199,8 @@ def soft_and_stiff(energies: bool) -> Structures:
     for name, heavy, constant in (("soft", 6, 0.5), ("stiff", 7, 1.0)):
         part = hydride(heavy, constant=constant)
         rest, known = BONDS[heavy]
-        lengths = part.positions[:, 1, 2].astype(np.float64) - rest
+        places = part.positions[:].astype(np.float64)
+        lengths = places[:, 1, 2] - places[:, 0, 2] - rest
         depth = constant * known / (2 * EXPONENT**2) / EV_PER_HARTREE
         energy = depth * np.square(1 - np.exp(-EXPONENT * lengths))
         parts.append(
@@ -207,9 +208,9 @@ def soft_and_stiff(energies: bool) -> Structures:
                 name=name,
                 numbers=np.array([heavy, 1]),
                 kept=np.ones(len(part), bool),
-                positions=part.positions,
+                positions=part.positions[:],
                 energies={DZ.id: energy if energies else np.full(len(part), np.nan)},
-                forces={DZ.id: part.forces[DZ.id]},
+                forces={DZ.id: part.forces[DZ.id][:]},
             )
         )
     return join_blocks(parts)

@@ -108,7 +108,7 @@ def test_forces_that_are_not_turned_with_their_conformer_are_no_proof(structures
 
 
 def noise(structures, rng):
-    scale = structures.forces[DZ.id][structures.atom_mask].std()
+    scale = structures.forces[DZ.id].values.std()
     return rng.normal(scale=scale, size=structures.positions.shape)
 
 

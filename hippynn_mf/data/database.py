@@ -18,7 +18,7 @@ from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.declared import KeyTable, UnitTable
 from hippynn_mf.data.formats.sources import DataPath, with_declared
 from hippynn_mf.data.loading import load_splits
-from hippynn_mf.data.structures import Structures, n_atoms_of
+from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError
 from hippynn_mf.keys import (
     CELL,
@@ -32,7 +32,7 @@ from hippynn_mf.keys import (
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import KNOWN_LEVELS, PAPER_LEVELS, Level, Levels
 from hippynn_mf.neighbours import NeighbourLists
-from hippynn_mf.ragged import Cut, Ragged
+from hippynn_mf.ragged import Cut, Ragged, as_ragged
 
 log = logging.getLogger(__name__)
 
@@ -113,15 +113,12 @@ def _without_padding(
     arrays: Mapping[str, np.ndarray | Ragged],
 ) -> dict[str, torch.Tensor | Ragged]:
     """The arrays of a split, without padding where they belong to atoms."""
-    species = arrays[SPECIES]
-    sizes = species.places.sizes if isinstance(species, Ragged) else n_atoms_of(species)
-    found: dict[str, torch.Tensor | Ragged] = {}
-    for name, array in arrays.items():
-        if not is_per_atom(name):
-            found[name] = torch.as_tensor(array)
-        else:
-            found[name] = array if isinstance(array, Ragged) else Ragged.of(array, sizes)
-    return found
+    names = [SPECIES, *(name for name in arrays if is_per_atom(name) and name != SPECIES)]
+    ragged = dict(zip(names, as_ragged(*(arrays[name] for name in names)), strict=True))
+    return {
+        name: ragged[name] if name in ragged else torch.as_tensor(array)
+        for name, array in arrays.items()
+    }
 
 
 class TrainingDatabase(Database):

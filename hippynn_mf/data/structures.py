@@ -11,7 +11,7 @@ from hippynn_mf import cells
 from hippynn_mf.errors import refuse_unknown_elements
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level
-from hippynn_mf.ragged import Places, Ragged, blocks_of, recentred
+from hippynn_mf.ragged import Places, Ragged, as_ragged, blocks_of, recentred
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,10 @@ class Structures:
     cells: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        species: Ragged | np.ndarray = self.species
-        if not isinstance(species, Ragged):
-            species = Ragged.of(species, n_atoms_of(species))
-        sizes = species.places.sizes
-
-        def unpadded(array: Ragged | np.ndarray) -> Ragged:
-            return array if isinstance(array, Ragged) else Ragged.of(array, sizes)
-
-        object.__setattr__(self, "species", species)
-        object.__setattr__(self, "positions", unpadded(self.positions))
-        forces = {level: unpadded(values) for level, values in self.forces.items()}
-        object.__setattr__(self, "forces", forces)
+        arrays = as_ragged(self.species, self.positions, *self.forces.values())
+        object.__setattr__(self, "species", arrays[0])
+        object.__setattr__(self, "positions", arrays[1])
+        object.__setattr__(self, "forces", dict(zip(self.forces, arrays[2:], strict=True)))
 
     def __len__(self) -> int:
         return len(self.species)
@@ -219,15 +211,6 @@ def join_blocks(blocks: Sequence[Block]) -> Structures:
         rows=np.flatnonzero(np.concatenate([block.kept for block in blocks])),
         group_names=tuple(block.name for block in blocks),
     )
-
-
-def n_atoms_of(species: np.ndarray) -> np.ndarray:
-    """(n,) atoms of padded species; a ValueError for padding before an atom."""
-    is_atom = species > 0
-    sizes = is_atom.sum(axis=1)
-    if not (is_atom == (np.arange(species.shape[1]) < sizes[:, None])).all():
-        raise ValueError("Padding (0) stands between or before the atoms of a structure.")
-    return np.asarray(sizes)
 
 
 def atomic_energy_sum(species: Ragged | np.ndarray, level: Level) -> np.ndarray:

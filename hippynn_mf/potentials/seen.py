@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 
 from hippynn_mf.neighbours import NeighbourLists
 from hippynn_mf.potentials.card import Distances
-from hippynn_mf.ragged import Ragged, blocks_by_size, blocks_of
+from hippynn_mf.ragged import Ragged, as_ragged, blocks_by_size, blocks_of
 from hippynn_mf.units import EV_PER_KCAL_PER_MOL
 
 SPREAD_QUANTILE = 0.99  # of held-out structures, so one of a hundred of them is outside
@@ -38,10 +38,7 @@ def distances_of(
 
     `cells` (n, 3, 3) as of `Structures`; in them distances up to `REACH` are looked at.
     """
-    if not isinstance(species, Ragged):
-        species = Ragged.of(species, (species > 0).sum(axis=1))
-    if not isinstance(positions, Ragged):
-        positions = Ragged.of(positions, species.places.sizes)
+    species, positions = as_ragged(species, positions)
     if cells is not None and cells.any():
         return _distances_in_cells(species, positions, cells)
     shortest = np.full((N_NUMBERS, N_NUMBERS), np.inf)
