@@ -21,6 +21,8 @@ from ase.data import atomic_numbers
 from ase.io import read
 from ase.io.extxyz import parse_properties, per_config_properties
 
+from hippynn_mf.cells import VOIGT
+
 # A name with a value, in double quotes or without; of all that ASE may give a meaning of its own
 # (other brackets, signs of escape, a second =) there is nothing in it.
 PAIR = re.compile(
@@ -147,7 +149,7 @@ def _read_plain(comment: str, lines: Sequence[str]) -> FileStructure | None:
     positions = arrays.pop("positions")
     results = {name: info.pop(name) for name in PLAIN_RESULTS & info.keys()}
     if (stress := results.get("stress")) is not None:
-        results["stress"] = stress[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)]
+        results["stress"] = stress[tuple(zip(*VOIGT, strict=True))].astype(np.float64)
     by_atoms = {name: array for name, array in arrays.items() if name in all_properties}
     others = {name: array for name, array in arrays.items() if name not in all_properties}
     return FileStructure(
