@@ -25,7 +25,7 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where structures lie in a store: the first atom (n,) int64 of each, and how many it has."""
+    """Where structures lie in a store: the first atom (n,) of each, and how many it has."""
 
     starts: np.ndarray
     sizes: np.ndarray
@@ -34,7 +34,8 @@ class Places:
     def of_sizes(cls, sizes: np.ndarray) -> Places:
         """Structures of some sizes (n,), one after another."""
         ends = np.cumsum(sizes, dtype=np.int64)
-        return cls(ends - sizes, np.asarray(sizes, np.int32))
+        kind = np.int32 if not len(ends) or ends[-1] < 2**31 else np.int64
+        return cls((ends - sizes).astype(kind), np.asarray(sizes, np.int32))
 
     def __len__(self) -> int:
         return len(self.sizes)

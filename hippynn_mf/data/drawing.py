@@ -10,10 +10,10 @@ import numpy as np
 from hippynn_mf.data.formats.ani1x import FileIndex, Rows
 from hippynn_mf.data.formats.atoms import (
     Coordinates,
-    read_blocks,
     read_cells,
     read_coordinates,
 )
+from hippynn_mf.data.formats.hdf5 import require_array
 from hippynn_mf.data.formats.reading_bar import ReadingBar
 from hippynn_mf.data.matching import Batch, find_first
 from hippynn_mf.data.molecules import molecule_ids
@@ -94,9 +94,9 @@ def _label_table(index: FileIndex, path: Path, labels: Labels, looked_at: np.nda
             for group in index.groups:
                 if not looked_at[group.start : group.start + group.size].any():
                     continue
-                for start, values in read_blocks(group, level.force_key, path):
-                    stop = group.start + start + len(values)
-                    # Of forces with a hole no more is known here; they are refused or left out.
-                    has_forces[group.start + start : stop] = np.isfinite(values[:, 0, 0])
+                dataset = require_array(group.member, level.force_key, path, group.shape)
+                # Of forces with a hole no more is known here; they are refused or left out.
+                of_group = slice(group.start, group.start + group.size)
+                has_forces[of_group] = np.isfinite(dataset[:, 0, 0])
             table.append(has_forces & looked_at)
     return np.array(table).reshape(len(table), len(looked_at))

@@ -12,7 +12,7 @@ from hippynn_mf.data.checks.balance import check_balance
 from hippynn_mf.data.checks.crystals import check_stress
 from hippynn_mf.data.checks.distances import check_distances
 from hippynn_mf.data.checks.energies import check_energies
-from hippynn_mf.data.checks.fits import count_elements
+from hippynn_mf.data.checks.fits import count_elements, sums_over_atoms
 from hippynn_mf.data.checks.forces import check_forces
 from hippynn_mf.data.checks.levels import check_levels
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport, Outcome, Verdict
@@ -199,8 +199,9 @@ def _unique(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def _self_energies(counts: np.ndarray, elements: Sequence[int], level: Level) -> np.ndarray:
     """(n,) sums of self energies, hartree; NaN where an element has none."""
     table = np.array([level.self_energies.get(int(number), np.nan) for number in elements])
-    missing = (counts[:, np.isnan(table)] > 0).any(axis=1)
-    return np.where(missing, np.nan, counts @ np.nan_to_num(table))
+    sums = sums_over_atoms(counts, np.nan_to_num(table))
+    sums[(counts[:, np.isnan(table)] > 0).any(axis=1)] = np.nan
+    return sums
 
 
 def _group_ids(part: Structures, parts: Sequence[Structures]) -> np.ndarray:

@@ -89,10 +89,12 @@ class Coordinates:
 
     def without_others(self, parts: Sequence[np.ndarray]) -> Coordinates:
         """Those of some rows alone, if that is less than half of the atoms; else all."""
-        rows = np.unique(np.concatenate(parts))
-        places = self.positions.places[np.searchsorted(self.rows, rows)]
-        if 2 * places.n_atoms > self.positions.places.n_atoms:
+        places = self.positions.places
+        n_kept = sum(places[np.searchsorted(self.rows, rows)].n_atoms for rows in parts)
+        if 2 * n_kept > places.n_atoms:
             return self
+        rows = np.unique(np.concatenate(parts))
+        places = places[np.searchsorted(self.rows, rows)]
         positions = self.positions.at(places).compact()
         species = self.species.at(places).compact().at(positions.places)
         return Coordinates(rows, species, positions)
