@@ -19,10 +19,10 @@ from hippynn_mf.data.checks.gate import check_structures
 from hippynn_mf.data.checks.report import NOTHING, Accepted
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.ani1x_writer import formula, write_ani1x
-from hippynn_mf.data.formats.atoms import Group, read_cells, read_stress
 from hippynn_mf.data.formats.extxyz import GROUP
 from hippynn_mf.data.formats.extxyz_keys import FORCES, energy_key, extxyz_key
 from hippynn_mf.data.formats.frame_formats import known_formats
+from hippynn_mf.data.formats.groups import Group, read_cells, read_stress
 from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from hippynn_mf.data.formats.hdf5 import is_hdf5, read_array, refuse_infinite
 from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies

@@ -8,11 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from hippynn_mf.data.formats.ani1x import FileIndex, Rows
-from hippynn_mf.data.formats.atoms import (
-    Coordinates,
-    read_cells,
-    read_coordinates,
-)
+from hippynn_mf.data.formats.atoms import Coordinates, read_coordinates
+from hippynn_mf.data.formats.groups import read_cells
 from hippynn_mf.data.formats.hdf5 import require_array
 from hippynn_mf.data.formats.reading_bar import ReadingBar
 from hippynn_mf.data.matching import Batch, find_first

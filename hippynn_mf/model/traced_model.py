@@ -14,7 +14,8 @@ from hippynn.graphs.nodes.tags import Encoder, Network
 from hippynn.layers.targets import HEnergy
 from torch import Tensor
 
-from hippynn_mf.data.database import TrainingDatabase, of_atoms
+from hippynn_mf.data.batches import of_atoms
+from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.errors import UserError
 from hippynn_mf.keys import SPECIES
 from hippynn_mf.model.heads import CoupledHEnergy, Heads

@@ -15,7 +15,8 @@ from hippynn.graphs.nodes.pairs import OpenPairIndexer
 from hippynn.graphs.nodes.tags import AtomIndexer, Encoder, PairIndexer
 from torch import Tensor
 
-from hippynn_mf.data.database import TrainingDatabase, of_atoms
+from hippynn_mf.data.batches import of_atoms
+from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.errors import UserError
 from hippynn_mf.keys import CELL, PAIR_SHIFTS, PAIRS, SPECIES

@@ -20,7 +20,8 @@ import torch
 from hippynn.experiment.controllers import PatienceController
 from hippynn.experiment.metric_tracker import MetricTracker
 
-from hippynn_mf.data.database import TrainingDatabase, of_atoms
+from hippynn_mf.data.batches import of_atoms
+from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import make_folder, replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters

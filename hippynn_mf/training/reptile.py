@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hippynn_mf.data.database import Batches, TrainingDatabase
+from hippynn_mf.data.batches import Batches
+from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.keys import split_label

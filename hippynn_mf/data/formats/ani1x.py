@@ -16,7 +16,8 @@ from typing import Literal, get_args
 import h5py
 import numpy as np
 
-from hippynn_mf.data.formats.atoms import Group, Part, read_forces, read_parts
+from hippynn_mf.data.formats.atoms import Part, read_parts
+from hippynn_mf.data.formats.groups import Group, read_forces
 from hippynn_mf.data.formats.hdf5 import refuse_infinite
 from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies
 from hippynn_mf.data.formats.reading_bar import ReadingBar
