@@ -18,7 +18,7 @@ from hippynn_mf.data.checks import balance
 from hippynn_mf.data.checks import pairs as signs
 from hippynn_mf.data.database import build_database, load_database
 from hippynn_mf.data.embedded import MINI_ANI1X
-from hippynn_mf.data.formats import atoms
+from hippynn_mf.data.formats import atoms, groups
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.splits import SPLITS, assign_splits
@@ -173,7 +173,7 @@ def test_blocks_of_rows_do_not_change_anything(holey_file, monkeypatch, block_by
                     del group[key]
                     shape = (chunks, *values.shape[1:])
                     group.create_dataset(key, data=values, chunks=shape, compression="gzip")
-    monkeypatch.setattr(atoms, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(groups, "BLOCK_BYTES", block_bytes)
     in_blocks = everything(holey_file)
     assert in_blocks.keys() == whole.keys()
     for name, array in whole.items():
@@ -184,9 +184,9 @@ def test_blocks_hold_whole_chunks(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "file.h5", "w") as file:
         member = file.create_group("H2O")
         member.create_dataset("coordinates", data=np.zeros((50, 3, 3), "f4"), chunks=(8, 3, 3))
-        group = atoms.Group("H2O", member, np.array([8, 1, 1]), 0, 50)
-        monkeypatch.setattr(atoms, "BLOCK_BYTES", 10 * 36)
-        sizes = [len(values) for _, values in atoms.read_blocks(group, "coordinates", tmp_path)]
+        group = groups.Group("H2O", member, np.array([8, 1, 1]), 0, 50)
+        monkeypatch.setattr(groups, "BLOCK_BYTES", 10 * 36)
+        sizes = [len(values) for _, values in groups.read_blocks(group, "coordinates", tmp_path)]
     assert sizes == [16, 16, 16, 2]
 
 
@@ -228,7 +228,7 @@ def test_memory_grows_with_the_rows_kept_not_with_the_file(tmp_path, monkeypatch
     """A conformer that is not kept costs its energies for a moment, a kept one its arrays."""
     monkeypatch.setitem(planted.MOLECULES, "W", WIDE)
     # What is worked on at once, or looked at of a file, is less than what both files have.
-    monkeypatch.setattr(atoms, "BLOCK_BYTES", 2**12)
+    monkeypatch.setattr(groups, "BLOCK_BYTES", 2**12)
     monkeypatch.setattr(matching, "ROWS_AT_ONCE", 2**6)
     monkeypatch.setattr(signs, "MAX_CONFORMERS", 100)
     monkeypatch.setattr(balance, "AT_ONCE", 2**6)

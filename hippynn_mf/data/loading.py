@@ -135,15 +135,15 @@ def load_splits(
         parts = read_parts(
             path, index.groups, wanted, bar=bar, coordinates=drawn.coordinates, mapped=mapped
         )
-        first_of_row = drawn.first
-        del drawn, index, wanted
+        first_of_row, splits = drawn.first, list(members)
+        del drawn, index, wanted, members
     if accepted.ignore_cell:
         parts = {name: as_molecules(part) for name, part in parts.items()}
     n_copies = 0
-    for name in members:
-        of_split = first_of_row[parts[name].rows]
-        parts[name], n = join_agreeing(parts[name], path, of_split)
+    for name in splits:
+        parts[name], n = join_agreeing(parts[name], path, first_of_row[parts[name].rows])
         n_copies += n
+    del first_of_row
     n_of_valid = 0
     if valid_source is not None:
         parts, n_of_valid = _with_valid(
@@ -157,7 +157,7 @@ def load_splits(
         found.append(
             pass_gate(parts["valid"], levels, valid_source, accepted=accepted, n_copies=n_of_valid)
         )
-    of_source = [parts[name] for name in members if name != "valid" or valid_source is None]
+    of_source = [parts[name] for name in splits if name != "valid" or valid_source is None]
     of_data = pass_gate(
         of_source, levels, source, accepted=accepted, samples=sampled, n_copies=n_copies
     )

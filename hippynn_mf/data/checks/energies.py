@@ -73,12 +73,12 @@ def check_energies(
     per_bond = total - free
     per_bond *= EV_PER_HARTREE
     per_bond /= bonds
-    is_beyond = np.abs(np.nan_to_num(per_bond)) > MAX_PER_BOND
+    is_beyond = np.abs(per_bond) > MAX_PER_BOND  # which NaN is not
     values: dict[str, float | int | None] = {"n": n}
     if n_without:
         values["n_without_self_energies"] = n_without
     if has_own.any():
-        median = float(np.median(per_bond[has_own]))
+        median = float(np.median(per_bond[has_own] if n_without else per_bond))
         values["per_bond_ev"] = round(median, 4)
         if abs(median) > MAX_PER_BOND:
             return _refuse_total(level, total[has_own], free[has_own], median, units, values)

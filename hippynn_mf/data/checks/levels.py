@@ -58,7 +58,8 @@ def check_levels(
     outcomes = []
     ordered = sorted(energies, key=lambda level: level.rank)
     for lower, higher in itertools.pairwise(ordered):
-        both = np.flatnonzero(np.isfinite(energies[lower]) & np.isfinite(energies[higher]))
+        of_lower, of_higher = energies[lower], energies[higher]
+        both = np.flatnonzero(np.isfinite(of_lower) & np.isfinite(of_higher))
         pair = f"{lower.label} and {higher.label}"
         if len(both) < MIN_STRUCTURES + counts.shape[1]:
             text = f"{len(both)} structures with energies of both {pair} are too few to compare."
@@ -68,13 +69,14 @@ def check_levels(
             continue
         # All spreads are of a sample; only outliers are looked for among all differences.
         some = both[sample(len(both))]
-        low, high = energies[lower][some], energies[higher][some]
+        low, high = of_lower[some], of_higher[some]
         left = {
             name: _without_composition(counts[some], values)[0]
             for name, values in (("low", low), ("high", high), ("difference", high - low))
         }
-        difference = energies[higher][both]
-        difference -= energies[lower][both]
+        difference = of_higher[both]
+        difference -= of_lower[both]
+        del of_lower, of_higher
         composed = _without_composition(counts[some], high - low)[1]
         for rows in blocks_of(len(both)):
             difference[rows] -= sums_over_atoms(counts[both[rows]], composed)
@@ -148,7 +150,8 @@ def _judge(
     outcomes = [
         Outcome(check="levels", level=higher.id, verdict="passed", text=f"{how}.", values=values)
     ]
-    apart = np.abs(differences - np.median(differences))
+    apart = differences - np.median(differences)
+    np.abs(apart, out=apart)
     scale = max(spread, LEAST_SPREAD)
     far = np.flatnonzero(apart > MAX_RATIO * scale)
     if len(far):
