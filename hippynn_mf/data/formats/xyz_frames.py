@@ -147,7 +147,7 @@ def _read_plain(comment: str, lines: Sequence[str]) -> FileStructure | None:
         for name, k in columns.numbers
     }
     positions = arrays.pop("positions")
-    results = {name: info.pop(name) for name in PLAIN_RESULTS & info.keys()}
+    results = {name: info.pop(name) for name in list(info) if name in PLAIN_RESULTS}
     if (stress := results.get("stress")) is not None:
         results["stress"] = stress[tuple(zip(*VOIGT, strict=True))].astype(np.float64)
     by_atoms = {name: array for name, array in arrays.items() if name in all_properties}
