@@ -34,7 +34,7 @@ def check_balance(parts: Sequence[Structures], level: Level, accepted: Accepted)
     """Outcomes for the net forces and torques of a level; none without forces of two atoms."""
     names: dict[int, str] = {}
     n_before = 0
-    found, are_noise = [np.zeros(0)], [np.zeros(0, bool)]
+    found, are_noise = [np.zeros(0, np.float32)], [np.zeros(0, bool)]
     for part in parts:
         if level.id not in part.forces:
             continue
@@ -42,16 +42,17 @@ def check_balance(parts: Sequence[Structures], level: Level, accepted: Accepted)
         for start in range(0, len(rows), AT_ONCE):
             some = part[rows[start : start + AT_ONCE]]
             shares, is_noise = imbalance(some, level)
-            found.append(shares)
+            found.append(shares.astype(np.float32))
             are_noise.append(is_noise)
             for i in np.flatnonzero(shares > MAX_SHARE).tolist():
                 names[n_before + i] = f"row {some.rows[i]} of {some.group_names[some.groups[i]]}"
             n_before += len(some)
     shares = np.concatenate(found)
+    found.clear()
     if not len(shares):
         return []
     median = float(np.median(shares))
-    judged = np.where(np.concatenate(are_noise), 0.0, shares)
+    judged = np.where(np.concatenate(are_noise), np.float32(0), shares)
     far = np.flatnonzero(judged > MAX_SHARE)
     values: dict[str, float | int | None] = {"n": len(shares), "imbalance": round(median, 6)}
     how = f"net force or torque is {median:.2g} of what it is without cancelling (median)"
