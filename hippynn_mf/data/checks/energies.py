@@ -59,10 +59,9 @@ def check_energies(
         units: of the file.
         accepted: what the user takes responsibility for.
     """
-    known: np.ndarray | slice = np.flatnonzero(np.isfinite(energies))
-    n = len(known)
-    if n == len(energies):
-        known = slice(None)  # so that nothing is copied
+    places = np.flatnonzero(np.isfinite(energies))
+    n = len(places)
+    known = slice(None) if n == len(energies) else places  # of all of them nothing is copied
     if not n:
         text = f"level {level.id} has no energies."
         return [Outcome(check="energies", level=level.id, verdict="undecided", text=text)], None
@@ -151,10 +150,9 @@ def check_energies(
         if not n_without:  # else a total energy would say nothing
             shift = shift + sums_over_atoms(composition[worst], composed)
         shift *= KCAL_PER_MOL_PER_HARTREE / EV_PER_HARTREE
-        places = worst if isinstance(known, slice) else known[worst]
         shown = [
-            f"{names[int(place)]} ({ratios[i]:.0f} times the spread, {of_shift:+.0f} kcal/mol)"
-            for place, i, of_shift in zip(places, worst, shift, strict=True)
+            f"{names[int(places[i])]} ({ratios[i]:.0f} times the spread, {of_shift:+.0f} kcal/mol)"
+            for i, of_shift in zip(worst, shift, strict=True)
         ]
         outcomes.append(
             judge_outliers(f"energies of level {level.id}", level, len(far), n, shown, accepted)
