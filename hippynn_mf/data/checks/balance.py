@@ -27,7 +27,7 @@ MAX_SHARE = 0.1  # of a single structure; more stands out
 # large as what forces sum to, and says nothing of their order.
 NOISE = 0.01
 MIN_STRUCTURES = 10  # a choice: of fewer it is said
-AT_ONCE = 20_000  # structures
+AT_ONCE = 3_000  # structures, whose terms fit into the cache of a processor
 
 
 def check_balance(parts: Sequence[Structures], level: Level, accepted: Accepted) -> list[Outcome]:
