@@ -160,7 +160,7 @@ def make_training_step(
         optimizer = torch.optim.Adam(parameters, lr=0.0, fused=True)
     step = get_step_function(optimizer)
     n_structures, width = batch[SPECIES].shape
-    pairs = database.pairs["train"].batch_pairs(torch.arange(n_structures), width).to(device)
+    pairs = database.pairs["train"].batch_pairs(np.arange(n_structures), width).to(device)
     inputs = [(batch | {PAIRS: pairs})[name].clone() for name in database.inputs]
     targets = [batch[name] for name in names["targets"]]
 

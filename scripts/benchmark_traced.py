@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 from unittest import mock
 
+import numpy as np
 import torch
 import typer
 from benchmark_compiled import processor_timer
@@ -77,7 +78,7 @@ def prepare(
         modules = trace(modules, model.heads, database, n_structures)
     modules.model.to(device).train()
     modules.loss.to(device)
-    pairs = database.pairs["train"].batch_pairs(torch.arange(n_structures), width).to(device)
+    pairs = database.pairs["train"].batch_pairs(np.arange(n_structures), width).to(device)
     inputs = [(dict(batch) | {PAIRS: pairs})[name] for name in database.inputs]
     return modules, inputs, [batch[name] for name in names["targets"]]
 

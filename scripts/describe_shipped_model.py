@@ -74,10 +74,8 @@ def describe(model: str | Path = NAME, data: Path = MINI_ANI1X) -> Card:
 def _spreads(potential: Potential, test: Structures) -> dict[str, float]:
     evaluator = Evaluator(potential)
     systems = [
-        Atoms(species[mask], positions[mask])
-        for species, positions, mask in zip(
-            test.species, test.positions, test.atom_mask, strict=True
-        )
+        Atoms(species, positions)
+        for species, positions in zip(test.species, test.positions, strict=True)
     ]
     found: dict[str, list[np.ndarray]] = {level.id: [] for level in potential.levels}
     for start in range(0, len(systems), N_AT_ONCE):
@@ -86,7 +84,7 @@ def _spreads(potential: Potential, test: Structures) -> dict[str, float]:
         for name in found:
             found[name].append(surfaces.energies[name] / EV_PER_KCAL_PER_MOL)
     energies = {name: list(np.concatenate(parts, axis=1)) for name, parts in found.items()}
-    return spread_quantiles(energies, test.atom_mask.sum(axis=1))
+    return spread_quantiles(energies, test.n_atoms)
 
 
 def main(

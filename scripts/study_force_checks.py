@@ -39,7 +39,7 @@ from hippynn_mf.data.checks.slopes import slope_of  # noqa: E402
 from hippynn_mf.data.checks.units import FileUnits  # noqa: E402
 from hippynn_mf.data.embedded import MINI_ANI1X  # noqa: E402
 from hippynn_mf.data.formats.ani1x import read_ani1x  # noqa: E402
-from hippynn_mf.data.structures import Block, Structures, pad_blocks  # noqa: E402
+from hippynn_mf.data.structures import Block, Structures, join_blocks  # noqa: E402
 from hippynn_mf.files import replace_when_complete  # noqa: E402
 from hippynn_mf.labels import parse_labels  # noqa: E402
 from hippynn_mf.levels import DZ, TZ, Level  # noqa: E402
@@ -141,7 +141,7 @@ def of_second_edition() -> Structures:
                 forces={DZ.id: np.stack([each["wb97x_dz.forces"] for each in arrays])},
             )
         )
-    return pad_blocks(blocks)
+    return join_blocks(blocks)
 
 
 def read(path: Path, level: Level) -> Structures:

@@ -46,7 +46,7 @@ def test_a_zero_is_no_label(structures, ani1x_file):
     (found,) = refused(with_energies(structures, DZ, energies), ani1x_file)
     assert found.check == "values"
     assert "exactly 0 in 2 structures (row 3 of CH4, row 50 of CHN)" in found.text
-    forces = {k: v.copy() for k, v in structures.forces.items()}
+    forces = {k: v[:] for k, v in structures.forces.items()}
     forces[TZ.id][7] = 0
     (found,) = refused(replace(structures, forces=forces), ani1x_file)
     assert "forces of level wb97x_tz are exactly 0 in 1 structures (row 7 of CH4)" in found.text

@@ -132,7 +132,7 @@ def test_every_training_row_appears_once_per_epoch(database, size):
 
 
 def test_the_arrays_of_a_row_stay_together_and_lose_only_padding(database):
-    whole = database.splits["train"]
+    whole = database.padded("train")
     rows = {float(value): row for row, value in enumerate(whole["wb97x_dz.energy"][:, 0])}
     for batch in batches(database):
         index = [rows[float(value)] for value in batch["wb97x_dz.energy"][:, 0]]
@@ -167,7 +167,7 @@ def test_evaluation_batches_keep_the_order_and_the_width_of_the_file(database, s
     found = batches(database, split, "eval", size=7)
     for name in NAMES:
         joined = torch.cat([batch[name] for batch in found])
-        expected = database.splits[split][name].to(joined.dtype)
+        expected = database.padded(split)[name].to(joined.dtype)
         torch.testing.assert_close(joined, expected, rtol=0, atol=0, equal_nan=True)
     assert {batch["species"].shape[1] for batch in found} == {5}
 
@@ -248,7 +248,7 @@ def test_arrays_are_cut_along_atoms_by_name_and_not_by_shape(name, per_atom):
 
 def test_a_width_that_equals_the_number_of_rows_is_no_coincidence_to_fall_for(structures):
     """Five molecules of up to five atoms: only the second axis of per-atom arrays is cut."""
-    nitrogen = np.flatnonzero((structures.species > 0).sum(axis=1) == 2)[-5:]
+    nitrogen = np.flatnonzero(structures.n_atoms == 2)[-5:]
     database = build_database(
         dict.fromkeys(("train", "valid", "test"), structures[nitrogen]), LABELS
     )

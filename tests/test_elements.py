@@ -68,7 +68,7 @@ def test_what_is_inherited_is_the_atomic_energy_of_the_lower_level(no_nitrogen_a
     torch.manual_seed(0)
     model = build_model(Hyperparameters(n_features=4, n_sensitivities=4, coupling="delta"), LABELS)
     arrays = training_arrays(structures, LABELS)
-    rows = {name: torch.as_tensor(values) for name, values in arrays.items()}
+    rows = {name: torch.as_tensor(values[:]) for name, values in arrays.items()}
     database = type("Rows", (), {"splits": {"train": rows}})()
     initialize_heads(model.heads, database)
     assert atomic_energies(model, DZ)[7] != 0
@@ -92,7 +92,7 @@ def test_an_element_of_one_other_split_alone_is_refused(tmp_path):
     found = set()
     for seed in range(12):
         parts = load_splits(path, SF, common_levels=PAPER_LEVELS, rows="all", split_seed=seed)
-        (split,) = [name for name, part in parts.items() if (part.species == 7).any()]
+        (split,) = [name for name, part in parts.items() if (part.species[:] == 7).any()]
         found.add(split)
         settings = settings_for(path, "SF-DZ/E", split_seed=seed)
         if split == "train":

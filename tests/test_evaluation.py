@@ -34,8 +34,8 @@ NEAR = 0.02  # Å: planted conformers so similar that all are within 100 kcal/mo
 def true_energies(structures, level):
     """Energies in kcal/mol by the planted formula, without the self energies."""
     values = []
-    for species, positions in zip(structures.species, structures.positions, strict=True):
-        numbers, place = species[species > 0], positions[species > 0][None].astype(float)
+    for numbers, positions in zip(structures.species, structures.positions, strict=True):
+        place = positions[None].astype(float)
         total = sum(planted.energy(numbers, place, part)[0] for part in PARTS[level])
         values.append(KCAL * (total - sum(planted.SELF_ENERGIES[z] for z in numbers)))
     return np.array(values)
@@ -44,12 +44,12 @@ def true_energies(structures, level):
 def true_forces(structures, level):
     """Forces in kcal/mol/Å by the planted formula, 0 for padding."""
     values = np.zeros((*structures.species.shape, 3))
-    for i, (species, positions) in enumerate(
+    for i, (numbers, positions) in enumerate(
         zip(structures.species, structures.positions, strict=True)
     ):
-        numbers, place = species[species > 0], positions[species > 0][None].astype(float)
+        place = positions[None].astype(float)
         total = sum(planted.forces(numbers, place, part)[0] for part in PARTS[level])
-        values[i, species > 0] = KCAL * total
+        values[i, : len(numbers)] = KCAL * total[0] if total.ndim == 3 else KCAL * total
     return values
 
 
@@ -111,7 +111,7 @@ def test_errors_are_those_that_were_planted(whole):
     predicted, errors = predictions_with_errors(whole.structures, [DZ, TZ])
     entry = score(predicted, whole, [DZ, TZ])["wb97x_dz"]["wb97x_dz"]
     assert_metrics(entry, ENERGY, statistics(errors["wb97x_dz.energy"]))
-    atoms = whole.structures.species > 0
+    atoms = whole.structures.atom_mask
     assert 0 < atoms.sum() < atoms.size  # pooled over atoms: padding would dominate everything
     assert_metrics(entry, FORCE, statistics(errors["wb97x_dz.forces"][atoms]))
     assert entry["n_structures"] == 40
@@ -129,7 +129,7 @@ def test_references_that_are_missing_do_not_enter_the_errors(whole):
     labelled = np.ones(40, bool)
     labelled[waters[0:3]] = False
     assert_metrics(entry, ENERGY, statistics(errors["wb97x_tz.energy"][labelled]))
-    with_forces = whole.structures.species > 0
+    with_forces = whole.structures.atom_mask
     with_forces[waters[2:7]] = False
     assert_metrics(entry, FORCE, statistics(errors["wb97x_tz.forces"][with_forces]))
 
@@ -138,7 +138,7 @@ def test_every_head_is_compared_with_every_level_of_the_set(whole):
     structures = whole.structures
     predicted, _ = predictions_with_errors(structures, [DZ, CC])
     errors = score(predicted, whole, [DZ, CC])
-    atoms = structures.species > 0
+    atoms = structures.atom_mask
     for head, reference in itertools.product((DZ, CC), (DZ, TZ, MP2, CC)):
         entry = errors[head.id][reference.id]
         of_energies = predicted[head.energy_name] - true_energies(structures, reference)
@@ -208,7 +208,7 @@ def test_every_head_is_compared_with_every_level_of_comp6(tmp_path, heads):
     predicted, _ = predictions_with_errors(structures, heads)
     metrics = score(predicted, test, heads)
     assert list(metrics) == [head.id for head in heads]
-    kept, atoms = np.ones(len(structures), bool), structures.species > 0
+    kept, atoms = np.ones(len(structures), bool), structures.atom_mask
     for head, reference in itertools.product(heads, (DZ, MP2, CC)):
         entry = metrics[head.id][reference.id]
         errors = predicted[head.energy_name] - true_energies(structures, reference)
@@ -229,7 +229,7 @@ def test_comp6_without_a_cut_is_scored_like_any_file(tmp_path):
     predicted, errors = predictions_with_errors(test.structures, [DZ])
     entry = score(predicted, test, [DZ])["wb97x_dz"]["wb97x_dz"]
     assert_metrics(entry, ENERGY, statistics(errors["wb97x_dz.energy"]))
-    atoms = test.structures.species > 0
+    atoms = test.structures.atom_mask
     assert_metrics(entry, FORCE, statistics(errors["wb97x_dz.forces"][atoms]))
 
 
@@ -253,7 +253,7 @@ def test_the_cut_by_coupled_cluster_removes_the_one_conformer_above_100_kcal_per
         assert (entry["cut_by"], entry["n_structures"]) == ("ccsd(t)_cbs", 29)
         of_pairs = delta_e_errors(errors[level.energy_name], structures.groups, kept)
         assert_metrics(entry, DELTA_E, statistics(of_pairs))
-        of_atoms = errors[level.forces_name][(structures.species > 0) & kept[:, None]]
+        of_atoms = errors[level.forces_name][structures.atom_mask & kept[:, None]]
         assert_metrics(entry, FORCE, statistics(of_atoms))
 
 
@@ -274,7 +274,7 @@ def test_without_coupled_cluster_each_reference_cuts_by_its_own_energies(tmp_pat
         assert (entry["cut_by"], entry["n_structures"]) == (level.id, near.sum())
         of_pairs = delta_e_errors(errors[level.energy_name], structures.groups, near)
         assert_metrics(entry, DELTA_E, statistics(of_pairs))
-        of_atoms = errors[level.forces_name][(structures.species > 0) & near[:, None]]
+        of_atoms = errors[level.forces_name][structures.atom_mask & near[:, None]]
         assert_metrics(entry, FORCE, statistics(of_atoms))
 
 
@@ -312,7 +312,7 @@ def test_forces_without_energies_are_proved_by_bonds_of_hydrogen(tmp_path, caplo
     predicted, errors = predictions_with_errors(test.structures, [MP2])
     entry = score(predicted, test, [MP2])[MP2.id]["mp2_tz"]
     assert entry["cut_by"] is None
-    atoms = test.structures.species > 0
+    atoms = test.structures.atom_mask
     assert_metrics(entry, FORCE, statistics(errors[MP2.forces_name][atoms]))
     assert "forces of level mp2_tz" not in caplog.text  # the bonds of hydrogen prove them
     assert entry["delta_e_rmse_kcal_per_mol"] is None
@@ -323,7 +323,7 @@ def test_forces_of_too_few_conformers_are_used_though_their_sign_is_not_proved(t
     test = cut_set(planted.write_comp6(tmp_path / "comp6.h5", n=2, spread=NEAR))
     predicted, errors = predictions_with_errors(test.structures, [DZ])
     entry = score(predicted, test, [DZ])[DZ.id]["wb97x_dz"]
-    atoms = test.structures.species > 0
+    atoms = test.structures.atom_mask
     assert_metrics(entry, FORCE, statistics(errors[DZ.forces_name][atoms]))
     reason = "sign and unit of the forces of level wb97x_dz (5 pairs of close conformers, 10 are"
     assert reason in caplog.text

@@ -27,7 +27,7 @@ from hippynn_mf.data.checks.slopes import find_slope
 from hippynn_mf.data.checks.units import FileUnits
 from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.formats.ani1x import read_ani1x
-from hippynn_mf.data.structures import Block, Structures, pad_blocks
+from hippynn_mf.data.structures import Block, Structures, join_blocks
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS
 from hippynn_mf.units import EV_PER_HARTREE
@@ -69,7 +69,7 @@ def hydride(heavy: int, n: int = 30, *, constant: float = 1.0) -> Structures:
         energies={DZ.id: np.zeros(n)},
         forces={DZ.id: forces},
     )
-    return pad_blocks([block])
+    return join_blocks([block])
 
 
 @pytest.mark.parametrize("constant", [1.0, -1.0, 0.5, 3.0])
@@ -86,8 +86,8 @@ def test_the_stiffness_does_not_depend_on_orientation(embedded):
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     turned = replace(
         some,
-        positions=(some.positions @ turn).astype(np.float32),
-        forces={DZ.id: (some.forces[DZ.id] @ turn).astype(np.float32)},
+        positions=(some.positions[:] @ turn).astype(np.float32),
+        forces={DZ.id: (some.forces[DZ.id][:] @ turn).astype(np.float32)},
     )
     found, expected = find_stiffness(turned, DZ), find_stiffness(some, DZ)
     assert found.ratio == pytest.approx(expected.ratio, rel=1e-4)
@@ -103,7 +103,7 @@ def test_single_conformers_prove_what_pairs_cannot(embedded, n):
     if n == 1:
         assert find_slope(some, DZ).verdict == "undecided"
     for factor in (-1.0, units.Bohr, 1 / units.Bohr, units.Hartree, 627.5, 1 / 27.2):
-        wrong = with_forces(some, factor * some.forces[DZ.id])
+        wrong = with_forces(some, factor * some.forces[DZ.id][:])
         assert check_forces([wrong], DZ, HARTREE).verdict == "refused"
 
 
@@ -118,7 +118,7 @@ def test_single_conformers_prove_what_pairs_cannot(embedded, n):
 )
 def test_a_refusal_by_bonds_names_the_unit(embedded, factor, text):
     some = first_of_groups(embedded, 1)
-    wrong = with_forces(some, factor * some.forces[DZ.id])
+    wrong = with_forces(some, factor * some.forces[DZ.id][:])
     outcome = check_forces([wrong], DZ, HARTREE, has_energies=False)
     assert outcome.verdict == "refused"
     assert text in outcome.text
@@ -138,7 +138,7 @@ def test_forces_that_follow_energies_but_not_bonds_are_used_and_it_is_said(embed
     scaled = replace(
         embedded,
         energies={DZ.id: 1.8 * embedded.energies[DZ.id]},
-        forces={DZ.id: 1.8 * embedded.forces[DZ.id]},
+        forces={DZ.id: 1.8 * embedded.forces[DZ.id][:]},
     )
     outcome = check_forces([scaled], DZ, HARTREE)
     assert outcome.verdict == "undecided"
@@ -146,7 +146,7 @@ def test_forces_that_follow_energies_but_not_bonds_are_used_and_it_is_said(embed
     absurd = replace(
         embedded,
         energies={DZ.id: 27.2 * embedded.energies[DZ.id]},
-        forces={DZ.id: 27.2 * embedded.forces[DZ.id]},
+        forces={DZ.id: 27.2 * embedded.forces[DZ.id][:]},
     )
     assert check_forces([absurd], DZ, HARTREE).verdict == "refused"
 
@@ -154,7 +154,7 @@ def test_forces_that_follow_energies_but_not_bonds_are_used_and_it_is_said(embed
 @pytest.mark.parametrize("factor", [-1.0, units.Bohr])
 def test_one_molecule_with_other_forces_is_named(embedded, factor):
     names = np.array(embedded.group_names)[embedded.groups]
-    values = embedded.forces[DZ.id].copy()
+    values = embedded.forces[DZ.id][:]
     values[names == "CH4O"] *= factor
     wrong = with_forces(embedded, values)
     assert not wrong_groups(find_bonds([embedded], DZ))
@@ -173,7 +173,7 @@ def molecule_of(symbols: str, positions: np.ndarray) -> Structures:
         energies={},
         forces={DZ.id: np.ones((1, len(numbers), 3))},
     )
-    return pad_blocks([block])
+    return join_blocks([block])
 
 
 @pytest.mark.parametrize(("apart", "n_bonds"), [(1.25, 0), (1.6, 1)])
@@ -199,7 +199,8 @@ def soft_and_stiff(energies: bool) -> Structures:
     for name, heavy, constant in (("soft", 6, 0.5), ("stiff", 7, 1.0)):
         part = hydride(heavy, constant=constant)
         rest, known = BONDS[heavy]
-        lengths = part.positions[:, 1, 2].astype(np.float64) - rest
+        places = part.positions[:].astype(np.float64)
+        lengths = places[:, 1, 2] - places[:, 0, 2] - rest
         depth = constant * known / (2 * EXPONENT**2) / EV_PER_HARTREE
         energy = depth * np.square(1 - np.exp(-EXPONENT * lengths))
         parts.append(
@@ -207,12 +208,12 @@ def soft_and_stiff(energies: bool) -> Structures:
                 name=name,
                 numbers=np.array([heavy, 1]),
                 kept=np.ones(len(part), bool),
-                positions=part.positions,
+                positions=part.positions[:],
                 energies={DZ.id: energy if energies else np.full(len(part), np.nan)},
-                forces={DZ.id: part.forces[DZ.id]},
+                forces={DZ.id: part.forces[DZ.id][:]},
             )
         )
-    return pad_blocks(parts)
+    return join_blocks(parts)
 
 
 def test_a_molecule_of_soft_bonds_is_used_where_its_energies_agree():
@@ -236,7 +237,7 @@ def test_what_only_bonds_refuse_can_be_accepted():
 
 
 def test_forces_that_contradict_energies_cannot_be_accepted(embedded):
-    wrong = with_forces(embedded, -embedded.forces[DZ.id])
+    wrong = with_forces(embedded, -embedded.forces[DZ.id][:])
     outcome = check_forces([wrong], DZ, HARTREE, accepted=Accepted(outliers=True))
     assert outcome.verdict == "refused"
     assert "--accept-outliers" not in outcome.text
@@ -255,7 +256,7 @@ def test_right_forces_balance_whatever_the_frame(embedded):
 
 @pytest.mark.parametrize("wrong", ["atoms", "axes", "frame", "conformers", "pushed"])
 def test_forces_of_something_else_do_not_balance(embedded, wrong):
-    values = embedded.forces[DZ.id].copy()
+    values = embedded.forces[DZ.id][:]
     if wrong == "atoms":
         values[:, [0, 1]] = values[:, [1, 0]]
     elif wrong == "axes":
@@ -275,7 +276,7 @@ def test_forces_of_something_else_do_not_balance(embedded, wrong):
 @pytest.mark.parametrize("size", [0.3, 0.03, 0.003], ids=["warm", "cold", "at rest"])
 def test_noise_of_forces_near_a_minimum_is_no_other_order(embedded, size):
     generator = np.random.default_rng(5)
-    values = size * embedded.forces[DZ.id]
+    values = size * embedded.forces[DZ.id][:]
     noise = generator.normal(scale=0.003 / EV_PER_HARTREE, size=values.shape)
     values = np.where(embedded.atom_mask[:, :, None], values + noise, 0)
     outcomes = check_balance([with_forces(embedded, values)], DZ, NOTHING)
@@ -290,7 +291,7 @@ def test_forces_out_of_balance_can_be_accepted(embedded):
 
 
 def test_few_structures_out_of_balance_are_outliers(embedded):
-    values = embedded.forces[DZ.id].copy()
+    values = embedded.forces[DZ.id][:]
     values[:5] += 0.1 * embedded.atom_mask[:5, :, None]
     wrong = with_forces(embedded, values)
     passed, outliers = check_balance([wrong], DZ, NOTHING)
@@ -352,7 +353,7 @@ def test_a_level_written_under_two_names_is_refused(embedded):
 
 def test_one_molecule_in_bohr_is_named(embedded):
     names = np.array(embedded.group_names)[embedded.groups]
-    positions = embedded.positions.copy()
+    positions = embedded.positions[:]
     positions[names == "CH4"] /= units.Bohr
     wrong = replace(embedded, positions=positions)
     outcome = check_structures(wrong, KNOWN_LEVELS, MINI_ANI1X).of("distances")
@@ -365,7 +366,7 @@ def test_a_scan_of_a_bond_is_in_angstrom(tmp_path):
     path = write_ani1x(tmp_path / "planted.h5", 30)
     structures = read_ani1x(path, parse_labels({"DZ": "EF"}))[0]
     names = np.array(structures.group_names)[structures.groups]
-    positions = structures.positions.copy()
+    positions = structures.positions[:]
     rows = np.flatnonzero(names == "N2")
     positions[rows, 1, 2] = positions[rows, 0, 2] + np.linspace(1.0, 4.0, len(rows))
     scan = replace(structures, positions=positions)
@@ -389,7 +390,7 @@ def test_atoms_that_are_not_bound_can_be_accepted():
         energies={},
         forces={},
     )
-    argon = [pad_blocks([block])]
+    argon = [join_blocks([block])]
     (refused,), unit = check_distances(argon, NOTHING)
     assert (refused.verdict, unit) == ("refused", "bohr")
     assert "--accept-outliers" in refused.text

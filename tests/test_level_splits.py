@@ -13,6 +13,7 @@ from hippynn_mf.data.drawing import draw_splits
 from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.formats import atoms
 from hippynn_mf.data.formats.ani1x import index_ani1x, labels_in_file
+from hippynn_mf.data.formats.reading_bar import ReadingBar
 from hippynn_mf.data.formats.sources import open_data
 from hippynn_mf.data.info import describe_file, format_description
 from hippynn_mf.data.loading import load_splits
@@ -359,7 +360,13 @@ def test_the_draw_of_a_file_is_the_plain_one_for_common_rows():
         index = index_ani1x(file, MINI_ANI1X, labels, common_levels=PAPER_LEVELS, rows="common")
         for seed in (0, 1, 100):
             drawn = draw_splits(
-                index, MINI_ANI1X, labels, rows="common", split_by="conformer", seed=seed
+                index,
+                MINI_ANI1X,
+                labels,
+                rows="common",
+                split_by="conformer",
+                seed=seed,
+                bar=ReadingBar(MINI_ANI1X, 1, hidden=True),
             )
             plain = assign_splits(index.is_common, seed)
             np.testing.assert_array_equal(drawn.splits[index.rows], plain[index.rows])

@@ -26,6 +26,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, PAPER_LEVELS, SELF_ENERGIES, TZ
 from hippynn_mf.paper.table1 import get_experiment
+from hippynn_mf.ragged import recentred
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
@@ -181,14 +182,11 @@ def test_labels_of_every_level_reach_training(level_files):
     found = {}
     for part in parts.values():
         for row, (species, positions) in enumerate(zip(part.species, part.positions, strict=True)):
-            n_atoms = np.count_nonzero(species)
-            key = species.tobytes(), positions[:n_atoms].round(5).tobytes()
+            key = species.tobytes(), positions.round(5).tobytes()
             found[key] = part.energies["wb97x_dz"][row], part.energies["ccsd(t)_cbs"][row]
-    width = max(len(atoms) for atoms in made_xyz.molecules(1))
     for place, atoms in enumerate(made_xyz.molecules(30)):
-        species = np.zeros(width, np.uint8)
-        species[: len(atoms)] = atoms.numbers
-        dz, cc = found[species.tobytes(), atoms.positions.astype("f4").round(5).tobytes()]
+        positions = recentred(atoms.positions).round(5)
+        dz, cc = found[atoms.numbers.astype(np.uint8).tobytes(), positions.tobytes()]
         assert dz == pytest.approx(made_xyz.energy(atoms, ["wb97x_dz"]) / units.Hartree, abs=1e-9)
         if place % 2:
             assert np.isnan(cc)

@@ -18,7 +18,7 @@ from hippynn_mf.data.checks import balance
 from hippynn_mf.data.checks import pairs as signs
 from hippynn_mf.data.database import build_database, load_database
 from hippynn_mf.data.embedded import MINI_ANI1X
-from hippynn_mf.data.formats import atoms
+from hippynn_mf.data.formats import atoms, groups
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.loading import load_splits
 from hippynn_mf.data.splits import SPLITS, assign_splits
@@ -131,7 +131,7 @@ def test_batches_do_not_depend_on_how_the_database_was_made(rows, holey_file):
     """From structures, which keep their forces in hartree, or straight from the file."""
     labels = parse_labels(EXPERIMENTS[0])
     parts = load_splits(holey_file, labels, common_levels=PAPER_LEVELS, rows=rows, split_seed=0)
-    before = parts["train"].forces[DZ.id].copy()
+    before = parts["train"].forces[DZ.id][:]
     made = [
         build_database(parts, labels, seed=4),
         load_database(holey_file, labels, rows=rows, seed=4),
@@ -173,7 +173,7 @@ def test_blocks_of_rows_do_not_change_anything(holey_file, monkeypatch, block_by
                     del group[key]
                     shape = (chunks, *values.shape[1:])
                     group.create_dataset(key, data=values, chunks=shape, compression="gzip")
-    monkeypatch.setattr(atoms, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(groups, "BLOCK_BYTES", block_bytes)
     in_blocks = everything(holey_file)
     assert in_blocks.keys() == whole.keys()
     for name, array in whole.items():
@@ -184,9 +184,9 @@ def test_blocks_hold_whole_chunks(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "file.h5", "w") as file:
         member = file.create_group("H2O")
         member.create_dataset("coordinates", data=np.zeros((50, 3, 3), "f4"), chunks=(8, 3, 3))
-        group = atoms.Group("H2O", member, np.array([8, 1, 1]), 0, 50)
-        monkeypatch.setattr(atoms, "BLOCK_BYTES", 10 * 36)
-        sizes = [len(values) for _, values in atoms.read_blocks(group, "coordinates", tmp_path)]
+        group = groups.Group("H2O", member, np.array([8, 1, 1]), 0, 50)
+        monkeypatch.setattr(groups, "BLOCK_BYTES", 10 * 36)
+        sizes = [len(values) for _, values in groups.read_blocks(group, "coordinates", tmp_path)]
     assert sizes == [16, 16, 16, 2]
 
 
@@ -228,7 +228,7 @@ def test_memory_grows_with_the_rows_kept_not_with_the_file(tmp_path, monkeypatch
     """A conformer that is not kept costs its energies for a moment, a kept one its arrays."""
     monkeypatch.setitem(planted.MOLECULES, "W", WIDE)
     # What is worked on at once, or looked at of a file, is less than what both files have.
-    monkeypatch.setattr(atoms, "BLOCK_BYTES", 2**12)
+    monkeypatch.setattr(groups, "BLOCK_BYTES", 2**12)
     monkeypatch.setattr(matching, "ROWS_AT_ONCE", 2**6)
     monkeypatch.setattr(signs, "MAX_CONFORMERS", 100)
     monkeypatch.setattr(balance, "AT_ONCE", 2**6)
@@ -300,26 +300,38 @@ def test_an_atomic_number_beyond_the_elements_is_refused(ani1x_file):
         read_ani1x(ani1x_file, parse_labels({"DZ": "E"}))
 
 
-def test_progress_is_counted_in_conformers(ani1x_file, monkeypatch):
-    bars = []
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: read_ani1x(path, join_labels(parse_labels({"DZ": "EF"}))),
+        lambda path: load_database(path, {"CC": "E"}, rows="all"),
+    ],
+    ids=["a test set", "splits"],
+)
+def test_one_bar_goes_through_a_file(ani1x_file, monkeypatch, read):
+    bars, stages = [], []
 
     class Bar:
         def __init__(self, **options):
             self.options, self.n = options, 0
             bars.append(self)
 
-        def __enter__(self):
-            return self
+        def close(self):
+            self.closed = True
 
-        def __exit__(self, *_):
-            pass
+        def set_description_str(self, text, refresh):
+            stages.append(text)
 
         def update(self, n):
             self.n += n
+            assert self.n <= self.total
 
-    monkeypatch.setattr("hippynn_mf.data.formats.atoms.tqdm", Bar)
-    read_ani1x(ani1x_file, join_labels(parse_labels({"DZ": "EF"})))
-    assert [bar.options["desc"] for bar in bars] == ["planted.h5: labels", "planted.h5: atoms"]
-    for bar in bars:
-        assert bar.options["unit"] == "conformer"
-        assert bar.n == bar.options["total"] == 200
+    monkeypatch.setattr("hippynn_mf.data.formats.reading_bar.tqdm", Bar)
+    read(ani1x_file)
+    (bar,) = bars
+    assert bar.options["desc"] == "planted.h5"
+    assert stages == [
+        f"planted.h5: {what}" for what in ("labels", "coordinates", "labels of atoms")
+    ]
+    assert bar.n == bar.total == 3 * 200
+    assert bar.closed

@@ -248,7 +248,7 @@ def test_self_energies_are_subtracted_before_the_cast(tmp_path, mine_file):
     level = replace(UNDECLARED, self_energies=found.hartree)
     arrays = training_arrays(structures, parse_labels({level: "E"}))
     expected = structures.energies["mine"] - [
-        sum(found.hartree[z] for z in row if z) for row in structures.species.tolist()
+        sum(found.hartree[z] for z in row if z) for row in structures.species[:].tolist()
     ]
     targets = arrays["mine.energy"][:, 0]
     assert targets == pytest.approx(expected * 627.5094740631, abs=1e-4)

@@ -11,7 +11,7 @@ from hippynn_mf.data.checks.forces import check_forces, judge_forces
 from hippynn_mf.data.checks.slopes import MIN_PAIRS, find_slope
 from hippynn_mf.data.checks.units import FileUnits
 from hippynn_mf.data.formats.ani1x import read_ani1x
-from hippynn_mf.data.structures import Block, Structures, pad_blocks
+from hippynn_mf.data.structures import Block, Structures, join_blocks
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import DZ, TZ
 
@@ -45,7 +45,7 @@ def one_molecule(symbols, positions):
         energies={DZ.id: energy(numbers, positions, DZ.id)},
         forces={DZ.id: forces(numbers, positions, DZ.id)},
     )
-    return pad_blocks([block])
+    return join_blocks([block])
 
 
 def turned(structures: Structures, seed: int) -> Structures:
@@ -56,7 +56,7 @@ def turned(structures: Structures, seed: int) -> Structures:
     mask = structures.atom_mask[:, :, None]
     return replace(
         structures,
-        positions=np.where(mask, structures.positions @ rotations + shifts, 0.0),
+        positions=np.where(mask, structures.positions[:] @ rotations + shifts, 0.0),
         forces={level: values @ rotations for level, values in structures.forces.items()},
     )
 
@@ -73,7 +73,7 @@ def test_true_forces_are_recognised(structures, level):
 
 def test_gradients_are_recognised_and_refused(structures):
     forces_sign = find_slope(structures, DZ)
-    negated = with_forces(structures, -structures.forces[DZ.id])
+    negated = with_forces(structures, -structures.forces[DZ.id][:])
     sign = find_slope(negated, DZ)
     assert sign.verdict == "gradient"
     assert sign.slope == pytest.approx(-forces_sign.slope)
@@ -88,7 +88,7 @@ def test_gradients_are_recognised_and_refused(structures):
 
 
 def test_the_levels_are_judged_apart(structures):
-    mixed = with_forces(structures, -structures.forces[TZ.id], TZ)
+    mixed = with_forces(structures, -structures.forces[TZ.id][:], TZ)
     assert find_slope(mixed, DZ).verdict == "forces"
     assert find_slope(mixed, TZ).verdict == "gradient"
 
@@ -108,13 +108,13 @@ def test_forces_that_are_not_turned_with_their_conformer_are_no_proof(structures
 
 
 def noise(structures, rng):
-    scale = structures.forces[DZ.id][structures.atom_mask].std()
+    scale = structures.forces[DZ.id].values.std()
     return rng.normal(scale=scale, size=structures.positions.shape)
 
 
 def shuffled(structures, rng):
     """Forces of each molecule dealt out anew among its conformers and atoms."""
-    values = structures.forces[DZ.id].copy()
+    values = structures.forces[DZ.id][:]
     for group in np.unique(structures.groups):
         members = (structures.groups == group)[:, None] & structures.atom_mask
         values[members] = rng.permutation(values[members])
@@ -122,7 +122,7 @@ def shuffled(structures, rng):
 
 
 def random_signs(structures, rng):
-    return structures.forces[DZ.id] * rng.choice([-1, 1], len(structures))[:, None, None]
+    return structures.forces[DZ.id][:] * rng.choice([-1, 1], len(structures))[:, None, None]
 
 
 def zeros(structures, rng):
@@ -147,7 +147,7 @@ def test_too_few_pairs_are_undecided(tmp_path):
     assert sign.n_pairs == 5 < MIN_PAIRS
     assert sign.verdict == "undecided"
     assert np.isnan(sign.slope)
-    negated = with_forces(structures, -structures.forces[DZ.id])
+    negated = with_forces(structures, -structures.forces[DZ.id][:])
     assert find_slope(negated, DZ).verdict == "undecided"
 
 
@@ -214,7 +214,7 @@ def test_pairs_however_far_prove_nothing_wrong(spread, factor):
     verdicts = []
     for seed in range(10):
         molecule = hot(spread, seed)
-        found = find_slope(with_forces(molecule, factor * molecule.forces[DZ.id]), DZ)
+        found = find_slope(with_forces(molecule, factor * molecule.forces[DZ.id][:]), DZ)
         verdicts.append(found.verdict)
     expected = {1.0: "forces", -1.0: "gradient"}.get(factor, "unit")
     assert set(verdicts) <= {expected, "undecided"}
@@ -234,7 +234,7 @@ def test_the_slope_at_no_distance_has_less_of_the_bias_of_far_pairs():
 
 def test_an_interval_that_holds_right_and_wrong_units_is_undecided_and_says_so():
     molecule = hot(0.2, 1)
-    scaled = with_forces(molecule, 0.7 * molecule.forces[DZ.id])
+    scaled = with_forces(molecule, 0.7 * molecule.forces[DZ.id][:])
     found = find_slope(scaled, DZ)
     outcome = judge_forces(found, None, DZ, HARTREE)
     assert found.slope > 1.25 > found.slope - found.error - found.bias

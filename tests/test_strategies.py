@@ -80,8 +80,8 @@ def parts_of(data, labels=LABELS):
 
 def inputs_of(part):
     return {
-        "species": torch.as_tensor(part.species).long(),
-        "positions": torch.as_tensor(part.positions),
+        "species": torch.as_tensor(part.species[:]).long(),
+        "positions": torch.as_tensor(part.positions[:]),
     }
 
 

@@ -378,7 +378,7 @@ def test_shared_conformers_are_found_by_atoms_and_positions(tmp_path):
     np.testing.assert_array_equal(find_shared(structures, structures[some]), expected)
     assert find_shared(structures[some], structures).all()
     waters = structures[structures.species[:, 0] == 8]
-    others = waters.species.copy()
+    others = waters.species[:]
     others[others == 8] = 7  # the same positions of other atoms
     assert not find_shared(type(waters)(**{**vars(waters), "species": others}), structures).any()
 

@@ -279,7 +279,7 @@ def test_sizes_do_not_depend_on_the_order_of_batches():
     species = torch.tensor([[1] * 9 + [0] * 3, [1] * 12] * 50)
     positions = torch.rand(100, 12, 3, generator=torch.Generator().manual_seed(0))
     lists = NeighbourLists.of(species, positions, 10.0)
-    steps = SizeSteps.of(species, lists, 20)
+    steps = SizeSteps.of((species > 0).sum(dim=1).numpy(), lists, 20)
     assert steps.usual == Sizes(20, 256, 11)  # 210 atoms, and two standard deviations of 6.7
     assert steps.at_least(Sizes(3, 30, 8)) == steps.usual
     assert steps.at_least(Sizes(20, 257, 13)) == Sizes(20, 320, 15)

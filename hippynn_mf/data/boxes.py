@@ -50,20 +50,13 @@ def without_lonely_cells(
 def _sees_images(part: Structures, cutoff: float) -> np.ndarray:
     """(n,) whether an atom has a neighbour in another cell."""
     # Not loaded where no structure is periodic, as by commands that only look at data.
-    import torch
-
     from hippynn_mf.neighbours import NeighbourLists
 
-    lists = NeighbourLists.of(
-        torch.as_tensor(part.species),
-        torch.as_tensor(part.positions),
-        cutoff,
-        torch.as_tensor(part.cells),
-    )
+    lists = NeighbourLists.of(part.species, part.positions, cutoff, part.cells)
     assert lists.images is not None
-    structure = np.repeat(np.arange(len(part)), lists.starts.diff().numpy())
+    structure = np.repeat(np.arange(len(part)), lists.places.sizes)
     sees = np.zeros(len(part), bool)
-    sees[structure[lists.images.numpy().any(axis=1)]] = True
+    sees[structure[lists.images.any(axis=1)]] = True
     return sees
 
 

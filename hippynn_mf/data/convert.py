@@ -19,15 +19,16 @@ from hippynn_mf.data.checks.gate import check_structures
 from hippynn_mf.data.checks.report import NOTHING, Accepted
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
 from hippynn_mf.data.formats.ani1x_writer import formula, write_ani1x
-from hippynn_mf.data.formats.atoms import Group, group_progress, read_cells, read_stress
 from hippynn_mf.data.formats.extxyz import GROUP
 from hippynn_mf.data.formats.extxyz_keys import FORCES, energy_key, extxyz_key
 from hippynn_mf.data.formats.frame_formats import known_formats
+from hippynn_mf.data.formats.groups import Group, read_cells, read_stress
 from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from hippynn_mf.data.formats.hdf5 import is_hdf5, read_array, refuse_infinite
 from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies
 from hippynn_mf.data.formats.npz import SUFFIX as NPZ_SUFFIX
 from hippynn_mf.data.formats.npz_writer import to_npz
+from hippynn_mf.data.formats.reading_bar import ReadingBar
 from hippynn_mf.data.formats.sources import (
     DataPath,
     has_frames,
@@ -183,10 +184,9 @@ def _to_extxyz(
             )
         labels = {key: name for key, name in names.items() if name is not None}
         n_partial = 0
-        with group_progress(path, "structures", groups) as progress:
-            for group in groups:
+        with ReadingBar(path, 1) as bar:
+            for group in bar.over("structures", groups):
                 n_partial += _write_group(stream, group, labels, path, levels)
-                progress.update(group.size)
     total = sum(group.size for group in groups)
     notes = [f"{path}: {total} structures in {len(groups)} groups"]
     if n_partial and not drop_others:

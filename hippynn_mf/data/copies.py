@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +73,8 @@ def join_copies(structures: Structures, first: np.ndarray | None = None) -> Join
     copies = np.flatnonzero(of_copy != np.arange(len(first)))
     once = np.ones(len(structures), bool)
     once[copies] = False
-    joined = structures[once]  # arrays of its own
+    joined = structures[once]  # forces are shared, other labels its own
+    filled: dict[str, dict[int, np.ndarray]] = {name: {} for name in joined.forces}
     place_of = np.cumsum(once) - 1
     contradictions: list[Contradiction] = []
     for copy in copies:
@@ -86,7 +87,8 @@ def join_copies(structures: Structures, first: np.ndarray | None = None) -> Join
                 contradictions.append(Contradiction(kept, int(copy), name, "energy", float(apart)))
             if np.isnan(values[there]):
                 values[there] = of_this
-        known = {n: v[copy] for n, v in structures.forces.items() if np.isfinite(v[copy]).all()}
+        forces = {name: values[copy] for name, values in structures.forces.items()}
+        known = {name: values for name, values in forces.items() if np.isfinite(values).all()}
         tensors = {n: v[copy] for n, v in structures.stress.items() if np.isfinite(v[copy]).all()}
         is_crystal = structures.cells is not None and structures.cells[copy].any()
         if is_crystal and (known or tensors):
@@ -103,16 +105,17 @@ def join_copies(structures: Structures, first: np.ndarray | None = None) -> Join
                 of_first[there] = tensor
         turned_forces = known if is_crystal else _turned(structures, kept, int(copy), known)
         for name, turned in turned_forces.items():
-            of_first = joined.forces[name]
-            if np.isfinite(of_first[there]).all():
-                apart = np.abs(of_first[there] - turned).max(initial=0)
+            forces_of_first = filled[name].get(there, joined.forces[name][there])
+            if np.isfinite(forces_of_first).all():
+                apart = np.abs(forces_of_first - turned).max(initial=0)
                 if apart > SAME_FORCE:
                     contradictions.append(
                         Contradiction(kept, int(copy), name, "force", float(apart))
                     )
             else:
-                of_first[there] = turned
-    return Joined(joined, len(copies), contradictions)
+                filled[name][there] = turned
+    forces_of_all = {name: v.replaced(filled[name]) for name, v in joined.forces.items()}
+    return Joined(replace(joined, forces=forces_of_all), len(copies), contradictions)
 
 
 def join_agreeing(
@@ -136,9 +139,8 @@ def join_agreeing(
 def _refuse_turned_crystal(structures: Structures, kept: int, copy: int) -> None:
     """Raise UserError for a copy of a crystal whose forces and stress are in another frame."""
     assert structures.cells is not None
-    same_atoms = bool((structures.species[kept] == structures.species[copy]).all())
-    atoms = structures.species[kept] > 0
-    one, two = structures.positions[kept][atoms], structures.positions[copy][atoms]
+    same_atoms = np.array_equal(structures.species[kept], structures.species[copy])
+    one, two = structures.positions[kept], structures.positions[copy]
     if not is_moved(one, two, structures.cells[kept], structures.cells[copy], same_atoms):
         rows = structures.rows
         raise UserError(
@@ -151,16 +153,11 @@ def _refuse_turned_crystal(structures: Structures, kept: int, copy: int) -> None
 def _turned(
     structures: Structures, kept: int, copy: int, forces: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Forces (n_atoms_max, 3) of a copy in the frame and order of atoms of the one that is kept."""
+    """Forces (n_atoms, 3) of a copy in the frame and order of atoms of the one that is kept."""
     if not forces:
         return {}
-    atoms = [structures.species[index] > 0 for index in (kept, copy)]
-    numbers = structures.species[kept][atoms[0]], structures.species[copy][atoms[1]]
-    one, two = (structures.positions[i][a] for i, a in zip((kept, copy), atoms, strict=True))
+    numbers = structures.species[kept], structures.species[copy]
+    one, two = structures.positions[kept], structures.positions[copy]
     # Both are within the tolerance of a third, if neither is the first that was found.
     laid = superpose(numbers, one[None], two[None], 2 * SAME_POSITION)
-    turned = {}
-    for name, values in forces.items():
-        turned[name] = np.zeros_like(values)
-        turned[name][atoms[0]] = laid.turned(values[atoms[1]][None])[0]
-    return turned
+    return {name: laid.turned(values[None])[0] for name, values in forces.items()}

@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from hippynn.databases import Database
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from hippynn_mf.data.arrays import training_arrays
+from hippynn_mf.data.batches import Batches, of_atoms
 from hippynn_mf.data.embedded import FOLDER
 from hippynn_mf.data.formats.ani1x import Rows
 from hippynn_mf.data.formats.declared import KeyTable, UnitTable
 from hippynn_mf.data.formats.sources import DataPath, with_declared
 from hippynn_mf.data.loading import load_splits
-from hippynn_mf.data.structures import (
-    ROWS_AT_ONCE,
-    Structures,
-)
+from hippynn_mf.data.structures import Structures
+from hippynn_mf.errors import UserError
 from hippynn_mf.keys import (
     CELL,
     PAIR_SHIFTS,
@@ -29,97 +28,46 @@ from hippynn_mf.keys import (
     POSITIONS,
     SPECIES,
     is_per_atom,
-    split_label,
 )
 from hippynn_mf.labels import Labels, parse_labels
 from hippynn_mf.levels import KNOWN_LEVELS, PAPER_LEVELS, Level, Levels
 from hippynn_mf.neighbours import NeighbourLists
+from hippynn_mf.ragged import Ragged, as_ragged
 
 log = logging.getLogger(__name__)
 
 
-class Batches(Dataset[list[torch.Tensor]]):
-    """Arrays indexed by whole batches, cut to the batch's largest molecule if `trimmed`.
-
-    Of every batch, only the share of one rank of several is taken.
-    """
-
-    def __init__(
-        self,
-        arrays: Mapping[str, torch.Tensor],
-        names: Sequence[str],
-        pairs: NeighbourLists | None,
-        *,
-        trimmed: bool,
-        share: tuple[int, int],
-    ) -> None:
-        self.arrays = arrays
-        self.names = names  # a name may be both input and target
-        self.pairs = pairs
-        self.share = share
-        self.n_atoms = None
-        if trimmed:
-            blocks = torch.split(arrays[SPECIES], ROWS_AT_ONCE)
-            self.n_atoms = torch.cat([(species > 0).sum(dim=1) for species in blocks])
-
-    def __len__(self) -> int:
-        return len(self.arrays[SPECIES])
-
-    def __getitem__(self, rows: list[int]) -> list[torch.Tensor]:
-        batch, width = torch.tensor(rows), self.arrays[SPECIES].shape[1]
-        if self.n_atoms is not None:
-            # Atoms with similar numbers of neighbours side by side take less padding.
-            batch = batch[self.n_atoms[batch].argsort(stable=True)]
-        rank, n_ranks = self.share
-        # Every rank takes part in every step, without labels if there is no structure left for it.
-        idle = rank >= len(batch)
-        batch = batch[:1] if idle else batch[rank::n_ranks]
-        if self.n_atoms is not None:
-            width = int(self.n_atoms[batch[-1]])
-        tensors = [self._batch_tensor(name, batch, width) for name in self.names]
-        if not idle:
-            return tensors
-        return [
-            tensor if split_label(name) is None else torch.full_like(tensor, np.nan)
-            for name, tensor in zip(self.names, tensors, strict=True)
-        ]
-
-    def _batch_tensor(self, name: str, rows: torch.Tensor, width: int) -> torch.Tensor:
-        if name == PAIRS and self.pairs is not None:
-            return self.pairs.batch_pairs(rows, width)
-        if name == PAIR_SHIFTS and self.pairs is not None:
-            shifts = self.pairs.batch_shifts(rows, self.arrays[CELL][rows])
-            return shifts.to(self.arrays[POSITIONS].dtype)
-        array = self.arrays[name][rows]
-        if name == CELL:
-            return array.to(self.arrays[POSITIONS].dtype)
-        if name == SPECIES:
-            array = array.to(torch.int64)  # hippynn's type; one byte is enough to keep
-        return array[:, :width] if is_per_atom(name) else array
+def _without_padding(
+    arrays: Mapping[str, np.ndarray | Ragged],
+) -> dict[str, torch.Tensor | Ragged]:
+    """The arrays of a split, without padding where they belong to atoms."""
+    names = [SPECIES, *(name for name in arrays if is_per_atom(name) and name != SPECIES)]
+    ragged = dict(zip(names, as_ragged(*(arrays[name] for name in names)), strict=True))
+    return {
+        name: ragged[name] if name in ragged else torch.as_tensor(array)
+        for name, array in arrays.items()
+    }
 
 
 class TrainingDatabase(Database):
     """A split hippynn database whose training batches are cut to their own largest molecule.
 
-    In a training batch they are sorted by their number of atoms. Evaluation batches keep the order
-    and the width of the file, because hippynn's evaluator joins them. The order of batches depends
+    Arrays of atoms are `Ragged` in its `splits`; padded ones may be given. In a training batch
+    structures are sorted by their number of atoms. Evaluation batches keep the order and the width
+    of the split, because hippynn's evaluator joins them. The order of batches depends
     on `seed` alone: torch's global random state is also drawn on by progress bars, which open every
     loader twice.
     """
 
     def __init__(
         self,
-        splits: Mapping[str, Mapping[str, np.ndarray]],
+        splits: Mapping[str, Mapping[str, np.ndarray | Ragged]],
         *,
         seed: int = 0,
         inputs: list[str] | None = None,
         targets: list[str] | None = None,
     ) -> None:
-        tensors = {
-            split: {name: torch.as_tensor(array) for name, array in arrays.items()}
-            for split, arrays in splits.items()
-        }
-        nothing_left = {name: array[:0] for name, array in tensors["train"].items()}
+        nothing_left = {name: array[:0] for name, array in splits["train"].items()}
         super().__init__(
             nothing_left,
             inputs=inputs,
@@ -128,21 +76,41 @@ class TrainingDatabase(Database):
             quiet=True,
             pin_memory=torch.cuda.is_available(),
         )
-        self.splits = tensors
+        self.splits: dict[str, dict[str, torch.Tensor | Ragged]] = {
+            split: _without_padding(arrays) for split, arrays in splits.items()
+        }
         self.splitting_completed = True
         self.pairs: dict[str, NeighbourLists] = {}
 
+    def padded(self, split: str) -> dict[str, torch.Tensor]:
+        """The arrays of a split as tensors, padded to its largest structure, as hippynn's own."""
+        return {
+            name: torch.from_numpy(array[:]) if isinstance(array, Ragged) else array
+            for name, array in self.splits[split].items()
+        }
+
+    def send_to_device(self, device: torch.device | None = None) -> None:
+        """Not here: batches are cut on the CPU, and training moves them; raises UserError."""
+        raise UserError(
+            "The arrays of this database stay in the CPU's memory, from which batches are cut. "
+            "Leave send_to_device out; training moves every batch to the device."
+        )
+
     def store_pairs(self, cutoff: float) -> None:
         """Find all pairs nearer than `cutoff` in Å, to hand them out with the batches."""
-        self.pairs = {
-            split: NeighbourLists.of(arrays[SPECIES], arrays[POSITIONS], cutoff, arrays.get(CELL))
-            for split, arrays in self.splits.items()
-        }
-        for split, lists in self.pairs.items():
+        for split, arrays in self.splits.items():
+            cells = arrays.get(CELL)
+            self.pairs[split] = lists = NeighbourLists.of(
+                of_atoms(arrays, SPECIES),
+                of_atoms(arrays, POSITIONS),
+                cutoff,
+                cells.numpy() if isinstance(cells, torch.Tensor) else None,
+            )
             # hippynn takes a split for one with pairs if it has an array of that name.
-            self.splits[split][PAIRS] = lists.starts.diff()
+            counts = torch.from_numpy(lists.places.sizes)
+            arrays[PAIRS] = counts
             if lists.images is not None:
-                self.splits[split][PAIR_SHIFTS] = lists.starts.diff()
+                arrays[PAIR_SHIFTS] = counts
         size = self.pairs["train"].bytes_per_structure
         log.info("Neighbour lists within %g Å: %.0f bytes per structure", cutoff, size)
 

@@ -8,14 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from hippynn_mf.data.formats.ani1x import FileIndex, Rows
-from hippynn_mf.data.formats.atoms import (
-    Coordinates,
-    Group,
-    group_progress,
-    read_blocks,
-    read_cells,
-    read_coordinates,
-)
+from hippynn_mf.data.formats.atoms import Coordinates, read_coordinates
+from hippynn_mf.data.formats.groups import read_cells
+from hippynn_mf.data.formats.hdf5 import require_array
+from hippynn_mf.data.formats.reading_bar import ReadingBar
 from hippynn_mf.data.matching import Batch, find_first
 from hippynn_mf.data.molecules import molecule_ids
 from hippynn_mf.data.splits import SplitBy, assign_molecules, assign_splits
@@ -29,12 +25,12 @@ class Drawn:
     Attributes:
         splits: (n_file,) index into `SPLITS`.
         first: (n_file,) the first conformer that each is the same as.
-        coordinates: group number → coordinates of its conformers that were looked at.
+        coordinates: of the conformers that were looked at.
     """
 
     splits: np.ndarray
     first: np.ndarray
-    coordinates: dict[int, Coordinates]
+    coordinates: Coordinates
 
 
 def draw_splits(
@@ -45,23 +41,27 @@ def draw_splits(
     rows: Rows,
     split_by: SplitBy,
     seed: int,
+    bar: ReadingBar,
     ignore_cell: bool = False,
+    mapped: bool = False,
 ) -> Drawn:
     """Draw the splits of a file; `labels` are all that it holds, whatever an experiment reads.
 
     With `rows="common"` only the common conformers are looked at, which are those of any
-    experiment on the file. Raises UserError for coordinates and forces that cannot be read, and for
-    too few molecules.
+    experiment on the file. With `mapped`, the coordinates are kept in files. Raises UserError for
+    coordinates and forces that cannot be read, and for too few molecules.
     """
     n = len(index.is_common)
     looked_at = index.is_common if rows == "common" else np.ones(n, bool)
     chosen = np.flatnonzero(looked_at)
-    coordinates = _read(index.groups, looked_at, path)
-    batches = [
-        Batch(index.groups[number].numbers, len(known.rows), known.positions.__getitem__, cells)
-        for number, known in coordinates.items()
-        for cells in [None if ignore_cell else _cells(index.groups[number], known.rows, path)]
-    ]
+    coordinates = read_coordinates(path, index.groups, chosen, bar=bar, mapped=mapped)
+    batches = []
+    for group in index.groups:
+        of_group, positions = coordinates.of_group(group)
+        if len(of_group):
+            cells = None if ignore_cell else read_cells(group, path)
+            of_cells = None if cells is None else cells[of_group - group.start]
+            batches.append(Batch(group.numbers, len(of_group), positions.__getitem__, of_cells))
     first = np.arange(n)
     first[chosen] = chosen[_lowest(find_first(batches))]
     has_label = _label_table(index, path, labels, looked_at)
@@ -74,28 +74,11 @@ def draw_splits(
     return Drawn(splits[first], first, coordinates)
 
 
-def _cells(group: Group, rows: np.ndarray, path: Path) -> np.ndarray | None:
-    cells = read_cells(group, path)
-    return None if cells is None else cells[rows]
-
-
 def _lowest(first: np.ndarray) -> np.ndarray:
     """The same copies, named by the lowest index of each conformer."""
     lowest = np.arange(len(first))
     np.minimum.at(lowest, first, np.arange(len(first)))
     return np.asarray(lowest[first])
-
-
-def _read(groups: tuple[Group, ...], looked_at: np.ndarray, path: Path) -> dict[int, Coordinates]:
-    """The coordinates of the conformers that are looked at, by the numbers of their groups."""
-    read = {}
-    with group_progress(path, "coordinates", groups) as progress:
-        for number, group in enumerate(groups):
-            rows = np.flatnonzero(looked_at[group.start : group.start + group.size])
-            if len(rows):
-                read[number] = read_coordinates(group, rows, path)
-            progress.update(group.size)
-    return read
 
 
 def _label_table(index: FileIndex, path: Path, labels: Labels, looked_at: np.ndarray) -> np.ndarray:
@@ -108,9 +91,9 @@ def _label_table(index: FileIndex, path: Path, labels: Labels, looked_at: np.nda
             for group in index.groups:
                 if not looked_at[group.start : group.start + group.size].any():
                     continue
-                for start, values in read_blocks(group, level.force_key, path):
-                    stop = group.start + start + len(values)
-                    # Of forces with a hole no more is known here; they are refused or left out.
-                    has_forces[group.start + start : stop] = np.isfinite(values[:, 0, 0])
+                dataset = require_array(group.member, level.force_key, path, group.shape)
+                # Of forces with a hole no more is known here; they are refused or left out.
+                of_group = slice(group.start, group.start + group.size)
+                has_forces[of_group] = np.isfinite(dataset[:, 0, 0])
             table.append(has_forces & looked_at)
     return np.array(table).reshape(len(table), len(looked_at))

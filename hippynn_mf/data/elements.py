@@ -24,7 +24,7 @@ def fitted_elements(train: Structures, labels: Labels, *, coupled: bool) -> Elem
     base: Level | None = None
     for level in labels:
         has_energy = train.has_energy(level)
-        own = frozenset(elements_of(train.species[has_energy])) - {0}
+        own = frozenset(elements_of(train[has_energy].species)) - {0}
         if coupled and base is not None:
             has_both = (has_energy & train.has_energy(base)).any()
             # With differences alone, an element that the lower level lacks stays without.
@@ -35,7 +35,7 @@ def fitted_elements(train: Structures, labels: Labels, *, coupled: bool) -> Elem
 
 def labelled_elements(train: Structures, level: Level) -> frozenset[int]:
     """Atomic numbers in the structures with energies of a level."""
-    return frozenset(elements_of(train.species[train.has_energy(level)])) - {0}
+    return frozenset(elements_of(train[train.has_energy(level)].species)) - {0}
 
 
 def symbols(numbers: frozenset[int] | set[int]) -> str:

@@ -71,8 +71,6 @@ def keep_labels(
             stress[level.id] = stress[level.id].copy()
             stress[level.id][lost] = np.nan
         if level.id in forces:
-            values = forces[level.id].copy()
-            values[lost] = np.where(structures.atom_mask[lost][:, :, None], np.nan, 0)
-            forces[level.id] = values
+            forces[level.id] = forces[level.id].replaced(dict.fromkeys(lost.tolist(), np.nan))
     kept = replace(structures, energies=energies, forces=forces, stress=stress)
     return kept.labelled(labels)

@@ -32,10 +32,16 @@ from hippynn_mf.data.formats.sources import (
     shown_path,
 )
 from hippynn_mf.data.self_energies import lacking_elements, with_self_energies
-from hippynn_mf.data.structures import Structures, atomic_energy_sum
+from hippynn_mf.data.structures import (
+    Structures,
+    atomic_energy_sum,
+    composition,
+    elements_of,
+)
 from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
+from hippynn_mf.ragged import Ragged, blocks_of
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 # Beyond these a value is counted as absurd: it exists, but hardly near equilibrium.
@@ -74,8 +80,8 @@ def describe_file(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> dict[st
     copies = count_copies(structures)
     report = check_structures(structures, levels, source, n_copies=copies["duplicates"])
     atoms = isolated_atoms(source, labels, levels)
-    n_atoms = structures.atom_mask.sum(axis=1)
-    numbers = np.unique(structures.species[structures.atom_mask])
+    n_atoms = structures.n_atoms
+    numbers = sorted(set(elements_of(structures.species)) - {0})
     return {
         "file": str(path),
         "format": format_name(source),
@@ -158,9 +164,7 @@ def _describe_level(
     if level.id in structures.forces:
         has_forces = structures.has_forces(level)
         entry["forces"] = int(has_forces.sum())
-        largest = np.linalg.norm(structures.forces[level.id][has_forces], axis=-1).max(
-            axis=1, initial=0
-        )
+        largest = _largest_forces(structures[has_forces].forces[level.id])
         entry["largest_force_hartree_per_angstrom"] = float(largest.max(initial=0))
         entry[f"forces_above_{LARGEST_FORCE}_hartree_per_angstrom"] = int(
             (largest > LARGEST_FORCE).sum()
@@ -182,6 +186,12 @@ def _describe_level(
     return entry
 
 
+def _largest_forces(forces: Ragged) -> np.ndarray:
+    """(n,) the largest force on an atom of every structure."""
+    blocks = [np.linalg.norm(forces[rows], axis=-1) for rows in blocks_of(len(forces))]
+    return np.concatenate([np.zeros(0), *(each.max(axis=1, initial=0) for each in blocks)])
+
+
 def _names(numbers: Collection[int]) -> list[str]:
     return [chemical_symbols[number] for number in sorted(numbers)]
 
@@ -190,10 +200,10 @@ def _describe_fit(structures: Structures, level: Level) -> dict[str, Any] | None
     """Rank and condition of the least-squares fit of atomic energies, and its residual."""
     if not len(structures):
         return None
-    numbers = np.unique(structures.species[structures.atom_mask])
-    counts = np.stack([(structures.species == n).sum(axis=1) for n in numbers], axis=1)
+    numbers = sorted(set(elements_of(structures.species)) - {0})
+    counts = composition(structures.species, numbers)
     # Those without a self energy are fitted whole, with the same residual.
-    zeros = dict.fromkeys(lacking_elements(level, numbers.tolist()), 0.0)
+    zeros = dict.fromkeys(lacking_elements(level, numbers), 0.0)
     known = atomic_energy_sum(structures.species, with_self_energies(level, zeros))
     energies = structures.energies[level.id] - known
     solution, _, rank, singular_values = np.linalg.lstsq(counts.astype(float), energies, rcond=None)
@@ -231,10 +241,10 @@ def count_close_atoms(structures: Structures) -> int:
     """Structures in which two atoms, or images of them, are closer than `SHORTEST_DISTANCE`."""
     count = 0
     for _, members in structures.by_group():
-        n_atoms = int(members.atom_mask[0].sum())
+        positions = members.positions[:]
         close = np.zeros(len(members), bool)
-        for i, j in itertools.combinations(range(n_atoms), 2):
-            bond = members.positions[:, i] - members.positions[:, j]
+        for i, j in itertools.combinations(range(positions.shape[1]), 2):
+            bond = positions[:, i] - positions[:, j]
             close |= np.einsum("nx,nx->n", bond, bond) < SHORTEST_DISTANCE**2
         periodic = np.flatnonzero(members.is_periodic)
         if len(periodic):

@@ -27,6 +27,7 @@ from hippynn_mf.data.formats.declared import Told
 from hippynn_mf.data.formats.deepmd import files_of, is_deepmd
 from hippynn_mf.data.formats.extxyz_keys import energy_key, forces_key, stress_key
 from hippynn_mf.data.formats.label_names import list_held, propose_keys
+from hippynn_mf.data.formats.reading_bar import ReadingBar
 from hippynn_mf.data.formats.sources import (
     DataPath,
     as_data_path,
@@ -46,6 +47,7 @@ from hippynn_mf.files import reading, require_file
 from hippynn_mf.keys import ENERGY, FORCES, STRESS
 from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
+from hippynn_mf.stores import is_too_large
 
 
 def load_splits(
@@ -91,15 +93,25 @@ def load_splits(
         for level, properties in everything.items()
         if properties.forces and not labels.get(level, Properties.E).forces
     }
-    with open_data(source, levels=levels) as file:
+    with (
+        open_data(source, levels=levels) as file,
+        ReadingBar(path, 3, hidden=has_frames(source)) as bar,
+    ):
         index = index_ani1x(
-            file, path, labels, references=references, common_levels=common_levels, rows=rows
+            file,
+            path,
+            labels,
+            references=references,
+            common_levels=common_levels,
+            rows=rows,
+            bar=bar,
         )
         if not len(index.rows):
             names = ", ".join(level.id for level in common_levels)
             n_common = int(index.is_common.sum())
             remedy = f"Of {len(index.is_common)} conformers, {n_common} carry all of {names}."
             raise UserError(f"{path}: no conformer has the labels of the experiment. {remedy}")
+        mapped = is_too_large(index.bytes_of_atoms(rows, labels), path)
         drawn = draw_splits(
             index,
             path,
@@ -107,7 +119,9 @@ def load_splits(
             rows=rows,
             split_by=split_by,
             seed=split_seed,
+            bar=bar,
             ignore_cell=accepted.ignore_cell,
+            mapped=mapped,
         )
         members = split_rows(index.rows, drawn.splits, validates_elsewhere=valid_source is not None)
         wanted = {
@@ -118,14 +132,18 @@ def load_splits(
             (level,) = labels_of_sample
             rows_of_sample = _sample_for_sign(index, members["train"], level)
             wanted[name] = index.part(rows_of_sample, labels_of_sample)
-        parts = read_parts(path, index.groups, wanted, coordinates=drawn.coordinates)
+        parts = read_parts(
+            path, index.groups, wanted, bar=bar, coordinates=drawn.coordinates, mapped=mapped
+        )
+        first_of_row, splits = drawn.first, list(members)
+        del drawn, index, wanted, members
     if accepted.ignore_cell:
         parts = {name: as_molecules(part) for name, part in parts.items()}
     n_copies = 0
-    for name in members:
-        of_split = drawn.first[parts[name].rows]
-        parts[name], n = join_agreeing(parts[name], path, of_split)
+    for name in splits:
+        parts[name], n = join_agreeing(parts[name], path, first_of_row[parts[name].rows])
         n_copies += n
+    del first_of_row
     n_of_valid = 0
     if valid_source is not None:
         parts, n_of_valid = _with_valid(
@@ -139,7 +157,7 @@ def load_splits(
         found.append(
             pass_gate(parts["valid"], levels, valid_source, accepted=accepted, n_copies=n_of_valid)
         )
-    of_source = [parts[name] for name in members if name != "valid" or valid_source is None]
+    of_source = [parts[name] for name in splits if name != "valid" or valid_source is None]
     of_data = pass_gate(
         of_source, levels, source, accepted=accepted, samples=sampled, n_copies=n_copies
     )

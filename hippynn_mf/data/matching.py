@@ -18,8 +18,9 @@ from scipy.sparse.csgraph import connected_components
 
 from hippynn_mf.cells import is_periodic
 from hippynn_mf.data.crystals import Crystals, find_first_crystal
-from hippynn_mf.data.structures import ROWS_AT_ONCE, Structures
+from hippynn_mf.data.structures import Structures
 from hippynn_mf.data.superposition import atom_limit, superpose, total_limit
+from hippynn_mf.ragged import ROWS_AT_ONCE
 
 CELL = 64  # side of a cell of the hash, in tolerances: one structure in 30 is near a side
 PAIRS_AT_ONCE = 2**13
@@ -57,20 +58,16 @@ def batches_of(structures: Structures) -> Iterator[tuple[np.ndarray, Batch]]:
     """The conformers of structures by their atoms, with their indices."""
     for _, group in structures.by_group():
         # A file's group has one order of atoms, and structures of any origin may have several.
-        if (group.species == group.species[0]).all():
+        species = group.species[:]
+        if (species == species[:1]).all():
             parts = [np.arange(len(group))]
         else:
-            kinds = np.unique(group.species, axis=0, return_inverse=True)[1].reshape(-1)
+            kinds = np.unique(species, axis=0, return_inverse=True)[1].reshape(-1)
             parts = [np.flatnonzero(kinds == kind) for kind in range(kinds.max() + 1)]
         start = int(np.searchsorted(structures.groups, group.groups[0]))
         for members in parts:
-            is_atom = group.species[members[0]] > 0
-            whole = len(members) == len(group)
-            positions = group.positions if whole else group.positions[members]
-            if not is_atom.all():
-                last = int(np.flatnonzero(is_atom)[-1]) + 1 if is_atom.any() else 0
-                positions = positions[:, :last] if is_atom[:last].all() else positions[:, is_atom]
-            numbers = group.species[members[0]][is_atom]
+            positions = group.positions.at(group.positions.places[members])
+            numbers = group.species[int(members[0])]
             cells = None if group.cells is None else group.cells[members]
             yield start + members, Batch(numbers, len(members), positions.__getitem__, cells)
 

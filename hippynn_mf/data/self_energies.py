@@ -15,7 +15,7 @@ import numpy as np
 
 from hippynn_mf.data.elements import Elements, labelled_elements, symbols
 from hippynn_mf.data.formats.held_elements import AtomEnergies
-from hippynn_mf.data.structures import Structures, atomic_energy_sum, blocks_of
+from hippynn_mf.data.structures import Structures, atomic_energy_sum, composition
 from hippynn_mf.labels import Labels
 from hippynn_mf.level_records import AtomicNumber
 from hippynn_mf.levels import Level
@@ -138,12 +138,10 @@ def _fit(train: Structures, level: Level, missing: list[int]) -> tuple[list[floa
     that neither the order nor the number of structures matters to the rounding.
     """
     labelled = train.has_energy(level)
-    species, energies = train.species[labelled], train.energies[level.id][labelled]
+    some = train[labelled]
+    species, energies = some.species, some.energies[level.id]
     known = atomic_energy_sum(species, with_self_energies(level, dict.fromkeys(missing, 0.0)))
-    counts = np.empty((len(species), len(missing)), np.int32)
-    for rows in blocks_of(len(species)):
-        for place, number in enumerate(missing):
-            counts[rows, place] = (species[rows] == number).sum(axis=1)
+    counts = composition(species, missing)
     has_any = counts.any(axis=1)
     kinds, kind_of, sizes = np.unique(
         counts[has_any], axis=0, return_inverse=True, return_counts=True

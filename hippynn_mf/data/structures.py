@@ -11,20 +11,22 @@ from hippynn_mf import cells
 from hippynn_mf.errors import refuse_unknown_elements
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import Level
-
-ROWS_AT_ONCE = 2**14
+from hippynn_mf.ragged import Places, Ragged, as_ragged, blocks_of, recentred
 
 
 @dataclass(frozen=True)
 class Structures:
-    """Conformers of molecules of any size, padded to the largest, with labels of several levels.
+    """Conformers of molecules of any size, with labels of several levels.
+
+    What belongs to atoms is kept without padding, and shared by all selections of the same
+    structures. Padded arrays (n, n_atoms_max, …) may be given for it as well.
 
     Attributes:
         species: (n, n_atoms_max) uint8 atomic numbers, 0 where there is no atom.
-        positions: (n, n_atoms_max, 3) float32 in Å, as the files hold them, 0 for padding.
+        positions: (n, n_atoms_max, 3) float32 in Å, see `recentred`.
         energies: level id → (n,) float64 in hartree, NaN where the label is missing.
         forces: level id → (n, n_atoms_max, 3) float32, −dE/dR in hartree/Å. All atoms of a
-            conformer without the label are NaN; padding is 0.
+            conformer without the label are NaN.
         stress: level id → (n, 3, 3) float64, V⁻¹ dE/dε in hartree/Å³, NaN where missing, as it is
             for all that are not periodic along three axes.
         cells: (n, 3, 3) float64 in Å, the rows are lattice vectors, 0 along an axis without
@@ -34,27 +36,41 @@ class Structures:
         group_names: names of the file's groups.
     """
 
-    species: np.ndarray
-    positions: np.ndarray
+    species: Ragged
+    positions: Ragged
     energies: Mapping[str, np.ndarray]
-    forces: Mapping[str, np.ndarray]
+    forces: Mapping[str, Ragged]
     groups: np.ndarray
     rows: np.ndarray
     group_names: tuple[str, ...]
     stress: Mapping[str, np.ndarray] = field(default_factory=dict)
     cells: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        arrays = as_ragged(self.species, self.positions, *self.forces.values())
+        object.__setattr__(self, "species", arrays[0])
+        object.__setattr__(self, "positions", arrays[1])
+        object.__setattr__(self, "forces", dict(zip(self.forces, arrays[2:], strict=True)))
+
     def __len__(self) -> int:
         return len(self.species)
 
     def __getitem__(self, index: np.ndarray | slice) -> Structures:
         """The conformers selected by an integer or boolean index, or by a slice."""
+        chosen: dict[int, Places] = {}
+
+        def of_atoms(array: Ragged) -> Ragged:
+            places = array.places  # of several arrays
+            if id(places) not in chosen:
+                chosen[id(places)] = places[index]
+            return array.at(chosen[id(places)])
+
         return replace(
             self,
-            species=self.species[index],
-            positions=self.positions[index],
+            species=of_atoms(self.species),
+            positions=of_atoms(self.positions),
             energies={level: values[index] for level, values in self.energies.items()},
-            forces={level: values[index] for level, values in self.forces.items()},
+            forces={level: of_atoms(values) for level, values in self.forces.items()},
             stress={level: values[index] for level, values in self.stress.items()},
             cells=None if self.cells is None else self.cells[index],
             groups=self.groups[index],
@@ -62,9 +78,14 @@ class Structures:
         )
 
     @property
+    def n_atoms(self) -> np.ndarray:
+        """(n,) how many atoms each has."""
+        return self.species.places.sizes
+
+    @property
     def atom_mask(self) -> np.ndarray:
         """(n, n_atoms_max) True where there is an atom."""
-        return self.species > 0
+        return np.asarray(np.arange(self.species.places.width) < self.n_atoms[:, None])
 
     def has_energy(self, level: Level) -> np.ndarray:
         """(n,) True where a conformer has an energy of this level."""
@@ -72,7 +93,7 @@ class Structures:
 
     def has_forces(self, level: Level) -> np.ndarray:
         """(n,) True where a conformer has forces of this level."""
-        return np.isfinite(self.forces[level.id][:, :1]).all(axis=(1, 2))  # none or all atoms
+        return np.isfinite(self.forces[level.id].first()).all(axis=1)  # none or all atoms
 
     def has_stress(self, level: Level) -> np.ndarray:
         """(n,) True where a conformer has the stress of this level."""
@@ -162,38 +183,37 @@ class Block:
     forces: Mapping[str, np.ndarray]
 
 
-def pad_blocks(blocks: Sequence[Block]) -> Structures:
-    """Join the groups of a file, which all carry the same labels, into padded arrays."""
+def join_blocks(blocks: Sequence[Block]) -> Structures:
+    """The groups of a file, which all carry the same labels, as one."""
     sizes = [len(block.positions) for block in blocks]
-    widths = [len(block.numbers) for block, size in zip(blocks, sizes, strict=True) if size]
-    n, width = sum(sizes), max(widths, default=0)
-    species = np.zeros((n, width), np.uint8)
-    positions = np.zeros((n, width, 3), np.float32)
-    energies = {level: np.full(n, np.nan) for level in blocks[0].energies}
-    forces = {level: np.zeros((n, width, 3), np.float32) for level in blocks[0].forces}
-    stop = 0
-    for block, size in zip(blocks, sizes, strict=True):
-        if not size:  # of a molecule that may be wider than all that are kept
-            continue
-        start, stop, n_atoms = stop, stop + size, len(block.numbers)
-        species[start:stop, :n_atoms] = block.numbers
-        positions[start:stop, :n_atoms] = block.positions
-        for level, values in block.energies.items():
-            energies[level][start:stop] = values
-        for level, values in block.forces.items():
-            forces[level][start:stop, :n_atoms] = values
+    n_atoms = np.repeat([len(block.numbers) for block in blocks], sizes)
+    places = Places.of_sizes(n_atoms)
+
+    def joined(parts: Sequence[np.ndarray], dtype: type[np.generic], width: int) -> Ragged:
+        flat = [np.asarray(part, dtype).reshape(-1, width) for part in parts]
+        values = np.concatenate([np.zeros((0, width), dtype), *flat])
+        return Ragged(values[:, 0] if width == 1 else values, places)
+
     return Structures(
-        species=species,
-        positions=positions,
-        energies=energies,
-        forces=forces,
+        species=joined(
+            [np.tile(b.numbers, n) for b, n in zip(blocks, sizes, strict=True)], np.uint8, 1
+        ),
+        positions=joined([recentred(block.positions) for block in blocks], np.float32, 3),
+        energies={
+            level: np.concatenate([block.energies[level] for block in blocks], dtype=np.float64)
+            for level in blocks[0].energies
+        },
+        forces={
+            level: joined([block.forces[level] for block in blocks], np.float32, 3)
+            for level in blocks[0].forces
+        },
         groups=np.repeat(np.arange(len(blocks)), sizes),
         rows=np.flatnonzero(np.concatenate([block.kept for block in blocks])),
         group_names=tuple(block.name for block in blocks),
     )
 
 
-def atomic_energy_sum(species: np.ndarray, level: Level) -> np.ndarray:
+def atomic_energy_sum(species: Ragged | np.ndarray, level: Level) -> np.ndarray:
     """Sum of a level's self energies over the atoms, (n,) float64 in hartree.
 
     Raises UserError naming the elements for which the level has no self energy.
@@ -204,19 +224,24 @@ def atomic_energy_sum(species: np.ndarray, level: Level) -> np.ndarray:
     return total
 
 
-def elements_of(species: np.ndarray) -> list[int]:
+def elements_of(species: Ragged | np.ndarray) -> list[int]:
     """The atomic numbers that occur, in ascending order; 0 is padding."""
     elements: set[int] = set()
     for rows in blocks_of(len(species)):
-        elements.update(np.unique(species[rows]).tolist())
+        elements.update(np.flatnonzero(np.bincount(species[rows].ravel())).tolist())
     return sorted(elements)
 
 
-def blocks_of(n: int) -> Iterator[slice]:
-    """Slices of `ROWS_AT_ONCE` out of `n` rows: what is computed in float64 stays small."""
-    return (slice(start, start + ROWS_AT_ONCE) for start in range(0, n, ROWS_AT_ONCE))
+def composition(species: Ragged | np.ndarray, numbers: Sequence[int]) -> np.ndarray:
+    """(n, n_numbers) int32, how many atoms of every element each structure has."""
+    counts = np.empty((len(species), len(numbers)), np.int32)
+    for rows in blocks_of(len(species)):
+        block = species[rows]
+        for place, number in enumerate(numbers):
+            counts[rows, place] = (block == number).sum(axis=1)
+    return counts
 
 
-def refuse_unknown_species(species: np.ndarray, known: Sequence[int]) -> None:
+def refuse_unknown_species(species: Ragged | np.ndarray, known: Sequence[int]) -> None:
     """Raise UserError if there are elements that a model of the `known` ones has no input for."""
     refuse_unknown_elements(elements_of(species), known)

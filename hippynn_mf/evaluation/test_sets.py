@@ -61,7 +61,7 @@ def heldout_set(structures: Structures, path: Path, *, levels: Levels = KNOWN_LE
     """The held-out structures of the data in `path`, whose signs are proved with the others."""
     with errors_about(path):
         labels = reference_labels(structures, levels)
-    labelled = LabelledSet(structures.species, labels, structures.groups, levels)
+    labelled = LabelledSet(structures.species[:], labels, structures.groups, levels)
     return TestSet(HELDOUT, path, structures, labelled)
 
 
@@ -121,7 +121,7 @@ def read_test_set(
     if reports is not None:
         reports.append(report)
     labelled = LabelledSet(
-        structures.species,
+        structures.species[:],
         labels,
         structures.groups,
         known=levels,
@@ -188,7 +188,7 @@ def evaluate_model(
         arrays |= {f"{name}.{key}": values for key, values in predicted.items()}
         arrays |= {f"{name}.reference.{key}": v for key, v in test.labels.labels.items()}
         for key in ("species", "rows", "groups"):
-            arrays[f"{name}.{key}"] = getattr(structures, key)
+            arrays[f"{name}.{key}"] = np.asarray(getattr(structures, key))
         if structures.cells is not None:
             arrays[f"{name}.{CELL}"] = structures.cells
     return errors, arrays

@@ -16,6 +16,7 @@ from hippynn_mf.model.heads import Head, stress_node
 from hippynn_mf.model.model import Model
 from hippynn_mf.network.cell_pairs import FinalPairStressNode
 from hippynn_mf.network.final_gradients import FinalGradientNode
+from hippynn_mf.ragged import Ragged
 
 
 def build_predictor(
@@ -39,13 +40,16 @@ def inputs_of(model: Model) -> list[Any]:
 
 
 def input_values(
-    model: Model, species: np.ndarray, positions: np.ndarray, cells: np.ndarray | None
+    model: Model,
+    species: Ragged | np.ndarray,
+    positions: Ragged | np.ndarray,
+    cells: np.ndarray | None,
 ) -> dict[Any, torch.Tensor]:
     """Structures as a predictor takes them, by input; a UserError for cells that it cannot take."""
     dtype = torch.get_default_dtype()
     values = {
-        model.species: torch.as_tensor(species, dtype=torch.int64),
-        model.positions: torch.as_tensor(positions, dtype=dtype),
+        model.species: torch.as_tensor(np.asarray(species), dtype=torch.int64),
+        model.positions: torch.as_tensor(np.asarray(positions), dtype=dtype),
     }
     if model.cell is not None:
         zeros = np.zeros((len(species), 3, 3))
@@ -78,8 +82,8 @@ def _final_stress(model: Model, head: Head) -> FinalPairStressNode:
 
 def predict_arrays(
     model: Model,
-    species: np.ndarray,
-    positions: np.ndarray,
+    species: Ragged | np.ndarray,
+    positions: Ragged | np.ndarray,
     *,
     batch_size: int,
     cells: np.ndarray | None = None,

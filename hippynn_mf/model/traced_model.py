@@ -14,6 +14,7 @@ from hippynn.graphs.nodes.tags import Encoder, Network
 from hippynn.layers.targets import HEnergy
 from torch import Tensor
 
+from hippynn_mf.data.batches import of_atoms
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.errors import UserError
 from hippynn_mf.keys import SPECIES
@@ -157,7 +158,9 @@ def trace(
     if layout is None or reason is not None:
         raise UserError(f"interaction=traced is not possible here: {reason}. {REMEDY}")
     steps = SizeSteps.of(
-        torch.as_tensor(database.splits["train"][SPECIES]), database.pairs["train"], batch_size
+        of_atoms(database.splits["train"], SPECIES).places.sizes,
+        database.pairs["train"],
+        batch_size,
     )
     encoder = find_unique_relative(heads.network, Encoder).torch_module
     tracer = Tracer(PaddedModel(heads, layout.outputs), encoder, layout, steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from hippynn.graphs.indextypes import IdxType
 from hippynn.graphs.nodes.base import AutoNoKw, MultiNode, SingleNode
@@ -48,12 +49,13 @@ class CellPairs(torch.nn.Module):
         cell: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `pair_geometry`; `cell` (n, 3, 3) is of `Structures`, zeros of molecules."""
+        cells = cell.numpy(force=True).astype(np.float64)
         lists = NeighbourLists.of(
-            nonblank.cpu(), coordinates.detach().cpu(), self.cutoff, cell.detach().cpu()
+            nonblank.numpy(force=True), coordinates.numpy(force=True), self.cutoff, cells
         )
-        rows = torch.arange(len(nonblank))
+        rows = np.arange(len(nonblank))
         pairs = lists.batch_pairs(rows, nonblank.shape[1]).to(coordinates.device)
-        shifts = lists.batch_shifts(rows, cell.detach().cpu().double())
+        shifts = lists.batch_shifts(rows, cells)
         return pair_geometry(coordinates, real_atoms, inv_real_atoms, pairs, shifts.to(coordinates))
 
 

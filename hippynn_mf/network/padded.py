@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from hippynn.layers.hiplayers import InteractLayer
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from hippynn_mf.neighbours import NeighbourLists
 from hippynn_mf.network.batched_products import rearrange
 from hippynn_mf.network.pair_layouts import sorting, tensor_components
+from hippynn_mf.ragged import blocks_of
 
 USUAL_SPREADS = 2.0  # standard deviations: one batch in fifty is larger
 ATOMS_STEP = 64
@@ -174,11 +176,10 @@ class SizeSteps:
     usual: Sizes
 
     @classmethod
-    def of(cls, species: Tensor, pairs: NeighbourLists, batch_size: int) -> SizeSteps:
-        """Of the species (n, n_atoms_max) of a training set, and its pairs."""
-        n_structures = max(1, min(batch_size, len(species)))
-        counts = (species > 0).sum(dim=1).double()
-        spread = counts.std(correction=0) * n_structures**0.5
+    def of(cls, counts: np.ndarray, pairs: NeighbourLists, batch_size: int) -> SizeSteps:
+        """Of the numbers of atoms (n,) of the structures of a training set, and its pairs."""
+        n_structures = max(1, min(batch_size, len(counts)))
+        spread = counts.std() * n_structures**0.5
         n_atoms = int(counts.mean() * n_structures + USUAL_SPREADS * spread)
         return cls(Sizes(n_structures, _up(n_atoms, ATOMS_STEP), _most_neighbours(pairs)))
 
@@ -201,12 +202,12 @@ def _up(number: int, step: int) -> int:
 def _most_neighbours(pairs: NeighbourLists) -> int:
     """Of one atom of a data set; one at least."""
     most = 1
-    for first in range(0, len(pairs.starts) - 1, STRUCTURES_AT_ONCE):
-        starts = pairs.starts[first : first + STRUCTURES_AT_ONCE + 1]
-        atoms = pairs.atoms[int(starts[0]) : int(starts[-1])].long()
+    for rows in blocks_of(len(pairs.places), STRUCTURES_AT_ONCE):
+        places = pairs.places[rows]
+        atoms = pairs.atoms[places.rows()].astype(np.int64)
         if len(atoms):
             width = int(atoms.max()) + 1
-            structure = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
-            for column in atoms.unbind(dim=1):
-                most = max(most, int(torch.bincount(structure * width + column).max()))
+            structure = np.repeat(np.arange(len(places)), places.sizes)
+            for column in atoms.T:
+                most = max(most, int(np.bincount(structure * width + column).max()))
     return most

@@ -15,6 +15,7 @@ from hippynn.graphs.nodes.pairs import OpenPairIndexer
 from hippynn.graphs.nodes.tags import AtomIndexer, Encoder, PairIndexer
 from torch import Tensor
 
+from hippynn_mf.data.batches import of_atoms
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.data.structures import refuse_unknown_species
 from hippynn_mf.errors import UserError
@@ -86,7 +87,7 @@ def precompute_pairs(modules: TrainingModules, database: TrainingDatabase) -> Tr
     (finder,) = finders
     known = find_unique_relative(finder, Encoder, "species of the pairs").species_set.tolist()
     for arrays in database.splits.values():
-        refuse_unknown_species(arrays[SPECIES].numpy(force=True), known)
+        refuse_unknown_species(of_atoms(arrays, SPECIES), known)
         if CELL in arrays and isinstance(finders[0], OpenPairIndexer):
             raise UserError(
                 "The data are periodic, and the network has no cells. Build it with cells "

@@ -6,10 +6,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from hippynn_mf.data.elements import Elements, fitted_elements, labelled_elements, symbols
-from hippynn_mf.data.structures import Structures, elements_of
+from hippynn_mf.data.structures import Structures, composition, elements_of
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.test_sets import TestSet
 from hippynn_mf.runs.settings import RunSettings
@@ -62,7 +60,7 @@ def refuse_other_elements(settings: RunSettings, known: Elements, test: TestSet)
     """Raise UserError if a test set holds elements that a level of the run does not know."""
     for level, elements in known.items():
         if lacking := set(elements_of(test.structures.species)) - {0} - elements:
-            n = int(np.isin(test.structures.species, sorted(lacking)).any(axis=1).sum())
+            n = int(composition(test.structures.species, sorted(lacking)).any(axis=1).sum())
             raise UserError(
                 f"{test.path}: {n} structures hold {symbols(lacking)}, and {settings.name} has no "
                 f"label of {level.label} ({level.id}) for {symbols(lacking)} in training, so it "
@@ -80,7 +78,7 @@ def _refusal(
 ) -> str:
     """Why atoms of some elements cannot be predicted at a level, and what helps."""
     level = settings.known.get(level_id)
-    n = int(np.isin(part.species, sorted(lacking)).any(axis=1).sum())
+    n = int(composition(part.species, sorted(lacking)).any(axis=1).sum())
     remedies = [
         f"supply {level.label} labels with {symbols(lacking)}",
         "leave these structures out",

@@ -20,12 +20,14 @@ import torch
 from hippynn.experiment.controllers import PatienceController
 from hippynn.experiment.metric_tracker import MetricTracker
 
+from hippynn_mf.data.batches import of_atoms
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import make_folder, replace_when_complete
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.keys import POSITIONS, SPECIES
 from hippynn_mf.model.model import Model
+from hippynn_mf.ragged import Ragged, blocks_of
 from hippynn_mf.training.loop import EpochCallback, prepare_training
 
 try:
@@ -159,9 +161,11 @@ def train_distributed(
     return tracker
 
 
-def _digest(arrays: Mapping[str, torch.Tensor]) -> str:
+def _digest(arrays: Mapping[str, torch.Tensor | Ragged]) -> str:
     """Tells the structures of a split, in their order, from those of others."""
     digest = hashlib.sha256()
     for name in (SPECIES, POSITIONS):
-        digest.update(arrays[name].numpy(force=True).tobytes())
+        array = of_atoms(arrays, name)
+        for rows in blocks_of(len(array)):
+            digest.update(array[rows].tobytes())
     return digest.hexdigest()

@@ -13,10 +13,10 @@ from hippynn.graphs.nodes.tags import Encoder
 from hippynn.pretraining import hierarchical_energy_initialization
 
 from hippynn_mf import keys
-from hippynn_mf.data.structures import ROWS_AT_ONCE
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level
 from hippynn_mf.model.heads import Heads
+from hippynn_mf.ragged import Ragged, blocks_of
 
 DECAY_FACTOR = 1e-2  # of the first interacting layer; the second gets its square. Authors' example
 
@@ -29,17 +29,22 @@ class _TrainingRows:
 
 
 class _ElementCounts(torch.nn.Module):
-    """An encoder of species that adds up the atoms of a structure at once, which saves memory."""
+    """An encoder of species that adds up the atoms of a structure at once, which saves memory.
+
+    hippynn hands it on what it finds as the species of a database, padded or not.
+    """
 
     def __init__(self, encoder: torch.nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, species: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def forward(self, species: torch.Tensor | Ragged) -> tuple[torch.Tensor, None]:
         """Atoms per element, (n, 1, n_elements), of species (n, n_atoms_max) of any integer."""
         counts = [
-            self.encoder(rows.to(torch.int64))[0].sum(dim=1, keepdim=True)
-            for rows in torch.split(species, ROWS_AT_ONCE)
+            self.encoder(torch.as_tensor(species[rows], dtype=torch.int64))[0].sum(
+                dim=1, keepdim=True
+            )
+            for rows in blocks_of(len(species))
         ]
         return torch.cat(counts), None
 
@@ -64,9 +69,9 @@ def require_labels(heads: Heads, database: Any, split: str = "train") -> None:
                 )
 
 
-def _any_complete(array: torch.Tensor) -> bool:
+def _any_complete(array: torch.Tensor | Ragged) -> bool:
     """Whether any row of an array is finite throughout; a few rows are usually enough to tell."""
-    blocks = torch.split(array, ROWS_AT_ONCE)
+    blocks = (torch.as_tensor(array[rows]) for rows in blocks_of(len(array)))
     return any(bool(torch.isfinite(rows).flatten(1).all(dim=1).any()) for rows in blocks)
 
 
@@ -103,10 +108,12 @@ def initialize_heads(heads: Heads, database: Any, *, decay_factor: float = DECAY
             else:  # no structure has both levels
                 energies = energies - _sums(heads, head.base, counts, rows[species])
         labelled = torch.isfinite(energies).reshape(len(energies))
-        labelled_rows = {
-            species: rows[species][labelled],
-            name: energies[labelled],
-        }
+        of_labelled = rows[species]
+        if isinstance(of_labelled, Ragged):
+            of_labelled = of_labelled.at(of_labelled.places[labelled.numpy()])
+        else:
+            of_labelled = of_labelled[labelled]
+        labelled_rows = {species: of_labelled, name: energies[labelled]}
         hierarchical_energy_initialization(
             head.energy,
             database=_TrainingRows({"train": labelled_rows}),
@@ -127,7 +134,7 @@ def atomic_energies(heads: Heads, level: Level) -> torch.Tensor:
 
 
 def _sums(
-    heads: Heads, level: Level, counts: _ElementCounts, species: torch.Tensor
+    heads: Heads, level: Level, counts: _ElementCounts, species: torch.Tensor | Ragged
 ) -> torch.Tensor:
     """The atomic energies of a level added up over structures, (n, 1)."""
     values = atomic_energies(heads, level)

@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hippynn_mf.data.database import Batches, TrainingDatabase
+from hippynn_mf.data.batches import Batches
+from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.keys import split_label
 from hippynn_mf.labels import Labels
 from hippynn_mf.model.heads import Heads
+from hippynn_mf.ragged import Ragged
 
 Task = tuple[str, list[int]]
 
@@ -75,7 +77,7 @@ class TaskDatabase(TrainingDatabase):
 
     def __init__(
         self,
-        splits: Mapping[str, Mapping[str, np.ndarray]],
+        splits: Mapping[str, Mapping[str, np.ndarray | Ragged]],
         *,
         labels: Labels,
         meta_steps: int,
@@ -86,7 +88,10 @@ class TaskDatabase(TrainingDatabase):
         self.level_ids = [level.id for level in labels]
         train = self.splits["train"]
         self.rows = {
-            level.id: torch.isfinite(train[level.energy_name]).flatten().nonzero().flatten()
+            level.id: torch.isfinite(torch.as_tensor(train[level.energy_name][:]))
+            .flatten()
+            .nonzero()
+            .flatten()
             for level in labels
         }
 

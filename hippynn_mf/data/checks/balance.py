@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from hippynn_mf.data.checks.energies import judge_outliers
 from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
+from hippynn_mf.ragged import Ragged
 from hippynn_mf.units import EV_PER_HARTREE
 
 # Net force and torque as a share of what they would be if nothing cancelled. Embedded data have a
@@ -25,33 +27,32 @@ MAX_SHARE = 0.1  # of a single structure; more stands out
 # large as what forces sum to, and says nothing of their order.
 NOISE = 0.01
 MIN_STRUCTURES = 10  # a choice: of fewer it is said
-AT_ONCE = 20_000  # structures
+AT_ONCE = 3_000  # structures, whose terms fit into the cache of a processor
 
 
 def check_balance(parts: Sequence[Structures], level: Level, accepted: Accepted) -> list[Outcome]:
     """Outcomes for the net forces and torques of a level; none without forces of two atoms."""
-    names: list[str] = []
-    found, are_noise = [np.zeros(0)], [np.zeros(0, bool)]
+    names: dict[int, str] = {}
+    n_before = 0
+    found, are_noise = [np.zeros(0, np.float32)], [np.zeros(0, bool)]
     for part in parts:
         if level.id not in part.forces:
             continue
-        rows = np.flatnonzero(part.has_forces(level) & (part.atom_mask.sum(axis=1) > 1))
+        rows = np.flatnonzero(part.has_forces(level) & (part.n_atoms > 1))
         for start in range(0, len(rows), AT_ONCE):
             some = part[rows[start : start + AT_ONCE]]
             shares, is_noise = imbalance(some, level)
-            found.append(shares)
+            found.append(shares.astype(np.float32))
             are_noise.append(is_noise)
-            names += [
-                f"row {some.rows[i]} of {some.group_names[some.groups[i]]}"
-                if shares[i] > MAX_SHARE
-                else ""
-                for i in range(len(some))
-            ]
+            for i in np.flatnonzero(shares > MAX_SHARE).tolist():
+                names[n_before + i] = f"row {some.rows[i]} of {some.group_names[some.groups[i]]}"
+            n_before += len(some)
     shares = np.concatenate(found)
+    found.clear()
     if not len(shares):
         return []
     median = float(np.median(shares))
-    judged = np.where(np.concatenate(are_noise), 0.0, shares)
+    judged = np.where(np.concatenate(are_noise), np.float32(0), shares)
     far = np.flatnonzero(judged > MAX_SHARE)
     values: dict[str, float | int | None] = {"n": len(shares), "imbalance": round(median, 6)}
     how = f"net force or torque is {median:.2g} of what it is without cancelling (median)"
@@ -72,7 +73,7 @@ def check_balance(parts: Sequence[Structures], level: Level, accepted: Accepted)
         Outcome(check="balance", level=level.id, verdict="passed", text=text, values=values)
     ]
     if len(far) and enough:
-        shown = [f"{names[i]} ({shares[i]:.2f})" for i in far[np.argsort(-shares[far])][:6]]
+        shown = [f"{names[int(i)]} ({shares[i]:.2f})" for i in far[np.argsort(-shares[far])][:6]]
         what = f"forces of level {level.id}, which do not balance,"
         outcomes.append(judge_outliers(what, level, len(far), len(shares), shown, accepted))
     return outcomes
@@ -83,20 +84,31 @@ def imbalance(structures: Structures, level: Level) -> tuple[np.ndarray, np.ndar
 
     And (n,) whether both are no more than noise of the single forces sums to.
     """
-    mask = structures.atom_mask[:, :, None]
-    n_atoms = mask.sum(axis=1)
-    positions = np.where(mask, structures.positions, 0.0).astype(np.float64)
-    positions = np.where(mask, positions - (positions.sum(axis=1) / n_atoms)[:, None], 0.0)
-    forces = np.where(mask, structures.forces[level.id], 0.0).astype(np.float64) * EV_PER_HARTREE
-    sizes = np.linalg.norm(forces, axis=2) + NOISE * mask[:, :, 0]
-    arms = np.linalg.norm(positions, axis=2)
-    net = np.linalg.norm(forces.sum(axis=1), axis=1)
-    torque = np.linalg.norm(np.cross(positions, forces).sum(axis=1), axis=1)
+    positions, sizes_of = _flat(structures.positions), structures.n_atoms
+    forces = _flat(structures.forces[level.id]) * EV_PER_HARTREE
+    ends = np.cumsum(sizes_of, dtype=np.int64)
+    n = len(forces)
+    # A product with a sparse matrix is by far the fastest sum over runs of rows.
+    sums = csr_array((np.ones(n), np.arange(n), np.concatenate([[0], ends])), (len(sizes_of), n))
+    positions -= np.repeat((sums @ positions) / sizes_of[:, None], sizes_of, axis=0)
+    sizes = np.sqrt(np.einsum("ax,ax->a", forces, forces)) + NOISE
+    squared_arms = np.einsum("ax,ax->a", positions, positions)
+    terms = np.empty((n, 9))
+    terms[:, :3] = forces
+    for axis, (i, j) in enumerate(((1, 2), (2, 0), (0, 1)), 3):
+        terms[:, axis] = positions[:, i] * forces[:, j] - positions[:, j] * forces[:, i]
+    terms[:, 6], terms[:, 7], terms[:, 8] = sizes, squared_arms, np.sqrt(squared_arms) * sizes
+    totals = sums @ terms
+    net = np.linalg.norm(totals[:, :3], axis=1)
+    torque = np.linalg.norm(totals[:, 3:6], axis=1)
     torque[structures.is_periodic] = 0.0  # of which a crystal has none
     # Two standard deviations of a sum of independent components.
-    is_noise = net <= 2 * NOISE * np.sqrt(n_atoms[:, 0])
-    is_noise &= torque <= 2 * NOISE * np.linalg.norm(arms, axis=1)
-    shares = np.maximum(
-        net / sizes.sum(axis=1), torque / np.maximum((arms * sizes).sum(axis=1), 1e-12)
-    )
+    is_noise = net <= 2 * NOISE * np.sqrt(sizes_of)
+    is_noise &= torque <= 2 * NOISE * np.sqrt(totals[:, 7])
+    shares = np.maximum(net / totals[:, 6], torque / np.maximum(totals[:, 8], 1e-12))
     return shares, is_noise
+
+
+def _flat(array: Ragged) -> np.ndarray:
+    """(n_atoms, 3) float64, structure after structure."""
+    return array.values.take(array.places.rows(), axis=0).astype(np.float64)

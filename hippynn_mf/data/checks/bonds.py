@@ -201,10 +201,9 @@ def find_bonds(parts: Sequence[Structures], level: Level) -> Bonds:
         if level.id not in part.forces:
             continue
         for members in _some(part, level):
-            n_atoms = int(members.atom_mask[0].sum())
-            numbers = members.species[0, :n_atoms]
-            positions = members.positions[:, :n_atoms].astype(np.float64)
-            forces = members.forces[level.id][:, :n_atoms].astype(np.float64) * EV_PER_HARTREE
+            numbers = members.species[0]
+            positions = members.positions[:].astype(np.float64)
+            forces = members.forces[level.id][:].astype(np.float64) * EV_PER_HARTREE
             columns = _bonds_of(numbers, positions, forces, n_structures)
             number = names.setdefault(members.group_names[members.groups[0]], len(names))
             found.append((*columns, np.full(len(columns[0]), float(number))))
@@ -225,7 +224,7 @@ def _some(part: Structures, level: Level) -> Iterator[Structures]:
     members = np.split(rows, starts[1:])
     for number in np.random.default_rng(0).permutation(len(members)):
         of_group = members[number]
-        species = part.species[of_group[0]]
+        species = part.species[int(of_group[0])]
         if total >= MAX_TOTAL or not (species == 1).any() or not np.isin(species, [*BONDS]).any():
             continue
         chosen = np.unique(np.linspace(0, len(of_group) - 1, MAX_CONFORMERS).astype(int))

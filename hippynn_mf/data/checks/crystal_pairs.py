@@ -53,10 +53,10 @@ def crystal_pairs(
 def _pairs_of(same: Structures, level: Level, *, of_stress: bool) -> ConformerPairs:
     """Pairs of structures of the same atoms in the same order, all periodic along three axes."""
     assert same.cells is not None
-    n_atoms = int((same.species[0] > 0).sum())
+    n_atoms = int(same.n_atoms[0])
     cells = same.cells
     fractions = np.linalg.solve(
-        np.swapaxes(cells, 1, 2), np.swapaxes(same.positions[:, :n_atoms].astype(np.float64), 1, 2)
+        np.swapaxes(cells, 1, 2), np.swapaxes(same.positions[:].astype(np.float64), 1, 2)
     )
     fractions = np.swapaxes(fractions, 1, 2)
     # In the images that are nearest to those of the first, and without drift.
@@ -79,7 +79,7 @@ def _pairs_of(same: Structures, level: Level, *, of_stress: bool) -> ConformerPa
     mean_cells = (cells[one] + cells[two]) / 2
     moved = fractions[two] - fractions[one]
     moved = (moved - np.round(moved)) @ mean_cells
-    forces = same.forces[level.id][:, :n_atoms].astype(np.float64)
+    forces = same.forces[level.id][:].astype(np.float64)
     energies = same.energies[level.id]
     changes = energies[two] - energies[one]
     mean_forces = (forces[one] + forces[two]) / 2

@@ -99,8 +99,7 @@ def nearest_in_cells(structures: Structures) -> np.ndarray:
     ratios = np.full(structures.species.shape, np.inf)
     finder = NeighborList(cutoff=NEAREST, full_list=True, n_threads=1)
     for row, cell in enumerate(structures.cells):
-        numbers = structures.species[row][structures.species[row] > 0]
-        positions = structures.positions[row][: len(numbers)].astype(np.float64)
+        numbers, positions = structures.species[row], structures.positions[row].astype(np.float64)
         first, second, distances = finder.compute(
             positions, complete(cell), cell.any(axis=1), quantities="ijd"
         )
@@ -115,7 +114,7 @@ def shortest_in_cells(structures: Structures) -> np.ndarray:
     finder = NeighborList(cutoff=NEAREST, full_list=False, n_threads=1)
     shortest = np.full(len(structures), np.inf)
     for row, cell in enumerate(structures.cells):
-        positions = structures.positions[row][structures.species[row] > 0].astype(np.float64)
+        positions = structures.positions[row].astype(np.float64)
         (distances,) = finder.compute(positions, complete(cell), cell.any(axis=1), quantities="d")
         shortest[row] = distances.min(initial=np.inf)
     return shortest

@@ -37,13 +37,14 @@ def check_distances(
     n_each = max(LEAST_CONFORMERS, min(MAX_CONFORMERS, MAX_TOTAL // max(n_groups, 1)))
     for part in parts:
         some = part.only({})[_spread_over(part.groups, n_each)]
-        some = some[some.atom_mask.sum(axis=1) > 1]
+        some = some[some.n_atoms > 1]
         ratios = np.full(some.species.shape, np.inf)
         periodic = some.is_periodic
         molecules = some[~periodic]
-        ratios[~periodic] = _nearest(molecules.positions, molecules.species)
+        ratios[~periodic, : molecules.species.places.width] = _nearest(molecules)
         if periodic.any():
-            ratios[periodic] = nearest_in_cells(some[periodic])
+            crystals = some[periodic]
+            ratios[periodic, : crystals.species.places.width] = nearest_in_cells(crystals)
         nearest.append(ratios[some.atom_mask & np.isfinite(ratios)])
         others += _in_other_units(some, ratios)
         n_looked_at += len(some)
@@ -113,24 +114,25 @@ def _spread_over(groups: np.ndarray, n_each: int) -> np.ndarray:
     return np.asarray(np.repeat(starts, n_drawn) + places)
 
 
-def _nearest(positions: np.ndarray, species: np.ndarray) -> np.ndarray:
+def _nearest(structures: Structures) -> np.ndarray:
     """(n, n_atoms_max) distance to the nearest atom, as a share of the sum of covalent radii.
 
     Infinite for padding. Conformers of one size are worked on together, for few groups have many.
     """
-    ratios = np.full(species.shape, np.inf)
-    n_atoms_of = (species > 0).sum(axis=1)
+    ratios = np.full(structures.species.shape, np.inf)
+    n_atoms_of = structures.n_atoms
     for n_atoms in np.unique(n_atoms_of):
         members = np.flatnonzero(n_atoms_of == n_atoms)
         diagonal = np.arange(n_atoms)
         rows = max(1, BLOCK // n_atoms**2)
         for chosen in (members[start : start + rows] for start in range(0, len(members), rows)):
             squares = np.zeros((len(chosen), n_atoms, n_atoms), np.float32)
+            species, positions = structures.species[chosen], structures.positions[chosen]
             for axis in range(3):
-                values = positions[chosen, :n_atoms, axis]
+                values = positions[:, :, axis]
                 apart = values[:, :, None] - values[:, None]
                 squares += np.square(apart, out=apart)
-            radii = covalent_radii[species[chosen, :n_atoms]].astype(np.float32)
+            radii = covalent_radii[species].astype(np.float32)
             squares /= np.square(radii[:, :, None] + radii[:, None])
             squares[:, diagonal, diagonal] = np.inf
             ratios[chosen, :n_atoms] = np.sqrt(squares.min(axis=2))
@@ -148,7 +150,7 @@ def _is_other_unit(ratios: np.ndarray) -> bool:
 def _in_other_units(structures: Structures, ratios: np.ndarray) -> list[str]:
     """The groups whose positions are all as if in another unit, with their median ratio."""
     is_beyond = (ratios > RATIO_RANGE[1]) | (ratios < RATIO_RANGE[0])
-    n_atoms_of = structures.atom_mask.sum(axis=1)
+    n_atoms_of = structures.n_atoms
     # The median of a conformer is beyond only if half of its atoms are: few groups have any such.
     is_doubtful = 2 * (is_beyond & structures.atom_mask).sum(axis=1) >= n_atoms_of
     found = []

@@ -12,9 +12,11 @@ import numpy as np
 
 from hippynn_mf.data.checks.fits import (
     MIN_STRUCTURES,
+    fit_composition,
     robust_spread,
+    sample,
     sample_text,
-    without_composition,
+    sums_over_atoms,
 )
 from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict, list_some
 from hippynn_mf.data.checks.units import FileUnits, name_energy_unit
@@ -57,30 +59,40 @@ def check_energies(
         units: of the file.
         accepted: what the user takes responsibility for.
     """
-    known = np.flatnonzero(np.isfinite(energies))
-    if not len(known):
+    places = np.flatnonzero(np.isfinite(energies))
+    n = len(places)
+    known = slice(None) if n == len(energies) else places  # of all of them nothing is copied
+    if not n:
         text = f"level {level.id} has no energies."
         return [Outcome(check="energies", level=level.id, verdict="undecided", text=text)], None
     total, composition, free = energies[known], counts[known], own[known]
-    bonds = np.maximum(composition.sum(axis=1) - 1, 1)
+    bonds = np.maximum(composition.sum(axis=1, dtype=np.int32) - 1, 1)
     has_own = np.isfinite(free)
     n_without = int((~has_own).sum())
-    per_bond = (total - free) * EV_PER_HARTREE / bonds
-    # Atomic contributions are fitted below, so those that are known need not be subtracted before.
-    binding = (total if n_without else total - free) * EV_PER_HARTREE
-    values: dict[str, float | int | None] = {"n": len(known)}
+    per_bond = total - free
+    per_bond *= EV_PER_HARTREE
+    per_bond /= bonds
+    is_beyond = np.abs(per_bond) > MAX_PER_BOND  # which NaN is not
+    values: dict[str, float | int | None] = {"n": n}
     if n_without:
         values["n_without_self_energies"] = n_without
     if has_own.any():
-        median = float(np.median(per_bond[has_own]))
+        median = float(np.median(per_bond[has_own] if n_without else per_bond))
         values["per_bond_ev"] = round(median, 4)
         if abs(median) > MAX_PER_BOND:
             return _refuse_total(level, total[has_own], free[has_own], median, units, values)
 
     outcomes: list[Outcome] = []
-    if len(known) >= MIN_STRUCTURES + composition.shape[1]:
-        left = without_composition(composition, binding)
-        spread = robust_spread(left / bonds)
+    # Atomic contributions are fitted, so those that are known need not be subtracted before.
+    left = total - (0.0 if n_without else free)
+    left *= EV_PER_HARTREE
+    composed = np.zeros(composition.shape[1])
+    if n >= MIN_STRUCTURES + composition.shape[1]:
+        del per_bond
+        composed = fit_composition(composition, left)
+        left -= sums_over_atoms(composition, composed)
+        some = sample(n)
+        spread = robust_spread(left[some] / bonds[some])
         values["spread_per_bond_ev"] = round(spread, 5)
         if spread > MAX_SPREAD_PER_BOND:
             text = (
@@ -99,18 +111,19 @@ def check_energies(
                 check="energies", level=level.id, verdict=verdict, text=text, values=values
             )
             return [found], None
-        ratios = np.abs(left - np.median(left)) / max(robust_spread(left), 1e-3)
-        is_beyond = np.abs(np.nan_to_num(per_bond)) > MAX_PER_BOND
+        ratios = left - np.median(left)
+        np.abs(ratios, out=ratios)
+        ratios /= max(robust_spread(left), 1e-3)
         far = np.flatnonzero((ratios > MAX_RATIO) | is_beyond)
     else:
-        left, spread = binding, None
+        spread = None
         ratios = np.abs(np.nan_to_num(per_bond)) / MAX_PER_BOND
         far = np.flatnonzero(ratios > 1)
-    text = f"{len(known)} energies of level {level.id}"
+    text = f"{n} energies of level {level.id}"
     if has_own.any():
         text += f", {median:+.2f} eV per bond (median)"
     if spread is not None:
-        text += f", spread {spread:.3g} eV per bond without composition{sample_text(len(known))}"
+        text += f", spread {spread:.3g} eV per bond without composition{sample_text(n)}"
     is_narrow = spread is not None and spread < MIN_SPREAD_PER_BOND
     if is_narrow:
         text += (
@@ -132,16 +145,17 @@ def check_energies(
         )
     )
     if len(far):
-        shift = left if n_without else binding  # a total energy would say nothing
+        worst = far[np.argsort(-ratios[far])][:6]
+        shift = left[worst]
+        if not n_without:  # else a total energy would say nothing
+            shift = shift + sums_over_atoms(composition[worst], composed)
+        shift *= KCAL_PER_MOL_PER_HARTREE / EV_PER_HARTREE
         shown = [
-            f"{names[int(known[i])]} ({ratios[i]:.0f} times the spread, "
-            f"{shift[i] / EV_PER_HARTREE * KCAL_PER_MOL_PER_HARTREE:+.0f} kcal/mol)"
-            for i in far[np.argsort(-ratios[far])][:6]
+            f"{names[int(places[i])]} ({ratios[i]:.0f} times the spread, {of_shift:+.0f} kcal/mol)"
+            for i, of_shift in zip(worst, shift, strict=True)
         ]
         outcomes.append(
-            judge_outliers(
-                f"energies of level {level.id}", level, len(far), len(known), shown, accepted
-            )
+            judge_outliers(f"energies of level {level.id}", level, len(far), n, shown, accepted)
         )
     return outcomes, None
 

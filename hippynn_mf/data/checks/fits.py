@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hippynn_mf.data.structures import Structures
+from hippynn_mf.ragged import blocks_of
 
 N_ROUNDS = 5  # of the fit, each without the outliers of the one before
 FIT_WITHIN = 6.0  # robust standard deviations that count in the next round
@@ -15,7 +16,7 @@ MIN_STRUCTURES = 20  # beyond the number of elements, for a spread to mean anyth
 
 
 def count_elements(parts: Sequence[Structures]) -> tuple[list[int], np.ndarray]:
-    """The elements that occur, and (n, n_elements) how often each is in each structure.
+    """The elements that occur, and (n, n_elements) how often each structure has each, in few bytes.
 
     A group has the same atoms in all its structures, so its first one is looked at.
     """
@@ -23,10 +24,11 @@ def count_elements(parts: Sequence[Structures]) -> tuple[list[int], np.ndarray]:
     species = [part.species[first] for part, (first, _) in zip(parts, firsts, strict=True)]
     elements = sorted({number for each in species for number in np.unique(each).tolist()} - {0})
     counts = [
-        np.stack([(each == number).sum(axis=1) for number in elements], axis=1)[inverse]
-        for each, (_, inverse) in zip(species, firsts, strict=True)
+        np.stack([(each == number).sum(axis=1) for number in elements], axis=1) for each in species
     ]
-    return elements, np.concatenate(counts).astype(np.float64)
+    kind = np.min_scalar_type(max((each.max(initial=0) for each in counts), default=0))
+    narrow = [each.astype(kind)[of] for each, (_, of) in zip(counts, firsts, strict=True)]
+    return elements, np.concatenate(narrow)
 
 
 def sample(n: int) -> slice:
@@ -40,13 +42,13 @@ def sample_text(n: int) -> str:
     return "" if n_chosen == n else f" (fitted to {n_chosen} of {n} structures, evenly spread)"
 
 
-def without_composition(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """What a robust fit of atomic contributions leaves of values (n,), all finite.
+def fit_composition(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A robust fit (n_elements,) of atomic contributions to values (n,), all finite.
 
     The fit is of a `sample`.
     """
     chosen = sample(len(values))
-    some, target = counts[chosen], values[chosen]
+    some, target = counts[chosen].astype(np.float64), values[chosen]
     kept = np.ones(len(target), bool)
     solution = np.zeros(counts.shape[1])
     for _ in range(N_ROUNDS):
@@ -56,7 +58,15 @@ def without_composition(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
         if (near == kept).all() or near.sum() <= counts.shape[1]:
             break
         kept = near
-    return values - counts @ solution
+    return solution
+
+
+def sums_over_atoms(counts: np.ndarray, of_elements: np.ndarray) -> np.ndarray:
+    """(n,) sums of what every atom of an element contributes (n_elements,)."""
+    sums = np.empty(len(counts))
+    for rows in blocks_of(len(counts)):
+        sums[rows] = counts[rows].astype(np.float64) @ of_elements
+    return sums
 
 
 def within_groups(groups: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from hippynn_mf.data.checks.balance import check_balance
 from hippynn_mf.data.checks.crystals import check_stress
 from hippynn_mf.data.checks.distances import check_distances
 from hippynn_mf.data.checks.energies import check_energies
-from hippynn_mf.data.checks.fits import count_elements
+from hippynn_mf.data.checks.fits import count_elements, sums_over_atoms
 from hippynn_mf.data.checks.forces import check_forces
 from hippynn_mf.data.checks.levels import check_levels
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport, Outcome, Verdict
@@ -55,6 +55,32 @@ class _Names(Sequence[str]):
         return f"row {part.rows[place]} of {part.group_names[part.groups[place]]}"
 
 
+class _Energies(Mapping[Level, np.ndarray]):
+    """Energies (n,) of all structures by level, joined when they are asked for."""
+
+    def __init__(self, parts: Sequence[Structures], levels: Sequence[Level]) -> None:
+        self.parts = parts
+        self.levels = [
+            level for level in levels if any(level.id in part.energies for part in parts)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def __iter__(self) -> Iterator[Level]:
+        return iter(self.levels)
+
+    def __getitem__(self, level: Level) -> np.ndarray:
+        found = np.concatenate(
+            [
+                part.energies[level.id] if level.id in part.energies else np.full(len(part), np.nan)
+                for part in self.parts
+            ]
+        )
+        found[found == 0] = np.nan  # what is no label does not judge the others
+        return found
+
+
 def check_structures(
     parts: Structures | Sequence[Structures],
     levels: Levels,
@@ -92,13 +118,7 @@ def check_structures(
     outcomes += found
     elements, counts = count_elements(whole)
     labels = _Names(whole)
-    energies = {
-        level: np.concatenate(
-            [part.energies.get(level.id, np.full(len(part), np.nan)) for part in whole]
-        )
-        for level in ordered
-        if any(level.id in part.energies for part in whole)
-    }
+    energies = _Energies(whole, ordered)
     units_of: dict[Level, str | None] = {}
     poor = [level for level in energies if lacking_elements(level, elements)]
     atoms = isolated_atoms(source, poor, levels) if poor else {}
@@ -106,16 +126,16 @@ def check_structures(
         zeros = check_values(whole, level)
         outcomes += zeros
         if level in energies:
-            # What is no label does not judge the others.
-            energies[level] = np.where(energies[level] == 0, np.nan, energies[level])
-            outcomes += check_rounding(energies[level], level, FileUnits(unit), accepted)
+            of_level = energies[level]
+            outcomes += check_rounding(of_level, level, FileUnits(unit), accepted)
             own = _self_energies(
                 counts, elements, with_self_energies(level, atoms.get(level.id, {}))
             )
             found, units_of[level] = check_energies(
-                energies[level], labels, counts, own, level, FileUnits(unit), accepted
+                of_level, labels, counts, own, level, FileUnits(unit), accepted
             )
             outcomes += found
+            del of_level, own
     for level in ordered:
         # Those of a sample are the same structures with more labels.
         with_forces = [part for part in (*samples, *whole) if level.id in part.forces]
@@ -199,8 +219,9 @@ def _unique(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def _self_energies(counts: np.ndarray, elements: Sequence[int], level: Level) -> np.ndarray:
     """(n,) sums of self energies, hartree; NaN where an element has none."""
     table = np.array([level.self_energies.get(int(number), np.nan) for number in elements])
-    missing = (counts[:, np.isnan(table)] > 0).any(axis=1)
-    return np.where(missing, np.nan, counts @ np.nan_to_num(table))
+    sums = sums_over_atoms(counts, np.nan_to_num(table))
+    sums[(counts[:, np.isnan(table)] > 0).any(axis=1)] = np.nan
+    return sums
 
 
 def _group_ids(part: Structures, parts: Sequence[Structures]) -> np.ndarray:

@@ -14,15 +14,17 @@ import numpy as np
 from hippynn_mf.data.checks.energies import judge_outliers
 from hippynn_mf.data.checks.fits import (
     MIN_STRUCTURES,
+    fit_composition,
     robust_spread,
     sample,
     sample_text,
+    sums_over_atoms,
     within_groups,
-    without_composition,
 )
 from hippynn_mf.data.checks.molecules import check_molecules
 from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict
 from hippynn_mf.levels import Level
+from hippynn_mf.ragged import blocks_of
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 
 # Spread of the difference as a share of the smaller spread of the two. Embedded data have 0.04 to
@@ -56,7 +58,8 @@ def check_levels(
     outcomes = []
     ordered = sorted(energies, key=lambda level: level.rank)
     for lower, higher in itertools.pairwise(ordered):
-        both = np.flatnonzero(np.isfinite(energies[lower]) & np.isfinite(energies[higher]))
+        of_lower, of_higher = energies[lower], energies[higher]
+        both = np.flatnonzero(np.isfinite(of_lower) & np.isfinite(of_higher))
         pair = f"{lower.label} and {higher.label}"
         if len(both) < MIN_STRUCTURES + counts.shape[1]:
             text = f"{len(both)} structures with energies of both {pair} are too few to compare."
@@ -64,33 +67,49 @@ def check_levels(
                 Outcome(check="levels", level=higher.id, verdict="undecided", text=text)
             )
             continue
-        low, high = energies[lower][both], energies[higher][both]
+        # All spreads are of a sample; only outliers are looked for among all differences.
+        some = both[sample(len(both))]
+        low, high = of_lower[some], of_higher[some]
         left = {
-            name: without_composition(counts[both], values) * KCAL_PER_MOL_PER_HARTREE
+            name: _without_composition(counts[some], values)[0]
             for name, values in (("low", low), ("high", high), ("difference", high - low))
         }
-        judged = _judge(pair, higher, left, names, both, groups[both], accepted)
+        difference = of_higher[both]
+        difference -= of_lower[both]
+        del of_lower, of_higher
+        composed = _without_composition(counts[some], high - low)[1]
+        for rows in blocks_of(len(both)):
+            difference[rows] -= sums_over_atoms(counts[both[rows]], composed)
+        difference *= KCAL_PER_MOL_PER_HARTREE
+        judged = _judge(pair, higher, left, difference, names, both, groups[some], accepted)
         outcomes += judged
         if not any(outcome.verdict == "refused" for outcome in judged):
             differences = (high - low) * KCAL_PER_MOL_PER_HARTREE
             outcomes += check_molecules(
-                pair, higher, differences, names, both, counts[both], groups[both]
+                pair, higher, differences, names, some, counts[some], groups[some]
             )
     return outcomes
+
+
+def _without_composition(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a fit of atomic contributions leaves, in kcal/mol, and the fit, in hartree."""
+    composed = fit_composition(counts, values)
+    return (values - sums_over_atoms(counts, composed)) * KCAL_PER_MOL_PER_HARTREE, composed
 
 
 def _judge(
     pair: str,
     higher: Level,
     left: Mapping[str, np.ndarray],
+    differences: np.ndarray,
     names: Sequence[str],
     both: np.ndarray,
     groups: np.ndarray,
     accepted: Accepted,
 ) -> list[Outcome]:
+    """Outcomes of a pair: `left` and `groups` are of a sample of `both`, `differences` of all."""
     scatter = _scatter(left)
-    some = sample(len(groups))
-    inside = {name: within_groups(groups[some], values[some]) for name, values in left.items()}
+    inside = {name: within_groups(groups, values) for name, values in left.items()}
     known = np.isfinite(inside["low"])
     scatter_inside = None
     is_wrong = _is_wrong(left)
@@ -131,13 +150,14 @@ def _judge(
     outcomes = [
         Outcome(check="levels", level=higher.id, verdict="passed", text=f"{how}.", values=values)
     ]
-    apart = np.abs(left["difference"] - np.median(left["difference"]))
-    ratios = apart / max(spread, LEAST_SPREAD)
-    far = np.flatnonzero(ratios > MAX_RATIO)
+    apart = differences - np.median(differences)
+    np.abs(apart, out=apart)
+    scale = max(spread, LEAST_SPREAD)
+    far = np.flatnonzero(apart > MAX_RATIO * scale)
     if len(far):
         shown = [
-            f"{names[both[i]]} ({ratios[i]:.0f} times the spread, {apart[i]:.3g} kcal/mol)"
-            for i in far[np.argsort(-ratios[far])][:6]
+            f"{names[both[i]]} ({apart[i] / scale:.0f} times the spread, {apart[i]:.3g} kcal/mol)"
+            for i in far[np.argsort(-apart[far])][:6]
         ]
         outcomes.append(
             judge_outliers(f"differences of {pair}", higher, len(far), len(both), shown, accepted)

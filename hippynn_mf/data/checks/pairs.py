@@ -97,12 +97,11 @@ def find_pairs(structures: Structures, level: Level) -> ConformerPairs:
     of_level = structures.only({level: Properties.EF})
     for drawn in draw_conformers(structures.groups, labelled):
         members = of_level[drawn]
-        n_atoms = int(members.atom_mask[0].sum())
-        positions = members.positions[:, :n_atoms].astype(np.float64)
+        positions = members.positions[:].astype(np.float64)
         pairs = _nearest_pairs(positions)
         if not len(pairs):
             continue
-        forces = members.forces[level.id][:, :n_atoms].astype(np.float64)
+        forces = members.forces[level.id][:].astype(np.float64)
         energies = members.energies[level.id]
         changes = energies[pairs[:, 1]] - energies[pairs[:, 0]]
         found.append(_compare(positions, forces, pairs, changes))

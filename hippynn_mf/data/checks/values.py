@@ -28,11 +28,11 @@ def check_values(parts: Sequence[Structures], level: Level) -> list[Outcome]:
         if level.id in part.forces:
             n_forces += int(part.has_forces(level).sum())
             # A free atom has no force, and in a crystal symmetry may leave none.
-            of_molecules = part.atom_mask[:, 1:2].any(axis=1) & ~part.is_periodic
+            of_molecules = (part.n_atoms > 1) & ~part.is_periodic
             values = part.forces[level.id]
-            doubtful = np.flatnonzero(of_molecules & (values[:, 0] == 0).all(axis=1))
+            doubtful = np.flatnonzero(of_molecules & (values.first() == 0).all(axis=1))
             is_zero = np.zeros(len(part), bool)
-            is_zero[doubtful] = ~values[doubtful].any(axis=(1, 2))
+            is_zero[doubtful] = [not values[row].any() for row in doubtful]
             forces += _names(part, is_zero)
     outcomes = []
     for what, found in (("energies", energies), ("forces", forces)):

@@ -16,18 +16,22 @@ from typing import Literal, get_args
 import h5py
 import numpy as np
 
-from hippynn_mf.data.formats.atoms import Group, Part, group_progress, read_forces, read_parts
+from hippynn_mf.data.formats.atoms import Part, read_parts
+from hippynn_mf.data.formats.groups import Group, read_forces
 from hippynn_mf.data.formats.hdf5 import refuse_infinite
 from hippynn_mf.data.formats.layout import has_level, list_groups, read_energies
-from hippynn_mf.data.formats.sources import DataPath, open_data, shown_path
+from hippynn_mf.data.formats.reading_bar import ReadingBar
+from hippynn_mf.data.formats.sources import DataPath, has_frames, open_data, shown_path
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
+from hippynn_mf.stores import is_too_large
 
 log = logging.getLogger(__name__)
 
 Rows = Literal["common", "all"]
+BYTES_OF_ATOM, BYTES_OF_FORCE = 13, 12  # a position and an element; a force
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,15 @@ class FileIndex:
         """(n,) index of the group of each conformer that is kept."""
         starts = [group.start for group in self.groups]
         return np.searchsorted(starts, self.rows, side="right") - 1
+
+    def bytes_of_atoms(self, rows: Rows, labels: Labels) -> int:
+        """Bytes of positions and elements that are read, and of the forces of `labels`."""
+        widths = np.array([len(group.numbers) for group in self.groups])
+        n_atoms = n_read = int(widths[self.group_of_row].sum())
+        if rows == "all":
+            n_read = int(widths @ np.array([group.size for group in self.groups]))
+        n_levels = sum(wanted.forces for wanted in labels.values())
+        return BYTES_OF_ATOM * n_read + BYTES_OF_FORCE * n_levels * n_atoms
 
     def part(
         self, members: np.ndarray | slice, labels: Labels, *, forces: Labels | None = None
@@ -101,7 +114,10 @@ def read_ani1x(
     """
     wanted = join_labels(labels, references or {})
     name = shown_path(path, levels=levels)
-    with open_data(path, levels=levels) as file:
+    with (
+        open_data(path, levels=levels) as file,
+        ReadingBar(name, 3, hidden=has_frames(path)) as bar,
+    ):
         index = index_ani1x(
             file,
             name,
@@ -110,9 +126,13 @@ def read_ani1x(
             common_levels=common_levels,
             rows=rows,
             drop_damaged=drop_damaged,
+            bar=bar,
         )
         part = index.part(slice(None), wanted)
-        read = read_parts(name, index.groups, {"all": part}, drop_damaged=drop_damaged)
+        mapped = is_too_large(index.bytes_of_atoms("common", wanted), name)
+        read = read_parts(
+            name, index.groups, {"all": part}, bar=bar, drop_damaged=drop_damaged, mapped=mapped
+        )
     return read["all"], index.is_common
 
 
@@ -125,11 +145,13 @@ def index_ani1x(
     common_levels: Collection[Level] = (),
     rows: Rows = "all",
     drop_damaged: bool = False,
+    bar: ReadingBar | None = None,
 ) -> FileIndex:
     """Find the conformers that `read_ani1x` keeps, from the energies of an open file.
 
-    Forces are read only where a conformer has no energy of the experiment. Raises UserError as
-    `read_ani1x` does, for groups, energies and shapes of coordinates.
+    Forces are read only where a conformer has no energy of the experiment. The `bar` is that of the
+    reading that this is a pass of. Raises UserError as `read_ani1x` does, for groups, energies and
+    shapes of coordinates.
     """
     if rows not in get_args(Rows):
         raise UserError(unknown_name_message("choice of rows", rows, get_args(Rows)))
@@ -146,17 +168,15 @@ def index_ani1x(
     energies: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
     labelled: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
     groups = list_groups(file, path)
-    with group_progress(path, "labels", groups) as progress:
-        for group in groups:
-            labels_of_group, chosen, common = _read_labels(
-                group, path, wanted, common_levels, kept_labels, drop_damaged
-            )
-            for level_id, values in energies.items():
-                values.append(labels_of_group[level_id][chosen])
-                labelled[level_id].append(np.isfinite(labels_of_group[level_id]))
-            kept.append(chosen)
-            is_common.append(common)
-            progress.update(group.size)
+    for group in (bar or ReadingBar(path, 1, hidden=True)).over("labels", groups):
+        labels_of_group, chosen, common = _read_labels(
+            group, path, wanted, common_levels, kept_labels, drop_damaged
+        )
+        for level_id, values in energies.items():
+            values.append(labels_of_group[level_id][chosen])
+            labelled[level_id].append(np.isfinite(labels_of_group[level_id]))
+        kept.append(chosen)
+        is_common.append(common)
     index = FileIndex(
         groups=tuple(groups),
         rows=np.flatnonzero(np.concatenate(kept)),

@@ -22,6 +22,7 @@ from hippynn_mf.data.formats.frames import Content
 from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from hippynn_mf.data.formats.hdf5 import is_hdf5
 from hippynn_mf.data.formats.xyz_file import progress_bar, refuse_structure
+from hippynn_mf.data.formats.xyz_frames import FileStructure
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import reading, require_file
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
@@ -84,13 +85,14 @@ def read_ase_file(
         raise UserError(f"{path}: ASE does not know this format.")
     require_file(path, "a file of structures")
     structures = _rows(path, name) if name in DATABASES.values() else _images(path, name)
-    return content_of_atoms(path, describe_ase_format(path), _sound(path, structures), told)
+    read = map(FileStructure.of, _sound(path, structures))
+    return content_of_atoms(path, describe_ase_format(path), read, told)
 
 
 def _sound(path: Path, structures: Iterator[Atoms]) -> Iterator[Atoms]:
     """The structures, with whatever ASE raises made a UserError."""
     number = 0
-    with progress_bar(path, None) as progress, reading(path):
+    with progress_bar(path) as progress, reading(path):
         while True:
             try:
                 atoms = next(structures, None)

@@ -31,7 +31,7 @@ from hippynn_mf.data.formats.hdf5 import (
     require_dataset,
 )
 from hippynn_mf.data.formats.system_keys import PERIODIC
-from hippynn_mf.data.structures import Block, Structures, pad_blocks
+from hippynn_mf.data.structures import Block, Structures, join_blocks
 from hippynn_mf.errors import UserError, shown, unknown_name_message
 from hippynn_mf.files import exists, parse_json, read_text
 from hippynn_mf.keys import CELL
@@ -104,7 +104,7 @@ def read_comp6(
                     blocks += [_read_molecule(group, file_path, mapped) for group in top.values()]
     if not blocks:
         raise UserError(f"{path} holds no molecules in the COMP6 layout (group/molecule/species).")
-    return pad_blocks(blocks)
+    return join_blocks(blocks)
 
 
 def _read_molecule(

@@ -6,13 +6,13 @@ the names that MACE and ASE use.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 
 from hippynn_mf.cells import periodic_cell
 from hippynn_mf.data.formats.array_frames import stress_of
@@ -31,6 +31,7 @@ from hippynn_mf.data.formats.label_styles import (
 )
 from hippynn_mf.data.formats.system_keys import KEPT
 from hippynn_mf.data.formats.xyz_file import read_molecules
+from hippynn_mf.data.formats.xyz_frames import FileStructure
 from hippynn_mf.errors import UserError
 from hippynn_mf.keys import ENERGY, FORCES, STRESS
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
@@ -69,50 +70,52 @@ def read_extxyz(
 
 
 def content_of_atoms(
-    path: Path, what: str, structures: Iterable[Atoms], told: Told, default: Units = UNITS
+    path: Path, what: str, structures: Iterable[FileStructure], told: Told, default: Units = UNITS
 ) -> Content:
-    """The content of a file whose structures ASE has read, see `read_extxyz`.
+    """The content of a file of such structures, see `read_extxyz`.
 
     `what` is its format for messages, `default` the units where nothing else is declared.
     """
-    read: list[tuple[int, Atoms, dict[str, Any]]] = []
-    isolated: list[tuple[int, Atoms, dict[str, Any]]] = []
-    for number, atoms in enumerate(structures, 1):
-        values = _values(atoms)
-        (isolated if _is_isolated(atoms) else read).append((number, atoms, values))
-    held = _held(read)
+    read: list[tuple[int, FileStructure]] = []
+    isolated: list[tuple[int, FileStructure]] = []
+    for number, structure in enumerate(structures, 1):
+        (isolated if _is_isolated(structure) else read).append((number, structure))
+    held = _held([structure for _, structure in read])
     names = find_names(path, what, held, told)
-    refuse_two_meanings(path, [values for _, _, values in read], names)
+    refuse_two_meanings(path, [structure.values for _, structure in read], names)
     labels = told.labels()
     units = {level: told.units(default, level) for level in (None, *told.levels)}
     frames = [
-        _frame(path, number, atoms, values, names, units, find_head(path, number, values, told))
-        for number, atoms, values in read
+        _frame(path, number, each, names, units, find_head(path, number, each.values, told))
+        for number, each in read
     ]
     # A pair that no structure uses, as predictions beside labels, is not used.
     used: set[tuple[str, ...]] = {
-        next((pair for pair in names.styles if set(pair) & set(values)), ())
-        for _, _, values in read
+        next((pair for pair in names.styles if not each.values.keys().isdisjoint(pair)), ())
+        for _, each in read
     }
     styled = {name for pair in used for name in pair}
     styled |= {name for energy, *_ in filter(None, used) for name in tensors(energy, told.level)}
     known = {*names.labels, *styled, GROUP, HEAD, *KEPT}
     atoms_alone = [
-        (int(atoms.numbers[0]), _atomic_energies(path, number, values, names, units, told.levels))
-        for number, atoms, values in isolated
+        (
+            int(each.numbers[0]),
+            _atomic_energies(path, number, each.values, names, units, told.levels),
+        )
+        for number, each in isolated
     ]
     absent = [name for name in labels if name not in held]
     others = {name: each.count for name, each in held.items() if name not in known}
     return Content(frames, others, atoms_alone, held, absent)
 
 
-def _held(read: Sequence[tuple[int, Atoms, Mapping[str, Any]]]) -> dict[str, Held]:
+def _held(read: Sequence[FileStructure]) -> dict[str, Held]:
     """What a file holds; the shape is that of the first structure that has a name."""
-    counts = Counter(name for _, _, values in read for name in values)
+    counts = Counter(itertools.chain.from_iterable(each.values for each in read))
     shapes: dict[str, Shape] = {}
-    for _, atoms, values in read:
-        for name in values.keys() - shapes.keys():
-            array = np.asarray(values[name])
+    for atoms in read:
+        for name in atoms.values.keys() - shapes.keys():
+            array = np.asarray(atoms.values[name])
             if array.dtype.kind in "iuf" and array.ndim == 0:
                 shapes[name] = "number"
             elif array.dtype.kind in "iuf" and name in atoms.info and array.shape in TENSOR_SHAPES:
@@ -124,7 +127,7 @@ def _held(read: Sequence[tuple[int, Atoms, Mapping[str, Any]]]) -> dict[str, Hel
     return {name: Held(shapes[name], count) for name, count in counts.items()}
 
 
-def _is_isolated(atoms: Atoms) -> bool:
+def _is_isolated(atoms: FileStructure) -> bool:
     """Whether a structure is named an isolated atom."""
     if len(atoms) != 1:
         return False
@@ -153,12 +156,6 @@ def _atomic_energies(
     }
 
 
-def _values(atoms: Atoms) -> dict[str, Any]:
-    """All that ASE has read beside the structure, of which it takes a part for results."""
-    arrays = {name: a for name, a in atoms.arrays.items() if name not in ("numbers", "positions")}
-    return {**atoms.info, **arrays, **(atoms.calc.results if atoms.calc is not None else {})}
-
-
 def _system(values: Mapping[str, Any], place: str) -> dict[str, float]:
     """Charge, spin and weights of a structure; a UserError for what is no number."""
     found = {}
@@ -176,17 +173,16 @@ def _system(values: Mapping[str, Any], place: str) -> dict[str, float]:
 def _frame(
     path: Path,
     number: int,
-    atoms: Atoms,
-    values: Mapping[str, Any],
+    atoms: FileStructure,
     names: Names,
     units: Mapping[Level | None, Units],
     head: Level | None,
 ) -> Frame:
     """A structure with its labels in hartree."""
-    place = f"{path}, structure {number}"
+    place, values = f"{path}, structure {number}", atoms.values
     refuse_beyond_float32(atoms.positions, f"{place}: positions")
     length = units[None].length
-    cell = periodic_cell(atoms.cell.array * length, atoms.pbc, place)
+    cell = periodic_cell(atoms.cell * length, atoms.pbc, place)
     labels: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     for dataset, (name, value, label) in _select(values, names.of(values, head), place).items():
         if label.kind == ENERGY:

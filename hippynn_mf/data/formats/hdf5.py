@@ -109,7 +109,7 @@ def refuse_infinite(values: np.ndarray, what: str, path: Path, group: str) -> No
 
 def refuse_beyond_float32(values: np.ndarray, what: str) -> None:
     """Raise UserError for numbers that float32 does not hold: they would become infinite."""
-    if values.dtype == np.float32 or not values.size:
+    if values.dtype == np.float32 or not values.size or _is_small(values):
         return
     with np.errstate(invalid="ignore"):
         bad = np.isfinite(values) & (np.abs(values.astype(np.float64)) > LARGEST_FLOAT32)
@@ -118,6 +118,11 @@ def refuse_beyond_float32(values: np.ndarray, what: str) -> None:
             f"{what}: {int(bad.sum())} values are beyond what single precision holds "
             f"({values[bad].ravel()[0]:.3g}). Missing labels are NaN; remove damaged structures."
         )
+
+
+def _is_small(values: np.ndarray) -> bool:
+    """Whether all numbers are finite and fit; of few it is soon known."""
+    return bool(values.min() >= -LARGEST_FLOAT32 and values.max() <= LARGEST_FLOAT32)
 
 
 def check_numbers(numbers: np.ndarray, what: str) -> np.ndarray:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from hippynn_mf.data.formats.atoms import Group
+from hippynn_mf.data.formats.groups import Group
 from hippynn_mf.data.formats.hdf5 import check_numbers, open_hdf5
 from hippynn_mf.data.formats.layout import has_level, read_energies
 from hippynn_mf.data.formats.sources import (

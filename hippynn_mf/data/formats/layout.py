@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hippynn_mf.data.formats.atoms import Group
+from hippynn_mf.data.formats.groups import Group
 from hippynn_mf.data.formats.hdf5 import check_array, check_numbers, read_array, require_dataset
 from hippynn_mf.errors import UserError
 from hippynn_mf.levels import Level

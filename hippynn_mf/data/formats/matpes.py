@@ -29,6 +29,7 @@ from hippynn_mf.data.formats.frames import Content
 from hippynn_mf.data.formats.json_stream import BoundedJson
 from hippynn_mf.data.formats.label_styles import HEAD
 from hippynn_mf.data.formats.xyz_file import progress_bar, refuse_structure
+from hippynn_mf.data.formats.xyz_frames import FileStructure
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import reading, require_file
 from hippynn_mf.keys import ENERGY, FORCES, STRESS
@@ -71,11 +72,11 @@ def read_matpes(
     """
     require_file(path, "a file of records")
     told = Told(level, levels, declared)
-    return content_of_atoms(path, WHAT, _structures(path, told), told)
+    return content_of_atoms(path, WHAT, map(FileStructure.of, _structures(path, told)), told)
 
 
 def _structures(path: Path, told: Told) -> Iterator[Atoms]:
-    with progress_bar(path, None) as progress:
+    with progress_bar(path) as progress:
         for number, record in enumerate(_records(path), 1):
             place = f"{path}, structure {number}"
             atoms = _atoms_of(record, place)

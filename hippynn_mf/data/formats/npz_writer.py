@@ -14,8 +14,8 @@ import numpy as np
 
 from hippynn_mf.cells import is_periodic_along
 from hippynn_mf.data.formats.ani1x import labels_in_file
-from hippynn_mf.data.formats.atoms import Group, read_cells, read_stress
 from hippynn_mf.data.formats.extxyz_keys import FORCES, STRESS, energy_key, forces_key, stress_key
+from hippynn_mf.data.formats.groups import Group, read_cells, read_stress
 from hippynn_mf.data.formats.hdf5 import read_array, refuse_infinite
 from hippynn_mf.data.formats.layout import list_groups, read_energies
 from hippynn_mf.data.formats.npz import ENERGY_UNIT, LENGTH_UNIT, PBC, THEORY

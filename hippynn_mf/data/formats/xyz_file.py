@@ -1,4 +1,4 @@
-"""The format extended XYZ: ASE reads, with the checks that it lacks; writing loses no digit."""
+"""The format extended XYZ: read as ASE does, with the checks that it lacks, and written."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, TextIO
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.io import iread
 from ase.io.extxyz import key_val_dict_to_str, output_column_format, save_calc_results, write_xyz
 from tqdm import tqdm
 
-from hippynn_mf.data.formats.xyz_scan import PACKERS, count_structures, open_xyz, unpacking
+from hippynn_mf.data.formats.xyz_frames import FileStructure, read_frame
+from hippynn_mf.data.formats.xyz_scan import PACKERS, scan
 from hippynn_mf.errors import UserError
 
 PLAIN = (".xyz", ".extxyz")
@@ -29,32 +29,34 @@ def is_xyz(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def read_molecules(path: Path) -> Iterator[Atoms]:
+def read_molecules(path: Path) -> Iterator[FileStructure]:
     """The structures of a file in its order.
 
     Raises UserError for a file that is empty, cut off or not extended XYZ, and for structures that
     have atoms without an element, or positions that are not finite.
     """
-    total = count_structures(path)
-    with unpacking(path), open_xyz(path) as stream, progress_bar(path, total) as progress:
-        structures = iter(iread(stream, index=":", format="extxyz"))
-        for number in range(1, total + 1):
+    with progress_bar(path, in_bytes=True) as progress:
+        for number, (comment, lines) in enumerate(scan(path, progress=progress.update), 1):
             try:
-                atoms = next(structures)
+                structure = read_frame(comment, lines)
             except Exception as error:  # ASE has no class for what a wrong file raises
                 raise UserError(
                     f"{path}, structure {number}: ASE cannot read it as extended XYZ "
                     f"({type(error).__name__}: {error})."
                 ) from None
-            refuse_structure(atoms, f"{path}, structure {number}")
-            yield atoms
-            progress.update()
+            refuse_structure(structure, f"{path}, structure {number}")
+            yield structure
 
 
-def progress_bar(path: Path, total: int | None) -> tqdm[Any]:
-    """A bar that counts structures; seen after two seconds, on a terminal."""
+def progress_bar(path: Path, *, in_bytes: bool = False) -> tqdm[Any]:
+    """A bar that counts structures, or bytes of the file; seen after two seconds, on a terminal."""
     return tqdm(
-        total=total, desc=f"{path.name}: structures", unit="structure", delay=2, disable=None
+        total=path.stat().st_size if in_bytes and path.is_file() else None,
+        desc=f"{path.name}: structures",
+        unit="B" if in_bytes else "structure",
+        unit_scale=in_bytes,
+        delay=2,
+        disable=None,
     )
 
 
@@ -114,7 +116,7 @@ def write_structures(stream: TextIO, structures: Iterable[Atoms]) -> None:
         stream.write(f"{len(atoms)}\n{comment}\n{line * len(atoms) % tuple(values)}")
 
 
-def refuse_structure(atoms: Atoms, place: str) -> None:
+def refuse_structure(atoms: Atoms | FileStructure, place: str) -> None:
     """Raise UserError for what nothing can be trained on."""
     if not (atoms.numbers > 0).all():
         raise UserError(f"{place} has atoms without an element (X). Remove it.")

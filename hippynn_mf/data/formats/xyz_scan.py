@@ -1,4 +1,4 @@
-"""Extended XYZ files, looked through before ASE reads them.
+"""Extended XYZ files, looked through while they are read.
 
 ASE ends without a word at a blank line, allocates whatever a line asks for, and waits for ever for
 a pipe. So the file's own counts are compared with its lines first, within bounds.
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
+import itertools
 import lzma
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from ase.io.formats import get_compression
 
@@ -34,7 +37,20 @@ PROPERTIES = re.compile(r"(?:^|\s)Properties=[\"']?([^\s\"']+)")
 
 
 def count_structures(path: Path, *, strict_end: bool = True, least_atoms: int = 1) -> int:
-    """Number of structures by the file's own counts of atoms.
+    """Number of structures by the file's own counts of atoms; raises as `scan`."""
+    return sum(1 for _ in scan(path, strict_end=strict_end, least_atoms=least_atoms))
+
+
+def scan(
+    path: Path,
+    *,
+    strict_end: bool = True,
+    least_atoms: int = 1,
+    progress: Callable[[int], object] = int,
+) -> Iterator[tuple[str, list[str]]]:
+    """The comment of every structure, and the lines of its atoms, by the file's own counts.
+
+    `progress` is told the bytes of the file that were read since it was told before.
 
     Raises UserError for a file that is empty, cut off, no XYZ, no regular file, or has a blank line
     between structures, more than `MOST_ATOMS` or fewer than `least_atoms` atoms in one, lines of
@@ -43,8 +59,8 @@ def count_structures(path: Path, *, strict_end: bool = True, least_atoms: int = 
     last line has to end with a line break: without one it may be cut off.
     """
     require_file(path, "an extended XYZ file")
-    count, number, last = 0, 0, ""
-    with unpacking(path), open_xyz(path) as stream:
+    count, number, last, told = 0, 0, "", 0
+    with unpacking(path), path.open("rb") as file, _as_text(path, file) as stream:
         lines = _lines(stream, path)
         for line in lines:
             number += 1
@@ -55,23 +71,29 @@ def count_structures(path: Path, *, strict_end: bool = True, least_atoms: int = 
                     )
                 break
             n_atoms = _n_atoms(line.strip(), least_atoms, f"{path}, line {number}")
-            for place in range(n_atoms + 1):  # the comment, and the atoms
-                last = next(lines, "")
-                if not last:
-                    raise UserError(
-                        f"{path} is truncated: structure {count + 1}, which begins in line "
-                        f"{number}, should have {n_atoms} atoms. Copy the file again."
-                    )
-                if place == 0:
-                    _refuse_columns(last, f"{path}, line {number + 1}")
-                    said = _said_columns(last)
-                elif last.endswith("\n") and said not in (None, found := len(last.split())):
+            comment = next(lines, "")
+            if comment:
+                _refuse_columns(comment, f"{path}, line {number + 1}")
+            atoms = list(itertools.islice(lines, n_atoms))
+            if len(atoms) < n_atoms or not comment:
+                raise UserError(
+                    f"{path} is truncated: structure {count + 1}, which begins in line "
+                    f"{number}, should have {n_atoms} atoms. Copy the file again."
+                )
+            said = _said_columns(comment)
+            for place, atom in enumerate(atoms if said is not None else (), 1):
+                found = len(atom.split())
+                if found != said and atom.endswith("\n"):
                     raise UserError(
                         f"{path}, structure {count + 1}: line {number + place + 1} has {found} "
                         f"columns, and Properties in line {number + 1} say {said}. Name every "
                         "column there, or write the structure again."
                     )
+            last = atoms[-1] if atoms else comment
+            yield comment, atoms
             count, number = count + 1, number + n_atoms + 1
+            progress(file.tell() - told)
+            told = file.tell()
     if not count:
         raise UserError(f"{path} is empty: it holds no structure.")
     if strict_end and not last.endswith("\n"):
@@ -79,19 +101,18 @@ def count_structures(path: Path, *, strict_end: bool = True, least_atoms: int = 
             f"{path} does not end with a line break, so it may be truncated. Copy it again, or add "
             "the line break if it is complete."
         )
-    return count
 
 
-def open_xyz(path: Path) -> TextIO:
+def _as_text(path: Path, file: BinaryIO) -> TextIO:
     """The file as text, a compressed one as what it holds, without a mark of the order of bytes.
 
     A compressed file that ends too early, or is none, raises EOFError, OSError or zlib.error.
     """
     packed = get_compression(str(path))[1]
     if packed is None:
-        return path.open(encoding="utf-8-sig")
+        return io.TextIOWrapper(file, encoding="utf-8-sig")
     if packed in PACKERS:
-        stream: TextIO = PACKERS[packed].open(path, "rt", encoding="utf-8-sig")
+        stream: TextIO = PACKERS[packed].open(file, "rt", encoding="utf-8-sig")
         return stream
     raise UserError(f"{path}: files packed with {packed} are not read. Unpack it first.")
 
@@ -144,7 +165,12 @@ def _n_atoms(text: str, least: int, place: str) -> int:
 def _said_columns(comment: str) -> int | None:
     """The columns that a comment says atoms have; None where it says none, or is wrong itself."""
     match = PROPERTIES.search(comment)
-    counts = match[1].split(":")[2::3] if match else []
+    return None if match is None else _sum_of_columns(match[1])
+
+
+@lru_cache(maxsize=64)
+def _sum_of_columns(properties: str) -> int | None:
+    counts = properties.split(":")[2::3]
     if not counts or not all(text.isascii() and text.isdecimal() for text in counts):
         return None
     return sum(map(int, counts))
