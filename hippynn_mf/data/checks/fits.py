@@ -69,14 +69,20 @@ def sums_over_atoms(counts: np.ndarray, of_elements: np.ndarray) -> np.ndarray:
     return sums
 
 
-def within_groups(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values (n,) less the median of their group; NaN in groups of fewer than four."""
+def group_medians(groups: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Numbers (n_groups,) of the groups that occur, medians of their values, and their sizes."""
     order = np.lexsort((values, groups))
     names, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
     ordered = values[order]
     medians = (ordered[starts + (sizes - 1) // 2] + ordered[starts + sizes // 2]) / 2
+    return names, medians, sizes
+
+
+def within_groups(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values (n,) less the median of their group; NaN in groups of fewer than four."""
+    names, medians, sizes = group_medians(groups, values)
     medians[sizes < 4] = np.nan
-    return values - medians[np.searchsorted(names, groups)]
+    return np.asarray(values - medians[np.searchsorted(names, groups)])
 
 
 def robust_spread(values: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hippynn_mf.data.checks.fits import sample
+from hippynn_mf.data.checks.fits import group_medians, sample
 from hippynn_mf.data.checks.report import Outcome, list_some
 from hippynn_mf.levels import Level
 
@@ -48,13 +48,10 @@ def check_molecules(
     """
     some = sample(len(groups))
     differences, rows, counts, groups = differences[some], rows[some], counts[some], groups[some]
-    order = np.argsort(groups, kind="stable")
-    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    _, medians, sizes = group_medians(groups, differences)
+    _, firsts = np.unique(groups, return_index=True)
     kept = sizes >= MIN_CONFORMERS
-    starts, sizes = starts[kept], sizes[kept]
-    firsts = order[starts]
-    members = (order[start : start + size] for start, size in zip(starts, sizes, strict=True))
-    medians = np.array([np.median(differences[each]) for each in members])
+    medians, sizes, firsts = medians[kept], sizes[kept], firsts[kept]
     residuals, ratios = deleted_residuals(counts[firsts], medians)
     is_far = (np.abs(ratios) > MAX_RESIDUAL) & (np.abs(residuals) > LEAST_RESIDUAL)
     far = np.flatnonzero(is_far)
