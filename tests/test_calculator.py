@@ -527,3 +527,12 @@ def test_what_has_changed_is_what_ase_says(name, change):
     assert calculator.get_potential_energy(atoms) == pytest.approx(
         MultiFidelityCalculator(calculator.potential, "DZ").get_potential_energy(atoms)
     )
+
+
+def test_a_charge_that_is_said_later_is_refused():
+    calculator = MultiFidelityCalculator(random_potential({"DZ": "EF"}), "DZ")
+    atoms = molecule("CH4", vacuum=4)
+    assert np.isfinite(calculator.get_potential_energy(atoms))
+    atoms.info["charge"] = 1
+    with pytest.raises(UserError, match="charge"):
+        calculator.get_potential_energy(atoms)

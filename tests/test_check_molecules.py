@@ -53,6 +53,15 @@ def test_every_molecule_that_is_two_ev_off_is_named_and_no_other(structures, pai
     assert n_noted > 5
 
 
+@pytest.mark.parametrize("n_wrong", [2, 3])
+def test_several_wrong_molecules_do_not_hide_each_other(structures, n_wrong):
+    right = {level: structures.energies[level.id] for level in (DZ, CC)}
+    wrong = np.isin(structures.group_names, ["C2H4", "CH5N", "H2O2"][:n_wrong])
+    shift = 2 / EV_PER_HARTREE * wrong[structures.groups]
+    (found,) = judge(structures, right | {CC: right[CC] + shift})
+    assert (found.check, found.values["n_far"]) == ("molecules", n_wrong)
+
+
 def test_the_gate_asks_it(structures):
     report = check_structures(structures, KNOWN_LEVELS, MINI_ANI1X)
     assert not [o for o in report.outcomes if o.check == "molecules"]

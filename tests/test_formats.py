@@ -409,6 +409,47 @@ def test_a_link_out_of_hdf5_is_refused_in_every_layout(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda atoms: atoms.set_initial_charges([1.0] + [0.0] * (len(atoms) - 1)), "charge"),
+        (
+            lambda atoms: atoms.set_initial_magnetic_moments([1.0] + [0.0] * (len(atoms) - 1)),
+            "spin",
+        ),
+        (lambda atoms: atoms.calc.results.update(magmom=2.0), "spin"),
+    ],
+)
+def test_charges_and_moments_of_atoms_are_those_of_the_molecule(tmp_path, capsys, change, said):
+    structures = made_formats.structures()
+    with Trajectory(tmp_path / "a.traj", "w") as trajectory:
+        for atoms in structures:
+            change(atoms)
+            trajectory.write(atoms)
+    data = f"DZ={tmp_path / 'a.traj'}"
+    assert exit_code("train", "SF-DZ/EF", "--train", data, "--out", tmp_path / "out") == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_among_the_sets_of_deepmd_is_refused(tmp_path):
+    path = made_formats.write_deepmd(tmp_path / "in")
+    outside = made_formats.write_deepmd(tmp_path / "outside")
+    shutil.rmtree(path / "H2O" / "set.000")
+    (path / "H2O" / "set.000").symlink_to(outside / "H2O" / "set.000")
+    with pytest.raises(UserError, match="is a link"):
+        read_frames({"DZ": path})
+
+
+def test_units_of_positions_in_spice_count(tmp_path):
+    path = made_formats.write_spice(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        for group in file.values():
+            group["conformations"].attrs["units"] = "nanometer"
+    with pytest.raises(UserError, match="positions says that it is in 'nanometer'"):
+        read_frames({"DZ": path})
+
+
 def test_an_lmdb_database_is_read_where_its_package_is(tmp_path):
     pytest.importorskip("ase_db_backends")
     path = tmp_path / "a.aselmdb"

@@ -1,5 +1,6 @@
 """Bounds on the nesting and the records of JSON that is read as a stream."""
 
+import gzip
 import io
 import json
 
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 
 from hippynn_mf.data.formats import json_stream
 from hippynn_mf.data.formats.json_stream import BoundedJson
+from hippynn_mf.data.formats.matpes import is_matpes, read_matpes
 from hippynn_mf.errors import UserError
+from hippynn_mf.levels import DZ
 
 JSON = st.recursive(
     st.none() | st.integers() | st.text(alphabet='a[]{}"\\é\n'),
@@ -63,3 +66,25 @@ def test_a_record_has_a_bound_and_the_file_has_none(outside, join, monkeypatch):
     assert read_all(many, 64, outside=outside) == many
     with pytest.raises(UserError, match="record of more than"):
         read_all(text([small, large, small]), 64, outside=outside)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b" " * 10**6 + b"[]", "begins with more than"),
+        (b'["' + b"A" * 10**6 + b'"]', "record of more than"),
+        (b"[" + b" " * 10**6 + b"{}]", "record of more than"),
+        (b"[" + b"1" * 10**6 + b"]", "record of more than"),
+        (b"  \n ", "is empty"),
+    ],
+)
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_blanks_and_texts_without_end_are_refused_soon(
+    tmp_path, monkeypatch, content, message, is_packed
+):
+    monkeypatch.setattr(json_stream, "MAX_RECORD", 10**5)
+    path = tmp_path / ("a.json.gz" if is_packed else "a.json")
+    path.write_bytes(gzip.compress(content) if is_packed else content)
+    assert not is_matpes(path)
+    with pytest.raises(UserError, match=message):
+        read_matpes(path, DZ)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from ase import units
 from made_crystals import crystals, labels_of
+from made_runs import exit_code
 
 from hippynn_mf import UserError
 from hippynn_mf.data.formats.ani1x import read_ani1x
 from hippynn_mf.data.formats.matpes import is_matpes, read_matpes
+from hippynn_mf.data.formats.sources import with_declared
 from hippynn_mf.labels import parse_labels
 from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS
 from hippynn_mf.runs.request import Request
@@ -155,3 +157,23 @@ def test_damaged_files_are_said_to_be(tmp_path):
     other = tmp_path / "b.json"
     other.write_text('{"a": 1}')
     assert not is_matpes(other)
+
+
+def test_units_cannot_be_declared_for_what_says_its_own(tmp_path):
+    path = write_records(tmp_path / "a.json", [record(atoms) for atoms in crystals(3)])
+    source = with_declared({"DZ": path}, units={"stress": "kbar"})
+    with pytest.raises(UserError, match="units cannot be declared"):
+        read_ani1x(source, parse_labels({"DZ": "EFS"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"charge": 1}, "charge"), ({"energy": True}, "the energy is True")]
+)
+def test_a_charge_of_a_record_and_an_energy_that_is_none_are_refused(
+    tmp_path, capsys, change, message
+):
+    records = [record(atoms, **change) for atoms in crystals(6)]
+    path = write_records(tmp_path / "a.json", records)
+    out = tmp_path / "out"
+    assert exit_code("train", "SF-DZ/EF", "--train", f"DZ={path}", "--out", out) == 2
+    assert message in capsys.readouterr().err

@@ -108,6 +108,9 @@ def test_right_forces_are_proved_by_crystals_in_one_cell(tmp_path):
         (-1 / (0.1 * units.GPa), "in kbar.*opposite sign"),
         (1 / units.GPa, "in GPa"),
         (units.Bohr**3 / units.Hartree, "in hartree/bohr³"),
+        (1e-3, "is not V⁻¹ dE/dε"),
+        (-1e-5, "is not V⁻¹ dE/dε"),
+        (1e3, "is not V⁻¹ dE/dε"),
     ],
 )
 def test_a_stress_in_another_unit_or_sign_is_refused(tmp_path, factor, said):

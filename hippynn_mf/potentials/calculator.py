@@ -16,7 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import Level
-from hippynn_mf.potentials.batch import refuse_charged
+from hippynn_mf.potentials.batch import CHARGES, SPINS, refuse_charged
 from hippynn_mf.potentials.evaluator import Evaluator, Surfaces
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
@@ -112,7 +112,11 @@ class MultiFidelityCalculator(Calculator):
             "initial_charges": [each.get_initial_charges() for each in both],
             "initial_magmoms": [each.get_initial_magnetic_moments() for each in both],
         }
-        return [name for name in all_changes if not np.array_equal(*states[name])]
+        changes = [name for name in all_changes if not np.array_equal(*states[name])]
+        before, now = ([repr(each.info.get(name)) for name in (*CHARGES, *SPINS)] for each in both)
+        if "initial_charges" not in changes and before != now:
+            changes.append("initial_charges")  # by which a charged system is refused
+        return changes
 
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True

@@ -32,6 +32,9 @@ MAX_PER_BOND = 25.0
 MAX_SPREAD_PER_BOND = 1.0
 # Below it the set may be one molecule at low temperature, or in hartree read as eV: it is said.
 MIN_SPREAD_PER_BOND = 0.001
+# The same where no self energy tells the unit: eV read as kcal/mol, or hartree as eV, have 0.002 to
+# 0.013, molecules of many kinds 0.05 and more.
+MIN_SPREAD_UNPROVED = 0.03
 MAX_SHARE = 0.001  # of structures beyond a bound; more are refused
 # Robust standard deviations of the energy without composition, of one level by itself. Hot samples
 # and close contacts have heavy tails (real ANI-1x: 11).
@@ -124,7 +127,8 @@ def check_energies(
         text += f", {median:+.2f} eV per bond (median)"
     if spread is not None:
         text += f", spread {spread:.3g} eV per bond without composition{sample_text(n)}"
-    is_narrow = spread is not None and spread < MIN_SPREAD_PER_BOND
+    least = MIN_SPREAD_PER_BOND if has_own.any() else MIN_SPREAD_UNPROVED
+    is_narrow = spread is not None and spread < least
     if is_narrow:
         text += (
             ", which is little: right for one molecule at low temperature, else look at the unit"

@@ -2,7 +2,7 @@
 
 A whole molecule with energies of another state, charge or setting is right within itself, so no
 check of its conformers finds it; and it bends a fit of composition that it is a part of. So each
-molecule is compared with a fit to all the others.
+molecule is compared with a fit to the others, of those that do not stand out themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ MIN_FREEDOM = 5  # groups beyond the number of elements, for their spread to mea
 # 4.5 between any two levels, 65 others of up to four heavy atoms 3.5; 2 eV added to any one of the
 # 18 make more than 6.
 MAX_RESIDUAL = 6.0
-LEAST_RESIDUAL = 5.0  # kcal/mol: molecules whose levels agree that well may differ as they like
+N_REWEIGHTED = 30  # rounds of the fit of least absolute residuals
+NEAR = 5.0  # median residuals of that fit, within which the first fit of squares is
+LEAST_RESIDUAL = 10.0  # kcal/mol, of which N2 between MP2 and CC has 5
 
 
 def check_molecules(
@@ -52,7 +54,7 @@ def check_molecules(
     _, firsts = np.unique(groups, return_index=True)
     kept = sizes >= MIN_CONFORMERS
     medians, sizes, firsts = medians[kept], sizes[kept], firsts[kept]
-    residuals, ratios = deleted_residuals(counts[firsts], medians)
+    residuals, ratios = robust_residuals(counts[firsts], medians)
     is_far = (np.abs(ratios) > MAX_RESIDUAL) & (np.abs(residuals) > LEAST_RESIDUAL)
     far = np.flatnonzero(is_far)
     if not len(far):
@@ -70,6 +72,52 @@ def check_molecules(
     )
     values: dict[str, float | int | None] = {"n_groups": len(medians), "n_far": len(far)}
     return [Outcome(check="molecules", level=higher.id, verdict="noted", text=text, values=values)]
+
+
+def robust_residuals(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `deleted_residuals`, of a fit to those values alone that do not stand out of it.
+
+    Several wrong values hide each other in a fit to all. So the first fit is one of least absolute
+    residuals, which few do not bend; then those within `MAX_RESIDUAL` are fitted, which are again
+    those that do not stand out, until they stay the same.
+    """
+    residuals, ratios = deleted_residuals(counts, values)
+    if len(values) < counts.shape[1] + MIN_FREEDOM:
+        return residuals, ratios
+    kept = _near_the_rest(counts, values)
+    for _ in range(len(values)):
+        residuals, ratios = _residuals_of(counts, values, kept)
+        near = np.abs(ratios) <= MAX_RESIDUAL
+        if (near == kept).all():
+            break
+        kept = near
+    return residuals, ratios
+
+
+def _near_the_rest(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(n,) which values are near a fit of least absolute residuals; all, if too few are."""
+    weights = np.ones(len(values))
+    for _ in range(N_REWEIGHTED):
+        root = np.sqrt(weights)
+        solution = np.linalg.lstsq(counts * root[:, None], values * root, rcond=None)[0]
+        apart = np.abs(values - counts @ solution)
+        weights = 1 / np.maximum(apart, 1e-3 * max(float(np.median(apart)), 1e-9))
+    kept = apart <= NEAR * max(float(np.median(apart)), 1e-9)
+    enough = kept.sum() >= np.linalg.matrix_rank(counts) + MIN_FREEDOM
+    return kept if enough else np.ones(len(values), bool)
+
+
+def _residuals_of(
+    counts: np.ndarray, values: np.ndarray, kept: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals from the fit to the values that are kept, each without itself."""
+    residuals, ratios = np.zeros(len(values)), np.zeros(len(values))
+    residuals[kept], ratios[kept] = deleted_residuals(counts[kept], values[kept])
+    for i in np.flatnonzero(~kept):
+        rows = np.append(np.flatnonzero(kept), i)
+        one, other = deleted_residuals(counts[rows], values[rows])
+        residuals[i], ratios[i] = one[-1], other[-1]
+    return residuals, ratios
 
 
 def deleted_residuals(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -86,7 +86,14 @@ def _systems(path: Path) -> Iterator[Path]:
 
 
 def _sets(system: Path) -> list[Path]:
-    return sorted(folder for folder in system.glob("set.*") if folder.is_dir())
+    found = sorted(folder for folder in system.glob("set.*") if folder.is_dir())
+    for path in (*found, *(file for folder in found for file in folder.glob("*.npy"))):
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a link, which may lead out of the folder, so it is not read. Put the "
+                "file itself there."
+            )
+    return found
 
 
 def _read_system(system: Path) -> Iterator[Conformers]:

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -167,7 +168,10 @@ def read_grouped_hdf5(
             labels = find_labels(path, layout.name, held, told, layout.usual)
         for name, label in labels.items():
             units = told.units(layout.units, label.level)
-            _check_unit(path, parts, name, units.of(label.kind))
+            arrays = [part.arrays.get(name) for part in parts]
+            _check_unit(path, arrays, name, units.of(label.kind))
+        own = [part.positions for part in parts]
+        _check_unit(path, own, "positions", told.units(layout.units).positions)
         frames = frames_of(path, parts, labels, told, layout.units)
     absent = [name for name in told.labels() if name not in held]
     others = other_names(held, labels, (LOT, "smiles", "subset", *KEPT))
@@ -252,17 +256,16 @@ def _numbers(dataset: object, place: str, key: str) -> np.ndarray:
     return np.array([atomic_numbers[symbol] for symbol in symbols], np.uint8)
 
 
-def _check_unit(path: Path, parts: Sequence[Conformers], name: str, unit: str | None) -> None:
+def _check_unit(path: Path, arrays: Sequence[object], name: str, unit: str | None) -> None:
     """Raise UserError if a dataset names another unit than that in which it would be read."""
-    for part in parts:
-        dataset = part.arrays.get(name)
+    for dataset in arrays:
         if not isinstance(dataset, h5py.Dataset) or UNIT not in dataset.attrs:
             continue
         said = dataset.attrs[UNIT]
         text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        if text.replace("angstrom", "Å") != unit:
+        if re.sub("angstroms?", "Å", text, flags=re.IGNORECASE).lower() != str(unit).lower():
             raise UserError(
                 f"{path}: {name} says that it is in {text!r}, and would be read in {unit}. Declare "
-                "its unit with --units, as energy=hartree or forces=hartree/bohr."
+                "its unit with --units, as energy=hartree, forces=hartree/bohr or positions=bohr."
             )
         return

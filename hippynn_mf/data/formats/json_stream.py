@@ -14,7 +14,8 @@ import numpy as np
 from hippynn_mf.errors import UserError
 
 MAX_DEPTH = 200  # of arrays and objects; pymatgen's structures have about ten
-MAX_RECORD = 64 * 1024**2  # bytes; a record of 10,000 atoms has five million
+MAX_RECORD = 16 * 1024**2  # bytes; a record of 10,000 atoms has five million
+MAX_BLANKS = 2**16  # bytes before the first record
 ESCAPED = re.compile(rb"\\.", re.DOTALL)
 OPENING, CLOSING = (np.frombuffer(each, np.uint8) for each in (b"[{", b"]}"))
 
@@ -51,16 +52,32 @@ class BoundedJson:
         self._in_string ^= len(pieces) % 2 == 0
         steps = np.isin(outside, OPENING).astype(np.int64) - np.isin(outside, CLOSING)
         depths = self._depth + np.cumsum(steps)
-        deepest, least = (depths.max(), depths.min()) if len(depths) else (self._depth, self._depth)
-        if deepest > MAX_DEPTH:
+        if depths.max(initial=0) > MAX_DEPTH:
             raise UserError(
                 f"{self._name} nests lists and objects more than {MAX_DEPTH} deep; no records of "
                 "structures do."
             )
-        self._since = 0 if least <= self._outside else self._since + len(block)
+        # A record has ended where the depth has come back, not where it stays, as in a long text.
+        has_ended = bool(((steps < 0) & (depths <= self._outside)).any())
+        self._since = 0 if has_ended else self._since + len(block)
         if self._since > MAX_RECORD:
             raise UserError(
                 f"{self._name} has a record of more than {MAX_RECORD // 1024**2} MiB. Write a "
                 "record for every structure."
             )
         self._depth = int(depths[-1]) if len(depths) else self._depth
+
+
+def first_letter(stream: BufferedIOBase, name: object) -> bytes:
+    """The first byte that is not blank; the stream stands at its beginning again.
+
+    Raises UserError for a stream without any, or with more than `MAX_BLANKS` blanks before it.
+    """
+    start = stream.read(MAX_BLANKS)
+    stream.seek(0)
+    letters = start.lstrip()
+    if not letters:
+        if len(start) == MAX_BLANKS:
+            raise UserError(f"{name} begins with more than {MAX_BLANKS:,} blanks; it is no data.")
+        raise UserError(f"{name} is empty.")
+    return letters[:1]

@@ -26,7 +26,7 @@ from hippynn_mf.cells import stress_tensor
 from hippynn_mf.data.formats.declared import NOTHING_DECLARED, Declared, Told
 from hippynn_mf.data.formats.extxyz import content_of_atoms
 from hippynn_mf.data.formats.frames import Content
-from hippynn_mf.data.formats.json_stream import BoundedJson
+from hippynn_mf.data.formats.json_stream import BoundedJson, first_letter
 from hippynn_mf.data.formats.label_styles import HEAD
 from hippynn_mf.data.formats.xyz_file import progress_bar, refuse_structure
 from hippynn_mf.data.formats.xyz_frames import FileStructure
@@ -72,6 +72,12 @@ def read_matpes(
     """
     require_file(path, "a file of records")
     told = Told(level, levels, declared)
+    if declared.units:
+        raise UserError(
+            f"{path}: records of pymatgen structures are read in eV, eV/Å and VASP's kbar, as they "
+            "are published, so units cannot be declared for them. Leave --units out; for other "
+            "files of the same command, convert those first ('hippynn-mf data convert')."
+        )
     return content_of_atoms(path, WHAT, map(FileStructure.of, _structures(path, told)), told)
 
 
@@ -92,15 +98,8 @@ def _records(path: Path) -> Iterator[Any]:
     """The records of a list, or of lines, one after another."""
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     with reading(path), opened(path, "rb") as stream:
-        start = b""
-        while not start.strip():
-            block = stream.read(1)
-            if not block:
-                raise UserError(f"{path} is empty.")
-            start = block
-        stream.seek(0)
-        prefix = "item" if start == b"[" else ""
         try:
+            prefix = "item" if first_letter(stream, path) == b"[" else ""
             bounded = BoundedJson(stream, path, outside=1 if prefix else 0)
             yield from ijson.items(bounded, prefix, use_float=True, multiple_values=True)
         except (ijson.JSONError, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
@@ -131,8 +130,11 @@ def _atoms_of(record: object, place: str) -> Atoms:
         else:
             positions = np.array([site["abc"] for site in sites], np.float64) @ cell
         atoms = Atoms(numbers, positions, cell=cell, pbc=lattice.get("pbc", True))
-        if (charge := structure.get("charge")) not in (None, 0):
-            atoms.info["charge"] = float(charge)
+        for charge in (structure.get("charge"), content.get("charge")):
+            if charge not in (None, 0):
+                atoms.info["charge"] = float(charge)
+        if isinstance(content.get(ENERGY), bool):
+            raise TypeError(f"the energy is {content[ENERGY]}")
         if content.get(ENERGY) is not None:
             atoms.info[ENERGY] = float(content[ENERGY])
         if content.get(FORCES) is not None:

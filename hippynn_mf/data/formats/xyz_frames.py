@@ -33,6 +33,7 @@ TRUTH = {"T": True, "true": True, "True": True, "TRUE": True}
 TRUTH |= {"F": False, "false": False, "False": False, "FALSE": False}
 MAY_BE_NUMBERS = frozenset("+-.0123456789nNiI")  # how they begin
 # Of a calculator's results, those that are kept as they are written. Constraints are no columns.
+LEAST_TOTAL = 0.01  # of charges and moments, which programs write with an error
 PLAIN_RESULTS = {"energy", "free_energy", "stress"}
 OTHERS = set(per_config_properties) - PLAIN_RESULTS | {"uid", "move_mask"}
 
@@ -62,11 +63,26 @@ class FileStructure:
         """What ASE has read, of which it takes a part for results."""
         arrays = {k: a for k, a in atoms.arrays.items() if k not in ("numbers", "positions")}
         results = {} if atoms.calc is None else atoms.calc.results
-        values = {**atoms.info, **arrays, **results}
-        return cls(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.info, values)
+        info = {**_totals(atoms, results), **atoms.info}
+        values = {**info, **arrays, **results}
+        return cls(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, info, values)
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+
+def _totals(atoms: Atoms, results: Mapping[str, Any]) -> dict[str, float]:
+    """Charge and spin of a molecule whose atoms or calculator have any.
+
+    Charges of crystals' atoms are those of ions, and their moments an order of many.
+    """
+    if atoms.pbc.any():
+        return {}
+    charge = float(np.sum(atoms.arrays.get("initial_charges", 0.0)))
+    moments = [np.sum(atoms.arrays.get("initial_magmoms", 0.0)), results.get("magmom") or 0.0]
+    spin = max((float(np.sum(each)) for each in moments), key=abs)
+    found = {"charge": charge, "total_spin": spin}
+    return {name: value for name, value in found.items() if not abs(value) <= LEAST_TOTAL}
 
 
 def read_frame(comment: str, lines: Sequence[str]) -> FileStructure:
