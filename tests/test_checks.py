@@ -9,6 +9,7 @@ import pytest
 
 from hippynn_mf.data.checks.gate import check_structures, pass_gate
 from hippynn_mf.data.checks.levels import check_levels
+from hippynn_mf.data.checks.repeats import check_repeats
 from hippynn_mf.data.checks.report import Accepted, CheckReport
 from hippynn_mf.data.embedded import MINI_ANI1X, MINI_CC_FORCES
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
@@ -50,6 +51,35 @@ def test_a_zero_is_no_label(structures, ani1x_file):
     forces[TZ.id][7] = 0
     (found,) = refused(replace(structures, forces=forces), ani1x_file)
     assert "forces of level wb97x_tz are exactly 0 in 1 structures (row 7 of CH4)" in found.text
+
+
+@pytest.mark.parametrize("every", [3, 1])
+def test_energies_of_other_conformers_are_found_by_their_digits(structures, ani1x_file, every):
+    """Every third one, or all, as the conformer before: a column that was filled."""
+    energies = structures.energies[CC.id].copy()
+    for row in range(1, len(energies)):
+        if row % every == 0 and structures.groups[row] == structures.groups[row - 1]:
+            energies[row] = energies[row - 1]
+    found = refused(with_energies(structures, CC, energies), ani1x_file)
+    assert "repeats" in {outcome.check for outcome in found}
+    accepted = check_structures(
+        with_energies(structures, CC, energies), KNOWN_LEVELS, ani1x_file,
+        accepted=Accepted(outliers=True),
+    )  # fmt: skip
+    assert accepted.of("repeats", CC.id).verdict == "accepted"
+
+
+@pytest.mark.parametrize("n", [2000, 20_000])
+@pytest.mark.parametrize("digits", [3, 4, 5, 6, 9])
+def test_energies_of_few_digits_are_equal_by_chance(digits, n):
+    energies = np.random.default_rng(0).normal(-40, 0.01, n).round(digits)
+    names = [str(i) for i in range(n)]
+    groups = np.zeros(n, int)
+    assert check_repeats(energies, names, groups, CC, Accepted()) == []
+    filled = energies.copy()
+    filled[1::2] = energies[::2]
+    found = check_repeats(filled, names, groups, CC, Accepted())
+    assert found or digits < 9
 
 
 def test_a_column_shifted_by_a_row_is_refused(structures, ani1x_file):

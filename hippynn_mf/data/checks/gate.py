@@ -15,6 +15,7 @@ from hippynn_mf.data.checks.energies import check_energies
 from hippynn_mf.data.checks.fits import count_elements, sums_over_atoms
 from hippynn_mf.data.checks.forces import check_forces
 from hippynn_mf.data.checks.levels import check_levels
+from hippynn_mf.data.checks.repeats import check_repeats
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport, Outcome, Verdict
 from hippynn_mf.data.checks.rounding import check_rounding
 from hippynn_mf.data.checks.systems import check_systems
@@ -120,6 +121,7 @@ def check_structures(
     labels = _Names(whole)
     energies = _Energies(whole, ordered)
     units_of: dict[Level, str | None] = {}
+    groups = np.concatenate([_group_ids(part, whole) for part in whole])
     poor = [level for level in energies if lacking_elements(level, elements)]
     atoms = isolated_atoms(source, poor, levels) if poor else {}
     for level in ordered:
@@ -127,6 +129,7 @@ def check_structures(
         outcomes += zeros
         if level in energies:
             of_level = energies[level]
+            outcomes += check_repeats(of_level, labels, groups, level, accepted)
             outcomes += check_rounding(of_level, level, FileUnits(unit), accepted)
             own = _self_energies(
                 counts, elements, with_self_energies(level, atoms.get(level.id, {}))
@@ -149,7 +152,6 @@ def check_structures(
         outcomes += check_balance(with_forces, level, accepted)
         outcomes += check_stress(with_forces, level, units)
     if len({*map(str, units_of.values())}) <= 1:  # else their difference says nothing new
-        groups = np.concatenate([_group_ids(part, whole) for part in whole])
         outcomes += check_levels(energies, labels, counts, groups, accepted)
     return CheckReport(source=shown, outcomes=tuple(outcomes))
 
