@@ -200,7 +200,7 @@ def find_bonds(parts: Sequence[Structures], level: Level) -> Bonds:
     for part in parts:
         if level.id not in part.forces:
             continue
-        for members in _some(part, level):
+        for members in some_groups(part, part.has_forces(level)):
             numbers = members.species[0]
             positions = members.positions[:].astype(np.float64)
             forces = members.forces[level.id][:].astype(np.float64) * EV_PER_HARTREE
@@ -213,10 +213,10 @@ def find_bonds(parts: Sequence[Structures], level: Level) -> Bonds:
     return Bonds(kinds, expected, given, structures, groups, tuple(names))
 
 
-def _some(part: Structures, level: Level) -> Iterator[Structures]:
+def some_groups(part: Structures, is_labelled: np.ndarray) -> Iterator[Structures]:
     """Groups with a bond of hydrogen, in a drawn order, with some of their labelled conformers."""
     # Atoms of a crystal may be bound to images, and its bonds are those of other surroundings.
-    rows = np.flatnonzero(part.has_forces(level) & ~part.is_periodic)
+    rows = np.flatnonzero(is_labelled & ~part.is_periodic)
     names, starts = np.unique(part.groups[rows], return_index=True)
     if not len(names):
         return

@@ -18,6 +18,7 @@ from hippynn_mf.data.checks.levels import check_levels
 from hippynn_mf.data.checks.repeats import check_repeats
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport, Outcome, Verdict
 from hippynn_mf.data.checks.rounding import check_rounding
+from hippynn_mf.data.checks.stretches import check_stretches
 from hippynn_mf.data.checks.systems import check_systems
 from hippynn_mf.data.checks.units import FileUnits
 from hippynn_mf.data.checks.values import check_values
@@ -138,6 +139,8 @@ def check_structures(
                 of_level, labels, counts, own, level, FileUnits(unit), accepted
             )
             outcomes += found
+            if not np.isfinite(own).any():  # else their size has told the unit
+                outcomes += check_stretches(whole, level, FileUnits(unit), accepted)
             del of_level, own
     for level in ordered:
         # Those of a sample are the same structures with more labels.
