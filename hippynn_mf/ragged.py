@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
 from hippynn_mf.stores import copy_of, new_store
@@ -73,13 +74,13 @@ class Places:
 
 
 @dataclass(frozen=True, eq=False)
-class Ragged:
+class Ragged(NDArrayOperatorsMixin):
     """An array of n structures that have different numbers of atoms.
 
     To read, it is like an array (n, n_atoms_max, …) padded with zeros, of which every index makes
     a copy: `array[rows]` (an integer or boolean index, or a slice) is padded to the largest of
     these structures alone, and `array[row]` is one without padding. `array[:]` is all of it, which
-    for many structures is better taken in blocks.
+    for many structures is better taken in blocks; comparisons and arithmetic are of that.
 
     Attributes:
         values: (n_values, …) of atoms. Several arrays may share them, and an array need not use
@@ -130,6 +131,11 @@ class Ragged:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         """All of it, padded."""
         return self[:] if dtype is None else self[:].astype(dtype)
+
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
+        """A function of numpy, of all of it, padded."""
+        plain = [each[:] if isinstance(each, Ragged) else each for each in inputs]
+        return getattr(function, method)(*plain, **keywords)
 
     def numpy(self) -> np.ndarray:
         """All of it, padded, as a tensor's."""

@@ -258,3 +258,12 @@ def test_only_what_has_the_digits_is_moved():
     np.testing.assert_allclose(moved[:, :, None] - moved[:, None], apart, atol=1e-6)
     single = positions.astype(np.float32)
     assert recentred(single) is single
+
+
+def test_comparisons_and_arithmetic_are_those_of_the_padded_array():
+    species = np.array([[8, 1, 1], [1, 1, 0]])
+    ragged = Ragged.of(species, np.array([3, 2]))
+    np.testing.assert_array_equal(ragged == 1, species == 1)
+    np.testing.assert_array_equal(ragged > 0, species > 0)
+    np.testing.assert_array_equal(2 * ragged - ragged, species)
+    np.testing.assert_array_equal(np.sqrt(ragged), np.sqrt(species))
