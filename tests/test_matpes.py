@@ -177,3 +177,12 @@ def test_a_charge_of_a_record_and_an_energy_that_is_none_are_refused(
     out = tmp_path / "out"
     assert exit_code("train", "SF-DZ/EF", "--train", f"DZ={path}", "--out", out) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["energy", "matrix", "element"])
+def test_a_key_that_is_there_twice_is_refused(tmp_path, key):
+    text = json.dumps([record(atoms) for atoms in crystals(2)])
+    place = text.rindex(f'"{key}"')
+    (tmp_path / "a.json").write_text(f'{text[:place]}"{key}": 1, {text[place:]}')
+    with pytest.raises(UserError, match=rf"a\.json.*an object has '{key}' twice"):
+        read_matpes(tmp_path / "a.json", DZ)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from io import BufferedIOBase
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,19 @@ MAX_RECORD = 16 * 1024**2  # bytes; a record of 10,000 atoms has five million
 MAX_BLANKS = 2**16  # bytes before the first record
 ESCAPED = re.compile(rb"\\.", re.DOTALL)
 OPENING, CLOSING = (np.frombuffer(each, np.uint8) for each in (b"[{", b"]}"))
+
+
+class NotedKeys(dict[str, Any]):
+    """An object of JSON that notes keys which it has already; ijson cannot take an error here."""
+
+    def __init__(self, twice: list[str]) -> None:
+        super().__init__()
+        self._twice = twice
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key in self:
+            self._twice.append(key)
+        super().__setitem__(key, value)
 
 
 class BoundedJson:

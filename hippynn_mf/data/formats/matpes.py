@@ -26,7 +26,7 @@ from hippynn_mf.cells import stress_tensor
 from hippynn_mf.data.formats.declared import NOTHING_DECLARED, Declared, Told
 from hippynn_mf.data.formats.extxyz import content_of_atoms
 from hippynn_mf.data.formats.frames import Content
-from hippynn_mf.data.formats.json_stream import BoundedJson, first_letter
+from hippynn_mf.data.formats.json_stream import BoundedJson, NotedKeys, first_letter
 from hippynn_mf.data.formats.label_styles import HEAD
 from hippynn_mf.data.formats.xyz_file import progress_bar, refuse_structure
 from hippynn_mf.data.formats.xyz_frames import FileStructure
@@ -101,7 +101,14 @@ def _records(path: Path) -> Iterator[Any]:
         try:
             prefix = "item" if first_letter(stream, path) == b"[" else ""
             bounded = BoundedJson(stream, path, outside=1 if prefix else 0)
-            yield from ijson.items(bounded, prefix, use_float=True, multiple_values=True)
+            twice: list[str] = []
+            for record in ijson.items(
+                *(bounded, prefix), use_float=True, multiple_values=True,
+                map_type=lambda: NotedKeys(twice),
+            ):  # fmt: skip
+                if twice:
+                    raise UserError(f"{path}: an object has {twice[0]!r} twice. Keep one of them.")
+                yield record
         except (ijson.JSONError, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
             raise UserError(
                 f"{path} is damaged, or no JSON ({error}). Copy or download it again."
