@@ -232,18 +232,36 @@ def some_groups(part: Structures, is_labelled: np.ndarray) -> Iterator[Structure
         yield part[of_group[chosen]]
 
 
+def from_hydrogens(numbers: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors (n, n_hydrogens, n_atoms, 3) in Å from all atoms to hydrogens, and their lengths.
+
+    From itself an atom is infinitely far.
+    """
+    hydrogens = np.flatnonzero(numbers == 1)
+    vectors = positions[:, hydrogens, None] - positions[:, None]
+    apart = np.linalg.norm(vectors, axis=3)
+    apart[:, np.arange(len(hydrogens)), hydrogens] = np.inf
+    return vectors, apart
+
+
+def nearest_bonds(numbers: np.ndarray, apart: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(n, n_hydrogens) nearest atom, its distance, and length at rest and constant of such bonds.
+
+    The latter two are NaN beside an atom that is not among `BONDS`.
+    """
+    nearest = apart.argmin(axis=2)
+    length = np.take_along_axis(apart, nearest[:, :, None], 2)[:, :, 0]
+    known = np.array([BONDS.get(int(z), (np.nan, np.nan)) for z in numbers])[nearest]
+    return nearest, length, known[:, :, 0], known[:, :, 1]
+
+
 def _bonds_of(
     numbers: np.ndarray, positions: np.ndarray, forces: np.ndarray, first: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     hydrogens = np.flatnonzero(numbers == 1)
-    vectors = positions[:, hydrogens, None] - positions[:, None]  # (n, n_hydrogens, n_atoms, 3)
-    apart = np.linalg.norm(vectors, axis=3)
-    apart[:, np.arange(len(hydrogens)), hydrogens] = np.inf
-    nearest = apart.argmin(axis=2)
-    length = np.take_along_axis(apart, nearest[:, :, None], 2)[:, :, 0]
+    vectors, apart = from_hydrogens(numbers, positions)
+    nearest, length, rest, constant = nearest_bonds(numbers, apart)
     after = np.partition(apart, 1, axis=2)[:, :, 1]
-    known = np.array([BONDS.get(int(z), (np.nan, np.nan)) for z in numbers])[nearest]
-    rest, constant = known[:, :, 0], known[:, :, 1]
     is_bond = (length > LENGTHS[0] * rest) & (length < LENGTHS[1] * rest)
     is_bond &= after > NEXT_ATOM * rest
     which, place = np.nonzero(is_bond)

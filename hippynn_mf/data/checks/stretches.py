@@ -11,7 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hippynn_mf.data.checks.bonds import BONDS, EXPONENT, LENGTHS, some_groups
+from hippynn_mf.data.checks.bonds import (
+    EXPONENT,
+    LENGTHS,
+    from_hydrogens,
+    nearest_bonds,
+    some_groups,
+)
 from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict
 from hippynn_mf.data.checks.units import FileUnits
 from hippynn_mf.data.structures import Structures
@@ -88,14 +94,8 @@ def stretching_energies(numbers: np.ndarray, positions: np.ndarray) -> np.ndarra
 
     NaN where a hydrogen atom is bound to nothing that is known.
     """
-    hydrogens = np.flatnonzero(numbers == 1)
-    vectors = positions[:, hydrogens, None] - positions[:, None]
-    apart = np.linalg.norm(vectors, axis=3)
-    apart[:, np.arange(len(hydrogens)), hydrogens] = np.inf
-    nearest = apart.argmin(axis=2)
-    length = np.take_along_axis(apart, nearest[:, :, None], 2)[:, :, 0]
-    known = np.array([BONDS.get(int(z), (np.nan, np.nan)) for z in numbers])[nearest]
-    rest, constant = known[:, :, 0], known[:, :, 1]
+    _, apart = from_hydrogens(numbers, positions)
+    _, length, rest, constant = nearest_bonds(numbers, apart)
     is_bond = (length > LENGTHS[0] * rest) & (length < LENGTHS[1] * rest)
     decay = np.exp(-EXPONENT * (length - rest))
     energies = constant / (2 * EXPONENT**2) * (1 - decay) ** 2
