@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from hippynn_mf.data.checks.fits import count_elements
 from hippynn_mf.data.checks.gate import check_structures
 from hippynn_mf.data.checks.levels import check_levels
-from hippynn_mf.data.checks.molecules import check_molecules, deleted_residuals
+from hippynn_mf.data.checks.molecules import (
+    check_molecules,
+    deleted_residuals,
+    robust_residuals,
+)
 from hippynn_mf.data.checks.report import NOTHING
 from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.formats.ani1x import labels_in_file, read_ani1x
@@ -105,3 +109,18 @@ def test_deleted_residuals_are_those_of_fits_without_the_value(counts, seed):
         leverage = counts[i] @ np.linalg.pinv(others.T @ others) @ counts[i]
         expected = left / np.sqrt(variance * (1 + leverage))
         assert studentized[i] == pytest.approx(expected, rel=1e-6, abs=1e-8)
+
+
+def test_values_that_stand_out_have_the_residuals_of_deletion():
+    rng = np.random.default_rng(5)
+    counts = rng.integers(0, 7, (40, 3)).astype(float)
+    values = counts @ [1.0, -2.0, 0.5] + rng.normal(size=40)
+    values[[3, 8]] += 500.0
+    plain, studentized = robust_residuals(counts, values)
+    assert set(np.flatnonzero(np.abs(studentized) > 20)) == {3, 8}
+    for i in (3, 8):  # each without the other
+        others = np.delete(np.arange(40), 11 - i)
+        one, other = deleted_residuals(counts[others], values[others])
+        place = int(np.flatnonzero(others == i)[0])
+        assert plain[i] == pytest.approx(one[place])
+        assert studentized[i] == pytest.approx(other[place])

@@ -22,6 +22,7 @@ MIN_FREEDOM = 5  # groups beyond the number of elements, for their spread to mea
 # 18 make more than 6.
 MAX_RESIDUAL = 6.0
 N_REWEIGHTED = 30  # rounds of the fit of least absolute residuals
+N_REFITTED = 20  # rounds of fits of squares, if they do not stay the same before
 NEAR = 5.0  # median residuals of that fit, within which the first fit of squares is
 LEAST_RESIDUAL = 10.0  # kcal/mol, of which N2 between MP2 and CC has 5
 
@@ -85,7 +86,7 @@ def robust_residuals(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray
     if len(values) < counts.shape[1] + MIN_FREEDOM:
         return residuals, ratios
     kept = _near_the_rest(counts, values)
-    for _ in range(len(values)):
+    for _ in range(N_REFITTED):
         residuals, ratios = _residuals_of(counts, values, kept)
         near = np.abs(ratios) <= MAX_RESIDUAL
         if (near == kept).all():
@@ -113,10 +114,16 @@ def _residuals_of(
     """Residuals from the fit to the values that are kept, each without itself."""
     residuals, ratios = np.zeros(len(values)), np.zeros(len(values))
     residuals[kept], ratios[kept] = deleted_residuals(counts[kept], values[kept])
-    for i in np.flatnonzero(~kept):
-        rows = np.append(np.flatnonzero(kept), i)
-        one, other = deleted_residuals(counts[rows], values[rows])
-        residuals[i], ratios[i] = one[-1], other[-1]
+    # Of the others: the error of a prediction is that of the fit and that of a value itself.
+    inverse = np.linalg.pinv(counts[kept])
+    left = values[~kept] - counts[~kept] @ (inverse @ values[kept])
+    own = values[kept] - counts[kept] @ (inverse @ values[kept])
+    freedom = max(int(kept.sum()) - np.linalg.matrix_rank(counts[kept]), 1)
+    shares = counts[~kept] @ inverse
+    is_known = np.isclose(shares @ counts[kept], counts[~kept], atol=1e-6).all(axis=1)
+    deviations = np.sqrt(own @ own / freedom * (1 + (shares**2).sum(axis=1)))
+    residuals[~kept] = np.where(is_known, left, 0.0)
+    ratios[~kept] = np.where(is_known, left / np.maximum(deviations, 1e-9), 0.0)
     return residuals, ratios
 
 
