@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -21,6 +22,7 @@ from hippynn_mf.data.checks.distances import check_distances
 from hippynn_mf.data.checks.energies import check_energies
 from hippynn_mf.data.checks.forces import check_forces
 from hippynn_mf.data.checks.gate import check_structures
+from hippynn_mf.data.checks.owners import check_owners
 from hippynn_mf.data.checks.report import NOTHING, Accepted
 from hippynn_mf.data.checks.rounding import check_rounding
 from hippynn_mf.data.checks.slopes import find_slope
@@ -29,7 +31,7 @@ from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.data.formats.ani1x import read_ani1x
 from hippynn_mf.data.structures import Block, Structures, join_blocks
 from hippynn_mf.labels import parse_labels
-from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS
+from hippynn_mf.levels import CC, DZ, KNOWN_LEVELS, Level
 from hippynn_mf.units import EV_PER_HARTREE
 
 HARTREE = FileUnits("hartree")
@@ -413,3 +415,62 @@ def test_bonds_that_are_broken_can_be_accepted():
     assert "--accept-outliers" in refused.text
     (accepted,), _ = check_energies(*arguments, Accepted(outliers=True))
     assert accepted.verdict == "accepted"
+
+
+def exchanged(structures: Structures, one: Level, other: Level) -> Structures:
+    """The same with the energies of two levels exchanged."""
+    energies = structures.energies
+    return replace(
+        structures, energies={**energies, one.id: energies[other.id], other.id: energies[one.id]}
+    )
+
+
+@pytest.mark.parametrize("n", [5, 100])  # conformers of each molecule
+def test_exchanged_energies_are_told_by_the_forces(embedded, n):
+    some = first_of_groups(embedded, n)
+    (right,) = check_owners([some], DZ, [CC], NOTHING)
+    assert right.verdict == "passed"
+    assert right.values[f"share_{CC.id}"] < 0.1
+    (wrong,) = check_owners([exchanged(some, DZ, CC)], DZ, [CC], NOTHING)
+    assert wrong.verdict == "refused"
+    assert f"follow the energies of {CC.id} rather than its own energies in" in wrong.text
+    (kept,) = check_owners([exchanged(some, DZ, CC)], DZ, [CC], Accepted(outliers=True))
+    assert kept.verdict == "accepted"
+    assert "--accept-outliers" not in kept.text
+
+
+@pytest.mark.parametrize("lower", ["DZ", "TZ"])
+@pytest.mark.parametrize("higher", ["DZ", "TZ", "MP2", "CC"])
+def test_forces_of_every_level_are_its_own(lower, higher):
+    of_lower, of_higher = map(KNOWN_LEVELS.get, (lower, higher))
+    if lower == higher:
+        return
+    structures = read_ani1x(MINI_ANI1X, parse_labels({lower: "EF", higher: "E"}))[0]
+    (right,) = check_owners([structures], of_lower, [of_higher], NOTHING)
+    assert right.verdict == "passed"
+    (wrong,) = check_owners(
+        [exchanged(structures, of_lower, of_higher)], of_lower, [of_higher], NOTHING
+    )
+    assert wrong.verdict == "refused"
+    assert right.values[f"share_{of_higher.id}"] < 0.1
+    assert wrong.values[f"share_{of_higher.id}"] > 0.9
+
+
+def test_what_no_pair_tells_is_not_judged(embedded):
+    assert check_owners([first_of_groups(embedded, 1)], DZ, [CC], NOTHING) == []
+    same = replace(embedded, energies={**embedded.energies, CC.id: embedded.energies[DZ.id] - 1})
+    assert check_owners([same], DZ, [CC], NOTHING) == []
+
+
+def test_a_file_with_exchanged_keys_is_refused(embedded, tmp_path):
+    """As in a file where somebody wrote each column under the name of the other."""
+    with h5py.File(MINI_ANI1X) as source, h5py.File(tmp_path / "data.h5", "w") as target:
+        for name, group in list(source.items())[:12]:
+            target.copy(group, name)
+            for here, there in ((DZ, CC), (CC, DZ)):
+                del target[name][here.energy_keys[0]]
+                target[name][here.energy_keys[0]] = group[there.energy_keys[0]][()]
+    labels = parse_labels({"DZ": "EF", "CC": "E"})
+    structures = read_ani1x(tmp_path / "data.h5", labels)[0]
+    report = check_structures([structures], KNOWN_LEVELS, tmp_path / "data.h5")
+    assert [o.check for o in report.outcomes if o.verdict == "refused"] == ["owners"]

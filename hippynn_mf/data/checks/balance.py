@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from hippynn_mf.data.checks.energies import judge_outliers
 from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict
@@ -84,31 +83,32 @@ def imbalance(structures: Structures, level: Level) -> tuple[np.ndarray, np.ndar
 
     And (n,) whether both are no more than noise of the single forces sums to.
     """
-    positions, sizes_of = _flat(structures.positions), structures.n_atoms
-    forces = _flat(structures.forces[level.id]) * EV_PER_HARTREE
-    ends = np.cumsum(sizes_of, dtype=np.int64)
-    n = len(forces)
-    # A product with a sparse matrix is by far the fastest sum over runs of rows.
-    sums = csr_array((np.ones(n), np.arange(n), np.concatenate([[0], ends])), (len(sizes_of), n))
-    positions -= np.repeat((sums @ positions) / sizes_of[:, None], sizes_of, axis=0)
-    sizes = np.sqrt(np.einsum("ax,ax->a", forces, forces)) + NOISE
-    squared_arms = np.einsum("ax,ax->a", positions, positions)
-    terms = np.empty((n, 9))
-    terms[:, :3] = forces
+    sizes_of = structures.n_atoms
+    starts = np.cumsum(sizes_of) - sizes_of
+    positions, forces = _flat(structures.positions), _flat(structures.forces[level.id])
+    forces *= EV_PER_HARTREE
+    centres = np.add.reduceat(positions, starts, axis=1) / sizes_of
+    positions -= np.repeat(centres, sizes_of, axis=1)
+    terms = np.empty((9, forces.shape[1]))
+    terms[:3] = forces
     for axis, (i, j) in enumerate(((1, 2), (2, 0), (0, 1)), 3):
-        terms[:, axis] = positions[:, i] * forces[:, j] - positions[:, j] * forces[:, i]
-    terms[:, 6], terms[:, 7], terms[:, 8] = sizes, squared_arms, np.sqrt(squared_arms) * sizes
-    totals = sums @ terms
-    net = np.linalg.norm(totals[:, :3], axis=1)
-    torque = np.linalg.norm(totals[:, 3:6], axis=1)
+        np.multiply(positions[i], forces[j], out=terms[axis])
+        terms[axis] -= positions[j] * forces[i]
+    sizes, squared_arms, turning = terms[6:]
+    sizes[:] = np.sqrt(np.einsum("xa,xa->a", forces, forces)) + NOISE
+    np.einsum("xa,xa->a", positions, positions, out=squared_arms)
+    np.multiply(np.sqrt(squared_arms), sizes, out=turning)
+    totals = np.add.reduceat(terms, starts, axis=1)
+    net = np.linalg.norm(totals[:3], axis=0)
+    torque = np.linalg.norm(totals[3:6], axis=0)
     torque[structures.is_periodic] = 0.0  # of which a crystal has none
     # Two standard deviations of a sum of independent components.
     is_noise = net <= 2 * NOISE * np.sqrt(sizes_of)
-    is_noise &= torque <= 2 * NOISE * np.sqrt(totals[:, 7])
-    shares = np.maximum(net / totals[:, 6], torque / np.maximum(totals[:, 8], 1e-12))
+    is_noise &= torque <= 2 * NOISE * np.sqrt(totals[7])
+    shares = np.maximum(net / totals[6], torque / np.maximum(totals[8], 1e-12))
     return shares, is_noise
 
 
 def _flat(array: Ragged) -> np.ndarray:
-    """(n_atoms, 3) float64, structure after structure."""
-    return array.values.take(array.places.rows(), axis=0).astype(np.float64)
+    """(3, n_atoms) float64, structure after structure."""
+    return array.values.take(array.places.rows(), axis=0).T.astype(np.float64, order="C")

@@ -8,7 +8,7 @@ however far they are from each other, and without energies.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -101,17 +101,22 @@ class Bonds:
     groups: np.ndarray
     names: tuple[str, ...]
 
-    def of_group(self, number: int) -> Bonds:
-        """Those of one group."""
-        chosen = self.groups == number
-        return Bonds(
-            self.kinds[chosen],
-            self.expected[chosen],
-            self.given[chosen],
-            self.structures[chosen],
-            self.groups[chosen],
-            self.names,
-        )
+    def by_group(self) -> Iterator[tuple[str, Bonds]]:
+        """The bonds of each group that has any."""
+        order = np.argsort(self.groups, kind="stable")
+        ends = np.cumsum(np.bincount(self.groups.astype(np.int64), minlength=len(self.names)))
+        for name, rows in zip(self.names, np.split(order, ends[:-1]), strict=True):
+            yield (
+                name,
+                replace(
+                    self,
+                    kinds=self.kinds[rows],
+                    expected=self.expected[rows],
+                    given=self.given[rows],
+                    structures=self.structures[rows],
+                    groups=self.groups[rows],
+                ),
+            )
 
 
 def wrong_groups(bonds: Bonds) -> dict[str, Stiffness]:
@@ -122,8 +127,8 @@ def wrong_groups(bonds: Bonds) -> dict[str, Stiffness]:
     if len(bonds.names) < 2:
         return {}
     found = {}
-    for number, name in enumerate(bonds.names):
-        stiffness = stiffness_of(bonds.of_group(number))
+    for name, of_group in bonds.by_group():
+        stiffness = stiffness_of(of_group)
         if stiffness.verdict in ("gradient", "unit", "unrelated"):
             found[name] = stiffness
     return found

@@ -15,6 +15,7 @@ from hippynn_mf.data.checks.energies import check_energies
 from hippynn_mf.data.checks.fits import count_elements, sums_over_atoms
 from hippynn_mf.data.checks.forces import check_forces
 from hippynn_mf.data.checks.levels import check_levels
+from hippynn_mf.data.checks.owners import check_owners
 from hippynn_mf.data.checks.repeats import check_repeats
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport, Outcome, Verdict
 from hippynn_mf.data.checks.rounding import check_rounding
@@ -152,6 +153,8 @@ def check_structures(
         outcomes.append(
             check_forces(with_forces, level, units, has_energies=has_energies, accepted=accepted)
         )
+        others = [other for other in energies if has_energies and other is not level]
+        outcomes += check_owners(with_forces, level, others, accepted)
         outcomes += check_balance(with_forces, level, accepted)
         outcomes += check_stress(with_forces, level, units)
     if len({*map(str, units_of.values())}) <= 1:  # else their difference says nothing new

@@ -62,11 +62,14 @@ class ConformerPairs:
         return self[: min(n, int(np.searchsorted(self.apart, reach, side="right")))]
 
 
-def draw_conformers(groups: np.ndarray, labelled: np.ndarray) -> list[np.ndarray]:
+def draw_conformers(
+    groups: np.ndarray, labelled: np.ndarray, n_total: int = MAX_TOTAL
+) -> list[np.ndarray]:
     """The labelled conformers that are compared, as indices, group by group.
 
     `groups` (n,) is the group of each conformer, in ascending order; `labelled` is (n,) bool.
-    At most `MAX_CONFORMERS` of a group, and groups in a drawn order until `MAX_TOTAL`.
+    At most `MAX_CONFORMERS` of a group, and groups in a drawn order until `n_total`, but one at
+    least.
     """
     rows = np.flatnonzero(labelled)
     names, starts = np.unique(groups[rows], return_index=True)
@@ -78,7 +81,7 @@ def draw_conformers(groups: np.ndarray, labelled: np.ndarray) -> list[np.ndarray
     total = 0
     for number in generator.permutation(len(members)):
         size = min(len(members[number]), MAX_CONFORMERS)
-        if size < 2 or (chosen and total + size > MAX_TOTAL):
+        if size < 2 or (chosen and total + size > n_total):
             continue
         chosen.append(int(number))
         total += size
@@ -90,9 +93,16 @@ def draw_conformers(groups: np.ndarray, labelled: np.ndarray) -> list[np.ndarray
     ]
 
 
-def find_pairs(structures: Structures, level: Level) -> ConformerPairs:
-    """Every drawn conformer with the closest of its group, of those with energy and forces."""
-    labelled = structures.has_energy(level) & structures.has_forces(level)
+def find_pairs(
+    structures: Structures, level: Level, energies: np.ndarray | None = None
+) -> ConformerPairs:
+    """Every drawn conformer with the closest of its group, of those with energy and forces.
+
+    `energies` (n,), hartree, NaN where there is none, are those of the level unless given.
+    """
+    if energies is None:
+        energies = np.where(structures.has_energy(level), structures.energies[level.id], np.nan)
+    labelled = np.isfinite(energies) & structures.has_forces(level)
     found = []
     of_level = structures.only({level: Properties.EF})
     for drawn in draw_conformers(structures.groups, labelled):
@@ -102,8 +112,8 @@ def find_pairs(structures: Structures, level: Level) -> ConformerPairs:
         if not len(pairs):
             continue
         forces = members.forces[level.id][:].astype(np.float64)
-        energies = members.energies[level.id]
-        changes = energies[pairs[:, 1]] - energies[pairs[:, 0]]
+        of_drawn = energies[drawn]
+        changes = of_drawn[pairs[:, 1]] - of_drawn[pairs[:, 0]]
         found.append(_compare(positions, forces, pairs, changes))
     return ConformerPairs.join(found)
 

@@ -108,19 +108,27 @@ def _verdict(
     return "forces" if low <= slope <= high and is_apart else "undecided"
 
 
+def rule_errors(pairs: ConformerPairs) -> np.ndarray:
+    """(n,) hartree, by how much an estimate may be wrong, for the energy changes along a curve.
+
+    The trapezoid rule is wrong by E‴ D³/12 over a path of length D, which is the stiffness E″ of
+    the pairs (the median of how much the forces of both ends differ, over D²) times
+    `BOND_EXPONENT`/4.
+    """
+    stiffness = float(np.median(pairs.bends / np.square(pairs.path)))
+    return np.asarray(BOND_EXPONENT / 4 * stiffness * pairs.path**3)
+
+
 def _regress(pairs: ConformerPairs) -> tuple[float, float, float, float]:
     """Slope of changes on estimates at no distance, its error and bias, and their correlation.
 
-    All are through the origin, for a pair has no order, and weighted. The trapezoid rule is wrong
-    by E‴ D³/12 over a path of length D, which is the stiffness E″ of the pairs (the median of how
-    much the forces of both ends differ, over D²) times `BOND_EXPONENT`/4; so the nearest pairs
-    decide. As what is wrong has a sign, of hot conformers that of repulsion, the slope is one that
-    changes with D²: its value at 0 is what counts. The error is half the interval of a regression
-    whose errors are unequal, by Student's t with as many degrees of freedom as there are pairs that
-    weigh.
+    All are through the origin, for a pair has no order, and weighted. The estimates are wrong by
+    much over long paths (`rule_errors`); so the nearest pairs decide. As what is wrong has a sign,
+    of hot conformers that of repulsion, the slope is one that changes with D²: its value at 0 is
+    what counts. The error is half the interval of a regression whose errors are unequal, by
+    Student's t with as many degrees of freedom as there are pairs that weigh.
     """
-    stiffness = float(np.median(pairs.bends / np.square(pairs.path)))
-    rule = BOND_EXPONENT / 4 * stiffness * pairs.path**3
+    rule = rule_errors(pairs)
     errors = np.sqrt(rule**2 + np.square(pairs.noise) + np.square(LEAST_ERROR * pairs.estimates))
     x, y, path = pairs.estimates / errors, pairs.changes / errors, pairs.path
     ratios = y / x
