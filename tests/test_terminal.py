@@ -6,7 +6,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -27,15 +29,17 @@ GONE_SECONDS = 60
 
 
 class Terminal:
-    """A shell in tmux."""
+    """A shell in a tmux of its own, whose server no other test can end or be slow for."""
 
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, socket):
+        self.socket, self.name = socket, "shell"
         shell = "env PS1='PROMPT> ' bash --norc"
-        self.tmux("new-session", "-d", "-s", name, "-x", "200", "-y", "50", shell)
+        self.tmux("new-session", "-d", "-s", self.name, "-x", "200", "-y", "50", shell)
 
     def tmux(self, *arguments):
-        done = subprocess.run(["tmux", *arguments], check=True, capture_output=True, text=True)
+        command = ["tmux", "-f", os.devnull, "-S", str(self.socket), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
     def press(self, *keys):
@@ -45,14 +49,16 @@ class Terminal:
         return self.tmux("capture-pane", "-p", "-J", "-S", "-", "-t", self.name)
 
     def close(self):
-        subprocess.run(["tmux", "kill-session", "-t", self.name], check=False)
+        subprocess.run(["tmux", "-S", str(self.socket), "kill-server"], check=False)
 
 
 @pytest.fixture
 def terminal():
-    shown = Terminal(f"test-{os.getpid()}")
-    yield shown
-    shown.close()
+    # Paths of sockets are short, those of tests are not.
+    with tempfile.TemporaryDirectory() as folder:
+        shown = Terminal(Path(folder) / "tmux")
+        yield shown
+        shown.close()
 
 
 def wait_until(condition, seconds):

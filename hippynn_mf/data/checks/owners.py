@@ -47,8 +47,8 @@ def check_owners(
         follows, rather = (yours, mine) if is_exchanged else (mine, yours)
         text = (
             f"forces of level {level.id} follow {follows} rather than {rather} in "
-            f"{share if is_exchanged else 1 - share:.0%} of {n} pairs of close conformers whose energy changes "
-            "tell the levels apart."
+            f"{share if is_exchanged else 1 - share:.0%} of {n} pairs of close conformers whose "
+            "energy changes tell the levels apart."
         )
         verdict: Verdict = "passed" if share < 1 - EXCHANGED else "undecided"
         if is_exchanged:
