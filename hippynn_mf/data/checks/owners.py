@@ -21,7 +21,7 @@ from hippynn_mf.levels import Level
 # data, exchanged ones in more than 90: a test holds it.
 MIN_PAIRS = 10  # a choice
 EXCHANGED = 0.8
-N_CONFORMERS = 1000  # that are drawn of each part of a file: whole groups, one at least
+N_CONFORMERS = 400  # that are drawn of each part of a file: whole groups, one at least
 
 
 def check_owners(
@@ -33,15 +33,16 @@ def check_owners(
     """
     outcomes = []
     for other in others:
-        own, of_other = _pairs_with_both(parts, level, other)
-        if not len(own):
+        pairs = _pairs_with_both(parts, level, other)
+        if not len(pairs):
             continue
-        tells = np.abs(own.changes - of_other.changes) > rule_errors(own)
+        own, of_other = pairs.changes.T
+        tells = np.abs(own - of_other) > rule_errors(pairs)
         n = int(tells.sum())
         if n < MIN_PAIRS:
             continue
-        left, left_other = (np.abs(each.changes - each.estimates) for each in (own, of_other))
-        share = float((left_other < left)[tells].mean())
+        is_other = np.abs(of_other - pairs.estimates) < np.abs(own - pairs.estimates)
+        share = float(is_other[tells].mean())
         is_exchanged = share > EXCHANGED
         mine, yours = "its own energies", f"the energies of {other.id}"
         follows, rather = (yours, mine) if is_exchanged else (mine, yours)
@@ -70,22 +71,18 @@ def check_owners(
     return outcomes
 
 
-def _pairs_with_both(
-    parts: Sequence[Structures], level: Level, other: Level
-) -> tuple[ConformerPairs, ConformerPairs]:
-    """The closest pairs with energies of both levels, once with those of each."""
-    found: tuple[list[ConformerPairs], ...] = ([], [])
+def _pairs_with_both(parts: Sequence[Structures], level: Level, other: Level) -> ConformerPairs:
+    """The closest pairs with energies of both levels, whose changes are (n, 2)."""
+    pairs = []
     for part in parts:
         if level.id not in part.forces or not {level.id, other.id} <= part.energies.keys():
             continue
         is_open = part[~part.is_periodic] if part.is_periodic.any() else part
-        both = is_open.has_energy(level) & is_open.has_energy(other)
-        drawn = draw_conformers(is_open.groups, both, N_CONFORMERS)
-        if not drawn:
-            continue
-        some = is_open[np.concatenate(drawn)]
-        for pairs, whose in zip(found, (level, other), strict=True):
-            pairs.append(find_pairs(some, level, some.energies[whose.id]))
-    own, of_other = (ConformerPairs.join(pairs).closest(MAX_REACH, MAX_PAIRS) for pairs in found)
-    moved = own.estimates != 0
-    return own[moved], of_other[moved]
+        energies = np.stack([is_open.energies[name.id] for name in (level, other)], axis=1)
+        labelled = np.isfinite(energies).all(axis=1) & is_open.has_forces(level)
+        drawn = draw_conformers(is_open.groups, labelled, N_CONFORMERS)
+        if drawn:
+            some = np.concatenate(drawn)
+            pairs.append(find_pairs(is_open[some], level, energies[some]))
+    near = ConformerPairs.join(pairs).closest(MAX_REACH, MAX_PAIRS)
+    return near[near.estimates != 0]

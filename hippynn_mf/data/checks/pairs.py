@@ -27,7 +27,7 @@ class ConformerPairs:
 
     Attributes:
         estimates: what the forces say of the energy difference, hartree.
-        changes: the energy difference, hartree.
+        changes: the energy difference, hartree; (n, n_levels) where several were asked for.
         apart: distance after superposition, Å, root mean square over atoms.
         path: length of the straight line between them in the space of all coordinates, Å.
         bends: how much more one end's forces say than the other's, hartree.
@@ -50,11 +50,11 @@ class ConformerPairs:
     @classmethod
     def join(cls, several: Sequence[ConformerPairs]) -> ConformerPairs:
         """All of several, the closest first."""
-        columns = [
-            np.concatenate([np.zeros(0), *(getattr(each, field.name) for each in several)])
-            for field in fields(cls)
-        ]
-        joined = ConformerPairs(*columns)
+        some = [each for each in several if len(each)]
+        if not some:
+            return ConformerPairs(*(np.zeros(0) for _ in fields(cls)))
+        columns = [[getattr(each, field.name) for each in some] for field in fields(cls)]
+        joined = ConformerPairs(*map(np.concatenate, columns))
         return joined[np.argsort(joined.apart, kind="stable")]
 
     def closest(self, reach: float, n: int) -> ConformerPairs:
@@ -98,11 +98,13 @@ def find_pairs(
 ) -> ConformerPairs:
     """Every drawn conformer with the closest of its group, of those with energy and forces.
 
-    `energies` (n,), hartree, NaN where there is none, are those of the level unless given.
+    `energies` (n,) or (n, n_levels), hartree, NaN where there is none, are those of the level
+    unless given; of several, all are needed.
     """
     if energies is None:
-        energies = np.where(structures.has_energy(level), structures.energies[level.id], np.nan)
-    labelled = np.isfinite(energies) & structures.has_forces(level)
+        energies = structures.energies[level.id]
+    has_energies = np.isfinite(energies).all(axis=tuple(range(1, energies.ndim)))
+    labelled = has_energies & structures.has_forces(level)
     found = []
     of_level = structures.only({level: Properties.EF})
     for drawn in draw_conformers(structures.groups, labelled):
