@@ -12,7 +12,8 @@ included.
 
 Where the processor time of `load_splits` goes, in the same fresh process, is in `reading_cpu_s`
 (the file, the draw of splits), `matching_cpu_s` (finding and joining copies of conformers) and
-`checks_cpu_s` (the gate of labels): the last two together may be two fifths of the first. What the
+`checks_cpu_s` (the gate of labels): at a million conformers the last two together take at most a
+third of the first. What the
 machine can do is `plain_cpu_s`, of a process that reads the same arrays with h5py and does nothing
 with them.
 """

@@ -16,6 +16,7 @@ from hippynn_mf.data.checks.bonds import (
     EXPONENT,
     find_bonds,
     find_stiffness,
+    plainly_right,
     wrong_groups,
 )
 from hippynn_mf.data.checks.distances import check_distances
@@ -474,3 +475,17 @@ def test_a_file_with_exchanged_keys_is_refused(embedded, tmp_path):
     structures = read_ani1x(tmp_path / "data.h5", labels)[0]
     report = check_structures([structures], KNOWN_LEVELS, tmp_path / "data.h5")
     assert [o.check for o in report.outcomes if o.verdict == "refused"] == ["owners"]
+
+
+def test_only_right_groups_are_passed_over(embedded):
+    """What a plain regression finds right need not be looked at; what is wrong is."""
+    bonds = find_bonds([embedded], DZ)
+    assert plainly_right(bonds).all()
+    for wrong in (-1.0, units.Bohr, 1 / units.Bohr):
+        bad = bonds.groups == 3
+        given = np.where(bad, wrong * bonds.given, bonds.given)
+        is_right = plainly_right(replace(bonds, given=given))
+        assert not is_right[3]
+        assert is_right.sum() == len(is_right) - 1
+    shuffled = np.random.default_rng(0).permutation(len(bonds.given))
+    assert not plainly_right(replace(bonds, given=bonds.given[shuffled])).any()

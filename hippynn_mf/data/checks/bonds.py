@@ -45,6 +45,7 @@ MIN_CORRELATION = 0.9
 # structures; right ones have a correlation of 0.98 and more in embedded and real data.
 LARGE_PULL = 1.2
 MAX_UNRELATED = 0.7
+PLAIN = 0.2  # of right forces, how far a plain regression may be from 1
 TRIMMED = 0.05  # share of bonds that fit worst and are left out
 CONFIDENCE = 0.95
 MAX_CONFORMERS = 50  # of a group, spread over it
@@ -127,11 +128,30 @@ def wrong_groups(bonds: Bonds) -> dict[str, Stiffness]:
     if len(bonds.names) < 2:
         return {}
     found = {}
-    for name, of_group in bonds.by_group():
+    is_plain = plainly_right(bonds)
+    for (name, of_group), is_right in zip(bonds.by_group(), is_plain, strict=True):
+        if is_right:
+            continue
         stiffness = stiffness_of(of_group)
         if stiffness.verdict in ("gradient", "unit", "unrelated"):
             found[name] = stiffness
     return found
+
+
+def plainly_right(bonds: Bonds) -> np.ndarray:
+    """(n_groups,) bool, groups that no trimming and no error could make wrong, all at once."""
+    groups, n = bonds.groups.astype(np.int64), len(bonds.names)
+    _, kinds = np.unique(groups * 10_000.0 + bonds.kinds, return_inverse=True)
+    counts = np.bincount(kinds)
+    x, y = (
+        values - (np.bincount(kinds, values) / counts)[kinds]
+        for values in (bonds.expected, bonds.given)
+    )
+    xx, xy, yy = (np.bincount(groups, a * b, n) for a, b in ((x, x), (x, y), (y, y)))
+    # Without a spread nothing is right plainly.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio, correlation = xy / xx, xy / np.sqrt(xx * yy)
+    return (np.abs(ratio - 1) < PLAIN) & (correlation > 1 - PLAIN**2)
 
 
 def find_stiffness(parts: Structures | Sequence[Structures], level: Level) -> Stiffness:
