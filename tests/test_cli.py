@@ -275,6 +275,7 @@ COMMANDS = {
     "train": "hippynn-mf train MF-DZ/EF-CC/E --seed 3",
     "evaluate": "hippynn-mf evaluate results/runs/mf_dz_ef_cc_e/seed-0",
     "status": "hippynn-mf status results",
+    "learning-curve": "hippynn-mf learning-curve MF-DZ/EF-CC/E --level CC --data my.h5",
     "tables": "hippynn-mf tables results --metric mae",
     "figures": "hippynn-mf figures results --only parity,spread",
     "report": "hippynn-mf report results",
@@ -300,7 +301,7 @@ def test_the_help_of_every_command_shows_an_example(command, example, capsys):
 def test_these_are_all_the_commands():
     groups = {"": cli.app, "data ": cli.data_app}
     names = {
-        prefix + command.callback.__name__
+        prefix + command.callback.__name__.replace("_", "-")
         for prefix, app in groups.items()
         for command in app.registered_commands
     }

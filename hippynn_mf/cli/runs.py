@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
+    """Say of an interrupt that the same command continues."""
     try:
         yield
     except KeyboardInterrupt:
@@ -100,7 +101,7 @@ def campaign(
         typer.echo(asked.preset_line, err=True)
         _print_plan(asked, chosen_engine, with_probe=site is None)
         return
-    with _interruptible():
+    with interruptible():
         outcomes = run_campaign(
             asked.settings, out, engine=chosen_engine, announcement=asked.preset_line
         )
@@ -186,7 +187,7 @@ def train(asked: Asked) -> None:
 
     choose_device(asked.request.device)
     out = asked.request.out
-    with _interruptible():
+    with interruptible():
         outcomes = run_here(asked.settings, out, announcement=asked.preset_line)
     finished = []
     for outcome in outcomes:

@@ -10,8 +10,9 @@ energies are differences of conformers there is nothing to shift.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -54,6 +55,32 @@ def few_labels(valid: Structures, labels: Labels) -> list[str]:
     return lines
 
 
+@dataclass(frozen=True)
+class BesideLower:
+    """A head and the level below it on the same labels, by mean absolute errors.
+
+    Attributes:
+        level: of the head.
+        low: the level below.
+        whose: `labels` of that level as predictions, or its `head`.
+        quantity: `energy`, `delta_e`, `force` or `stress`.
+        error: of the head, in the units of `UNITS`.
+        low_error: of the level below.
+    """
+
+    level: Level
+    low: Level
+    whose: Literal["labels", "head"]
+    quantity: str
+    error: float
+    low_error: float
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the head has learned more than the level below knows."""
+        return self.error < self.low_error
+
+
 def no_better(
     name: str, test: LabelledSet, predicted: Mapping[str, np.ndarray], heads: Sequence[Level]
 ) -> list[str]:
@@ -65,38 +92,39 @@ def no_better(
         predicted: as of `score_set`.
         heads: the levels that predict, from the lowest to the highest.
     """
-    lines = []
+    return [
+        f"{name}: {NAMES[each.quantity]} of {each.level.label} are no better than those of the "
+        f"{each.whose} of {each.low.label}, mean absolute error {each.error:.3g} and "
+        f"{each.low_error:.3g} {UNITS[each.quantity]}."
+        for each in beside_lower(test, predicted, heads)
+        if not each.is_better
+    ]
+
+
+def beside_lower(
+    test: LabelledSet, predicted: Mapping[str, np.ndarray], heads: Sequence[Level]
+) -> Iterator[BesideLower]:
+    """Every head with the level below it; arguments are those of `no_better`."""
     for low, high in pairwise(heads):
-        for quantity, (whose, error, lower_error) in _comparisons(test, predicted, low, high):
-            if error >= lower_error:
-                lines.append(
-                    f"{name}: {NAMES[quantity]} of {high.label} are no better than those of "
-                    f"{whose}, mean absolute error {error:.3g} and {lower_error:.3g} "
-                    f"{UNITS[quantity]}."
-                )
-    return lines
-
-
-def _comparisons(
-    test: LabelledSet, predicted: Mapping[str, np.ndarray], low: Level, high: Level
-) -> Iterator[tuple[str, tuple[str, float, float]]]:
-    """Quantity, whose lower predictions, error of the head, error of those on the same labels."""
-    for whose, lower in ((f"the labels of {low.label}", test.labels),
-                         (f"the head of {low.label}", predicted)):  # fmt: skip
-        as_high = _as_of(lower, low, high, test)
-        common = replace(test, labels=_only_with(as_high, test.labels))
-        if high.id not in {level.id for level in common.references}:
-            continue
-        names = (high.energy_name, high.forces_name, high.stress_name)
-        own = {name: predicted[name] for name in names if name in predicted}
-        filled = {name: as_high.get(name, np.full_like(own[name], np.nan)) for name in own}
-        of_head, of_lower = (
-            score_set(values, common, [high])[high.id][high.id] for values in (own, filled)
-        )
-        for quantity, field in FIELDS.items():
-            error, lower_error = of_head.get(field), of_lower.get(field)
-            if isinstance(error, float) and isinstance(lower_error, float):
-                yield quantity, (whose, error, lower_error)
+        sources: Mapping[Literal["labels", "head"], Mapping[str, np.ndarray]] = {
+            "labels": test.labels,
+            "head": predicted,
+        }
+        for whose, lower in sources.items():
+            as_high = _as_of(lower, low, high, test)
+            common = replace(test, labels=_only_with(as_high, test.labels))
+            if high.id not in {level.id for level in common.references}:
+                continue
+            names = (high.energy_name, high.forces_name, high.stress_name)
+            own = {name: predicted[name] for name in names if name in predicted}
+            filled = {name: as_high.get(name, np.full_like(own[name], np.nan)) for name in own}
+            of_head, of_lower = (
+                score_set(values, common, [high])[high.id][high.id] for values in (own, filled)
+            )
+            for quantity, field in FIELDS.items():
+                error, low_error = of_head.get(field), of_lower.get(field)
+                if isinstance(error, float) and isinstance(low_error, float):
+                    yield BesideLower(high, low, whose, quantity, error, low_error)
 
 
 def _as_of(
