@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,6 +32,7 @@ from hippynn_mf.runs.exporting import export_runs
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import load_best, model_of, read_state
 from hippynn_mf.runs.phases import phase_database, start_from
+from hippynn_mf.runs.teaching import with_taught_forces
 from hippynn_mf.runs.train import train_run
 from hippynn_mf.training.strategies import STRATEGIES, get_strategy
 from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
@@ -38,6 +40,7 @@ from hippynn_mf.units import KCAL_PER_MOL_PER_HARTREE
 pytestmark = pytest.mark.filterwarnings("ignore:Provided distances are underneath:UserWarning")
 
 N_EPOCHS = 3
+CPU = torch.device("cpu")
 SIZES = {
     "n_interaction_layers": 1,
     "n_atom_layers": 1,
@@ -49,7 +52,7 @@ SIZES = {
     "max_epochs": N_EPOCHS,
 }
 LABELS = {"DZ": "EF", "CC": "E"}
-SEVERAL_PHASES = ["TL", "TLF", "DELTA", "META"]
+SEVERAL_PHASES = ["TL", "TLF", "DELTA", "META", "EKD"]
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +148,11 @@ def test_wrong_strategies_are_refused(prefix, labels, message, data):
 def test_a_difference_has_no_forces_to_learn(data):
     with pytest.raises(UserError, match=r"found CC/EF. Ask for CC/E"):
         _ = Experiment(labels={"DZ": "EF", "CC": "EF"}, prefix="DELTA").phases
+
+
+def test_taught_forces_are_of_a_level_without(data):
+    with pytest.raises(UserError, match=r"found CC/EF. Ask for CC/E, or for MF"):
+        _ = Experiment(labels={"DZ": "EF", "CC": "EF"}, prefix="EKD").phases
 
 
 def test_what_a_strategy_stands_for_is_not_overridden(data):
@@ -334,7 +342,8 @@ def test_predictions_are_those_of_the_assembled_model(runs, data):
                 stored[f"heldout.{level.energy_name}"], found[level.energy_name][:, 0], rtol=1e-5
             )
         metrics = folder.read_metrics()
-        assert metrics["training"]["n_epochs"] == 2 * N_EPOCHS
+        n_epochs = N_EPOCHS * len(settings.experiment.phases)
+        assert metrics["training"]["n_epochs"] == n_epochs
         assert metrics["training"]["cpu_s"] > 0
         assert metrics["inference"]["level"] == CC.id
 
@@ -361,12 +370,16 @@ def test_a_run_interrupted_in_any_phase_ends_with_the_same_weights(
     folder = RunFolder.of(tmp_path, settings)
     assert folder.n_epochs == n_epochs
     (status,) = read_status(tmp_path)
-    assert (status.state, status.n_epochs, status.max_epochs) == ("interrupted", n_epochs, 6)
+    n_planned = N_EPOCHS * len(settings.experiment.phases)
+    assert (status.state, status.n_epochs, status.max_epochs) == (
+        *("interrupted", n_epochs),
+        n_planned,
+    )
     train_run(settings, tmp_path)
     expected, found = read_state(whole), read_state(folder)
     tensors = {k: v for k, v in expected.items() if isinstance(v, torch.Tensor)}
     torch.testing.assert_close({k: found[k] for k in tensors}, tensors, rtol=1e-6, atol=1e-6)
-    assert folder.n_epochs == 2 * N_EPOCHS
+    assert folder.n_epochs == n_planned
 
 
 def test_a_phase_without_its_epochs_is_trained_again(runs, tmp_path):
@@ -381,7 +394,8 @@ def test_a_phase_without_its_epochs_is_trained_again(runs, tmp_path):
 
 def test_heads_that_fine_tuning_leaves_aside_are_not_maintained():
     maintained = {p: get_experiment(f"{p}-DZ/EF-CC/E").maintained_levels for p in SEVERAL_PHASES}
-    assert maintained == {"TL": {CC}, "TLF": {CC}, "META": {CC}, "DELTA": {DZ, CC}}
+    fine_tuned = {"TL": {CC}, "TLF": {CC}, "META": {CC}}
+    assert maintained == fine_tuned | {"DELTA": {DZ, CC}, "EKD": {DZ, CC}}
     for name in ("MF-DZ/EF-CC/E", "MFC-DZ/EF-CC/E"):
         assert get_experiment(name).maintained_levels == {DZ, CC}
 
@@ -459,3 +473,82 @@ def test_the_plan_and_the_command_know_strategies(data, tmp_path, capsys):
     assert exit_code("experiments") == 0
     said = capsys.readouterr().out
     assert "experiments/strategies/meta_dz_ef_cc_e.py" in said
+
+
+# Taught forces
+
+
+def test_a_student_learns_the_mean_forces_of_its_teachers(runs, data):
+    settings, folder = runs["EKD"]
+    *teachers, student = settings.experiment.phases
+    assert [phase.labels for phase in teachers] == [settings.experiment.resolved_labels] * 4
+    assert student.labels == {DZ: Properties.EF, CC: Properties.EF}
+    states = [read_state(folder.phase(phase.name)) for phase in teachers]
+    parts = parts_of(data)
+    taught = with_taught_forces(
+        parts, CC, settings.experiment.resolved_labels, states, settings.hyperparameters, CPU
+    )
+    assert not taught["test"].has_forces(CC).any()
+    assert CC.id not in parts["test"].forces
+    for name in ("train", "valid"):
+        part = parts[name]
+        means = []
+        for state in states:
+            model = build_model(settings.hyperparameters, parse_labels({"DZ": "EF", "CC": "EF"}))
+            model.parameters.load_state_dict(state)
+            out = build_predictor(model)(**inputs_of(part))
+            means.append(out[CC.forces_name].detach().numpy())
+        assert np.std(means, axis=0).max() > 1e-3  # teachers differ
+        expected = np.mean(means, axis=0, dtype=np.float64) / KCAL_PER_MOL_PER_HARTREE
+        found = taught[name].forces[CC.id][:]
+        has_energy = part.has_energy(CC)
+        np.testing.assert_allclose(
+            found[has_energy], (expected * part.atom_mask[..., None])[has_energy], atol=1e-7
+        )
+        assert np.array_equal(taught[name].has_forces(CC), has_energy)
+        for level, values in part.forces.items():
+            assert np.array_equal(taught[name].forces[level][:], values[:], equal_nan=True)
+
+
+def test_structures_without_the_energy_are_not_taught(runs, data):
+    settings, folder = runs["EKD"]
+    state = read_state(folder.phase("teacher-1"))
+    parts = parts_of(data)
+    energies = parts["train"].energies
+    lacking = np.where(np.arange(len(parts["train"])) % 2, energies[CC.id], np.nan)
+    train = replace(parts["train"], energies={**energies, CC.id: lacking})
+    taught = with_taught_forces(
+        {**parts, "train": train},
+        CC,
+        settings.experiment.resolved_labels,
+        [state],
+        settings.hyperparameters,
+        CPU,
+    )
+    assert np.array_equal(taught["train"].has_forces(CC), np.isfinite(lacking))
+
+
+def test_teaching_draws_nothing_of_the_student_s_weights(runs, data):
+    """As if the teachers had not been asked: the student's first weights are those of its seed."""
+    settings, folder = runs["EKD"]
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    with_taught_forces(
+        parts_of(data),
+        CC,
+        settings.experiment.resolved_labels,
+        [read_state(folder.phase("teacher-1"))],
+        settings.hyperparameters,
+        CPU,
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_student_alone_needs_no_lower_level(data, tmp_path):
+    settings = settings_of("EKD", data, {"CC": "E"}, overrides={"max_epochs": 1})
+    folder = train_run(settings, tmp_path)
+    assert settings.name == "EKD-CC/E"
+    metrics = folder.read_metrics()
+    assert list(metrics["sets"]["heldout"]) == [CC.id]
+    kinds = {name.partition(".")[0] for name in folder.read_epochs()[-1]["valid"]}
+    assert "force_rmse" in kinds  # of the teachers

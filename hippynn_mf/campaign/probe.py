@@ -25,6 +25,7 @@ from hippynn_mf.runs.phases import phase_database
 from hippynn_mf.runs.preflight import load_inputs
 from hippynn_mf.runs.self_energies import self_energies_of_run
 from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.teaching import as_if_taught
 from hippynn_mf.training.loop import Training, prepare_training
 
 N_WARM_UP = 3  # steps that are not counted: kernels are compiled, memory is claimed
@@ -41,6 +42,8 @@ def probe(settings: RunSettings, *, n_threads: int | None = None) -> Probe:
     phases = settings.experiment.phases
     costliest = max(phases, key=lambda phase: sum(p.forces for p in phase.labels.values()))
     phase = replace(costliest, starts_from=None)
+    if phase.taught is not None:
+        parts = as_if_taught(parts, phase.taught)
     periodic = is_periodic(parts.values())
     model = build_model(hyperparameters, phase.labels, periodic=periodic)
     database = phase_database(phase, parts, settings)

@@ -19,6 +19,7 @@ from hippynn_mf.runs.checkpoints import Checkpoints
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.log import EpochRecord
 from hippynn_mf.runs.settings import RunSettings
+from hippynn_mf.runs.teaching import with_taught_forces
 from hippynn_mf.runs.weights import weights_of_level
 from hippynn_mf.training.loop import continue_training, prepare_training
 from hippynn_mf.training.reptile import TaskDatabase
@@ -47,6 +48,9 @@ def train_phase(
     model = build_model(hyperparameters, phase.labels, periodic=is_periodic(parts.values()))
     if phase.starts_from is not None:
         start_from(model, states[-1], phase.starts_from)
+    if phase.taught is not None:
+        labels = settings.experiment.resolved_labels
+        parts = with_taught_forces(parts, phase.taught, labels, states, hyperparameters, device)
     database = phase_database(phase, parts, settings, consume=is_last)
     weights = loss_weights(phase, settings, hyperparameters)
     training = prepare_training(

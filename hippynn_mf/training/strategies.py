@@ -18,6 +18,8 @@ from hippynn_mf.labels import Labels, Properties
 from hippynn_mf.levels import Difference, Level
 from hippynn_mf.model.parameters import Parts, State
 
+N_TEACHERS = 4  # a choice: a fifth of the training is the student's
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -31,6 +33,8 @@ class Phase:
             start from; None for fresh ones. Atomic energies are always fitted anew.
         frozen_interactions: the interaction layers keep their weights.
         as_tasks: levels are tasks of Reptile, see `reptile.py`.
+        taught: level whose forces are the mean of what the models of all phases before say of the
+            structures with its energies; None for labels alone.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Phase:
     starts_from: Level | None = None
     frozen_interactions: bool = False
     as_tasks: bool = False
+    taught: Level | None = None
 
     def hyperparameters(self, hyperparameters_of_run: Hyperparameters) -> Hyperparameters:
         """Those of the run, with the learning rate and the stopping metric of this phase.
@@ -147,6 +152,18 @@ def _meta(labels: Labels) -> Sequence[Phase]:
     )
 
 
+def _taught(labels: Labels) -> Sequence[Phase]:
+    *_, highest = labels
+    if labels[highest].forces:
+        raise UserError(
+            f"Of {highest.label} the forces are taught by an ensemble that learned its energies; "
+            f"found {highest.label}/EF. Ask for {highest.label}/E, or for MF."
+        )
+    student = {**labels, highest: Properties.EF}
+    teachers = [Phase(f"teacher-{number}", labels) for number in range(1, N_TEACHERS + 1)]
+    return (*teachers, Phase("student", student, taught=highest))
+
+
 # Phases that train one head at a time have no lower head to add to.
 INDEPENDENT = MappingProxyType({"coupling": "independent"})
 
@@ -170,6 +187,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
                 overrides=INDEPENDENT,
             ),
             Strategy("DELTA", "Δ-learning", _difference, n_levels=(2, 2), has_second_network=True),
+            Strategy("EKD", "forces taught by an ensemble", _taught, n_levels=(1, None)),
             Strategy("META", "meta-learning (Reptile), fine-tuned", _meta, overrides=INDEPENDENT),
         )
     }
