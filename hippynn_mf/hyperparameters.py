@@ -158,6 +158,11 @@ class Hyperparameters(Strict):
         5, le=MOST_EPOCHS, description="On one level before the next (META)."
     )
     meta_rate: float = Field(1.0, gt=0, le=1, description="Step towards adapted weights (META).")
+    meta_adam: Literal["fresh", "persistent"] = Field(
+        "fresh",
+        description="fresh: Adam begins anew with every task and has no momentum; persistent: "
+        "ordinary Adam, which goes on from level to level (META).",
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> Hyperparameters:

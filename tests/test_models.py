@@ -210,6 +210,7 @@ PAPER = {
     "fine_tuning_factor": 0.5,
     "meta_steps": 5,
     "meta_rate": 1.0,
+    "meta_adam": "fresh",
 }
 
 

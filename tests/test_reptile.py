@@ -43,6 +43,21 @@ def test_shared_weights_move_toward_the_result_of_each_task(rate):
     assert not reptile.state  # nothing to resume between tasks
 
 
+def test_a_persistent_adam_is_the_ordinary_one():
+    """With a rate of 1, levels that take turns and one optimizer."""
+    weights, others = (torch.nn.Parameter(torch.tensor([1.0, 1.0])) for _ in range(2))
+    reptile = Reptile([weights], lr=0.1, meta_steps=3, meta_rate=1.0, persistent=True)
+    adam = torch.optim.Adam([others], lr=0.1)
+    for step in range(12):
+        target = torch.tensor([3.0, -1.0]) if step // 3 % 2 else torch.tensor([-2.0, 5.0])
+        for parameter, optimizer in ((weights, reptile), (others, adam)):
+            optimizer.zero_grad()
+            ((parameter - target) ** 2).sum().backward()
+            optimizer.step()
+        torch.testing.assert_close(weights.detach(), others.detach())
+    assert reptile.state
+
+
 def task_database(tmp_path, n=24, meta_steps=3, missing=None):
     path = write_ani1x(tmp_path / "data.h5", n, missing=missing)
     parts = load_splits(path, LABELS, common_levels=PAPER_LEVELS, rows="all", split_seed=0)

@@ -382,6 +382,26 @@ def test_a_run_interrupted_in_any_phase_ends_with_the_same_weights(
     assert folder.n_epochs == n_planned
 
 
+def test_an_interrupted_reptile_goes_on_with_its_adam(data, tmp_path):
+    settings = settings_of("META", data, overrides={"meta_adam": "persistent"})
+    whole = train_run(settings, tmp_path / "whole")
+    original, saved = checkpoints.Checkpoints.__call__, []
+
+    def save(self, epoch, better):
+        original(self, epoch, better)
+        saved.append(epoch)
+        if len(saved) == 2:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "__call__", save)
+        with pytest.raises(Killed):
+            train_run(settings, tmp_path / "killed")
+    expected, found = read_state(whole), read_state(train_run(settings, tmp_path / "killed"))
+    tensors = {k: v for k, v in expected.items() if isinstance(v, torch.Tensor)}
+    torch.testing.assert_close({k: found[k] for k in tensors}, tensors, rtol=1e-6, atol=1e-6)
+
+
 def test_a_phase_without_its_epochs_is_trained_again(runs, tmp_path):
     settings, whole = runs["TL"]
     folder = RunFolder.of(tmp_path, settings)

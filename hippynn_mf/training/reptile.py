@@ -4,7 +4,8 @@ Every level is a task. All tasks share the trunk and one head; each has its own 
 which are fitted and fixed. From the shared weights φ, `meta_steps` steps of Adam (without momentum)
 on one level's labels lead to φ', and then φ ← φ + `meta_rate` (φ' − φ), with the levels in turn.
 Ours are the numbers of steps, that Adam begins anew with every task, and a constant rate: with 1,
-the default, the levels simply take turns.
+the default, the levels simply take turns. With `meta_adam=persistent`, Adam is the ordinary one,
+with momentum, and keeps what it knows from task to task.
 """
 
 from __future__ import annotations
@@ -32,14 +33,21 @@ Task = tuple[str, list[int]]
 class Reptile(torch.optim.Adam):
     """Adam for `meta_steps` steps on a task, then a step of size `meta_rate` toward its result.
 
-    A task begins without what Adam knows of the one before.
+    A task begins without what Adam knows of the one before, unless it is `persistent`.
     """
 
     def __init__(
-        self, parameters: Iterable[Tensor], *, lr: float, meta_steps: int, meta_rate: float
+        self,
+        parameters: Iterable[Tensor],
+        *,
+        lr: float,
+        meta_steps: int,
+        meta_rate: float,
+        persistent: bool = False,
     ) -> None:
-        super().__init__(parameters, lr=lr, betas=(0.0, 0.999), fused=True)
+        super().__init__(parameters, lr=lr, betas=(0.9 if persistent else 0.0, 0.999), fused=True)
         self.meta_steps, self.meta_rate = meta_steps, meta_rate
+        self.persistent = persistent
         self.n_steps = 0  # of the current task
         self.slow: list[Tensor] = []
 
@@ -54,7 +62,8 @@ class Reptile(torch.optim.Adam):
             with torch.no_grad():
                 for parameter, slow in zip(parameters, self.slow, strict=True):
                     parameter.copy_(slow.lerp(parameter, self.meta_rate))
-            self.state.clear()
+            if not self.persistent:
+                self.state.clear()
             self.n_steps = 0
 
 
@@ -151,4 +160,5 @@ def reptile_of(parameters: Sequence[Tensor], hyperparameters: Hyperparameters) -
         lr=hyperparameters.learning_rate,
         meta_steps=hyperparameters.meta_steps,
         meta_rate=hyperparameters.meta_rate,
+        persistent=hyperparameters.meta_adam == "persistent",
     )
