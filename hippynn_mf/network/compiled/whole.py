@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from hippynn_mf.network.compiled.activations import tables
 from hippynn_mf.network.compiled.arranging import arrange, size_of_atoms
 from hippynn_mf.network.compiled.forward_pass import forward_of_vectors, forward_pass
 from hippynn_mf.network.compiled.geometry import (
@@ -125,7 +124,6 @@ class WholePass:
 NOTHING: dict[np.dtype[Any], Array] = {
     np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64)
 }
-TABLES = {dtype: tables(dtype) for dtype in NOTHING}
 
 
 def run_whole(
@@ -160,7 +158,6 @@ def run_whole(
         integers,
         counts,
         vectors,
-        TABLES[dtype],
         numbers,
         places,
         energies,
@@ -241,7 +238,6 @@ def run_vectors(
         integers,
         counts,
         vectors,
-        TABLES[dtype],
         numbers,
         places,
         energies,
