@@ -37,9 +37,10 @@ def sensitivities(
             s[p, n] = half * t * t
         c[p, 0], c[p, 1] = r.dtype.type(0), r.dtype.type(0)
         if not r[p] > cutoff:  # NaN stays NaN
-            cosine, sine = np.cos(k * r[p]), np.sin(k * r[p])
-            c[p, 0] = r.dtype.type(cosine * cosine)
-            c[p, 1] = r.dtype.type(-2 * k * sine * cosine)
+            angle = r.dtype.type(k * r[p])
+            cosine, sine = np.cos(angle), np.sin(angle)
+            c[p, 0] = cosine * cosine
+            c[p, 1] = r.dtype.type(-2 * k) * sine * cosine
     exponentials(s.ravel(), g.ravel())
     for p in range(len(r)):
         inverse = one / r[p]
