@@ -7,6 +7,7 @@ likes.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -57,12 +58,30 @@ def import_hippynn() -> None:
     """
     if "hippynn" in sys.modules:
         return
-    import torch
+    with without_collections():
+        import torch
 
-    _without_compiler(torch)
-    with _absent(OPTIONAL), _compiled_later(torch):
-        import hippynn
-    _there_when_asked(hippynn)
+        _without_compiler(torch)
+        with _absent(OPTIONAL), _compiled_later(torch):
+            import hippynn
+        _there_when_asked(hippynn)
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Inside, for imports, no garbage is looked for; afterwards not among what there is then.
+
+    An import makes hundreds of thousands of objects that stay, among which it would be looked for
+    again and again.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def _there_when_asked(hippynn: Any) -> None:

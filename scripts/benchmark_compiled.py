@@ -56,30 +56,14 @@ PRODUCTS = ((288, 48, 48), (288, 48, 768), (576, 120, 120), (576, 120, 2400))
 PRODUCTS_AT_ONCE = 10**7  # multiplications that are timed together
 
 
-def processor_timer(function: Callable[[], object], device: torch.device) -> Timer:
-    """A function that calls another and returns its processor ms."""
-
-    def timed() -> float:
-        start_ns = time.process_time_ns()
-        function()
-        return (time.process_time_ns() - start_ns) / 1e6
-
-    return timed
-
-
 def measure(case: Case, n_structures: int, repeats: int) -> dict[str, Any]:
     """Times of a case; RuntimeError if the losses differ."""
     with case.setting(), quiet():
         models = network_pair(case, interactions=dict(zip(NAMES, NAMES, strict=True)))
         batch = draw_batch(case, models["fast"].heads, CPU)
         batch = {name: array[:n_structures] for name, array in batch.items()}
-        steps = {
-            name: make_training_step(model, batch, CPU, processor_timer)
-            for name, model in models.items()
-        }
-        steps["base"] = make_training_step(
-            models["fast"], batch, CPU, processor_timer, by_nodes=True
-        )
+        steps = {name: make_training_step(model, batch, CPU) for name, model in models.items()}
+        steps["base"] = make_training_step(models["fast"], batch, CPU, by_nodes=True)
         losses = [loss for loss, _ in steps.values()]
         if not all(math.isclose(loss, losses[0], rel_tol=ROUNDING) for loss in losses):
             raise RuntimeError(f"{case}: losses differ: {losses}")

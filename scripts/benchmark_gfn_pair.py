@@ -5,8 +5,9 @@
     python scripts/benchmark_gfn_pair.py FOLDER --seeds 2 --seconds 300
 
 Makes 1,500 conformers with GFN1-xTB and GFN2-xTB (`generate_xtb_pair.py`), and trains
-MF-GFN1/EF-GFN2/E with preset `robust`, one thread, on split 0, for as many epochs as processor
-seconds allow: a run of seed 100 of a few epochs says how many that are. The errors are of held-out
+MF-GFN1/EF-GFN2/E with preset `robust` and coupled heads (as `study_schedules.py` chose on
+validation data), one thread, on split 0, for as many epochs as processor seconds allow: a run of
+seed 100 of a few epochs says how many that are. The errors are of held-out
 conformers. FOLDER keeps data and runs; what is there is not computed again. A step of stock hippynn
 on the same network and batch size is timed beside it, so that other machines can be compared.
 Results are in `scripts/benchmarks/gfn_pair.json`.
@@ -33,6 +34,7 @@ from hippynn_mf.report.results import read_results
 
 HERE = Path(__file__).parent
 EXPERIMENT, HIGH, PRESET = "MF-GFN1/EF-GFN2/E", "gfn2_xtb", "robust"
+COUPLING = "delta"
 N_CONFORMERS = 1500
 PROBE_EPOCHS, PROBE_SEED = 6, 100
 CPU = torch.device("cpu")
@@ -45,6 +47,7 @@ def run_campaign(folder: Path, data: Path, seeds: str, n_epochs: int) -> None:
         *("--experiments", EXPERIMENT),
         *("--levels", str(HERE / "xtb_levels.json"), "--data", str(data), "--rows", "all"),
         *("--preset", PRESET, "--seeds", seeds, "--workers", "1", "--engine", "pool"),
+        *("--set", f"coupling={COUPLING}"),
         *("--set", f"max_epochs={n_epochs}", "--set", f"termination_patience={n_epochs}"),
         *("--out", str(folder)),
     ]

@@ -42,6 +42,7 @@ from benchmarking import (
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
+from hippynn_mf.network.compiled.room import give_back
 from hippynn_mf.network.device import choose_device
 
 MODELS = ("stock", "ours", "blocks")
@@ -127,7 +128,8 @@ def peak_of_this_process(case: Case, model: str, n: int, device: torch.device) -
 
 def _reset_peak_resident() -> float:
     """Let Linux count the peak from now on; returns the resident memory in MiB."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed memory would hide what is asked for next
+    give_back()  # memory that is kept or freed would hide what is asked for next
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return _resident("VmRSS")
 

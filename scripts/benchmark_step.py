@@ -74,7 +74,6 @@ N_DROPLET = 192  # atoms of the droplet of water, one structure
 ROUNDING = 1e-5  # relative difference of two float32 losses
 
 Batch = dict[str, torch.Tensor]
-Timer = Callable[[Callable[[], object], torch.device], Callable[[], float]]
 
 
 def draw_batch(case: Case, heads: Heads, device: torch.device) -> Batch:
@@ -129,11 +128,10 @@ def make_training_step(
     network: Network,
     batch: Batch,
     device: torch.device,
-    timer: Timer = timer,
     *,
     by_nodes: bool = False,
 ) -> tuple[float, Callable[[], float]]:
-    """As `make_step`, of one of our trainings; `timer` makes of a call one that returns its ms.
+    """As `make_step`, of one of our trainings.
 
     `by_nodes` is as trainings were before: the loss node by node, hippynn's graph, torch's Adam.
     """

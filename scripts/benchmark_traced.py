@@ -21,7 +21,6 @@ from unittest import mock
 import numpy as np
 import torch
 import typer
-from benchmark_compiled import processor_timer
 from benchmark_step import draw_batch
 from benchmarking import (
     RESULTS,
@@ -104,8 +103,7 @@ def measure(case: Case, n_structures: int, device: torch.device, repeats: int) -
         steps["traced"]()
         synchronize(device)
         seconds = time.monotonic() - started
-        of_device = processor_timer if device.type == "cpu" else timer
-        timed = {name: of_device(step, device) for name, step in steps.items()}
+        timed = {name: timer(step, device) for name, step in steps.items()}
         return {"compile_s": seconds} | compare(timed, repeats, reference="fast")
 
 

@@ -22,10 +22,9 @@ from unittest import mock
 
 import torch
 import typer
-from benchmark_compiled import processor_timer
 from benchmark_step import draw_batch
 from benchmark_traced import CASES, prepare
-from benchmarking import RESULTS, OutOption, compare, network_pair, quiet, start, write
+from benchmarking import RESULTS, OutOption, compare, network_pair, quiet, start, timer, write
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -96,9 +95,9 @@ def measure(backend: str, repeats: int) -> list[dict[str, Any]]:
             name: {"way": name, "first_step_s": seconds, **differences(step)}
             for name, (seconds, step) in steps.items()
         }
-        timed = {name: processor_timer(step, CPU) for name, (_, step) in steps.items()}
+        timed = {name: timer(step, CPU) for name, (_, step) in steps.items()}
         timed.pop("recorded, with detach")
-        timed["fast"] = processor_timer(
+        timed["fast"] = timer(
             lambda: with_gradients(
                 lambda: modules.model.by_graph(*(each.clone() for each in inputs)),
                 [p for p in modules.model.parameters() if p.requires_grad],

@@ -52,7 +52,7 @@ from hippynn_mf.evaluation.errors import energy_metrics, force_metrics
 from hippynn_mf.files import replace_when_complete
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import Labels, join_labels, parse_labels, with_all_forces
-from hippynn_mf.levels import PAPER_LEVELS, Level
+from hippynn_mf.levels import KNOWN_LEVELS, PAPER_LEVELS, Level, Levels
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.predicting import predict_arrays
 from hippynn_mf.training.averaging import WeightAverage
@@ -102,13 +102,16 @@ def with_fewer(part: Structures, level: Level, n: int | None, seed: int) -> Stru
     return replace(part, energies={**part.energies, level.id: values})
 
 
-def data_of(case: Case, path: Path, split_seed: int) -> tuple[Labels, dict[str, Structures]]:
+def data_of(
+    case: Case, path: Path, split_seed: int, levels: Levels = KNOWN_LEVELS
+) -> tuple[Labels, dict[str, Structures]]:
     """The labels that are trained, and the structures `train`, `valid` (half A) and `measured`."""
-    labels = parse_labels(case.labels)
+    labels = parse_labels(case.labels, levels=levels)
     is_embedded = path == MINI_ANI1X
     everything = labels if is_embedded else join_labels(labels, with_all_forces(labels))
     parts = load_splits(path, everything, common_levels=PAPER_LEVELS,
-                        rows="common" if is_embedded else "all", split_seed=split_seed)  # fmt: skip
+                        rows="common" if is_embedded else "all", split_seed=split_seed,
+                        levels=levels)  # fmt: skip
     half_a, half_b = halves(parts["valid"], split_seed)
     *_, highest = labels
     train = parts["train"]

@@ -1,13 +1,14 @@
 """Fewer steps for the same errors: schedules, batches, warm-up and averages, on validation data.
 
-    python scripts/study_schedules.py LINES.jsonl --real ani1x_1000.h5 --minutes 60
+    python scripts/study_schedules.py LINES.jsonl --real ani1x_1000.h5 --pair pair.h5 --minutes 60
     python scripts/study_schedules.py LINES.jsonl --minutes 0        # the table alone
 
-Every training is one line of LINES, and a training that is there is not repeated. All variants of
-the preset `robust` are trained with the same seeds on the same splits, so they are compared in
-pairs with the preset itself (`80 epochs`). Errors are of validation structures that choose nothing
-(half B of `study_kept_epoch.py`) at the last epoch, RMSE and MAE of all energies and known forces;
-test structures are never looked at. Seeds begin at 100.
+`pair.h5` is what `generate_xtb_pair.py pair.h5 --n 1500` makes; the committed lines are
+`scripts/benchmarks/schedules.jsonl`. Every training is one line of LINES, and a training that is
+there is not repeated. All variants of the preset `robust` are trained with the same seeds on the
+same splits, so they are compared in pairs with the preset itself (`80 epochs`). Errors are of
+validation structures that choose nothing (half B of `study_kept_epoch.py`) at the last epoch, RMSE
+and MAE of all energies and known forces; test structures are never looked at. Seeds begin at 100.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from hippynn_mf.data.database import build_database
 from hippynn_mf.data.embedded import MINI_ANI1X
 from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.labels import with_all_forces
+from hippynn_mf.level_records import read_levels
+from hippynn_mf.levels import KNOWN_LEVELS
 from hippynn_mf.model.model import build_model
 from hippynn_mf.report.text import markdown
 from hippynn_mf.training.loop import Training, continue_training, prepare_training
@@ -52,7 +55,7 @@ class Variant:
 
 
 HALF = MappingProxyType({"max_epochs": 40})
-BASE = "80 epochs"
+BASE, COUPLED = "80 epochs", "80 epochs, coupled heads"
 VARIANTS = {
     BASE: Variant(),
     "80 epochs, EMA 0.99": Variant({"ema_decay": 0.99}),
@@ -63,13 +66,17 @@ VARIANTS = {
     "40 epochs, batch 16": Variant({**HALF, "batch_size": 16}),
     "80 epochs, batch 64, rate × 1.4": Variant({"batch_size": 64, "learning_rate": 5.6e-3}),
     "20 epochs, batch 16": Variant({"max_epochs": 20, "batch_size": 16}),
+    COUPLED: Variant({"coupling": "delta"}),
 }
 # Data by name, with the epochs of `Case` left to the variants.
 CASES = {
     "embedded, MF": Case({"DZ": "EF", "CC": "E"}, 0),
     "embedded, SF": Case({"DZ": "EF"}, 0),
     "real, MF": Case({"DZ": "EF", "TZ": "E"}, 0),
+    "GFN pair, MF": Case({"GFN1": "EF", "GFN2": "E"}, 0),
 }
+PAIR = {BASE, COUPLED}  # what is trained on the pair of `benchmark_gfn_pair.py`
+LEVELS = Path(__file__).with_name("xtb_levels.json")
 PLACES = range(4)  # split and seed
 
 
@@ -97,7 +104,8 @@ class WarmUp:
 def train_one(setting: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Train one setting; its line."""
     case, variant = CASES[setting["data"]], VARIANTS[setting["variant"]]
-    labels, parts = data_of(case, path, setting["seed"])
+    levels = read_levels(LEVELS) if setting["data"].startswith("GFN") else KNOWN_LEVELS
+    labels, parts = data_of(case, path, setting["seed"], levels)
     measured = parts.pop("measured")
     hyperparameters = variant.hyperparameters()
     torch.manual_seed(setting["seed"])
@@ -127,17 +135,21 @@ def train_one(setting: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def settings() -> Iterator[dict[str, Any]]:
     """Every training of the plan; each place is complete before the next begins."""
     for place, data, variant in product(PLACES, CASES, VARIANTS):
+        if data.startswith("GFN") and variant not in PAIR:
+            continue
+        if data.endswith("SF") and variant == COUPLED:
+            continue
         yield {"data": data, "variant": variant, "seed": FIRST_SEED + place}
 
 
-def train_plan(lines: Path, *, real: Path | None, minutes: float) -> None:
+def train_plan(lines: Path, paths: Mapping[str, Path | None], minutes: float) -> None:
     """Train what the file does not have yet, one after another with one thread."""
     torch.set_num_threads(1)
     known = read_lines(lines)
     done = [{name: line[name] for name in next(settings())} for line in known]
     spent = 60 * minutes
     for setting in tqdm(list(settings()), unit="training", disable=minutes <= 0):
-        path = real if setting["data"].startswith("real") else MINI_ANI1X
+        path = paths[setting["data"].split(",")[0]]
         if setting in done or path is None or spent <= 0:
             continue
         line = train_one(setting, path)
@@ -168,10 +180,11 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 def main(
     lines: Annotated[Path, typer.Argument(help="File of the study, a line for each training.")],
     real: Annotated[Path | None, typer.Option(help="Real ANI-1x; without it not trained.")] = None,
+    pair: Annotated[Path | None, typer.Option(help="GFN pair; without it not trained.")] = None,
     minutes: Annotated[float, typer.Option(help="Processor time in which trainings begin.")] = 60,
 ) -> None:
     """Train what the plan has and the file has not, and print the table of all lines."""
-    train_plan(lines, real=real, minutes=minutes)
+    train_plan(lines, {"embedded": MINI_ANI1X, "real": real, "GFN pair": pair}, minutes)
     typer.echo(table(read_lines(lines)))
 
 

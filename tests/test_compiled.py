@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import test_interaction
 import torch
@@ -417,6 +418,27 @@ def test_results_outlive_the_room_that_is_used_again():
     for found, copies in kept:
         for each, copied in zip(found, copies, strict=True):
             assert torch.equal(each, copied)
+
+
+def test_the_last_room_is_kept_however_large_and_takes_the_place_of_others(monkeypatch):
+    monkeypatch.setattr(room, "MOST_KEPT", 3 * room.PIECE)
+    room.give_back()
+
+    def sizes_after(*n_pieces):
+        for n in n_pieces:
+            room.Room().empty(n * room.PIECE, dtype=np.uint8)
+        return [len(piece) // room.PIECE for piece in room._kept]
+
+    assert sizes_after(1) == [1]
+    assert sizes_after(4) == [4]
+    assert sizes_after(1) == [4], "a smaller one lies in what is there"
+    both = room.Room(), room.Room()
+    for each, n in zip(both, (4, 2), strict=True):
+        each.empty(n * room.PIECE, dtype=np.uint8)
+    del each, both
+    assert len(room._kept) == 1
+    room.give_back()
+    assert not room._kept
 
 
 def test_copies_and_pickles():

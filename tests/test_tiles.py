@@ -39,17 +39,17 @@ def test_products_are_those_of_matrices(n_features, n, n_places, dtype, is_added
 
     found, expected = pairs.copy(), pairs.copy()
     expected[chosen] = before * pairs[chosen] + weights[chosen] @ rows[part]
-    spread(places, start, end, weights, rows, first, found, is_added)
+    spread(places, start, end, weights, rows, first, found, 0, is_added)
     assert_equal(found, expected)
 
     found, expected = rows.copy(), rows.copy()
     expected[part] = before * rows[part] + weights[chosen].T @ pairs[chosen]
-    collect(places, start, end, weights, pairs, found, first, is_added)
+    collect(places, start, end, weights, pairs, found, first, 0, is_added)
     assert_equal(found, expected)
 
     found, expected = weights.copy(), weights.copy()
     expected[chosen] = before * weights[chosen] + pairs[chosen] @ rows[part].T
-    multiply(places, start, end, pairs, rows, first, found, is_added)
+    multiply(places, start, end, pairs, rows, first, found, 0, is_added)
     assert_equal(found, expected)
 
 
@@ -57,10 +57,10 @@ def test_products_are_those_of_matrices(n_features, n, n_places, dtype, is_added
 def test_nan_stays_where_it_is(dtype):
     weights, pairs, rows, places, first = arrays(9, 3, 6, dtype)
     pairs[places[2], 4] = np.nan
-    collect(places, 0, 6, weights, pairs, rows, first, False)
+    collect(places, 0, 6, weights, pairs, rows, first, 0, False)
     assert np.isnan(rows[first : first + 3, 4]).all()
     rows[:, 4] = 0
     assert np.isfinite(rows).all()
-    multiply(places, 0, 6, pairs, rows, first, weights, False)
+    multiply(places, 0, 6, pairs, rows, first, weights, 0, False)
     assert np.isnan(weights[places[2]]).all()
     assert np.isfinite(np.delete(weights, places[2], axis=0)).all()

@@ -17,6 +17,7 @@ from hippynn_mf.cli.texts import parameter_name, read_values, split_words
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.runs.request import Request
 from hippynn_mf.runs.request_fields import Flag
+from hippynn_mf.starting import without_collections
 
 if TYPE_CHECKING:
     from hippynn_mf.runs.experiment import Experiment
@@ -156,8 +157,9 @@ def _give_signature(function: Callable[..., None], parameters: Sequence[inspect.
 
 def _ask(words: Sequence[str], flags: Mapping[str, Any], defaults: Mapping[str, Any]) -> Asked:
     """The request of a command line, and of its run file if it names one."""
-    from hippynn_mf.runs.build import build_settings
-    from hippynn_mf.runs.run_file import merged, read_run_file
+    with without_collections():
+        from hippynn_mf.runs.build import build_settings
+        from hippynn_mf.runs.run_file import merged, read_run_file
 
     run_file, names, files = split_words(words)
     changes = read_values(flags, names, files)

@@ -48,6 +48,31 @@ def second_level() -> str:
 
 
 @block
+def step_profile() -> str:
+    """Where the time of a step goes, and what products a second level adds."""
+    found = rows("profile")
+    table: str = script("profile_step").table(found)
+    by_case = {row["case"]: row for row in found if "case" in row}
+    energies, one, two = (
+        by_case[f"paper, {labels}"] for labels in ("DZ/E", "DZ/EF", "DZ/EF + TZ/EF")
+    )
+    products = [row["multiplications"] for row in (energies, one, two)]
+    text = sentences(f"""
+    The products of a step on forces of two levels are {products[2] / products[1]:.2f} times those
+    on forces of one, which are {products[1] / products[0]:.2f} times those on energies.
+    """)
+    return f"{table}\n\n{text}"
+
+
+@block
+def schedules() -> str:
+    """What other schedules did, on validation data."""
+    study = script("study_schedules")
+    table: str = study.table(study.read_lines(BENCHMARKS / "schedules.jsonl"))
+    return table
+
+
+@block
 def whole_run() -> str:
     """Processor time of a whole run before and now, by its parts."""
     both = rows("run")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from hippynn_mf.network.compiled.activations import Tables, softplus, tables
+from hippynn_mf.network.compiled.activations import softplus
 from hippynn_mf.network.compiled.blocks import Block, Weights
 from hippynn_mf.network.compiled.geometry import Array, geometry
 from hippynn_mf.network.compiled.kernels import kernel
@@ -100,9 +99,6 @@ class Tape:
         return [each.z[-1] for each in self.passed]
 
 
-constants = functools.cache(tables)
-
-
 def run_forward(
     blocks: list[Block], elements: Indices, pairs: Geometry, weights: list[Weights] | None = None
 ) -> Tape:
@@ -128,7 +124,7 @@ def run_forward(
             block.interaction.cusp,
         )
         passed = _passed(of_block, groups, inputs, tape.room, dtype)
-        forward_block(of_block, inputs, constants(dtype.name), passed)
+        forward_block(of_block, inputs, passed)
         tape.inputs.append(inputs)
         tape.passed.append(passed)
         x = passed.z[-1]
@@ -159,7 +155,7 @@ def _passed(
 
 
 @kernel
-def forward_block(weights: Weights, inputs: Inputs, of: Tables, passed: Passed) -> None:
+def forward_block(weights: Weights, inputs: Inputs, passed: Passed) -> None:
     """The forward pass of a block: all of `passed`."""
     x, y, z, h, slope = inputs.x, passed.y, passed.z, passed.h, passed.slope
     n_layers, n_atoms, n_middle = h.shape
@@ -171,8 +167,7 @@ def forward_block(weights: Weights, inputs: Inputs, of: Tables, passed: Passed) 
     else:
         rows_by_columns(x, weights.V, all_y)
     sensitivities(
-        inputs.r, weights.mu, weights.sigma, inputs.cutoff, of,
-        passed.c, passed.g, passed.s, passed.s1,
+        inputs.r, weights.mu, weights.sigma, inputs.cutoff, passed.c, passed.g, passed.s, passed.s1,
     )  # fmt: skip
     u = np.empty((n_atoms, n_middle), z.dtype)
     sums_forward(
@@ -195,11 +190,11 @@ def forward_block(weights: Weights, inputs: Inputs, of: Tables, passed: Passed) 
         else:
             add_to_rows(x, weights.out_biases[0], z[0])
     add_to_rows(u, weights.own_bias, u)
-    softplus(u, h[0], slope[0], of)
+    softplus(u, h[0], slope[0])
     add_rows_by_columns(h[0], weights.out_weights[0], z[0])
     for q in range(1, n_layers):
         set_rows(weights.in_biases[q - 1], u)
         add_rows_by_columns(z[q - 1], weights.in_weights[q - 1], u)
-        softplus(u, h[q], slope[q], of)
+        softplus(u, h[q], slope[q])
         add_to_rows(z[q - 1], weights.out_biases[q], z[q])
         add_rows_by_columns(h[q], weights.out_weights[q], z[q])

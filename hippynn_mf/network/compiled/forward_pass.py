@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from hippynn_mf.network.compiled.activations import Tables
 from hippynn_mf.network.compiled.adjoint import adjoint_block
 from hippynn_mf.network.compiled.arranging import Atoms, atoms_of
 from hippynn_mf.network.compiled.forward import forward_block
@@ -47,7 +46,6 @@ def forward_pass(
     integers: Indices,
     counts: Counts,
     v: Array,
-    of: Tables,
     room: Array,
     places: Indices,
     E: Array,
@@ -60,7 +58,7 @@ def forward_pass(
     `of_species` (n_heads, n_elements) are the heads' energies of these.
     """
     atoms = atoms_of(integers, counts)
-    e = energies_of_vectors(net, vector, of_species, atoms, counts, v, of, room, places)
+    e = energies_of_vectors(net, vector, of_species, atoms, counts, v, room, places)
     own = np.empty_like(E)
     sum_atoms(e, atoms.structures, own, H)
     add_levels(net, own, E)
@@ -76,7 +74,6 @@ def forward_of_vectors(
     integers: Indices,
     counts: Counts,
     v: Array,
-    of: Tables,
     room: Array,
     places: Indices,
     energies: Array,
@@ -87,7 +84,7 @@ def forward_of_vectors(
     `v` (n_pairs, 3) and `slopes` are in the order of the list of pairs.
     """
     atoms = atoms_of(integers, counts)
-    e = energies_of_vectors(net, vector, of_species, atoms, counts, v, of, room, places)
+    e = energies_of_vectors(net, vector, of_species, atoms, counts, v, room, places)
     own = np.zeros_like(energies)
     for term in range(len(e)):
         for i in range(counts.atoms):
@@ -117,7 +114,6 @@ def energies_of_vectors(
     atoms: Atoms,
     counts: Counts,
     v: Array,
-    of: Tables,
     room: Array,
     places: Indices,
 ) -> Array:
@@ -136,7 +132,7 @@ def energies_of_vectors(
     for k in range(n_blocks):
         passed = passed_at(k, net, counts, room, places)
         weights = weights_of(vector, counter(starts[k]), net.sizes[k])
-        forward_block(weights, inputs_of(k, net, atoms, counts, room, places), of, passed)
+        forward_block(weights, inputs_of(k, net, atoms, counts, room, places), passed)
         rows_by_columns(passed.z[-1], head_of(k, net, vector, starts[-1]), e[k + 1])
         add_to_rows(e[k + 1], bias_of(k, net, vector, starts[-1]), e[k + 1])
     return e

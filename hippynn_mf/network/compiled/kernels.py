@@ -33,8 +33,15 @@ def exact_kernel(function: Callable[..., Any]) -> Any:
     return _compiled(function, FAST_MATH - {"reassoc"})
 
 
-def _compiled(function: Callable[..., Any], fast_math: set[str]) -> Any:
-    compile_: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=fast_math)
+def inner_kernel(function: Callable[..., Any]) -> Any:
+    """As `kernel`, for what is called so often and does so little that a call would cost much."""
+    return _compiled(function, FAST_MATH, forceinline=True)
+
+
+def _compiled(function: Callable[..., Any], fast_math: set[str], **options: bool) -> Any:
+    compile_: Any = numba.njit(
+        cache=True, nogil=True, error_model="numpy", fastmath=fast_math, **options
+    )
     try:
         dispatcher = compile_(function)
     except RuntimeError as error:  # numba found no folder that it may write to
@@ -44,8 +51,17 @@ def _compiled(function: Callable[..., Any], fast_math: set[str]) -> Any:
         cached = dispatcher._cache._cache_file
         folder = Path(function.__code__.co_filename).parent
         cached._source_stamp = (cached._source_stamp, _hash_of_sources(folder))
+        cached._load_index = functools.partial(_index_of, cached._load_index)
         _dispatchers.append(dispatcher)
     return dispatcher
+
+
+def _index_of(load: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+    """What is kept of a function; nothing where an earlier version has kept types that are gone."""
+    try:
+        return load()
+    except (AttributeError, ImportError):  # before numba has compared the files
+        return {}
 
 
 @functools.cache

@@ -56,11 +56,15 @@ def n_groups(k: int, counts: Counts) -> int:
 
 
 @kernel
-def lay_out_forward(room: Array, net: Net, counts: Counts, places: Indices) -> int:
+def lay_out_forward(
+    room: Array, net: Net, counts: Counts, places: Indices, is_kept: bool
+) -> int:
     """Where what begins in the room of a forward pass; how much that is.
 
     `places` (1 + n_forces, n_blocks + 1) are, in the first row, of the blocks, and of the atoms'
-    energies; in others of the blocks' adjoint passes for a level, and of r_bar and R_bar.
+    energies; in others of the blocks' adjoint passes for a level, and of r_bar and R_bar. Unless
+    what adjoint passes leave behind `is_kept`, for a gradient, all have the same room: a block
+    reads what the one behind it hands on, at the end of that one's room, before it writes there.
     """
     n_blocks, n_heads, n_pairs = len(net.sizes), len(net.sums), counts.pairs
     used = counter(0)
@@ -72,15 +76,22 @@ def lay_out_forward(room: Array, net: Net, counts: Counts, places: Indices) -> i
         passed_of(room, used, net.sizes[k], counts, n_groups(k, counts))
     places[0, n_blocks] = used[0]
     cube(room, used, n_blocks + 1, counts.atoms, n_heads, ALIGNMENT)
+    start, end = used[0], used[0]
     for f in range(1, len(places)):
-        for k in range(n_blocks):
-            places[f, k] = used[0]
-            adjoint_of(room, used, net.sizes[k], counts, n_groups(k, counts))
-            matrix(room, used, counts.atoms, net.sizes[k, 2], ALIGNMENT)
+        if not is_kept:
+            used[0] = start
         places[f, n_blocks] = used[0]
         flat(room, used, n_pairs, ALIGNMENT)
         matrix(room, used, n_pairs, counts.components, ALIGNMENT)
-    return used[0]
+        of_block = used[0]
+        for k in range(n_blocks):
+            if not is_kept:
+                used[0] = of_block
+            places[f, k] = used[0]
+            adjoint_of(room, used, net.sizes[k], counts, n_groups(k, counts))
+            matrix(room, used, counts.atoms, net.sizes[k, 2], ALIGNMENT)
+            end = max(end, used[0])
+    return end
 
 
 @kernel

@@ -1,8 +1,8 @@
 """Vectors of numbers that stay in the processor's registers: how they are loaded and stored.
 
 Rows are those of arrays (n_rows, n_columns) of consecutive numbers; an array (n_columns,) is one.
-`valid` marks the columns that there are: the others are zero when loaded, and are not stored. A
-vector is one register; a wide one, of `valid_wide`, is two where registers are short.
+`valid` marks the columns of a register that there are: the others are zero when loaded, and are not
+stored. `one` and `two` are as many registers, all of whose columns there are.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def _bytes_per_register() -> int:
 
 
 REGISTER = _bytes_per_register()
-WIDE = 64
+AVX512 = 64
 
 
 class Vector(types.Type):
-    """Numbers of a type."""
+    """Numbers of a type, in one register or in several of this length."""
 
-    def __init__(self, dtype: Any, length: int) -> None:
-        self.dtype, self.length = dtype, length
-        super().__init__(name=f"Vector({dtype}, {length})")
+    def __init__(self, dtype: Any, length: int, parts: int = 1) -> None:
+        self.dtype, self.length, self.parts = dtype, length, parts
+        super().__init__(name=f"Vector({dtype}, {length}, {parts})")
 
 
 def length_of(dtype: Any, n_bytes: int) -> int:
@@ -57,11 +57,23 @@ class Mask(types.Type):
         super().__init__(name=f"Mask({length})")
 
 
+class Whole(types.Type):
+    """All numbers of some registers count."""
+
+    def __init__(self, length: int, parts: int) -> None:
+        self.length, self.parts = length, parts
+        super().__init__(name=f"Whole({length}, {parts})")
+
+
+register_model(Whole)(models.OpaqueModel)
+
+
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Vector) -> None:
-        number = manager.lookup(kind.dtype).get_value_type()
-        super().__init__(manager, kind, ir.VectorType(number, kind.length))
+        register = ir.VectorType(manager.lookup(kind.dtype).get_value_type(), kind.length)
+        is_one = kind.parts == 1
+        super().__init__(manager, kind, register if is_one else ir.ArrayType(register, kind.parts))
 
 
 @register_model(Mask)
@@ -88,14 +100,31 @@ def address_of(context: Any, builder: Any, kind: Any, array: Any, row: Any, colu
     return cgutils.get_item_pointer(context, builder, kind, struct, [row, column][-kind.ndim :])
 
 
+def parts_of(builder: Any, vector: Any) -> list[Any]:
+    """The registers of a vector."""
+    if isinstance(vector.type, ir.VectorType):
+        return [vector]
+    return [builder.extract_value(vector, k) for k in range(vector.type.count)]
+
+
+def joined(builder: Any, parts: list[Any]) -> Any:
+    """The vector of some registers."""
+    if len(parts) == 1:
+        return parts[0]
+    vector: Any = ir.Constant(ir.ArrayType(parts[0].type, len(parts)), ir.Undefined)
+    for k, part in enumerate(parts):
+        vector = builder.insert_value(vector, part, k)
+    return vector
+
+
 def _loaded(context: Any, builder: Any, address: Any, mask: Any, kind: Any) -> Any:
-    """The valid numbers at an address, of one register or more."""
+    """The valid numbers at an address, of one register."""
     nothing = ir.Constant(context.get_value_type(kind), None)
-    if REGISTER == WIDE:  # with AVX-512, where a mask costs nothing
+    if REGISTER == AVX512:  # where a mask costs nothing
         return masked(builder, "load", address, mask, nothing, nothing.type)
     with _where_full(builder, mask) as (then, otherwise):
         with then:
-            whole = _plain(builder, address, nothing.type)
+            whole = plain(builder, address, nothing.type)
             after_whole = builder.block
         with otherwise:
             part = masked(builder, "load", address, mask, nothing, nothing.type)
@@ -108,26 +137,20 @@ def _loaded(context: Any, builder: Any, address: Any, mask: Any, kind: Any) -> A
 
 def put(builder: Any, address: Any, mask: Any, vector: Any) -> None:
     """Store the valid numbers at an address: plainly where all are, which is much faster."""
-    if REGISTER == WIDE:
+    if REGISTER == AVX512:
         masked(builder, "store", address, mask, vector, ir.VoidType())
         return
     with _where_full(builder, mask) as (then, otherwise):
         with then:
-            pointer = builder.bitcast(address, vector.type.as_pointer())
-            builder.store(vector, pointer, align=_size(vector.type.element))
+            put_all(builder, address, vector)
         with otherwise:
-            half = vector.type.count // 2
-            if half < _length_of_register(vector.type.element):
-                masked(builder, "store", address, mask, vector, ir.VoidType())
-            else:
-                for start in (0, half):
-                    places = indices(list(range(start, start + half)))
-                    put(
-                        builder,
-                        builder.gep(address, [INT32(start)]),
-                        builder.shuffle_vector(mask, mask, places),
-                        builder.shuffle_vector(vector, vector, places),
-                    )
+            masked(builder, "store", address, mask, vector, ir.VoidType())
+
+
+def put_all(builder: Any, address: Any, vector: Any) -> None:
+    """Store all numbers of a register at an address."""
+    pointer = builder.bitcast(address, vector.type.as_pointer())
+    builder.store(vector, pointer, align=_size(vector.type.element))
 
 
 def _where_full(builder: Any, mask: Any) -> Any:
@@ -136,7 +159,8 @@ def _where_full(builder: Any, mask: Any) -> Any:
     return builder.if_else(last, likely=True)
 
 
-def _plain(builder: Any, address: Any, kind: Any) -> Any:
+def plain(builder: Any, address: Any, kind: Any) -> Any:
+    """The numbers at an address, all of them."""
     pointer = builder.bitcast(address, kind.as_pointer())
     return builder.load(pointer, align=_size(kind.element))
 
@@ -144,10 +168,6 @@ def _plain(builder: Any, address: Any, kind: Any) -> Any:
 def _size(number: Any) -> int:
     """Bytes of a number, of which addresses are multiples."""
     return 4 if isinstance(number, ir.FloatType) else 8
-
-
-def _length_of_register(number: Any) -> int:
-    return REGISTER // _size(number)
 
 
 def masked(builder: Any, name: str, address: Any, mask: Any, vector: Any, result: Any) -> Any:
@@ -165,8 +185,10 @@ def masked(builder: Any, name: str, address: Any, mask: Any, vector: Any, result
     return builder.call(function, arguments)
 
 
-def _valid(array: Any, n_bytes: int) -> Any:
-    kind = Mask(length_of(array.dtype, n_bytes))
+@intrinsic
+def valid(_: Any, array: Any, n: Any) -> Any:
+    """The mask of the first n columns of a register of the array's numbers."""
+    kind = Mask(length_of(array.dtype, REGISTER))
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         n = splat(builder, builder.trunc(arguments[1], INT32), kind.length)
@@ -175,20 +197,26 @@ def _valid(array: Any, n_bytes: int) -> Any:
     return kind(array, types.intp), code
 
 
-@intrinsic
-def valid(_: Any, array: Any, n: Any) -> Any:
-    """The mask of the first n columns of a vector of the array's numbers."""
-    return _valid(array, REGISTER)
+def _whole(parts: int) -> Any:
+    @intrinsic
+    def whole(_: Any, array: Any) -> Any:
+        """So many registers of the array's numbers."""
+
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return context.get_dummy_value()
+
+        return Whole(length_of(array.dtype, REGISTER), parts)(array), code
+
+    return whole
+
+
+one, two = _whole(1), _whole(2)
 
 
 @intrinsic
-def valid_wide(_: Any, array: Any, n: Any) -> Any:
-    """The mask of the first n columns of a wide vector."""
-    return _valid(array, WIDE)
-
-
-def _lanes(array: Any, n_bytes: int) -> Any:
-    length = length_of(array.dtype, n_bytes)
+def lanes(_: Any, array: Any) -> Any:
+    """How many of the array's numbers a register has."""
+    length = length_of(array.dtype, REGISTER)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return context.get_constant(types.intp, length)
@@ -196,50 +224,51 @@ def _lanes(array: Any, n_bytes: int) -> Any:
     return types.intp(array), code
 
 
-@intrinsic
-def lanes(_: Any, array: Any) -> Any:
-    """How many of the array's numbers a vector has."""
-    return _lanes(array, REGISTER)
+def _vector_of(array: Any, which: Any) -> Vector:
+    return Vector(array.dtype, which.length, which.parts if isinstance(which, Whole) else 1)
 
 
 @intrinsic
-def lanes_wide(_: Any, array: Any) -> Any:
-    """How many of the array's numbers a wide vector has."""
-    return _lanes(array, WIDE)
-
-
-@intrinsic
-def zero(_: Any, array: Any, mask: Any) -> Any:
-    """A vector of zeros, as long as a mask."""
-    kind = Vector(array.dtype, mask.length)
+def zero(_: Any, array: Any, which: Any) -> Any:
+    """A vector of zeros, for a mask or so many registers."""
+    kind = _vector_of(array, which)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return ir.Constant(context.get_value_type(kind), None)
 
-    return kind(array, mask), code
+    return kind(array, which), code
 
 
 @intrinsic
-def load(_: Any, array: Any, row: Any, column: Any, mask: Any) -> Any:
-    """The valid columns of a row, from one on."""
-    kind = Vector(array.dtype, mask.length)
+def load(_: Any, array: Any, row: Any, column: Any, which: Any) -> Any:
+    """The columns of a row, from one on: those that a mask says, or so many registers."""
+    kind = _vector_of(array, which)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, row, column, mask = arguments
         address = address_of(context, builder, signature.args[0], array, row, column)
-        return _loaded(context, builder, address, mask, kind)
+        if isinstance(which, Mask):
+            return _loaded(context, builder, address, mask, kind)
+        register = ir.VectorType(address.type.pointee, kind.length)
+        starts = [INT32(part * kind.length) for part in range(kind.parts)]
+        places = [builder.gep(address, [start]) for start in starts]
+        return joined(builder, [plain(builder, place, register) for place in places])
 
-    return kind(array, types.intp, types.intp, mask), code
+    return kind(array, types.intp, types.intp, which), code
 
 
 @intrinsic
-def store(_: Any, array: Any, row: Any, column: Any, mask: Any, vector: Any) -> Any:
-    """Set the valid columns of a row, from one on."""
+def store(_: Any, array: Any, row: Any, column: Any, which: Any, vector: Any) -> Any:
+    """Set the columns of a row, as `load` has them."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, row, column, mask, vector = arguments
         address = address_of(context, builder, signature.args[0], array, row, column)
-        put(builder, address, mask, vector)
+        if isinstance(which, Mask):
+            put(builder, address, mask, vector)
+        else:
+            for k, part in enumerate(parts_of(builder, vector)):
+                put_all(builder, builder.gep(address, [INT32(k * part.type.count)]), part)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.intp, mask, vector), code
+    return types.void(array, types.intp, types.intp, which, vector), code

@@ -16,7 +16,7 @@ from hippynn_mf.network.compiled.geometry import Array
 
 PIECE = 2**22  # bytes asked for at once, at least
 ALIGNMENT = 64
-MOST_KEPT = 2**28  # bytes, of all pieces that are kept while nothing uses them
+MOST_KEPT = 2**28  # bytes, of all pieces that are kept while nothing uses them, but for the last
 
 _lock = threading.RLock()  # a collection of garbage may delete a room while one is made
 _kept: list[npt.NDArray[np.uint8]] = []
@@ -45,13 +45,21 @@ class Room:
         return self.empty(*array.shape, dtype=array.dtype)
 
     def __del__(self) -> None:
-        """Keep the pieces."""
+        """Keep the pieces, and of others as many of the last ones as there is a place for.
+
+        The last is kept however large it is: the next step of dynamics needs as much.
+        """
         with _lock:
+            _kept.extend(self._pieces)
             total = sum(map(len, _kept))
-            for piece in self._pieces:
-                total += len(piece)
-                if total <= MOST_KEPT:
-                    _kept.append(piece)
+            while len(_kept) > 1 and total > MOST_KEPT:
+                total -= len(_kept.pop(0))
+
+
+def give_back() -> None:
+    """Give the operating system all pieces that nothing uses."""
+    with _lock:
+        _kept.clear()
 
 
 def _piece(n_bytes: int) -> npt.NDArray[np.uint8]:

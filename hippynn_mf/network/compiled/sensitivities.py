@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from hippynn_mf.network.compiled.activations import Tables, exponentials
+from hippynn_mf.network.compiled.activations import exponentials
 from hippynn_mf.network.compiled.geometry import Array
 from hippynn_mf.network.compiled.kernels import kernel
 from hippynn_mf.network.compiled.registers import lanes, load, store, valid, zero
@@ -22,7 +22,6 @@ def sensitivities(
     mu: Array,
     sigma: Array,
     cutoff: float,
-    of: Tables,
     c: Array,
     g: Array,
     s: Array,
@@ -38,10 +37,11 @@ def sensitivities(
             s[p, n] = half * t * t
         c[p, 0], c[p, 1] = r.dtype.type(0), r.dtype.type(0)
         if not r[p] > cutoff:  # NaN stays NaN
-            cosine, sine = np.cos(k * r[p]), np.sin(k * r[p])
-            c[p, 0] = r.dtype.type(cosine * cosine)
-            c[p, 1] = r.dtype.type(-2 * k * sine * cosine)
-    exponentials(s.ravel(), g.ravel(), of)
+            angle = r.dtype.type(k * r[p])
+            cosine, sine = np.cos(angle), np.sin(angle)
+            c[p, 0] = cosine * cosine
+            c[p, 1] = r.dtype.type(-2 * k) * sine * cosine
+    exponentials(s.ravel(), g.ravel())
     for p in range(len(r)):
         inverse = one / r[p]
         cp, cp1 = c[p, 0], c[p, 1]

@@ -52,9 +52,9 @@ def sums_forward(
     all_y, all_A, all_norms = _rows(y), _rows(A), _rows(norms)
     for group in range(len(group_first) - 1):
         start, end = group_first[group], group_first[group + 1]
-        spread(group_rows, start, end, s, all_y, group * n_sensitivities, t, False)
+        spread(group_rows, start, end, s, all_y, group * n_sensitivities, t, 0, False)
     for i in range(len(out)):
-        collect(order, first[i], first[i + 1], R, t, all_A, i * n_components, False)
+        collect(order, first[i], first[i + 1], R, t, all_A, i * n_components, 0, False)
         norms_forward(i, all_A, scales, cusp, all_norms, out)
 
 
@@ -93,14 +93,14 @@ def sums_adjoint(
     for i in range(len(out_bar)):
         start, end, row = first[i], first[i + 1], i * n_components
         norms_adjoint(i, all_A, scales, all_norms, out_bar, all_A_bar, scales_bar, has_sources)
-        spread(order, start, end, R, all_A_bar, row, t_bar, has_sources)
+        spread(order, start, end, R, all_A_bar, row, t_bar, 0, has_sources)
         if needs_R and n_components > 1:
-            multiply(order, start, end, t, all_A_bar, row, R_bar, True)
+            multiply(order, start, end, t, all_A_bar, row, R_bar, 1, True)
     for group in range(len(group_first) - 1):
         start, end, row = group_first[group], group_first[group + 1], group * n_sensitivities
-        multiply(group_rows, start, end, t_bar, all_y, row, s_bar, has_sources)
+        multiply(group_rows, start, end, t_bar, all_y, row, s_bar, 0, has_sources)
         if needs_y:
-            collect(group_rows, start, end, s, t_bar, all_y_bar, row, has_sources)
+            collect(group_rows, start, end, s, t_bar, all_y_bar, row, 0, has_sources)
 
 
 @kernel
@@ -149,20 +149,20 @@ def sums_tangent(
         s_source[:] = 0
     for group in range(len(group_first) - 1):
         start, end, row = group_first[group], group_first[group + 1], group * n_sensitivities
-        spread(group_rows, start, end, s_dot, all_y, row, t_dot, False)
+        spread(group_rows, start, end, s_dot, all_y, row, t_dot, 0, False)
         if has_y_dot:
-            spread(group_rows, start, end, s, all_y_dot, row, t_dot, True)
-            multiply(group_rows, start, end, t_bar, all_y_dot, row, s_source, is_added)
-        collect(group_rows, start, end, s_dot, t_bar, all_y_source, row, is_added)
+            spread(group_rows, start, end, s, all_y_dot, row, t_dot, 0, True)
+            multiply(group_rows, start, end, t_bar, all_y_dot, row, s_source, 0, is_added)
+        collect(group_rows, start, end, s_dot, t_bar, all_y_source, row, 0, is_added)
     for i in range(len(out_dot)):
         start, end, row = first[i], first[i + 1], i * n_components
-        collect(order, start, end, R, t_dot, A_dot, 0, False)
+        collect(order, start, end, R, t_dot, A_dot, 0, 0, False)
         if n_components > 1:
-            collect(order, start, end, R_dot, t, A_dot, 0, True)
+            collect(order, start, end, R_dot, t, A_dot, 0, 1, True)
         norms_tangent(
             i, all_A, A_dot, scales, all_norms, out_bar, out_dot, all_A_source, scales_source,
             is_added,
         )  # fmt: skip
-        spread(order, start, end, R_dot, all_A_bar, row, t_source, is_added)
+        spread(order, start, end, R_dot, all_A_bar, row, t_source, 1, is_added)
         if needs_R and n_components > 1:
-            multiply(order, start, end, t_dot, all_A_bar, row, R_source, True)
+            multiply(order, start, end, t_dot, all_A_bar, row, R_source, 1, True)

@@ -20,9 +20,12 @@ from hippynn_mf.network.compiled.registers import (
     cgutils,
     indices,
     intrinsic,
+    joined,
     length_of,
     masked,
-    put,
+    parts_of,
+    plain,
+    put_all,
     splat,
 )
 
@@ -36,10 +39,20 @@ def add_scaled(_: Any, sum_: Any, array: Any, row: Any, column: Any, vector: Any
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         sum_, array, row, column, vector = arguments
         address = address_of(context, builder, signature.args[1], array, row, column)
-        scale = splat(builder, builder.load(address), vector.type.count)
-        return builder.fadd(sum_, builder.fmul(scale, vector, FLAGS), FLAGS)
+        vectors = parts_of(builder, vector)
+        scale = splat(builder, builder.load(address), vectors[0].type.count)
+        sums = [
+            builder.fadd(part, builder.fmul(scale, each, FLAGS), FLAGS)
+            for part, each in zip(parts_of(builder, sum_), vectors, strict=True)
+        ]
+        return joined(builder, sums)
 
     return sum_(sum_, array, types.intp, types.intp, vector), code
+
+
+def same_everywhere(kind: Any, number: float) -> Any:
+    """A constant vector of one number."""
+    return ir.Constant(kind, [number] * kind.count)
 
 
 @intrinsic
@@ -117,39 +130,61 @@ def put_sums(
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, row, column, n, is_added, *vectors = arguments
-        while len(vectors) > 1:
-            vectors = [
-                _halves(builder, left, right)
-                for left, right in zip(vectors[::2], vectors[1::2], strict=True)
-            ]
-        (sums,) = vectors  # as many consecutive numbers are to be added for each of the four
-        while sums.type.count > 4:
-            length = sums.type.count
-            undefined = ir.Constant(sums.type, ir.Undefined)
-            even, odd = (
-                builder.shuffle_vector(sums, undefined, indices(list(range(k, length, 2))))
-                for k in range(2)
-            )
-            sums = builder.fadd(even, odd)
-        mask = builder.icmp_signed(
-            "<", indices([0, 1, 2, 3]), splat(builder, builder.trunc(n, INT32), 4)
-        )
+        sums = _sums_of_four(builder, vectors)
         address = address_of(context, builder, signature.args[0], array, row, column)
         nothing = ir.Constant(sums.type, None)
-        is_kept = builder.and_(mask, splat(builder, is_added, 4))
-        before = masked(builder, "load", address, is_kept, nothing, sums.type)
-        put(builder, address, mask, builder.fadd(sums, before))
+        n = builder.trunc(n, INT32)
+        with builder.if_else(builder.icmp_signed(">=", n, INT32(4)), likely=True) as (all_, some):
+            with all_:
+                before = builder.select(is_added, plain(builder, address, sums.type), nothing)
+                put_all(builder, address, builder.fadd(sums, before))
+            with some:
+                mask = builder.icmp_signed("<", indices([0, 1, 2, 3]), splat(builder, n, 4))
+                is_kept = builder.and_(mask, splat(builder, is_added, 4))
+                before = masked(builder, "load", address, is_kept, nothing, sums.type)
+                found = builder.fadd(sums, before)
+                masked(builder, "store", address, mask, found, ir.VoidType())
         return context.get_dummy_value()
 
     signature = types.void(array, types.intp, types.intp, types.intp, types.boolean, a, b, c, d)
     return signature, code
 
 
-def _halves(builder: Any, left: Any, right: Any) -> Any:
-    """Half as many numbers of each, left ones first: sums of neighbours."""
+def _sums_of_four(builder: Any, vectors: list[Any]) -> Any:
+    """The sums of the numbers of each of four vectors, in one of four numbers.
+
+    Numbers stay in their 16 bytes of a register as long as they can: to leave them takes longer.
+    """
+    together = 4 if isinstance(vectors[0].type.element, ir.FloatType) else 2
+    while len(vectors) > 4 // together:
+        vectors = [
+            _sums_of_neighbours(builder, left, right, together)
+            for left, right in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+    sums = []
+    for vector in vectors:
+        while vector.type.count > together:
+            half = vector.type.count // 2
+            low, high = (
+                builder.shuffle_vector(vector, vector, indices(list(range(k, k + half))))
+                for k in (0, half)
+            )
+            vector = builder.fadd(low, high)
+        sums.append(vector)
+    return builder.shuffle_vector(sums[0], sums[-1], indices([0, 1, 2, 3]))
+
+
+def _sums_of_neighbours(builder: Any, left: Any, right: Any, together: int) -> Any:
+    """Half as many numbers of each; those of the left come first in every `together` of them."""
     length = left.type.count
+    first = [
+        side + group + k
+        for group in range(0, length, together)
+        for side in (0, length)
+        for k in range(0, together, 2)
+    ]
     even, odd = (
-        builder.shuffle_vector(left, right, indices(list(range(k, 2 * length, 2))))
+        builder.shuffle_vector(left, right, indices([place + k for place in first]))
         for k in range(2)
     )
     return builder.fadd(even, odd)

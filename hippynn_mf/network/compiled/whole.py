@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from hippynn_mf.network.compiled.activations import tables
 from hippynn_mf.network.compiled.arranging import arrange, size_of_atoms
 from hippynn_mf.network.compiled.forward_pass import forward_of_vectors, forward_pass
 from hippynn_mf.network.compiled.geometry import (
@@ -125,7 +124,6 @@ class WholePass:
 NOTHING: dict[np.dtype[Any], Array] = {
     np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64)
 }
-TABLES = {dtype: tables(dtype) for dtype in NOTHING}
 
 
 def run_whole(
@@ -146,7 +144,7 @@ def run_whole(
     net = network.net(dtype)
     n_forces = len(net.with_forces)
     integers, counts = _arranged(network, species, pairs)
-    room, numbers, places = _room(net, counts, dtype)
+    room, numbers, places = _room(net, counts, dtype, True)
     energies, hierarchicalities = np.empty((2, len(net.sums), len(species)), dtype)
     vectors = np.empty((len(pairs), 3), dtype)
     pair_vectors(positions.reshape(-1, 3), pairs, vectors)
@@ -160,7 +158,6 @@ def run_whole(
         integers,
         counts,
         vectors,
-        TABLES[dtype],
         numbers,
         places,
         energies,
@@ -207,10 +204,12 @@ def _arranged(network: WholeNetwork, species: Indices, pairs: Indices) -> tuple[
     return integers, Counts(n_atoms, len(pairs), n_elements, (network.tensor_order + 1) ** 2)
 
 
-def _room(net: Net, counts: Counts, dtype: np.dtype[Any]) -> tuple[Room, Array, Indices]:
-    """Room for a forward pass, its numbers, and what begins where."""
+def _room(
+    net: Net, counts: Counts, dtype: np.dtype[Any], is_kept: bool
+) -> tuple[Room, Array, Indices]:
+    """Room for a forward pass, its numbers, and what begins where; kept for a gradient, or not."""
     room, places = Room(), np.empty((1 + len(net.with_forces), len(net.sizes) + 1), np.int64)
-    size = lay_out_forward(NOTHING[dtype], net, counts, places)
+    size = lay_out_forward(NOTHING[dtype], net, counts, places, is_kept)
     return room, room.empty(size, dtype=dtype), places
 
 
@@ -231,7 +230,7 @@ def run_vectors(
     dtype = vectors.dtype
     net = network.net(dtype)._replace(with_forces=np.array(slopes_of, np.int64))
     integers, counts = _arranged(network, elements.reshape(1, -1), pairs)
-    room, numbers, places = _room(net, counts, dtype)
+    room, numbers, places = _room(net, counts, dtype, False)
     energies = np.empty((len(net.sums), len(elements)), dtype)
     slopes = np.empty((len(slopes_of), len(pairs), 3), dtype)
     forward_of_vectors(
@@ -241,7 +240,6 @@ def run_vectors(
         integers,
         counts,
         vectors,
-        TABLES[dtype],
         numbers,
         places,
         energies,
