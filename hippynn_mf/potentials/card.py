@@ -59,7 +59,7 @@ class LevelCard(LevelRecord):
     """
 
     atomic_energies_kcal_per_mol: dict[AtomicNumber, float]
-    trained: tuple[Literal["energy", "forces"], ...]
+    trained: tuple[Literal["energy", "forces", "stress"], ...]
     elements: tuple[AtomicNumber, ...] | None = None
     self_energies_origin: dict[AtomicNumber, Literal["isolated_atom", "fitted", "lower_level"]] = (
         Field({})

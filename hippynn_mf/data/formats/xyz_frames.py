@@ -22,6 +22,7 @@ from ase.io import read
 from ase.io.extxyz import parse_properties, per_config_properties
 
 from hippynn_mf.cells import VOIGT
+from hippynn_mf.errors import comes_from
 
 # A name with a value, in double quotes or without; of all that ASE may give a meaning of its own
 # (other brackets, signs of escape, a second =) there is nothing in it.
@@ -114,7 +115,9 @@ def _columns(properties: str) -> _Columns | None:
         return None
     try:
         named, order, _, converters = parse_properties(properties)
-    except Exception:  # left to ASE
+    except Exception as error:  # left to ASE
+        if not comes_from(error, "ase"):
+            raise
         return None
     start, species = 0, -1
     numbers: list[tuple[str, slice | int]] = []
