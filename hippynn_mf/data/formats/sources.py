@@ -77,6 +77,11 @@ def data_notes(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> tuple[str,
     return _kept(source, levels).notes if has_frames(source) else ()
 
 
+def data_remarks(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> tuple[str, ...]:
+    """What was noticed in reading that a user should hear of: what no model knows, as moments."""
+    return _kept(source, levels).remarks if has_frames(source) else ()
+
+
 def with_declared(
     source: DataPath, keys: KeyTable | None = None, units: UnitTable | None = None
 ) -> DataPath:

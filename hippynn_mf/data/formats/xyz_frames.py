@@ -22,6 +22,7 @@ from ase.io import read
 from ase.io.extxyz import parse_properties, per_config_properties
 
 from hippynn_mf.cells import VOIGT
+from hippynn_mf.data.formats.system_keys import LEAST_MOMENT
 from hippynn_mf.errors import comes_from
 
 # A name with a value, in double quotes or without; of all that ASE may give a meaning of its own
@@ -34,7 +35,6 @@ TRUTH = {"T": True, "true": True, "True": True, "TRUE": True}
 TRUTH |= {"F": False, "false": False, "False": False, "FALSE": False}
 MAY_BE_NUMBERS = frozenset("+-.0123456789nNiI")  # how they begin
 # Of a calculator's results, those that are kept as they are written. Constraints are no columns.
-LEAST_TOTAL = 0.01  # of charges and moments, which programs write with an error
 PLAIN_RESULTS = {"energy", "free_energy", "stress"}
 OTHERS = set(per_config_properties) - PLAIN_RESULTS | {"uid", "move_mask"}
 
@@ -83,7 +83,7 @@ def _totals(atoms: Atoms, results: Mapping[str, Any]) -> dict[str, float]:
     moments = [np.sum(atoms.arrays.get("initial_magmoms", 0.0)), results.get("magmom") or 0.0]
     spin = max((float(np.sum(each)) for each in moments), key=abs)
     found = {"charge": charge, "total_spin": spin}
-    return {name: value for name, value in found.items() if not abs(value) <= LEAST_TOTAL}
+    return {name: value for name, value in found.items() if not abs(value) <= LEAST_MOMENT}
 
 
 def read_frame(comment: str, lines: Sequence[str]) -> FileStructure:
