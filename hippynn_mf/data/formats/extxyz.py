@@ -20,7 +20,7 @@ from hippynn_mf.data.formats.declared import NOTHING_DECLARED, Declared, Label, 
 from hippynn_mf.data.formats.frames import Content, Frame
 from hippynn_mf.data.formats.hdf5 import refuse_beyond_float32
 from hippynn_mf.data.formats.kinds import KINDS, Shape
-from hippynn_mf.data.formats.label_names import Held
+from hippynn_mf.data.formats.label_names import Held, key_option
 from hippynn_mf.data.formats.label_styles import (
     HEAD,
     Names,
@@ -229,7 +229,7 @@ def _select(
         if other != name:
             raise UserError(
                 f"{place}: {other} and {name} are the same label. Remove one, or say which, as "
-                f"--key {label.shown}={name}."
+                f"{key_option(label.shown, name)}."
             )
     return selected
 

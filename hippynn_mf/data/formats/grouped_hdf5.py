@@ -200,6 +200,15 @@ def _refuse_other_lot(
                 )
 
 
+def held_of(path: Path) -> dict[str, Held]:
+    """What a file in one of `LAYOUTS` holds beside atoms and positions, whatever its labels are."""
+    layout = find_hdf5_layout(path)
+    if layout is None:
+        return {}
+    with open_hdf5(path) as file:
+        return held_in(list(_parts(file, path, layout)))
+
+
 def _of_layout(layout: Hdf5Layout, held: Mapping[str, Held], told: Told) -> dict[str, Label]:
     """The datasets of known levels in the ANI-1x layout, with declared ones in their place."""
     if layout is not ANI1X or told.level is not None:

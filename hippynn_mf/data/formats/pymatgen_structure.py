@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.cell import Cell
 from ase.data import atomic_numbers
 
+from hippynn_mf.cells import LEAST_HEIGHT, heights_of
 from hippynn_mf.errors import UserError
 
 STRUCTURE = "structure"
@@ -100,7 +101,7 @@ def _positions(
     if not has_xyz:
         return np.asarray(np.array([site["abc"] for site in sites], np.float64) @ cell)
     positions = np.array([site["xyz"] for site in sites], np.float64)
-    if scaled is not None and np.isfinite(cell).all() and abs(np.linalg.det(cell)) > 1e-6:
+    if scaled is not None and np.isfinite(cell).all() and not _is_flat(cell):
         apart = np.linalg.solve(cell.T, positions.T).T - scaled
         apart -= np.where(pbc, np.round(apart), 0.0)  # another image is the same place
         distances = np.linalg.norm(apart @ cell, axis=1)
@@ -111,6 +112,11 @@ def _positions(
                 "Correct one of them, or leave it out."
             )
     return positions
+
+
+def _is_flat(cell: np.ndarray) -> bool:
+    """Whether a cell is one that is refused with its own message."""
+    return bool(heights_of(cell).min() < LEAST_HEIGHT)
 
 
 def _element(site: object, place: str) -> int:
