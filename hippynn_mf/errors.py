@@ -53,6 +53,22 @@ def refuse_unknown_elements(numbers: Iterable[int], known: Sequence[int]) -> Non
         )
 
 
+def comes_from(error: BaseException, package: str) -> bool:
+    """Whether another package raised an error, or what it called: then an input is to blame.
+
+    Of its frames and of those of this package, the last decides: an error of our own, as in a
+    function that the other package calls, is a bug. A UserError has said already what is wrong.
+    """
+    if isinstance(error, UserError):
+        return False
+    last, trace = "", error.__traceback__
+    while trace is not None:
+        room = str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
+        last = room if room in (package, __package__) else last
+        trace = trace.tb_next
+    return last == package
+
+
 def describe_error(error: BaseException) -> str:
     """An error in one line: a UserError's message alone, others with their type before it."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -24,8 +24,7 @@ from hippynn_mf.hyperparameters import get_hyperparameters
 from hippynn_mf.model.model import build_model
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.potentials import evaluator
-from hippynn_mf.potentials.calculator import DTYPES
-from hippynn_mf.potentials.evaluator import Evaluator
+from hippynn_mf.potentials.evaluator import DTYPES, Evaluator
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 

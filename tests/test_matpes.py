@@ -186,3 +186,76 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path, key):
     (tmp_path / "a.json").write_text(f'{text[:place]}"{key}": 1, {text[place:]}')
     with pytest.raises(UserError, match=rf"a\.json.*an object has '{key}' twice"):
         read_matpes(tmp_path / "a.json", DZ)
+
+
+def _moved(one):
+    one["structure"]["sites"][2]["xyz"][0] += 0.2
+
+
+def _lattice(name, value):
+    return lambda one: one["structure"]["lattice"].__setitem__(name, value)
+
+
+CONTRADICTIONS = {
+    "places of a site": (_moved, "xyz and abc of site 3 are 0.2 Å apart"),
+    "a length": (_lattice("b", 9.5), "the lattice says b=9.5, and its matrix has 3"),
+    "an angle": (_lattice("gamma", 60), "the lattice says gamma=60, and its matrix has"),
+    "the volume": (_lattice("volume", 56.0), "the lattice says volume=56, and its matrix has [23]"),
+    "two tensors": (
+        lambda one: one.update(stress_matrix=[[1, 0, 0], [0, 2, 0], [0, 0, 3]]),
+        "stress and stress_matrix are different",
+    ),
+    "two functionals": (
+        lambda one: one.update(functional="SCAN"),
+        "functional is pbe in structure 1 and scan in structure 3, and all are read as level PBE",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_records_that_contradict_themselves_are_refused(tmp_path, change, message):
+    records = [record(atoms) for atoms in crystals(4)]
+    change(records[2])
+    path = write_records(tmp_path / "a.json", records)
+    with pytest.raises(UserError, match=message) as caught:
+        read_matpes(path, LEVELS.get("PBE"), levels=LEVELS)
+    assert str(path) in str(caught.value)
+
+
+def test_what_says_the_same_twice_is_read(tmp_path):
+    """With lengths, angles and volume of pymatgen, and a site in another image of the cell."""
+    records = []
+    for atoms in crystals(4):
+        one = record(atoms)
+        lattice = one["structure"]["lattice"]
+        names = ("a", "b", "c", "alpha", "beta", "gamma")
+        lattice |= dict(zip(names, atoms.cell.cellpar(), strict=True))
+        lattice["volume"] = atoms.get_volume()
+        one["structure"]["sites"][1]["abc"][2] += 1
+        records.append(one)
+    path = write_records(tmp_path / "a.json", records)
+    frames = read_matpes(path, LEVELS.get("PBE"), levels=LEVELS).frames
+    for frame, atoms in zip(frames, crystals(4), strict=True):
+        np.testing.assert_array_equal(frame.positions, atoms.positions)
+
+
+def test_moments_and_charges_of_sites_are_said_to_be_unused(tmp_path):
+    records = [record(atoms) for atoms in crystals(4)]
+    records[1]["structure"]["sites"][0]["properties"]["magmom"] = 2.1
+    records[2]["structure"]["sites"][0]["properties"] = {"magmom": [0.0, 0.0, -1.5], "charge": 0.4}
+    path = write_records(tmp_path / "a.json", records)
+    content = read_matpes(path, LEVELS.get("PBE"), levels=LEVELS)
+    assert {"initial_magmoms", "initial_charges"} <= set(content.others)
+    moments, charges = content.remarks
+    assert moments.startswith("2 structures have magnetic moments (initial_magmoms)")
+    assert charges.startswith("1 structures have charges (initial_charges)")
+    assert not read_matpes(
+        write_records(tmp_path / "b.json", records[:1]), LEVELS.get("PBE"), levels=LEVELS
+    ).remarks
+
+
+def test_a_functional_of_another_name_than_the_level_is_said(tmp_path):
+    path = write_records(tmp_path / "a.json", [record(atoms) for atoms in crystals(4)])
+    assert not read_matpes(path, LEVELS.get("PBE"), levels=LEVELS).remarks
+    (remark,) = read_matpes(path, CC, levels=KNOWN_LEVELS).remarks
+    assert remark == "functional=pbe is read as level CC"

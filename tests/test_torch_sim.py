@@ -215,12 +215,33 @@ def test_charged_systems_are_refused(adapter, ensemble, name):
     state = ts.SimState.from_state(plain, **{name: torch.tensor([0.0, 2.0])})
     with pytest.raises(UserError, match=f"structure 2: {name}=2.*neutral closed shells only"):
         model(state)
+    alone = model.state_of([Atoms("N")] * 2)  # as many systems as atoms
+    fine = ts.SimState.from_state(alone, **{name: torch.tensor([0.0, 0.0])})
+    torch.testing.assert_close(model(fine)["energy"], model(alone)["energy"])
+    ions = ts.SimState.from_state(alone, **{name: torch.tensor([0.0, 2.0])})
+    with pytest.raises(UserError, match=f"structure 2: {name}=2"):
+        model(ions)
     ion = molecule("H2O")
     ion.info["charge"] = 1
     with pytest.raises(UserError, match=r"structure 2 .*charge=1"):
         model.state_of([molecule("H2O"), ion])
     with pytest.raises(UserError, match="no structures"):
         model.state_of([])
+
+
+@needs_torch_sim
+@pytest.mark.parametrize("name", ["charges", "initial_charges", "spin", "magmoms"])
+def test_systems_whose_atoms_are_charged_are_refused(adapter, ensemble, name):
+    import torch_sim as ts
+
+    model = adapter.MultiFidelityModel(ensemble, "CC")
+    plain = model.state_of([molecule("H2O")] * 2)
+    values = torch.tensor([-0.8, 0.4, 0.4, -0.8, 0.4, 0.4])
+    state = ts.SimState.from_state(plain, **{name: values})
+    torch.testing.assert_close(model(state)["energy"], model(plain)["energy"])
+    values[3] = 0.2
+    with pytest.raises(UserError, match=r"structure 2: .*of the atoms add up to 1"):
+        model(ts.SimState.from_state(plain, **{name: values}))
 
 
 def test_without_torch_sim_the_error_says_what_to_install(monkeypatch):

@@ -97,8 +97,7 @@ def predict(
 
     Example: hippynn-mf predict mini-ani1x in.xyz --level CC --ensemble-std --out out.extxyz
     """
-    from hippynn_mf.potentials.calculator import DTYPES
-    from hippynn_mf.potentials.evaluator import Evaluator
+    from hippynn_mf.potentials.evaluator import DTYPES, Evaluator
     from hippynn_mf.potentials.potential import Potential
     from hippynn_mf.potentials.predicting import predict_file
 
@@ -163,7 +162,7 @@ def mliap(
 
     Example: hippynn-mf mliap mini-ani1x --level CC --seed 0 --out cc.pkl
     """
-    from hippynn_mf.potentials.calculator import DTYPES
+    from hippynn_mf.potentials.evaluator import DTYPES
     from hippynn_mf.potentials.mliap import write_mliap
     from hippynn_mf.potentials.potential import Potential
 

@@ -264,6 +264,7 @@ def format_description(info: dict[str, Any]) -> str:
     low, high = info["atoms_per_structure"]
     has_stress = any(entry["stress"] for entry in info["levels"].values())
     stress_title = f"{'stress':>10}" if has_stress else ""
+    width = max([14, *(len(level_id) + 2 for level_id in info["levels"])])
     lines = [
         f"{info['file']}",
         f"  {info['format']}; holds {_listed(info['holds'])}",
@@ -272,7 +273,7 @@ def format_description(info: dict[str, Any]) -> str:
         *([f"  {info['n_periodic']} are periodic"] if info["n_periodic"] else []),
         f"  {info['n_common']} carry the energies of all of {', '.join(info['common_levels'])}",
         "",
-        f"  {'level':<14}{'energies':>10}{'forces':>10}{stress_title}   atomic energy fit",
+        f"  {'level':<{width}}{'energies':>10}{'forces':>10}{stress_title}   atomic energy fit",
     ]
     for level_id, entry in info["levels"].items():
         fit = entry["atomic_energy_fit"]
@@ -285,7 +286,7 @@ def format_description(info: dict[str, Any]) -> str:
             )
         counts = f"{entry['energy']:>10}{entry['forces']:>10}"
         counts += f"{entry['stress']:>10}" if has_stress else ""
-        lines.append(f"  {level_id:<14}{counts}   {text}")
+        lines.append(f"  {level_id:<{width}}{counts}   {text}")
     lines.append("")
     for pair, count in info["overlap"].items():
         lines.append(f"  {pair}: {count} in common")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +14,13 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
-from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import Level
 from hippynn_mf.potentials.batch import CHARGES, SPINS, refuse_charged
-from hippynn_mf.potentials.evaluator import Evaluator, Surfaces
+from hippynn_mf.potentials.evaluator import DTypeName, Evaluator, Surfaces
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 
-DTypeName = Literal["float32", "float64"]
 SPREADS = ("energy_std", "forces_std", "stress_std")
-DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -69,14 +66,12 @@ class MultiFidelityCalculator(Calculator):
         atoms_per_block: int | None = None,
     ) -> None:
         super().__init__()
-        if dtype not in DTYPES:
-            raise UserError(unknown_name_message("dtype", dtype, DTYPES))
-        self.potential = model if isinstance(model, Potential) else Potential.load(model)
+        self.evaluator = Evaluator.of(
+            model, dtype=dtype, device=device, atoms_per_block=atoms_per_block
+        )
+        self.potential = self.evaluator.potential
         self.spreads: dict[str, Any] = {}
         self._level = self.potential.level(level)
-        self.evaluator = Evaluator(
-            self.potential, dtype=DTYPES[dtype], device=device, atoms_per_block=atoms_per_block
-        )
         self.implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
         if len(self.potential.members) > 1:
             self.implemented_properties += SPREADS

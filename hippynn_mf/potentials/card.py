@@ -59,7 +59,7 @@ class LevelCard(LevelRecord):
     """
 
     atomic_energies_kcal_per_mol: dict[AtomicNumber, float]
-    trained: tuple[Literal["energy", "forces"], ...]
+    trained: tuple[Literal["energy", "forces", "stress"], ...]
     elements: tuple[AtomicNumber, ...] | None = None
     self_energies_origin: dict[AtomicNumber, Literal["isolated_atom", "fitted", "lower_level"]] = (
         Field({})
@@ -212,7 +212,9 @@ def format_card(card: Card) -> str:
         name = f"{level.label:<{width}}  {level_id:<{id_width}}".strip()
         method = "/".join(filter(None, (level.method, level.basis)))
         line = f"{name:<{width + 2 + id_width}}  {method}, trained on "
-        line += " and ".join(level.trained) or "nothing since the trunk was fine-tuned"
+        kinds = [", ".join(level.trained[:-1]), *level.trained[-1:]]
+        trained = " and ".join(filter(None, kinds))
+        line += trained or "nothing since the trunk was fine-tuned"
         species = card.species_of(level.id)
         if species != card.species:
             line += f" of {', '.join(chemical_symbols[number] for number in species)}"

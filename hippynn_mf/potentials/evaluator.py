@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from ase.data import chemical_symbols
 from torch import nn
 
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import Level
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.network.hipnn import CompiledForward
@@ -29,6 +31,8 @@ from hippynn_mf.units import EV_PER_HARTREE, EV_PER_KCAL_PER_MOL
 # stacked weights save calls, not arithmetic, and larger arrays leave the cache
 # (`scripts/benchmark_ensemble.py`).
 LARGEST_ARRAY = 2**20
+DTypeName = Literal["float32", "float64"]
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,24 @@ class Evaluator:
             level.id: np.isin(numbers, potential.card.species_of(level.id))
             for level in potential.levels
         }
+
+    @classmethod
+    def of(
+        cls,
+        model: str | Path | Potential,
+        *,
+        dtype: DTypeName = "float64",
+        device: torch.device | str = "cpu",
+        atoms_per_block: int | None = None,
+    ) -> Self:
+        """That of a model file, the name of a shipped model, or a `Potential`.
+
+        Raises UserError for an unknown `dtype`, and for a file that cannot be read.
+        """
+        if dtype not in DTYPES:
+            raise UserError(unknown_name_message("dtype", dtype, DTYPES))
+        potential = model if isinstance(model, Potential) else Potential.load(model)
+        return cls(potential, dtype=DTYPES[dtype], device=device, atoms_per_block=atoms_per_block)
 
     @cached_property
     def alone(self) -> list[nn.Module]:

@@ -18,8 +18,9 @@ from ase.io import iread
 from loky import ProcessPoolExecutor
 from loky.process_executor import BrokenProcessPool
 
+from hippynn_mf.data.formats.ase_databases import DATABASES, database_images
 from hippynn_mf.data.formats.xyz_file import write_structures
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, comes_from
 from hippynn_mf.files import require_file, writing
 from hippynn_mf.levels import Level
 from hippynn_mf.potentials.batch import Batch, in_batches, neutral
@@ -37,11 +38,11 @@ def read_structures(path: Path) -> Iterator[Atoms]:
     """
     file = _on_disk(path)
     require_file(file, "a file of structures")
-    exact = file == path
+    part = None if file == path else str(path).rpartition("@")[2]
     n = 0
     try:
-        expected = expected_structures(file, None if exact else str(path).rpartition("@")[2])
-        for atoms in iread(path if exact else str(path), do_not_split_by_at_sign=exact):
+        expected = expected_structures(file, part)
+        for atoms in _images(file, part):
             for key, value in atoms.info.items():
                 if isinstance(value, str) and "\n" in value:
                     raise UserError(
@@ -55,13 +56,24 @@ def read_structures(path: Path) -> Iterator[Atoms]:
                 f"ASE reads {n} structures, and the file holds {expected}. Write it as extended "
                 "XYZ, or split it."
             )
-    except UserError:
-        raise
     except Exception as error:  # of ASE's readers, each in its own way
+        if not comes_from(error, "ase"):
+            raise
         raise UserError(
             f"ASE cannot read it ({type(error).__name__}: {error}). It may be damaged, or of a "
             "format that 'ase info --formats' does not list."
         ) from error
+
+
+def _images(file: Path, part: str | None) -> Iterator[Atoms]:
+    """All structures of a file, or a part as `0:10`; databases are not written to."""
+    if (name := DATABASES.get(file.suffix.lower())) is not None:
+        return database_images(file, name, part)
+    exact = part is None
+    images: Iterator[Atoms] = iread(
+        file if exact else f"{file}@{part}", do_not_split_by_at_sign=exact
+    )
+    return images
 
 
 def _on_disk(path: Path) -> Path:

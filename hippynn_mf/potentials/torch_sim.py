@@ -5,7 +5,7 @@ Needs TorchSim 0.6 or later, which needs Python 3.12: `pip install 'hippynn_mf[t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from hippynn_mf.errors import UserError, errors_about, unknown_name_message
+from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.levels import Level
 from hippynn_mf.potentials.batch import CHARGES, SPINS, Batch, neutral, refuse_charged
-from hippynn_mf.potentials.calculator import DTYPES, DTypeName
-from hippynn_mf.potentials.evaluator import Evaluator
+from hippynn_mf.potentials.evaluator import DTypeName, Evaluator
 from hippynn_mf.potentials.potential import Potential
 from hippynn_mf.potentials.systems import Systems
 
@@ -33,6 +32,11 @@ except ModuleNotFoundError as error:
 
 # A state of TorchSim has one pbc for all of its systems; this says which axes are really periodic.
 PBC_OF_SYSTEM = "pbc_of_system"
+# Extras of atoms that may say charges and unpaired electrons, under ASE's names.
+OF_ATOMS = {
+    "initial_charges": ("charge", "charges", "initial_charges"),
+    "initial_magmoms": ("spin", "magmom", "magmoms", "initial_magmoms"),
+}
 
 
 class MultiFidelityModel(ModelInterface):
@@ -49,11 +53,11 @@ class MultiFidelityModel(ModelInterface):
     (n_atoms, 3) and `stress` (n, 3, 3), NaN of what is not periodic along all axes. With several
     members, `energy_std`, `forces_std` and `stress_std` are the standard deviations (n − 1) over
     them; TorchSim keeps these in the extras of a state. `state_of` makes states of molecules and
-    crystals together.
+    crystals together; TorchSim's own way from ASE forgets what structures say of their charge.
 
     Raises UserError for a level that the model lacks, and, when it computes, for elements that it
     does not know, overlapping atoms, positions that are not finite, and for systems that are
-    charged or have unpaired electrons by the extras of the state.
+    charged or have unpaired electrons by the extras of the state, of systems and of atoms.
     """
 
     def __init__(
@@ -67,11 +71,9 @@ class MultiFidelityModel(ModelInterface):
         compute_stress: bool = True,
     ) -> None:
         super().__init__()
-        if dtype not in DTYPES:
-            raise UserError(unknown_name_message("dtype", dtype, DTYPES))
-        self.potential = model if isinstance(model, Potential) else Potential.load(model)
+        self.evaluator = Evaluator.of(model, dtype=dtype, device=device)
+        self.potential = self.evaluator.potential
         self.level = self.potential.level(level)
-        self.evaluator = Evaluator(self.potential, dtype=DTYPES[dtype], device=device)
         # What TorchSim asks of a model:
         self._dtype, self._device = torch.float64, self.evaluator.device
         self._compute_forces, self._compute_stress = compute_forces, compute_stress
@@ -129,8 +131,8 @@ def _boxed(atoms: Atoms, cutoff: float) -> Atoms:
 
 def _batch_of(state: Any) -> tuple[Batch, np.ndarray]:
     """The systems of a state, and (n,) which are periodic along all axes."""
+    _refuse_charged(state)
     extras = state.system_extras
-    _refuse_charged(extras, state.n_systems)
     shape = (state.n_systems, 3)
     pbc = np.broadcast_to(_array(state.pbc), shape)
     really = _array(extras[PBC_OF_SYSTEM]) if PBC_OF_SYSTEM in extras else pbc
@@ -148,10 +150,25 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-def _refuse_charged(extras: Mapping[str, Tensor], n_systems: int) -> None:
+def _refuse_charged(state: Any) -> None:
     """Raise UserError for the first system that is charged, or has unpaired electrons."""
-    names = [name for name in (*CHARGES, *SPINS) if name in extras]
-    for number in range(n_systems if names else 0):
-        info = {name: extras[name][number].item() for name in names}
+    of_systems, of_atoms = dict(state.system_extras), dict(state.atom_extras)
+    if state.n_systems == state.n_atoms:  # where TorchSim takes all extras for those of atoms
+        of_systems, of_atoms = of_atoms | of_systems, {}
+    info = {name: _array(of_systems[name]) for name in (*CHARGES, *SPINS) if name in of_systems}
+    arrays = {
+        of_ase: _array(of_atoms[name])
+        for of_ase, names in OF_ATOMS.items()
+        for name in names
+        if name in of_atoms and of_atoms[name].ndim == 1
+    }
+    if not info and not arrays:
+        return
+    ends = np.cumsum(_array(state.n_atoms_per_system))
+    for number, end in enumerate(ends):
+        rows = slice(ends[number - 1] if number else 0, end)
+        atoms = Atoms(numbers=np.ones(end - rows.start))
+        atoms.info = {name: values[number].item() for name, values in info.items()}
+        atoms.arrays |= {name: values[rows] for name, values in arrays.items()}
         with errors_about(f"structure {number + 1}"):
-            refuse_charged(Atoms(info=info))
+            refuse_charged(atoms)

@@ -83,12 +83,15 @@ def _refusal(
         f"supply {level.label} labels with {symbols(lacking)}",
         "leave these structures out",
     ]
-    if split != "train":
+    where = f"of the {split} split"
+    if settings.valid is not None and split == "valid":
+        path, where = settings.valid.shown, "of this file"
+    elif split != "train":
         remedies.append("choose another --split-seed")
     elif next(iter(settings.labels)) != level.id:
         remedies.append("couple the heads (--set coupling=delta, or MFC)")
     return (
         f"{path}: {settings.name} has no energy of level {level.label} ({level.id}) for the "
-        f"element {symbols(lacking)} in its training structures, and {n} structures of the {split} "
-        f"split hold it: its atomic energy would be 0. Either {'; or '.join(remedies)}."
+        f"element {symbols(lacking)} in its training structures, and {n} structures "
+        f"{where} hold it: its atomic energy would be 0. Either {'; or '.join(remedies)}."
     )

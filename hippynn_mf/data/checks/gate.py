@@ -16,6 +16,7 @@ from hippynn_mf.data.checks.fits import count_elements, sums_over_atoms
 from hippynn_mf.data.checks.forces import check_forces
 from hippynn_mf.data.checks.levels import check_levels
 from hippynn_mf.data.checks.owners import check_owners
+from hippynn_mf.data.checks.periodicity import check_periodicity
 from hippynn_mf.data.checks.repeats import check_repeats
 from hippynn_mf.data.checks.report import NOTHING, Accepted, CheckReport, Outcome, Verdict
 from hippynn_mf.data.checks.rounding import check_rounding
@@ -29,6 +30,7 @@ from hippynn_mf.data.formats.held_elements import isolated_atoms
 from hippynn_mf.data.formats.sources import (
     DataPath,
     data_notes,
+    data_remarks,
     energy_unit,
     is_comp6_folder,
     open_data,
@@ -121,6 +123,7 @@ def check_structures(
     outcomes += found
     elements, counts = count_elements(whole)
     labels = _Names(whole)
+    outcomes += check_periodicity(whole, labels)
     energies = _Energies(whole, ordered)
     units_of: dict[Level, str | None] = {}
     groups = np.concatenate([_group_ids(part, whole) for part in whole])
@@ -199,6 +202,10 @@ def _copies(source: DataPath, levels: Levels, n_copies: int | None) -> list[Outc
     outcomes = [
         Outcome(check="reading", verdict="passed", text=f"{note}.")
         for note in data_notes(source, levels=levels)
+    ]
+    outcomes += [
+        Outcome(check="reading", verdict="noted", text=f"{remark}.")
+        for remark in data_remarks(source, levels=levels)
     ]
     if n_copies is not None:
         text = f"{n_copies} conformers repeat others; each counts once."

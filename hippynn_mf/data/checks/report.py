@@ -73,8 +73,11 @@ class CheckReport(Strict):
 
     def text(self) -> str:
         """A line for every outcome, as a table."""
-        rows = [f"  {o.check:<14}{o.level or '':<14}{o.verdict:<11}{o.text}" for o in self.outcomes]
-        return "\n".join([f"  {'check':<14}{'level':<14}{'verdict':<11}found", *rows])
+        width = max([14, *(len(outcome.level or "") + 2 for outcome in self.outcomes)])
+        rows = [
+            f"  {o.check:<14}{o.level or '':<{width}}{o.verdict:<11}{o.text}" for o in self.outcomes
+        ]
+        return "\n".join([f"  {'check':<14}{'level':<{width}}{'verdict':<11}found", *rows])
 
 
 def list_some(names: Sequence[str]) -> str:

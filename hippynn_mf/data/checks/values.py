@@ -10,6 +10,7 @@ from hippynn_mf.data.checks.report import Outcome, list_some
 from hippynn_mf.data.structures import Structures
 from hippynn_mf.levels import Level
 
+MAX_ZERO_STRESS = 0.1  # printed with few digits, that of a relaxed crystal may be 0
 REMEDY = (
     "Where a label is missing, write NaN (HDF5) or leave the key out (extended XYZ); 0 is not a "
     "label."
@@ -20,7 +21,8 @@ def check_values(parts: Sequence[Structures], level: Level) -> list[Outcome]:
     """Outcomes for labels of a level that are exactly zero."""
     energies: list[str] = []
     forces: list[str] = []
-    n_energies = n_forces = 0
+    stress: list[str] = []
+    n_energies = n_forces = n_stress = 0
     for part in parts:
         if level.id in part.energies:
             n_energies += int(part.has_energy(level).sum())
@@ -34,16 +36,22 @@ def check_values(parts: Sequence[Structures], level: Level) -> list[Outcome]:
             is_zero = np.zeros(len(part), bool)
             is_zero[doubtful] = [not values[row].any() for row in doubtful]
             forces += _names(part, is_zero)
+        if level.id in part.stress:
+            n_stress += int(part.has_stress(level).sum())
+            stress += _names(part, np.logical_not(part.stress[level.id].any(axis=(1, 2))))
     outcomes = []
-    for what, found in (("energies", energies), ("forces", forces)):
-        if found:
+    for what, found in (("energies", energies), ("forces", forces), ("stress", stress)):
+        if found and (what != "stress" or len(found) > MAX_ZERO_STRESS * n_stress):
             text = (
                 f"{what} of level {level.id} are exactly 0 in {len(found)} structures "
                 f"({list_some(found)}). {REMEDY}"
             )
             outcomes.append(Outcome(check="values", level=level.id, verdict="refused", text=text))
     if not outcomes:
-        text = f"none of {n_energies} energies and {n_forces} forces of level {level.id} is 0."
+        counts = f"{n_energies} energies and {n_forces} forces"
+        if n_stress:
+            counts = f"{n_energies} energies, {n_forces} forces and {n_stress} stress tensors"
+        text = f"none of {counts} of level {level.id} is 0."
         outcomes.append(Outcome(check="values", level=level.id, verdict="passed", text=text))
     return outcomes
 

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 from ase import Atoms
-from ase.db import connect
 from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
+from hippynn_mf.data.formats.ase_databases import DATABASES, database_images
 from hippynn_mf.data.formats.declared import NOTHING_DECLARED, Declared, Told
 from hippynn_mf.data.formats.extxyz import content_of_atoms
 from hippynn_mf.data.formats.frames import Content
@@ -23,12 +22,10 @@ from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from hippynn_mf.data.formats.hdf5 import is_hdf5
 from hippynn_mf.data.formats.xyz_file import progress_bar, refuse_structure
 from hippynn_mf.data.formats.xyz_frames import FileStructure
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, comes_from
 from hippynn_mf.files import reading, require_file
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
-DATABASES = {".db": "db", ".aselmdb": "aselmdb"}
-BACKENDS = {"aselmdb": "ase-db-backends"}  # packages that ASE needs for a database
 # What ASE reads by running it, by opening further files, or with packages of its own; and what is
 # read elsewhere.
 NOT_READ = {
@@ -84,8 +81,7 @@ def read_ase_file(
     if name is None:
         raise UserError(f"{path}: ASE does not know this format.")
     require_file(path, "a file of structures")
-    structures = _rows(path, name) if name in DATABASES.values() else _images(path, name)
-    read = map(FileStructure.of, _sound(path, structures))
+    read = map(FileStructure.of, _sound(path, _images(path, name)))
     return content_of_atoms(path, describe_ase_format(path), read, told)
 
 
@@ -96,9 +92,9 @@ def _sound(path: Path, structures: Iterator[Atoms]) -> Iterator[Atoms]:
         while True:
             try:
                 atoms = next(structures, None)
-            except UserError:
-                raise
             except Exception as error:  # ASE has no class for what a wrong file raises
+                if not comes_from(error, "ase"):
+                    raise
                 raise UserError(
                     f"{path}, structure {number + 1}: ASE cannot read it "
                     f"({type(error).__name__}: {error}). It may be truncated; copy it again."
@@ -114,33 +110,7 @@ def _sound(path: Path, structures: Iterator[Atoms]) -> Iterator[Atoms]:
 
 
 def _images(path: Path, name: str) -> Iterator[Atoms]:
-    if name == "json":
-        return _rows(path, name)
+    if name in (*DATABASES.values(), "json"):
+        return database_images(path, name)
     images: Iterator[Atoms] = iread(str(path), index=":", format=name, do_not_split_by_at_sign=True)
     return images
-
-
-def _rows(path: Path, name: str) -> Iterator[Atoms]:
-    """The rows of a database, with their key-value pairs and data beside what they are of."""
-    try:
-        database = connect(str(path), type=name, append=True, use_lock_file=False)
-    except ImportError:
-        package = BACKENDS.get(name, "ase")
-        raise UserError(
-            f"{path}: ASE reads such databases with the package {package}, which is not installed. "
-            f"Install it: pip install {package}."
-        ) from None
-    for row in database.select():
-        atoms = row.toatoms()
-        plain = {key: value for key, value in dict(row.data).items() if _is_plain(value)}
-        atoms.info = {**plain, **row.key_value_pairs, **atoms.info}
-        for key, value in plain.items():
-            array = np.asarray(value)
-            if array.shape == (len(atoms), 3) and key not in atoms.arrays:
-                atoms.arrays[key] = array
-                del atoms.info[key]
-        yield atoms
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, int | float | str | bool | np.ndarray | list)

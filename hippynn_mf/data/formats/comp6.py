@@ -183,6 +183,12 @@ def _check_level_of_theory(group: h5py.Group, key: str, level: Level, path: Path
         )
 
 
+def level_of_theory(text: str, levels: Levels) -> Level | None:
+    """The level whose method and basis a `lot` says; None if it is none of them."""
+    said = _plain(text)
+    return next((each for each in levels if _plain(f"{each.method}/{each.basis}") == said), None)
+
+
 def _plain(level_of_theory: str) -> str:
     """Spelling without case, spaces, Greek, and with (d) for a star."""
     text = level_of_theory.lower().replace(" ", "").replace("ω", "w").replace("-", "")

@@ -20,7 +20,7 @@ from hippynn_mf.data.formats.declared import NOTHING_DECLARED, Declared, Label, 
 from hippynn_mf.data.formats.frames import Content, Frame
 from hippynn_mf.data.formats.hdf5 import refuse_beyond_float32
 from hippynn_mf.data.formats.kinds import KINDS, Shape
-from hippynn_mf.data.formats.label_names import Held
+from hippynn_mf.data.formats.label_names import Held, key_option
 from hippynn_mf.data.formats.label_styles import (
     HEAD,
     Names,
@@ -29,7 +29,7 @@ from hippynn_mf.data.formats.label_styles import (
     refuse_two_meanings,
     tensors,
 )
-from hippynn_mf.data.formats.system_keys import KEPT
+from hippynn_mf.data.formats.system_keys import KEPT, LEAST_MOMENT, MOMENTS
 from hippynn_mf.data.formats.xyz_file import read_molecules
 from hippynn_mf.data.formats.xyz_frames import FileStructure
 from hippynn_mf.errors import UserError
@@ -106,7 +106,19 @@ def content_of_atoms(
     ]
     absent = [name for name in labels if name not in held]
     others = {name: each.count for name, each in held.items() if name not in known}
-    return Content(frames, others, atoms_alone, held, absent)
+    structures_read = [each for _, each in read]
+    remarks = [text for name in MOMENTS if (text := _unknown_moments(name, structures_read))]
+    return Content(frames, others, atoms_alone, held, absent, remarks=remarks)
+
+
+def _unknown_moments(name: str, read: Sequence[FileStructure]) -> str | None:
+    """What is said of charges or moments of atoms, which no model knows; None if there are none."""
+    values = [np.asarray(each.values[name]) for each in read if name in each.values]
+    are_numbers = [array for array in values if array.dtype.kind in "iuf"]
+    count = sum(bool((np.abs(array) > LEAST_MOMENT).any()) for array in are_numbers)
+    what = "charges" if "charge" in name else "magnetic moments"
+    text = f"{count} structures have {what} ({name}), which no model knows: not used"
+    return text if count else None
 
 
 def _held(read: Sequence[FileStructure]) -> dict[str, Held]:
@@ -217,7 +229,7 @@ def _select(
         if other != name:
             raise UserError(
                 f"{place}: {other} and {name} are the same label. Remove one, or say which, as "
-                f"--key {label.shown}={name}."
+                f"{key_option(label.shown, name)}."
             )
     return selected
 

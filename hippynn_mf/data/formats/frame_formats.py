@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from hippynn_mf.data.formats.ase_files import find_ase_format, read_ase_file
+from hippynn_mf.data.formats.ase_files import describe_ase_format, find_ase_format, read_ase_file
 from hippynn_mf.data.formats.declared import Declared
 from hippynn_mf.data.formats.deepmd import is_deepmd, read_deepmd
 from hippynn_mf.data.formats.extxyz import read_extxyz
@@ -124,8 +124,10 @@ def known_formats(*, frames_only: bool = False) -> str:
 
 def describe_format(path: Path, telling: Telling) -> str:
     """The format of a file or folder in words."""
-    known = find_frame_format(path, telling)
     layout = find_hdf5_layout(path)
     if layout is not None:
         return layout.name
-    return known.name if known is not None else "HDF5"
+    known = find_frame_format(path, telling)
+    if known is None:
+        return "HDF5"
+    return describe_ase_format(path) if known.read is read_ase_file else known.name

@@ -39,6 +39,7 @@ class ReadFrames:
         held: file → what it holds beside atoms and positions.
         absent: (file, name) of names that are declared for a file and not in it.
         energy_unit: of the files, `hartree` if they differ.
+        remarks: what a user should hear of.
     """
 
     frames: list[Frame]
@@ -48,6 +49,7 @@ class ReadFrames:
     held: Mapping[Path, Mapping[str, Held]] = field(default_factory=dict)
     absent: Sequence[tuple[Path, str]] = ()
     energy_unit: str = "hartree"
+    remarks: Sequence[str] = ()
 
 
 def read_files(
@@ -61,6 +63,7 @@ def read_files(
     held: dict[Path, Mapping[str, Held]] = {}
     absent: list[tuple[Path, str]] = []
     units: set[str] = set()
+    remarks: list[str] = []
     for path, level in files:
         told: Telling = "names" if declared else "nothing" if level is None else "level"
         known = find_frame_format(path, told)
@@ -84,13 +87,14 @@ def read_files(
         if content.absent:
             note += f"; declared, and not there: {', '.join(sorted(content.absent))}"
         notes.append(note)
+        remarks += [f"{path}: {remark}" for remark in content.remarks]
     merged = merge_frames(frames)
     if len(files) > 1:
         notes.append(f"{merged.n_matched} conformers are in several files")
     if merged.n_repeated:
         notes.append(f"{merged.n_repeated} structures repeat others of their file, and are merged")
     unit = units.pop() if len(units) == 1 else "hartree"
-    return ReadFrames(merged.frames, notes, others, tuple(isolated), held, absent, unit)
+    return ReadFrames(merged.frames, notes, others, tuple(isolated), held, absent, unit, remarks)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class Converted:
     held: Mapping[Path, Mapping[str, Held]]
     absent: tuple[tuple[Path, str], ...]
     energy_unit: str
+    remarks: tuple[str, ...]
 
 
 @lru_cache(maxsize=1)
@@ -131,4 +136,5 @@ def convert_in_memory(
         read.held,
         tuple(read.absent),
         read.energy_unit,
+        tuple(read.remarks),
     )

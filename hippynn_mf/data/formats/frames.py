@@ -57,6 +57,7 @@ class Content:
         held: what the file holds beside atoms and positions, labels among it.
         absent: names that are declared for the file and not in it.
         energy_unit: of the file, where its format alone does not tell it.
+        remarks: what a user should hear of, and no error.
     """
 
     frames: list[Frame]
@@ -65,3 +66,4 @@ class Content:
     held: Mapping[str, Held] = field(default_factory=dict)
     absent: Sequence[str] = ()
     energy_unit: str | None = None
+    remarks: Sequence[str] = ()

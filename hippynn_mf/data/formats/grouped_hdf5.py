@@ -27,6 +27,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from hippynn_mf.cells import is_periodic_along
 from hippynn_mf.data.formats.array_frames import Conformers, frames_of, held_in, systems_of
+from hippynn_mf.data.formats.comp6 import KEYS_OF_LOT, level_of_theory
 from hippynn_mf.data.formats.declared import NOTHING_DECLARED, Declared, Label, Told, Units
 from hippynn_mf.data.formats.frames import Content
 from hippynn_mf.data.formats.hdf5 import SUFFIXES, check_numbers, is_hdf5, open_hdf5
@@ -166,6 +167,7 @@ def read_grouped_hdf5(
         labels = _of_layout(layout, held, told)
         if not labels:
             labels = find_labels(path, layout.name, held, told, layout.usual)
+        _refuse_other_lot(path, parts, labels, told)
         for name, label in labels.items():
             units = told.units(layout.units, label.level)
             arrays = [part.arrays.get(name) for part in parts]
@@ -176,6 +178,35 @@ def read_grouped_hdf5(
     absent = [name for name in told.labels() if name not in held]
     others = other_names(held, labels, (LOT, "smiles", "subset", *KEPT))
     return Content(frames, others, [], held, absent, told.units(layout.units).energy)
+
+
+def _refuse_other_lot(
+    path: Path, parts: Sequence[Conformers], labels: Mapping[str, Label], told: Told
+) -> None:
+    """Raise UserError if a molecule's `lot` says another level than its labels are read as."""
+    for part in parts:
+        lot = part.arrays.get(LOT)
+        if lot is None or h5py.check_string_dtype(lot.dtype) is None or not lot.size:
+            continue
+        text = bytes(np.ravel(lot[()])[0]).decode(errors="replace")
+        said = level_of_theory(text, told.levels)
+        for name in KEYS_OF_LOT:
+            label = labels.get(name)
+            if said is not None and label is not None and label.level not in (None, said):
+                raise UserError(
+                    f"{part.place}: {name} is {text!r} by the file's {LOT}, so of level "
+                    f"{said.label}, and would be read as {label.shown}. Name the file "
+                    f"{said.label}={path}, or correct the key."
+                )
+
+
+def held_of(path: Path) -> dict[str, Held]:
+    """What a file in one of `LAYOUTS` holds beside atoms and positions, whatever its labels are."""
+    layout = find_hdf5_layout(path)
+    if layout is None:
+        return {}
+    with open_hdf5(path) as file:
+        return held_in(list(_parts(file, path, layout)))
 
 
 def _of_layout(layout: Hdf5Layout, held: Mapping[str, Held], told: Told) -> dict[str, Label]:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from hippynn_mf.data.formats.hdf5_links import refuse_links
-from hippynn_mf.errors import UserError, unknown_name_message
+from hippynn_mf.errors import UserError, comes_from, unknown_name_message
 from hippynn_mf.files import reading, require_file
 
 SUFFIXES = (".h5", ".hdf5")
@@ -42,7 +42,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error}). Copy it again.") from None
         except (RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-            if not _is_of_h5py(error):
+            if not comes_from(error, "h5py"):
                 raise
             raise UserError(f"{path} is damaged ({error}). Copy it again.") from None
 
@@ -53,14 +53,6 @@ def is_hdf5(path: Path) -> bool:
         return bool(h5py.is_hdf5(path))
     except (OSError, ValueError):
         return False
-
-
-def _is_of_h5py(error: BaseException) -> bool:
-    """Whether h5py raised an error: it has no class of its own for what a damaged file does."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and "h5py" in trace.tb_frame.f_code.co_filename.replace("\\", "/")
 
 
 def require_dataset(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:

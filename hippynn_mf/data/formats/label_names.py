@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,13 @@ def refuse_ambiguous(path: Path, names: Sequence[str], label: Label) -> None:
     if len(names) > 1:
         raise UserError(
             f"{path}: {' and '.join(names)} may both hold {label.shown}. Say which of them is the "
-            f"label, as --key {label.shown}={names[0]}, or remove the others."
+            f"label, as {key_option(label.shown, names[0])}, or remove the others."
         )
+
+
+def key_option(shown: str, name: str) -> str:
+    """The option that declares a name, `shown` as `DFT.energy`, as a shell takes it."""
+    return f"--key {shlex.quote(f'{shown}={name}')}"
 
 
 def no_labels_message(
@@ -146,7 +152,7 @@ def propose_keys(
         wanted = [(level, kind) for level in levels for kind in KINDS]
         if not levels:
             texts = [
-                f"--key {_level_of(name, told)}.{_spelt(name, kind)}={name}"
+                key_option(f"{_level_of(name, told)}.{_spelt(name, kind)}", name)
                 for kind in KINDS.values()
                 for name in _likely(held, kind, told, None)[:1]
             ]
@@ -155,7 +161,7 @@ def propose_keys(
         names = _likely(held, kind, told, level)
         named = [name for name in names if level.label.lower() in name.lower()]
         texts += [
-            f"--key {level.label}.{_spelt(name, kind)}={name}" for name in (named or names)[:1]
+            key_option(f"{level.label}.{_spelt(name, kind)}", name) for name in (named or names)[:1]
         ]
     if not texts:
         return " Declare labels by their names with --key LEVEL.energy=NAME."

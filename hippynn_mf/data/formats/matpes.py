@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from typing import Any
 import ijson
 import numpy as np
 from ase import Atoms, units
-from ase.data import atomic_numbers
 
 from hippynn_mf.cells import stress_tensor
 from hippynn_mf.data.formats.declared import NOTHING_DECLARED, Declared, Told
@@ -28,6 +28,7 @@ from hippynn_mf.data.formats.extxyz import content_of_atoms
 from hippynn_mf.data.formats.frames import Content
 from hippynn_mf.data.formats.json_stream import BoundedJson, NotedKeys, first_letter
 from hippynn_mf.data.formats.label_styles import HEAD
+from hippynn_mf.data.formats.pymatgen_structure import STRUCTURE, atoms_of, dictionary
 from hippynn_mf.data.formats.xyz_file import progress_bar, refuse_structure
 from hippynn_mf.data.formats.xyz_frames import FileStructure
 from hippynn_mf.errors import UserError
@@ -37,7 +38,8 @@ from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 WHAT = "JSON of pymatgen structures, as MatPES"
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
-STRUCTURE, FUNCTIONAL, MATRIX = "structure", "functional", "stress_matrix"
+FUNCTIONAL, MATRIX = "functional", "stress_matrix"
+SAME_STRESS = 0.1  # kbar
 EV_PER_ANGSTROM3_PER_KBAR = -0.1 * units.GPa  # of VASP's stress, whose sign is that of a pressure
 
 
@@ -55,7 +57,7 @@ def _begins_with_a_structure(path: Path, stamp: object) -> bool:
         first = next(_records(path), None)
     except (UserError, OSError, EOFError):
         return False
-    return isinstance(first, dict) and "lattice" in _dictionary(first.get(STRUCTURE))
+    return isinstance(first, dict) and "lattice" in dictionary(first.get(STRUCTURE))
 
 
 def read_matpes(
@@ -78,14 +80,30 @@ def read_matpes(
             "are published, so units cannot be declared for them. Leave --units out; for other "
             "files of the same command, convert those first ('hippynn-mf data convert')."
         )
-    return content_of_atoms(path, WHAT, map(FileStructure.of, _structures(path, told)), told)
+    functionals: dict[str, int] = {}
+    read = map(FileStructure.of, _structures(path, told, functionals))
+    content = content_of_atoms(path, WHAT, read, told)
+    if level is not None and (unlike := _unlike(functionals, level)):
+        remark = f"functional={unlike} is read as level {level.label}"
+        return replace(content, remarks=(*content.remarks, remark))
+    return content
 
 
-def _structures(path: Path, told: Told) -> Iterator[Atoms]:
+def _structures(path: Path, told: Told, functionals: dict[str, int]) -> Iterator[Atoms]:
+    """The structures; the functionals with the first record of each are filled in."""
     with progress_bar(path) as progress:
         for number, record in enumerate(_records(path), 1):
             place = f"{path}, structure {number}"
             atoms = _atoms_of(record, place)
+            if (said := dictionary(record).get(FUNCTIONAL)) is not None:
+                functionals.setdefault(str(said).lower(), number)
+            if told.level is not None and len(functionals) > 1:
+                first, second = functionals.items()
+                raise UserError(
+                    f"{path}: {FUNCTIONAL} is {first[0]} in structure {first[1]} and {second[0]} "
+                    f"in structure {second[1]}, and all are read as level {told.level.label}. Name "
+                    "the file without a level, with the functionals as levels (--levels)."
+                )
             head = _level_of(record, told, place)
             if head is not None:
                 atoms.info[HEAD] = head.id
@@ -115,41 +133,28 @@ def _records(path: Path) -> Iterator[Any]:
             ) from None
 
 
-def _dictionary(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _atoms_of(record: object, place: str) -> Atoms:
     """A structure with its labels under ASE's names, in ASE's units."""
-    content = _dictionary(record)
-    structure = _dictionary(content.get(STRUCTURE))
-    lattice, sites = _dictionary(structure.get("lattice")), structure.get("sites")
-    if "matrix" not in lattice or not isinstance(sites, list) or not sites:
-        raise UserError(
-            f"{place}: there is no structure of pymatgen with lattice and sites. Found: "
-            f"{', '.join(map(str, content)) or 'nothing'}."
-        )
+    content = dictionary(record)
     try:
-        cell = np.array(lattice["matrix"], np.float64).reshape(3, 3)
-        numbers = [_element(site, place) for site in sites]
-        if "xyz" in sites[0]:
-            positions = np.array([site["xyz"] for site in sites], np.float64)
-        else:
-            positions = np.array([site["abc"] for site in sites], np.float64) @ cell
-        atoms = Atoms(numbers, positions, cell=cell, pbc=lattice.get("pbc", True))
-        for charge in (structure.get("charge"), content.get("charge")):
-            if charge not in (None, 0):
-                atoms.info["charge"] = float(charge)
+        atoms = atoms_of(content, place)
+        if content.get("charge") not in (None, 0):
+            atoms.info["charge"] = float(content["charge"])
         if isinstance(content.get(ENERGY), bool):
             raise TypeError(f"the energy is {content[ENERGY]}")
         if content.get(ENERGY) is not None:
             atoms.info[ENERGY] = float(content[ENERGY])
         if content.get(FORCES) is not None:
             atoms.arrays[FORCES] = np.array(content[FORCES], np.float64)
-        stress = content.get(MATRIX) if content.get(STRESS) is None else content[STRESS]
-        if stress is not None:
-            tensor = stress_tensor(np.array(stress, np.float64), f"{place}: stress")
-            atoms.info[STRESS] = tensor * EV_PER_ANGSTROM3_PER_KBAR
+        tensors = [
+            stress_tensor(np.array(content[name], np.float64), f"{place}: {name}")
+            for name in (STRESS, MATRIX)
+            if content.get(name) is not None
+        ]
+        if tensors and np.abs(tensors[0] - tensors[-1]).max() > SAME_STRESS:
+            raise UserError(f"{place}: {STRESS} and {MATRIX} are different. Correct one of them.")
+        if tensors:
+            atoms.info[STRESS] = tensors[0] * EV_PER_ANGSTROM3_PER_KBAR
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(
             f"{place}: a structure of pymatgen with numbers was expected "
@@ -158,23 +163,15 @@ def _atoms_of(record: object, place: str) -> Atoms:
     return atoms
 
 
-def _element(site: object, place: str) -> int:
-    """The atomic number of a site, which one element occupies whole."""
-    species = _dictionary(site).get("species")
-    if not isinstance(species, list) or len(species) != 1:
-        raise UserError(f"{place}: a site has not one element. Only ordered structures are read.")
-    one = _dictionary(species[0])
-    if float(one.get("occu", 1)) != 1 or str(one.get("element")) not in atomic_numbers:
-        raise UserError(
-            f"{place}: a site is {one.get('element')} with an occupation of {one.get('occu', 1)}; "
-            "only ordered structures of known elements are read."
-        )
-    return int(atomic_numbers[str(one["element"])])
+def _unlike(functionals: Mapping[str, int], level: Level) -> str:
+    """The functional of a file that is read as another level by name; empty if it is the same."""
+    names = (level.id.lower(), level.label.lower(), level.method.lower())
+    return next((name for name in functionals if name not in names), "")
 
 
 def _level_of(record: object, told: Told, place: str) -> Level | None:
     """The level that a record names; None where that of the file counts."""
-    functional = _dictionary(record).get(FUNCTIONAL)
+    functional = dictionary(record).get(FUNCTIONAL)
     if functional is None:
         return None
     name = str(functional).lower()

@@ -88,7 +88,12 @@ def read_npz(
     parts = _parts(path, arrays, numbers_key, positions, rest)
     held = held_in(parts)
     theory = told.levels.find(_text(arrays.get(THEORY)))
-    if told.level is None and theory is not None:  # as `npz_writer` says it
+    if theory is not None and told.level not in (None, theory):
+        raise UserError(
+            f"{path}: {THEORY} says that its labels are of level {theory.label}, and it is read as "
+            f"{told.level.label}. Name it {theory.label}={path}, or correct {THEORY}."
+        )
+    if theory is not None:  # as `npz_writer` says it
         told = replace(told, level=theory)
     _refuse_objects(path, unread, told)
     labels = find_labels(path, WHAT, held, told, USUAL)

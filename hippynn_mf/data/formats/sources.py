@@ -28,10 +28,10 @@ from hippynn_mf.data.formats.frame_reading import (
     convert_in_memory,
     read_files,
 )
-from hippynn_mf.data.formats.grouped_hdf5 import COMP6, PYANITOOLS, find_hdf5_layout
+from hippynn_mf.data.formats.grouped_hdf5 import COMP6, PYANITOOLS, find_hdf5_layout, held_of
 from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from hippynn_mf.data.formats.hdf5 import open_hdf5
-from hippynn_mf.data.formats.label_names import Held, list_held
+from hippynn_mf.data.formats.label_names import Held, key_option, list_held
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
@@ -77,6 +77,11 @@ def data_notes(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> tuple[str,
     return _kept(source, levels).notes if has_frames(source) else ()
 
 
+def data_remarks(source: DataPath, *, levels: Levels = KNOWN_LEVELS) -> tuple[str, ...]:
+    """What was noticed in reading that a user should hear of: what no model knows, as moments."""
+    return _kept(source, levels).remarks if has_frames(source) else ()
+
+
 def with_declared(
     source: DataPath, keys: KeyTable | None = None, units: UnitTable | None = None
 ) -> DataPath:
@@ -112,10 +117,11 @@ def refuse_untold(source: DataPath) -> None:
             "LEVEL=FILE with --train. To test on the folder, take --comp6."
         )
     if isinstance(source, Path) and (layout := find_hdf5_layout(source)) in (COMP6, PYANITOOLS):
-        keys = " ".join(f"--key LEVEL.{spelt}={name}" for name, spelt in layout.usual)
+        keys = " ".join(key_option(f"LEVEL.{spelt}", name) for name, spelt in layout.usual)
         raise UserError(
-            f"{source} is {layout.name}, whose labels name no level. To train on it, name their "
-            f"level, as LEVEL={source} with --train, or with {keys}. To test on it, take --comp6."
+            f"{source} is {layout.name}, whose labels name no level. {list_held(held_of(source))} "
+            f"To train on it, name their level, as LEVEL={source} with --train, or with {keys}. To "
+            "test on it, take --comp6."
         )
 
 

@@ -10,5 +10,8 @@ SPINS = {
     "mult": True,
 }
 WEIGHTS = ("config_weight", "config_energy_weight", "config_forces_weight")
+# Of the atoms of crystals, which may have an order of them; ASE's names, and those of results.
+MOMENTS = ("initial_magmoms", "magmoms", "magmom", "initial_charges")
+LEAST_MOMENT = 0.01  # of charges and moments, which programs write with an error
 PERIODIC = ("pbc",)
 KEPT = (*CHARGES, *SPINS, *WEIGHTS)  # what extended XYZ hands on as datasets of these names

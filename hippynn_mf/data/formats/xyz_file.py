@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from hippynn_mf.data.formats.xyz_frames import FileStructure, read_frame
 from hippynn_mf.data.formats.xyz_scan import PACKERS, scan
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, comes_from
 
 PLAIN = (".xyz", ".extxyz")
 SUFFIXES = (*PLAIN, *(suffix + packed for suffix in PLAIN for packed in (".gz", ".bz2", ".xz")))
@@ -40,6 +40,8 @@ def read_molecules(path: Path) -> Iterator[FileStructure]:
             try:
                 structure = read_frame(comment, lines)
             except Exception as error:  # ASE has no class for what a wrong file raises
+                if not comes_from(error, "ase"):
+                    raise
                 raise UserError(
                     f"{path}, structure {number}: ASE cannot read it as extended XYZ "
                     f"({type(error).__name__}: {error})."

@@ -22,6 +22,8 @@ from ase.io import read
 from ase.io.extxyz import parse_properties, per_config_properties
 
 from hippynn_mf.cells import VOIGT
+from hippynn_mf.data.formats.system_keys import LEAST_MOMENT
+from hippynn_mf.errors import comes_from
 
 # A name with a value, in double quotes or without; of all that ASE may give a meaning of its own
 # (other brackets, signs of escape, a second =) there is nothing in it.
@@ -33,7 +35,6 @@ TRUTH = {"T": True, "true": True, "True": True, "TRUE": True}
 TRUTH |= {"F": False, "false": False, "False": False, "FALSE": False}
 MAY_BE_NUMBERS = frozenset("+-.0123456789nNiI")  # how they begin
 # Of a calculator's results, those that are kept as they are written. Constraints are no columns.
-LEAST_TOTAL = 0.01  # of charges and moments, which programs write with an error
 PLAIN_RESULTS = {"energy", "free_energy", "stress"}
 OTHERS = set(per_config_properties) - PLAIN_RESULTS | {"uid", "move_mask"}
 
@@ -82,7 +83,7 @@ def _totals(atoms: Atoms, results: Mapping[str, Any]) -> dict[str, float]:
     moments = [np.sum(atoms.arrays.get("initial_magmoms", 0.0)), results.get("magmom") or 0.0]
     spin = max((float(np.sum(each)) for each in moments), key=abs)
     found = {"charge": charge, "total_spin": spin}
-    return {name: value for name, value in found.items() if not abs(value) <= LEAST_TOTAL}
+    return {name: value for name, value in found.items() if not abs(value) <= LEAST_MOMENT}
 
 
 def read_frame(comment: str, lines: Sequence[str]) -> FileStructure:
@@ -114,7 +115,9 @@ def _columns(properties: str) -> _Columns | None:
         return None
     try:
         named, order, _, converters = parse_properties(properties)
-    except Exception:  # left to ASE
+    except Exception as error:  # left to ASE
+        if not comes_from(error, "ase"):
+            raise
         return None
     start, species = 0, -1
     numbers: list[tuple[str, slice | int]] = []

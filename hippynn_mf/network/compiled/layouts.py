@@ -56,9 +56,7 @@ def n_groups(k: int, counts: Counts) -> int:
 
 
 @kernel
-def lay_out_forward(
-    room: Array, net: Net, counts: Counts, places: Indices, is_kept: bool
-) -> int:
+def lay_out_forward(room: Array, net: Net, counts: Counts, places: Indices, is_kept: bool) -> int:
     """Where what begins in the room of a forward pass; how much that is.
 
     `places` (1 + n_forces, n_blocks + 1) are, in the first row, of the blocks, and of the atoms'
