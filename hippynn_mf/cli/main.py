@@ -17,6 +17,7 @@ from hippynn_mf.cli.once import OnceCommand
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
 from hippynn_mf.cli.report import figures, graph, report, tables
 from hippynn_mf.cli.runs import campaign, evaluate, new, reproduce, status, train
+from hippynn_mf.cli.selecting import select
 from hippynn_mf.cli.stopping import Stopping, end_process, stoppable
 from hippynn_mf.errors import UserError, ignore_import_warnings, printable
 from hippynn_mf.starting import match_numba_threads
@@ -38,7 +39,7 @@ app.command(
 for command in (
     *(new, train, status, evaluate, learning_curve),
     *(tables, figures, report, graph),
-    *(export, card, predict, torsion, extract, mliap),
+    *(export, card, predict, torsion, extract, mliap, select),
 ):
     app.command(cls=OnceCommand)(command)
 

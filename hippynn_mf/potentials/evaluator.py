@@ -162,12 +162,12 @@ class Evaluator:
         for its forces is a UserError.
         """
         for level in forces_of:
-            self._refuse_other_elements(systems, level)
+            self.refuse_other_elements(systems, level)
         names = [level.id for level in forces_of]
         # Forces are derivatives, also for callers who want no gradients of their own.
         with torch.inference_mode(False), torch.enable_grad():
             with torch.no_grad():
-                geometry = self._geometry(systems)
+                geometry = self.geometry(systems)
             parts = [members(geometry, names) for members in self._groups(len(systems.numbers))]
         energies = {k: torch.cat([part.energies[k] for part in parts]) for k in parts[0].energies}
         surfaces = Surfaces({}, {}, {}, {})
@@ -195,7 +195,8 @@ class Evaluator:
                 surfaces.virials[name] = sums.index_add_(1, system_of_pair, products).numpy()
         return surfaces
 
-    def _refuse_other_elements(self, systems: Systems, level: Level) -> None:
+    def refuse_other_elements(self, systems: Systems, level: Level) -> None:
+        """Raise UserError for elements that a level was not trained on."""
         numbers = systems.numbers.numpy()
         is_known = self.is_known[level.id][numbers]
         if not is_known.all():
@@ -207,7 +208,8 @@ class Evaluator:
                 "another level, or train with labels that cover them."
             )
 
-    def _geometry(self, systems: Systems) -> Geometry:
+    def geometry(self, systems: Systems) -> Geometry:
+        """Atoms and pairs as networks of this device and number type take them."""
         elements = torch.tensor(self.species)
         return Geometry(
             (systems.numbers.unsqueeze(1) == elements).to(self.device),

@@ -75,14 +75,19 @@ class Alone(nn.Module):
             {k: copy.deepcopy(head.energy.torch_module) for k, head in model.heads.items()}
         )
 
+    def features(self, geometry: Geometry, vectors: Tensor) -> list[Tensor]:
+        """What every block makes of the atoms (n_atoms, n_features), the elements first."""
+        pairs = geometry.receivers, geometry.senders
+        # hippynn's network of ℓ = 0 takes no vectors.
+        inputs = (vectors.norm(dim=1), vectors)[: 1 + (geometry.tensor_order > 0)]
+        found: list[Tensor] = self.network(geometry.one_hot, *pairs, *inputs)
+        return found
+
     def forward(self, geometry: Geometry, slopes_of: Sequence[str]) -> Slopes:
         """Energies of all levels, and slopes of some."""
-        pairs = geometry.receivers, geometry.senders
         with torch.set_grad_enabled(bool(slopes_of)):
             vectors = geometry.vectors.detach().requires_grad_(bool(slopes_of))
-            # hippynn's network of ℓ = 0 takes no vectors.
-            inputs = (vectors.norm(dim=1), vectors)[: 1 + (geometry.tensor_order > 0)]
-            features = self.network(geometry.one_hot, *pairs, *inputs)
+            features = self.features(geometry, vectors)
             energies = {k: _energies_of_atoms(head, features) for k, head in self.heads.items()}
         slopes = {}
         for place, name in enumerate(slopes_of):

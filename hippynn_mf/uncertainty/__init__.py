@@ -1,0 +1,1 @@
+"""What a model does not know: which structures would tell it most."""
