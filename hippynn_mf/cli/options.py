@@ -15,8 +15,8 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.runs.request import Request
 
 if TYPE_CHECKING:
-    from hippynn_mf.campaign.engines import Engine
     from hippynn_mf.data.formats.sources import DataPath
+    from hippynn_mf.engine import Engine
     from hippynn_mf.levels import Levels
     from hippynn_mf.runs.experiment import Experiment
 

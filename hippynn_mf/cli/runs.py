@@ -26,7 +26,7 @@ from hippynn_mf.runs.request import CAMPAIGN_DEFAULTS, EMBEDDED_PRESET, Request
 from hippynn_mf.starting import import_hippynn
 
 if TYPE_CHECKING:
-    from hippynn_mf.campaign.engines import Engine
+    from hippynn_mf.engine import Engine
     from hippynn_mf.runs.settings import RunSettings
 
 
