@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hippynn_mf.cli.data import data_app
+from hippynn_mf.cli.labelling import label, sample
 from hippynn_mf.cli.once import OnceCommand
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
 from hippynn_mf.cli.report import figures, graph, report, tables
@@ -38,6 +39,7 @@ for command in (
     *(new, train, status, evaluate),
     *(tables, figures, report, graph),
     *(export, card, predict, torsion, extract, mliap),
+    *(sample, label),
 ):
     app.command(cls=OnceCommand)(command)
 

@@ -56,7 +56,7 @@ class Minimum:
         return curvature_to_wavenumber(self.curvatures)
 
 
-def curvature_to_wavenumber(curvature: np.ndarray) -> np.ndarray:
+def curvature_to_wavenumber(curvature: np.ndarray | float) -> np.ndarray:
     """Wavenumber in 1/cm of ω² in eV/(Å² u)."""
     frequency = np.sqrt(np.maximum(curvature, 0.0))  # in units of sqrt(eV/u)/Å
     hbar = units._hbar * units.J * units.second  # in eV times ASE's unit of time

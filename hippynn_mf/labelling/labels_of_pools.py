@@ -13,16 +13,10 @@ from hippynn_mf.cells import is_crystal
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.engine import Engine
 from hippynn_mf.errors import UserError
-from hippynn_mf.files import exists
+from hippynn_mf.files import refuse_output
 from hippynn_mf.labelling.families import PYSCF
 from hippynn_mf.labelling.labelled_files import refuse_labelled, write_failed, write_labelled
-from hippynn_mf.labelling.pools import (
-    bare,
-    content_key,
-    named,
-    read_pool,
-    refuse_charged_pool,
-)
+from hippynn_mf.labelling.pools import bare, content_key, named, read_pool, refuse_charged_pool
 from hippynn_mf.labelling.progress import Shown
 from hippynn_mf.labelling.provenance import provenance_text
 from hippynn_mf.labelling.records import ERROR, Record, opened, remove
@@ -82,7 +76,9 @@ def label(
     values = {"pool": pool, "level": level, "calculator": calculator, "out": out, **more}
     request: LabelRequest = LabelRequest.of(values)
     of_level = level_of(request.level, levels)
-    refuse_outputs(request)
+    refuse_output(request.out, request.force, request.pool)
+    # What an interrupted command has written, of which its folder tells, is written again.
+    refuse_output(request.failed, request.force or request.work.is_dir(), request.pool)
     structures = read_pool(request.pool)
     refuse_labelled(structures, of_level, request.pool)
     asked = _settings(request, of_level, structures)
@@ -119,21 +115,6 @@ def level_of(name: str, levels: Levels) -> Level:
                 )
     (level,) = levels_of_records([name], f"--level {name}", levels=levels)
     return level
-
-
-def refuse_outputs(request: LabelRequest) -> None:
-    """Raise UserError for outputs that are there, or have no folder."""
-    for path in (request.out, request.failed):
-        if path.is_dir():
-            raise UserError(f"{path} is a folder; name a file in it.")
-        # What an interrupted command has written, of which its folder tells, is written again.
-        is_own = path == request.failed and request.work.is_dir()
-        if exists(path) and not (request.force or is_own):
-            raise UserError(f"{path} exists. Choose another name, or replace it with --force.")
-        if exists(path) and exists(request.pool) and path.samefile(request.pool):
-            raise UserError(f"{path} is what is read; name another file to write.")
-    if not request.out.absolute().parent.is_dir():
-        raise UserError(f"There is no folder {request.out.parent}. Make it first.")
 
 
 def _settings(request: LabelRequest, level: Level, structures: list[Atoms]) -> SinglePoints:

@@ -76,21 +76,29 @@ def _is_other(atoms: Atoms) -> bool:
 
 
 def charge_and_multiplicity(atoms: Atoms) -> tuple[float, int]:
-    """Charge, and 2S + 1, as a structure says them; else neutral, with as few spins as can be."""
+    """Charge, and 2S + 1, as a structure says them; else neutral, with as few spins as can be.
+
+    Raises UserError for a `spin` that may be one of several multiplicities.
+    """
     charge = float(np.sum(atoms.arrays.get("initial_charges", 0.0)))
     charge = next((float(atoms.info[name]) for name in CHARGES if name in atoms.info), charge)
-    n_unpaired = round(abs(float(np.sum(atoms.arrays.get("initial_magmoms", 0.0)))))
-    multiplicity = n_unpaired + 1
-    for name in SPINS:
-        if name in atoms.info:
-            value = round(float(atoms.info[name]))
-            multiplicity = (
-                value if "multiplicity" in name or (name == "spin" and value) else value + 1
+    is_odd = int(atoms.numbers.sum() - round(charge)) % 2
+    moments = round(abs(float(np.sum(atoms.arrays.get("initial_magmoms", 0.0)))))
+    for name, closed in SPINS.items():
+        if name not in atoms.info:
+            continue
+        value = float(atoms.info[name])
+        if not is_odd and value in closed:
+            return charge, 1
+        meanings = (value,) if "multiplicity" in name else (value, value + 1, 2 * value + 1)
+        fitting = {round(m) for m in meanings if m >= 1 and m == round(m) and m % 2 != is_odd}
+        if len(fitting) != 1:
+            raise UserError(
+                f"{atoms.symbols} says {name}={value:g}, which may be any of the multiplicities "
+                f"{sorted(fitting) or 'of no such molecule'}. Say multiplicity=2S+1 instead."
             )
-            return charge, multiplicity
-    if not n_unpaired:
-        multiplicity = 1 + int(atoms.numbers.sum() - round(charge)) % 2
-    return charge, multiplicity
+        return charge, fitting.pop()
+    return charge, moments + 1 if moments else 1 + is_odd
 
 
 def content_key(atoms: Atoms, *more: str) -> str:

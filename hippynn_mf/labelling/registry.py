@@ -10,16 +10,16 @@ import importlib.metadata
 import importlib.util
 import json
 from collections.abc import Callable
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ase.calculators.calculator import Calculator
-from pydantic import ConfigDict
+from pydantic import Field
 
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.keys import ENERGY, STRESS
 from hippynn_mf.labelling.families import FAMILIES, Family
-from hippynn_mf.labelling.users import user_factory, user_identity
+from hippynn_mf.labelling.users import SUFFIX, user_factory, user_identity
 from hippynn_mf.labels import Properties
 from hippynn_mf.schema import StrictKeys
 
@@ -29,15 +29,19 @@ FORMS = "FAMILY:NAME, as tblite:GFN2-xTB, module:factory, or FILE.py:factory"
 class Named(StrictKeys):
     """A calculator as it is asked for: its name, and arguments of its own."""
 
-    model_config = ConfigDict(ignored_types=(cached_property,))
-
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field({})
 
     @property
     def family(self) -> Family | None:
         """The family of the registry, None for a factory of the user's."""
         return FAMILIES.get(self.name.partition(":")[0])
+
+    @property
+    def shown_name(self) -> str:
+        """The name without the folders of a file."""
+        place, _, factory = self.name.rpartition(":")
+        return f"{Path(place).name}:{factory}" if place.endswith(SUFFIX) else self.name
 
     @property
     def rest(self) -> str:
@@ -72,7 +76,8 @@ class Named(StrictKeys):
             packages = ("ase", *self.family.packages)
             found = {name: importlib.metadata.version(name) for name in packages}
             found |= self.family.identity(self.rest)
-        return {"calculator": self.name, "arguments": self.arguments, **found}
+        arguments = {**(self.family.defaults if self.family else {}), **self.arguments}
+        return {"calculator": self.shown_name, "arguments": arguments, **found}
 
     def usual(self) -> Properties:
         """The labels that the calculator gives where nothing is said."""
@@ -101,7 +106,7 @@ def require(family: Family, name: str) -> None:
 
 def parse_arguments(pairs: list[str]) -> dict[str, Any]:
     """Arguments of a calculator from KEY=VALUE, values as JSON or else as text."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field({})
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not separator or not key.isidentifier():

@@ -101,7 +101,8 @@ def write_structures(stream: TextIO, structures: Iterable[Atoms], *, exact: bool
     """Append structures as ASE's writer does, byte for byte, in a third of its time.
 
     With `exact` every digit is kept, where ASE keeps 8 decimals of what belongs to atoms; not of
-    structures with constraints or results of a stress. Results of a calculator are moved into the structures' `info` and `arrays`.
+    structures with constraints or results of a stress. Results of a calculator are moved into the
+    structures' `info` and `arrays`.
     """
     for atoms in structures:
         save_calc_results(atoms, calc_prefix="", remove_atoms_calc=True)
