@@ -16,6 +16,7 @@ import networkx
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
+from ase.constraints import FixCom
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from pydantic import Field
@@ -196,11 +197,13 @@ def _moved(
     """Positions after short Langevin dynamics at a temperature; NaN where it breaks down."""
     atoms = Atoms(start.minimum.numbers, positions, calculator=calculator)
     MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    atoms.set_constraint(FixCom())
     dynamics = Langevin(
         atoms,
         TIME_STEP_FS * units.fs,
         temperature_K=temperature,
         friction=FRICTION_PER_FS / units.fs,
+        fixcm=False,  # which ASE's own constraint does better
         rng=rng,
     )
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -60,7 +60,7 @@ class Family:
     usual: Callable[[str], Properties] = _ef
     identity: Callable[[str], dict[str, Any]] = _nothing
     knows_charges: bool = False
-    defaults: Mapping[str, Any] = MappingProxyType({})
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _tblite(method: str, arguments: Mapping[str, Any]) -> Factory:

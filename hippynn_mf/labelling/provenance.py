@@ -25,7 +25,8 @@ def provenance_text(identity: Mapping[str, Any], **more: Any) -> str:
     name, arguments = identity.pop("calculator"), identity.pop("arguments")
     given = ", ".join(f"{key}={value}" for key, value in arguments.items())
     parts = [f"{name} ({given})" if given else name]
-    parts += [f"{key} {_short(key, value)}" for key, value in {**identity, **more}.items()]
+    said = {key: value for key, value in {**identity, **more}.items() if value is not None}
+    parts += [f"{key} {_short(key, value)}" for key, value in said.items()]
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return plain_text("; ".join([*parts, today]))
 

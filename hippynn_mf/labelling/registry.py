@@ -73,7 +73,7 @@ class Named(StrictKeys):
         if self.family is None:
             found = user_identity(self.name)
         else:
-            packages = ("ase", *self.family.packages)
+            packages = ("hippynn_mf", "ase", *self.family.packages)
             found = {name: importlib.metadata.version(name) for name in packages}
             found |= self.family.identity(self.rest)
         arguments = {**(self.family.defaults if self.family else {}), **self.arguments}
@@ -106,7 +106,7 @@ def require(family: Family, name: str) -> None:
 
 def parse_arguments(pairs: list[str]) -> dict[str, Any]:
     """Arguments of a calculator from KEY=VALUE, values as JSON or else as text."""
-    arguments: dict[str, Any] = Field({})
+    arguments: dict[str, Any] = {}
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not separator or not key.isidentifier():

@@ -99,7 +99,8 @@ class Work:
             while waiting and not is_broken and len(running) != n_at_once:
                 try:
                     path = self.records.new_file()
-                    running[self._submit(executor, waiting[0], path)] = (path, waiting.popleft())
+                    future = self._submit(executor, waiting[0], path)
+                    running[future] = (path, waiting.popleft())
                     took_one = True
                 except BrokenExecutor:
                     is_broken = True

@@ -40,7 +40,7 @@ def user_factory(name: str, arguments: Mapping[str, Any]) -> Callable[[], Calcul
 def user_identity(name: str) -> dict[str, Any]:
     """Version of the package, and the hash of the file that has the factory."""
     factory = _find(name)
-    found: dict[str, Any] = {"ase": importlib.metadata.version("ase")}
+    found: dict[str, Any] = {n: importlib.metadata.version(n) for n in ("hippynn_mf", "ase")}
     place, _, _ = name.rpartition(":")
     top = place.partition(".")[0]
     for package in importlib.metadata.packages_distributions().get(top, []):
