@@ -15,6 +15,7 @@ import numpy as np
 from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
 
+NAMES = {"CH4O": "CH3OH", "H3N": "NH3"}
 STIFFNESS = 20.0  # eV/Å², so that no wavenumber is below that of the softest drawn mode
 
 
@@ -35,7 +36,7 @@ class Springs(Calculator):
             with Path(self.calls).open("a") as stream:
                 stream.write(f"{formula}\n")
         time.sleep(self.wait)
-        rest = molecule({"CH4O": "CH3OH"}.get(formula, formula)).get_all_distances()
+        rest = molecule(NAMES.get(formula, formula)).get_all_distances()
         vectors = self.atoms.positions[:, None] - self.atoms.positions
         lengths = np.linalg.norm(vectors, axis=2)
         excess = lengths - rest

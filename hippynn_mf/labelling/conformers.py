@@ -73,7 +73,7 @@ def sample(
     asked = Named(name=absolute(request.calculator), arguments=request.arguments)
     if not request.accept_charged:
         refuse_charged_pool(structures, request.molecules, knows_charges=False)
-    refuse_without(asked.factory()(), asked, Properties.EF)
+    refuse_without(asked.tried(), asked, Properties.EF)
     drawing = Drawing(
         named=asked,
         seed=request.seed,

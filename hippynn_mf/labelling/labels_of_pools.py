@@ -121,7 +121,7 @@ def _settings(request: LabelRequest, level: Level, structures: list[Atoms]) -> S
     """What workers are told, after it was tried here."""
     asked = Named(name=absolute(request.calculator), arguments=request.arguments)
     refuse_other_level(asked, level)
-    calculator = asked.factory()()
+    calculator = asked.tried()
     properties = request.properties or asked.usual()
     refuse_without(calculator, asked, properties)
     if properties.stress and not any(

@@ -60,6 +60,16 @@ class Named(StrictKeys):
             require(self.family, self.name)
             return self.family.factory(self.rest, self.arguments)
 
+    def tried(self) -> Calculator:
+        """A calculator; UserError also where making one fails."""
+        factory = self.factory()
+        try:
+            return factory()
+        except UserError:
+            raise
+        except Exception as error:  # of programs, each in its own way
+            raise UserError(f"{self.name} fails: {type(error).__name__}: {error}") from None
+
     @property
     def is_kept(self) -> bool:
         """Whether one calculator serves many structures.

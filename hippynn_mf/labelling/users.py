@@ -42,9 +42,10 @@ def user_identity(name: str) -> dict[str, Any]:
     factory = _find(name)
     found: dict[str, Any] = {n: importlib.metadata.version(n) for n in ("hippynn_mf", "ase")}
     place, _, _ = name.rpartition(":")
-    top = place.partition(".")[0]
-    for package in importlib.metadata.packages_distributions().get(top, []):
-        found[package] = importlib.metadata.version(package)
+    if not place.endswith(SUFFIX):
+        top = place.partition(".")[0]
+        for package in importlib.metadata.packages_distributions().get(top, []):
+            found[package] = importlib.metadata.version(package)
     try:
         source = inspect.getsourcefile(inspect.unwrap(factory))
     except TypeError:  # built in
