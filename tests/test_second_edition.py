@@ -442,3 +442,15 @@ def test_committed_conformers_are_of_the_plan_and_of_their_molecules(edition, re
         assert arrays["coordinates"].shape == arrays["wb97x_dz.forces"].shape
         assert ("wb97x_tz.energy" in arrays) == (samples[name].kind in ("full", "cc_forces"))
         assert ("ccsd(t)_dz.corr_energy" in arrays) == (samples[name].kind != "low")
+
+
+def test_committed_conformers_are_drawn_again_to_the_last_bit(conformers, records):
+    from qm_samples import Sample
+
+    drawn = ("full/ethanol/00000", "full/water+water/00000", "low/acetone/00000")
+    for name in drawn:
+        kind, molecule, number = name.split("/")
+        record = records.read_records(RECORDS / f"{kind}.jsonl")[name]
+        sample = Sample(kind, molecule, int(number), record["attempt"])
+        expected = records.to_arrays(record)["coordinates"]
+        np.testing.assert_array_equal(conformers.source(molecule).draw(sample.seed), expected)

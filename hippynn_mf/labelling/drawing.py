@@ -18,7 +18,6 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from ase.constraints import FixCom
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from pydantic import Field
 
 from hippynn_mf.labelling.harmonic import (
@@ -196,7 +195,8 @@ def _moved(
 ) -> np.ndarray:
     """Positions after short Langevin dynamics at a temperature; NaN where it breaks down."""
     atoms = Atoms(start.minimum.numbers, positions, calculator=calculator)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    widths = np.sqrt(start.minimum.masses * units.kB * temperature)
+    atoms.set_momenta(widths[:, None] * rng.normal(size=positions.shape))
     atoms.set_constraint(FixCom())
     dynamics = Langevin(
         atoms,
