@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +18,12 @@ from ase.calculators.calculator import Calculator, all_changes
 
 NAMES = {"CH4O": "CH3OH", "H3N": "NH3"}
 STIFFNESS = 20.0  # eV/Å², so that no wavenumber is below that of the softest drawn mode
+
+
+@cache
+def lengths_of(name):
+    """Distances (n_atoms, n_atoms) in ASE's molecule of this name."""
+    return molecule(name).get_all_distances()
 
 
 class Springs(Calculator):
@@ -36,7 +43,7 @@ class Springs(Calculator):
             with Path(self.calls).open("a") as stream:
                 stream.write(f"{formula}\n")
         time.sleep(self.wait)
-        rest = molecule(NAMES.get(formula, formula)).get_all_distances()
+        rest = lengths_of(NAMES.get(formula, formula))
         vectors = self.atoms.positions[:, None] - self.atoms.positions
         lengths = np.linalg.norm(vectors, axis=2)
         excess = lengths - rest

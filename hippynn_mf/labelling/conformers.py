@@ -24,7 +24,6 @@ from hippynn_mf.labelling.records import ERROR, Record, opened, remove
 from hippynn_mf.labelling.registry import Named, refuse_without
 from hippynn_mf.labelling.requests import SampleRequest
 from hippynn_mf.labelling.running import Work
-from hippynn_mf.labelling.users import absolute
 from hippynn_mf.labels import Properties
 
 COMMAND = "hippynn-mf sample"
@@ -70,7 +69,7 @@ def sample(
     refuse_output(request.out, request.force, request.molecules)
     structures = read_pool(request.molecules)
     _refuse_periodic(structures, request.molecules)
-    asked = Named(name=absolute(request.calculator), arguments=request.arguments)
+    asked = Named.of(request.calculator, request.arguments)
     if not request.accept_charged:
         refuse_charged_pool(structures, request.molecules, knows_charges=False)
     refuse_without(asked.tried(), asked, Properties.EF)

@@ -82,14 +82,19 @@ def make(settings: str) -> Callable[[Draw], Mapping[str, Any]]:
         return factory() if kept is None else kept
 
     @lru_cache(maxsize=8)
-    def start_of(molecule: int, numbers: bytes, positions: bytes) -> Start:
+    def start_of(molecule: int, numbers: bytes, positions: bytes) -> Start | Exception:
         atoms = Atoms(np.frombuffer(numbers, int), np.frombuffer(positions).reshape(-1, 3))
-        return find_start(atoms, calculator())
+        try:
+            return find_start(atoms, calculator())
+        except Exception as error:  # that of each of its conformers, and searched for once
+            return error
 
     def compute(draw: Draw) -> Mapping[str, Any]:
         atoms = draw.atoms
         numbers = np.ascontiguousarray(atoms.numbers, int).tobytes()
         start = start_of(draw.molecule, numbers, np.ascontiguousarray(atoms.positions).tobytes())
+        if isinstance(start, Exception):
+            raise start
         rng = np.random.default_rng((asked.seed, draw.molecule, draw.number))
         return draw_one(start, draw.method, rng, calculator, asked)
 

@@ -15,6 +15,7 @@ from ase.calculators.calculator import names as ase_names
 from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.labels import Properties
 
+MODEL_FAMILY = "hippynn_mf"
 GFN2 = "tblite:GFN2-xTB"  # what `sample` takes where nothing is said
 # The package's own levels by PySCF: label → id of the level, and the labels that cost little more.
 PYSCF = MappingProxyType(
@@ -136,7 +137,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "pyscf": Family(
             tuple(PYSCF), _pyscf, packages=("pyscf",), usual=lambda label: PYSCF[label][1]
         ),
-        "hippynn_mf": Family(("MODEL.safetensors#LEVEL",), _model, identity=_model_identity),
+        MODEL_FAMILY: Family(("MODEL.safetensors#LEVEL",), _model, identity=_model_identity),
         "ase": Family(("NAME",), _ase),
     }
 )

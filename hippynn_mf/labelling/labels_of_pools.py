@@ -24,7 +24,6 @@ from hippynn_mf.labelling.registry import Named, refuse_without
 from hippynn_mf.labelling.requests import LabelRequest
 from hippynn_mf.labelling.running import Work
 from hippynn_mf.labelling.single_points import SinglePoints, make
-from hippynn_mf.labelling.users import absolute
 from hippynn_mf.labels import Properties
 from hippynn_mf.level_records import levels_of_records
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
@@ -119,7 +118,7 @@ def level_of(name: str, levels: Levels) -> Level:
 
 def _settings(request: LabelRequest, level: Level, structures: list[Atoms]) -> SinglePoints:
     """What workers are told, after it was tried here."""
-    asked = Named(name=absolute(request.calculator), arguments=request.arguments)
+    asked = Named.of(request.calculator, request.arguments)
     refuse_other_level(asked, level)
     calculator = asked.tried()
     properties = request.properties or asked.usual()
@@ -140,8 +139,8 @@ def refuse_other_level(asked: Named, level: Level) -> None:
     if asked.name.startswith("pyscf:") and asked.rest in PYSCF:
         if PYSCF[asked.rest][0] != level.id:
             raise UserError(
-                f"{asked.name} computes {asked.rest}; found --level {level.label}. Name --level "
-                f"{asked.rest}."
+                f"{asked.name} computes {asked.rest}; found --level {level.label}. Name "
+                f"--level {asked.rest}."
             )
     elif level.id in label_of and asked.name.startswith("tblite:"):
         raise UserError(
@@ -165,10 +164,10 @@ def _write(
         failed = [structures[k] for k in bad]
         write_failed(request.failed, failed, [records[k] for k in bad], level)
     if not good:
+        remove(request.work)  # so that the same command tries again
         raise UserError(
             f"{request.pool}: all {len(bad)} structures failed; they are in {request.failed}. The "
-            f"first: {failures[0]}. Mend the reason, and remove {request.work}, which remembers "
-            "failures."
+            f"first: {failures[0]}."
         )
     pool = {"pool": request.pool.name, "pool_sha256": file_hash(request.pool)}
     text = provenance_text(identity, **pool)

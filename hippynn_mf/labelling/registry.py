@@ -18,7 +18,7 @@ from pydantic import Field
 
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.keys import ENERGY, STRESS
-from hippynn_mf.labelling.families import FAMILIES, Family
+from hippynn_mf.labelling.families import FAMILIES, MODEL_FAMILY, Family
 from hippynn_mf.labelling.users import SUFFIX, user_factory, user_identity
 from hippynn_mf.labels import Properties
 from hippynn_mf.schema import StrictKeys
@@ -37,11 +37,25 @@ class Named(StrictKeys):
         """The family of the registry, None for a factory of the user's."""
         return FAMILIES.get(self.name.partition(":")[0])
 
+    @classmethod
+    def of(cls, name: str, arguments: dict[str, Any]) -> Named:
+        """With the whole paths of files, for workers may start elsewhere."""
+        place, colon, rest = name.rpartition(":")
+        if place.endswith(SUFFIX):
+            name = f"{Path(place).absolute()}{colon}{rest}"
+        elif place == MODEL_FAMILY:
+            model, sign, level = rest.partition("#")
+            path = str(Path(model).absolute()) if Path(model).is_file() else model
+            name = f"{place}{colon}{path}{sign}{level}"
+        return cls(name=name, arguments=arguments)
+
     @property
     def shown_name(self) -> str:
-        """The name without the folders of a file."""
-        place, _, factory = self.name.rpartition(":")
-        return f"{Path(place).name}:{factory}" if place.endswith(SUFFIX) else self.name
+        """The name without the folders of its file."""
+        place, colon, rest = self.name.rpartition(":")
+        if place.endswith(SUFFIX):
+            return f"{Path(place).name}{colon}{rest}"
+        return f"{place}{colon}{rest.rpartition('/')[2]}" if place == MODEL_FAMILY else self.name
 
     @property
     def rest(self) -> str:
@@ -54,7 +68,7 @@ class Named(StrictKeys):
             raise UserError(
                 f"A calculator is {FORMS}; found {self.name!r}. Known: {', '.join(known_names())}."
             )
-        with errors_about(self.name):
+        with errors_about(self.shown_name):
             if self.family is None:
                 return user_factory(self.name, self.arguments)
             require(self.family, self.name)
@@ -68,7 +82,7 @@ class Named(StrictKeys):
         except UserError:
             raise
         except Exception as error:  # of programs, each in its own way
-            raise UserError(f"{self.name} fails: {type(error).__name__}: {error}") from None
+            raise UserError(f"{self.shown_name} fails: {type(error).__name__}: {error}") from None
 
     @property
     def is_kept(self) -> bool:
@@ -110,7 +124,7 @@ def require(family: Family, name: str) -> None:
         if importlib.util.find_spec(package) is None:
             raise UserError(
                 f"{name} needs the package {package}, which is not installed: "
-                f"pip install 'hippynn_mf[{family.extra}]'."
+                f"pip install 'hippynn_mf[{family.extra}]'. Or name another calculator (--with)."
             )
 
 
@@ -140,6 +154,6 @@ def refuse_without(calculator: Calculator, named: Named, properties: Properties)
         held = "EF" if lacking == [STRESS] else "E"
         remedy = f" Ask for --properties {held}." if ENERGY not in lacking else ""
         raise UserError(
-            f"{named.name} has no {' and no '.join(lacking)}; it has "
+            f"{named.shown_name} has no {' and no '.join(lacking)}; it has "
             f"{', '.join(implemented)}.{remedy}"
         )

@@ -30,7 +30,8 @@ from hippynn_mf.starting import available_cores, share_cores
 Make = Callable[[str], Callable[[Any], Mapping[str, Any]]]
 
 MOST_IN_TASK = 100
-TASKS_PER_WORKER = 8  # at least, so that none is idle for long in the end
+TASKS_PER_WORKER = 32  # at least, so that none is idle for long in the end
+WORKERS_OF_SITE = 128
 LOOK_SECONDS = 1.0
 MAX_LOSSES = 2  # in company; the next time an item is alone
 MAX_BROKEN = 3  # executors in a row that have taken no task
@@ -83,6 +84,8 @@ class Work:
 
     def _size(self, n: int) -> int:
         workers = getattr(self.engine, "n_workers", None) or available_cores()
+        if getattr(self.engine, "site", None) is not None:  # nobody knows how many
+            workers = WORKERS_OF_SITE
         return min(MOST_IN_TASK, max(1, n // (TASKS_PER_WORKER * workers)))
 
     def _n_failed(self) -> int:

@@ -55,12 +55,6 @@ def user_identity(name: str) -> dict[str, Any]:
     return found
 
 
-def absolute(name: str) -> str:
-    """The name with the whole path of its file: workers may start elsewhere."""
-    place, _, factory = name.rpartition(":")
-    return f"{Path(place).absolute()}:{factory}" if place.endswith(SUFFIX) else name
-
-
 def _find(name: str) -> Callable[..., Calculator]:
     place, _, factory = name.rpartition(":")
     module = _load_file(Path(place)) if place.endswith(SUFFIX) else _import(place)
