@@ -48,7 +48,7 @@ nb_output_stderr = "remove"  # progress bars
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PYTHONPATH"] = str(HERE / "gallery")  # where kernels find `shell_cells`
 
-autodoc_mock_imports = ["torch_sim"]  # needs a newer Python than the package
+autodoc_mock_imports = ["pyscf", "torch_sim"]  # of extras
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

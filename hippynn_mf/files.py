@@ -135,6 +135,21 @@ def exists(path: Path) -> bool:
     return True
 
 
+def refuse_output(path: Path, force: bool, read: object = None) -> None:
+    """Raise UserError if a file to write exists, unless it is to be replaced, or has no folder.
+
+    What is `read` is never replaced.
+    """
+    if read is not None and path.exists() and Path(str(read)).exists() and path.samefile(str(read)):
+        raise UserError(f"{path} is what is read; name another file to write.")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it.")
+    if path.exists() and not force:
+        raise UserError(f"{path} exists. Choose another name, or replace it with --force.")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"There is no folder {path.parent}. Make it first.")
+
+
 def make_folder(path: Path) -> Path:
     """Make a folder and those above it, unless they are there; the folder."""
     with writing(path):

@@ -19,6 +19,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class StrictKeys(BaseModel):
+    """What a user asks for: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
 def validate_json(model: type[Model], content: object, source: object, remedy: str) -> Model:
     """An object of `model` from JSON content; a UserError that names file and fields otherwise."""
     if not isinstance(content, Mapping):

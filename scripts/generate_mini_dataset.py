@@ -32,7 +32,7 @@ from joblib import Parallel, delayed  # noqa: E402
 from qm_files import assemble_ani1x, assemble_comp6, unpack  # noqa: E402
 from qm_minima import write_minima  # noqa: E402
 from qm_samples import Sample, compute_sample  # noqa: E402
-from qm_sampling import find_minimum  # noqa: E402
+from qm_starts import find_minimum  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 FIRST_STAGE = 0.34  # share of the training conformers that is computed before the COMP6 ones

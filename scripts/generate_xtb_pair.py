@@ -7,8 +7,9 @@
 
 The file has the ANI-1x layout, with energies and forces at both levels, in hartree and hartree/Å.
 Its conformers are those of small molecules of C, H, N, O around their GFN2-xTB minima, drawn as
-`qm_sampling.py` says, from `TEMPERATURES` and at most `HIGHEST_ENERGY` above the minimum. A
-conformer depends on the seed and on its number only: a larger file holds those of a smaller one.
+`hippynn_mf/labelling/harmonic.py` says, from `TEMPERATURES` and at most `HIGHEST_ENERGY` above the
+minimum. A conformer depends on the seed and on its number only: a larger file holds those of a
+smaller one.
 
 `xtb_levels.json` declares both levels. Its self energies are the energies of the free atoms, in
 their ground states, by each method.
@@ -27,13 +28,14 @@ import h5py  # noqa: E402
 import typer  # noqa: E402
 from ase import Atoms, units  # noqa: E402
 from joblib import Parallel, delayed  # noqa: E402
-from qm_sampling import Minimum, draw_conformer, find_minimum  # noqa: E402
+from qm_starts import find_minimum  # noqa: E402
 from tblite.ase import TBLite  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from hippynn_mf.data.formats.ani1x_writer import write_ani1x  # noqa: E402
 from hippynn_mf.data.formats.frames import Frame  # noqa: E402
 from hippynn_mf.files import replace_when_complete  # noqa: E402
+from hippynn_mf.labelling.harmonic import Minimum, draw_conformer  # noqa: E402
 
 METHODS = {"gfn1_xtb": "GFN1-xTB", "gfn2_xtb": "GFN2-xTB"}
 TEMPERATURES = (300.0, 2000.0)  # K
@@ -96,7 +98,7 @@ def write_pair(path: Path, n: int, *, seed: int = 0, jobs: int = 1, progress: bo
             license="BSD-3-Clause",
             sampling="harmonic thermal samples of GFN2-xTB minima, "
             f"{TEMPERATURES[0]:.0f}-{TEMPERATURES[1]:.0f} K, at most {HIGHEST_ENERGY:.0f} kcal/mol "
-            "up (scripts/qm_sampling.py)",
+            "up (hippynn_mf/labelling/harmonic.py)",
             software="tblite (scripts/generate_xtb_pair.py)",
             seed=seed,
             **METHODS,

@@ -9,23 +9,24 @@ import numpy as np
 from ase import Atoms, units
 from ase.data import vdw_radii
 from qm_molecules import DIMERS, SMILES
-from qm_sampling import (
+from qm_starts import find_minimum
+from rdkit import Chem
+from rdkit.Chem import AllChem
+from scipy.spatial.distance import cdist
+from scipy.spatial.transform import Rotation
+
+from hippynn_mf.labelling.harmonic import (
     HIGHEST_ENERGY,
     MOST_DRAWS,
     TEMPERATURES,
     Minimum,
     draw_conformer,
     draw_harmonic,
-    find_minimum,
     minimum_near,
     round_as_stored,
     xtb_energy,
 )
-from qm_torsions import Rotor
-from rdkit import Chem
-from rdkit.Chem import AllChem
-from scipy.spatial.distance import cdist
-from scipy.spatial.transform import Rotation
+from hippynn_mf.labelling.torsions import Rotor
 
 EMBEDDING_SEED = 20261122
 # Closest contact of a dimer over the sum of the van der Waals radii; a hydrogen bond has 0.7.

@@ -8,10 +8,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 from ase import Atoms
-from qm_labels import composite
 from qm_samples import GRADIENT_STEP, Sample, read_sample, write_sample
 
 from hippynn_mf.files import replace_when_complete
+from hippynn_mf.labelling.reference import composite
 
 # Per conformer and NaN throughout, because the coupled cluster of this set is canonical.
 ABSENT_KEYS = (
@@ -33,6 +33,8 @@ ENERGY_KEYS = (
 CC_FORCES, CC_GRADIENT = "ccsd(t)_cbs.forces", "ccsd(t)_cbs_grad"
 FORCE_KEYS = ("wb97x_dz.forces", "wb97x_tz.forces")
 
+# As the files state it: sampling and labels are in hippynn_mf/labelling/ by now, the composite in
+# hippynn_mf/data/composite.py.
 PROVENANCE = {
     "license": "BSD-3-Clause",
     "sampling": "harmonic thermal samples of GFN2-xTB minima, 100-1000 K, at most 40 kcal/mol up "
@@ -42,7 +44,6 @@ PROVENANCE = {
     "wb97x_tz": "RKS wB97X/def2-TZVPP, density fitting with def2-universal-JKFIT",
     "cc-pVDZ": "RHF, MP2, CCSD(T), frozen core, canonical, no density fitting",
     "cc-pVTZ and cc-pVQZ": "RHF and MP2, frozen core, density fitting with cc-pVXZ-JKFIT and -RI",
-    # as the files state it; the module is hippynn_mf/data/composite.py by now
     "ccsd(t)_cbs": "HF_CBS + MP2_CBS + (CCSD(T) - MP2)/cc-pVDZ (hippynn_mf/composite.py)",
 }
 

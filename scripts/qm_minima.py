@@ -15,10 +15,11 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from ase.optimize import BFGS
-from qm_labels import ccsd_t_cbs_energy, gradient_by_differences, wb97x
-from qm_sampling import curvature_to_wavenumber, find_minimum, internal_directions
+from qm_starts import find_minimum
 
 from hippynn_mf.files import write_json
+from hippynn_mf.labelling.harmonic import curvature_to_wavenumber, internal_directions
+from hippynn_mf.labelling.reference import ccsd_t_cbs_energy, gradient_by_differences, wb97x
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from qm_labels import (
+
+from hippynn_mf.files import write_npz
+from hippynn_mf.labelling.harmonic import Minimum, draw_conformer, internal_directions
+from hippynn_mf.labelling.reference import (
     NotConvergedError,
     all_labels,
     cbs_and_mp2_tz_energies,
@@ -18,9 +21,6 @@ from qm_labels import (
     low_level_labels,
     mp2_tz_energy,
 )
-from qm_sampling import Minimum, draw_conformer, internal_directions
-
-from hippynn_mf.files import write_npz
 
 log = logging.getLogger(__name__)
 

@@ -86,10 +86,11 @@ N_EACH = 40
 
 def make_larger(path: Path) -> None:
     """Write energies and forces of GFN2-xTB of conformers of `LARGER`, under the keys of DZ."""
-    from qm_sampling import draw_harmonic, minimum_near
     from rdkit import Chem
     from rdkit.Chem import AllChem
     from tblite.ase import TBLite
+
+    from hippynn_mf.labelling.harmonic import draw_harmonic, minimum_near
 
     with replace_when_complete(path) as partial, h5py.File(partial, "w") as file:
         for place, (name, smiles) in enumerate(LARGER.items()):

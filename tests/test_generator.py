@@ -24,10 +24,10 @@ def generator(generator_scripts):
 
 
 @pytest.fixture
-def sampling(generator_scripts):
-    import qm_sampling
+def sampling():
+    from hippynn_mf.labelling import harmonic
 
-    return qm_sampling
+    return harmonic
 
 
 def test_plan_holds_every_conformer_once_and_a_third_before_comp6(generator):
@@ -123,8 +123,9 @@ def test_an_atomized_molecule_has_an_infinite_energy(sampling):
 
 def test_stored_conformers_obey_the_plan_that_their_file_states(generator, sampling):
     from qm_files import PROVENANCE
+    from qm_starts import find_minimum
 
-    minima = {name: sampling.find_minimum(name) for name in ("H2O2", "NH2OH")}
+    minima = {name: find_minimum(name) for name in ("H2O2", "NH2OH")}
     with h5py.File(MINI_ANI1X) as file:
         assert dict(file.attrs.items()) == PROVENANCE
         for group, (molecule, minimum) in zip(("H2O2", "H3NO"), minima.items(), strict=True):

@@ -55,7 +55,17 @@ CASES = {
     ),
     "--help": (
         HELP,
-        ("report", "campaign", "evaluation", "training", "potentials", "model", "network", "data"),
+        (
+            "report",
+            "campaign",
+            "labelling",
+            "evaluation",
+            "training",
+            "potentials",
+            "model",
+            "network",
+            "data",
+        ),
         ("torch", "hippynn", "matplotlib", "pandas", "scipy", "parsl"),
     ),
 }
@@ -63,6 +73,7 @@ CASES = {
 MAY_IMPORT_BY_NAME = {
     "paper/table1.py": "the scripts of experiments",
     "report/__init__.py": "what of paper/ is public as report's",
+    "labelling/users.py": "calculators that users name",
     "potentials/lammps.py": "LAMMPS",
     "potentials/mliap.py": "hippynn's interface to LAMMPS",
 }
@@ -79,6 +90,7 @@ PUBLIC = {
         draw_model_graph draw_parity draw_spread figure3_data read_results write_documents
         write_figures""",
     "hippynn_mf.distributed": "train_distributed",
+    "hippynn_mf.labelling": "LabelRequest Labelled SampleRequest Sampled label sample",
 }
 
 

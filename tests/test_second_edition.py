@@ -178,7 +178,7 @@ def test_of_the_first_comp6_file_only_carbon_dioxide_is_in_training(molecules):
 
 def test_smiles_of_the_first_edition_agree_with_its_structures(molecules):
     from qm_costs import symbols_of
-    from qm_sampling import starting_structure
+    from qm_starts import starting_structure
 
     for name in molecules.FIRST_TRAINING | molecules.FIRST_COMP6:
         assert Counter(symbols_of(name)) == Counter(starting_structure(name).symbols)
@@ -198,7 +198,8 @@ def test_rotors_are_the_single_bonds_that_turn_something(conformers, molecules, 
 
 def test_a_turn_changes_the_torsion_and_no_bond_or_angle(conformers):
     from ase import Atoms
-    from qm_torsions import Rotor, turn
+
+    from hippynn_mf.labelling.torsions import Rotor, turn
 
     peroxide = Atoms("OOHH", [(0, 0, 0), (1.4, 0, 0), (-0.2, 0.9, 0.1), (1.7, -0.5, 0.8)])
     turned = peroxide.copy()
@@ -225,7 +226,8 @@ def test_geometries_depend_on_the_name_alone(conformers, edition):
 
 def test_torsions_are_sampled_within_the_energy_cap(conformers):
     from ase import Atoms
-    from qm_sampling import HIGHEST_ENERGY, xtb_energy
+
+    from hippynn_mf.labelling.harmonic import HIGHEST_ENERGY, xtb_energy
 
     oxime = conformers.source("formaldoxime")
     lowest = xtb_energy(oxime.numbers, oxime.minimum.positions)
@@ -410,7 +412,7 @@ def test_hours_of_the_plan_come_from_what_was_measured(edition, fake_labels, tmp
 
 
 def test_gradients_of_several_energies_are_those_of_each(generator_scripts):
-    from qm_labels import gradient_by_differences
+    from hippynn_mf.labelling.reference import gradient_by_differences
 
     positions = np.random.default_rng(5).normal(size=(4, 3))
 
@@ -440,3 +442,15 @@ def test_committed_conformers_are_of_the_plan_and_of_their_molecules(edition, re
         assert arrays["coordinates"].shape == arrays["wb97x_dz.forces"].shape
         assert ("wb97x_tz.energy" in arrays) == (samples[name].kind in ("full", "cc_forces"))
         assert ("ccsd(t)_dz.corr_energy" in arrays) == (samples[name].kind != "low")
+
+
+def test_committed_conformers_are_drawn_again_to_the_last_bit(conformers, records):
+    from qm_samples import Sample
+
+    drawn = ("full/ethanol/00000", "full/water+water/00000", "low/acetone/00000")
+    for name in drawn:
+        kind, molecule, number = name.split("/")
+        record = records.read_records(RECORDS / f"{kind}.jsonl")[name]
+        sample = Sample(kind, molecule, int(number), record["attempt"])
+        expected = records.to_arrays(record)["coordinates"]
+        np.testing.assert_array_equal(conformers.source(molecule).draw(sample.seed), expected)

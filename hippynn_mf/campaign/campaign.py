@@ -12,8 +12,8 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from pathlib import Path
 
 from hippynn_mf.campaign.blocks import NoWorkersError
-from hippynn_mf.campaign.engines import Engine
 from hippynn_mf.campaign.lease import Owner, end_with, owned, refuse_owned
+from hippynn_mf.engine import Engine
 from hippynn_mf.errors import UserError, describe_error, ignore_import_warnings
 from hippynn_mf.runs.execute import Outcome, announce, execute_run, run_name, select_unfinished
 from hippynn_mf.runs.folder import RunFolder

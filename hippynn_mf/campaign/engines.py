@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -39,26 +39,6 @@ log = logging.getLogger(__name__)
 END_SECONDS = 10.0  # for the idle workers of a pool to end
 HEARTBEAT_SECONDS = 2  # within which a local worker that was killed is noticed
 LOST_AFTER_SECONDS = 30
-
-
-class Engine(Protocol):
-    """Opens executors, which run functions on whatever the engine stands for.
-
-    A future that raises tells that its worker was lost, or, by a NoWorkersError, that there are no
-    workers and will be none; what goes wrong in a run is a result.
-    """
-
-    @property
-    def n_at_once(self) -> int | None:
-        """How many runs to hand over at a time, None for all."""
-
-    @property
-    def n_threads(self) -> int | None:
-        """Threads of each worker, None to share the cores of its machine."""
-
-    @contextmanager
-    def open(self, out: Path) -> Iterator[Executor]:
-        """An executor; when the block ends by an exception, its runs are stopped."""
 
 
 @dataclass(frozen=True)

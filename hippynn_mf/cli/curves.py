@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hippynn_mf.cli.asking import Asked, asking
-from hippynn_mf.cli.options import EngineChoice, make_engine
-from hippynn_mf.cli.runs import interruptible
+from hippynn_mf.cli.options import EngineChoice, interruptible, make_engine
 from hippynn_mf.cli.texts import parse_names
 from hippynn_mf.errors import UserError
 

@@ -13,6 +13,7 @@ import typer
 
 from hippynn_mf.cli.curves import learning_curve
 from hippynn_mf.cli.data import data_app
+from hippynn_mf.cli.labelling import label, sample
 from hippynn_mf.cli.once import OnceCommand
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
 from hippynn_mf.cli.report import figures, graph, report, tables
@@ -40,6 +41,7 @@ for command in (
     *(new, train, status, evaluate, learning_curve),
     *(tables, figures, report, graph),
     *(export, card, predict, torsion, extract, mliap, select),
+    *(sample, label),
 ):
     app.command(cls=OnceCommand)(command)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +16,8 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.runs.request import Request
 
 if TYPE_CHECKING:
-    from hippynn_mf.campaign.engines import Engine
     from hippynn_mf.data.formats.sources import DataPath
+    from hippynn_mf.engine import Engine
     from hippynn_mf.levels import Levels
     from hippynn_mf.runs.experiment import Experiment
 
@@ -35,6 +36,17 @@ class EngineChoice(StrEnum):
     pool = "pool"
 
 
+EngineOption = Annotated[
+    EngineChoice, typer.Option(help="parsl; or pool, Python's own, where Parsl does not run.")
+]
+SiteOption = Annotated[
+    Path | None,
+    typer.Option(help="Python file that defines a Parsl `config`. (default: this machine)"),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(help="Runs at a time. (default: one per GPU, or per core)", min=1),
+]
 LevelsOption = Annotated[
     str | None,
     typer.Option(
@@ -71,6 +83,16 @@ OnlyExperimentsOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, an interrupt ends the command with a line that says how it continues."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("hippynn-mf: interrupted. The same command continues.", err=True)
+        raise typer.Exit(130) from None
 
 
 def known_levels_of(text: str | None) -> Levels:

@@ -11,6 +11,7 @@ import typer
 from hippynn_mf.cli.options import DeviceOption
 from hippynn_mf.cli.texts import parse_names
 from hippynn_mf.errors import UserError, errors_about
+from hippynn_mf.files import refuse_output
 
 ModelArgument = Annotated[
     str, typer.Argument(help="Model file, or the name of one that ships: mini-ani1x.")
@@ -46,7 +47,7 @@ def export(
     """
     from hippynn_mf.runs.exporting import export_runs
 
-    refuse_existing(out, force)
+    refuse_output(out, force)
     potential = export_runs(runs)
     potential.save(out)
     levels = ", ".join(level.label for level in potential.levels)
@@ -102,7 +103,7 @@ def predict(
     from hippynn_mf.potentials.predicting import predict_file
 
     for path in (model, structures):
-        refuse_existing(out, force, read=path)
+        refuse_output(out, force, read=path)
     potential = Potential.load(model)
     names = [None] if level is None else parse_names(level, "--level")
     evaluator = Evaluator(
@@ -137,7 +138,7 @@ def extract(
     """
     from hippynn_mf.potentials.potential import Potential
 
-    refuse_existing(out, force, read=model)
+    refuse_output(out, force, read=model)
     potential = Potential.load(model)
     if seed is not None:
         potential = potential.member(seed)
@@ -166,7 +167,7 @@ def mliap(
     from hippynn_mf.potentials.mliap import write_mliap
     from hippynn_mf.potentials.potential import Potential
 
-    refuse_existing(out, force, read=model)
+    refuse_output(out, force, read=model)
     potential = Potential.load(model)
     if seed is not None:
         potential = potential.member(seed)
@@ -196,7 +197,7 @@ def torsion(
     from hippynn_mf.report.torsion import write_torsion
 
     for path in (out, out.with_suffix(".json")):
-        refuse_existing(path, force, read=structure)
+        refuse_output(path, force, read=structure)
     if not (360 / step).is_integer():
         raise UserError(f"--step divides 360 degrees into equal parts; {step} does not.")
     if f"*{out.suffix}" not in PICTURES:
@@ -214,18 +215,3 @@ def torsion(
         scan = scan_torsion(potential, last, atoms, np.arange(0, 360 + step / 2, step))
     for path in write_torsion(potential, scan, out):
         typer.echo(path)
-
-
-def refuse_existing(path: Path, force: bool, *, read: object = None) -> None:
-    """Raise UserError if a file to write exists, unless it is to be replaced, or has no folder.
-
-    What is `read` is never replaced.
-    """
-    if read is not None and path.exists() and Path(str(read)).exists() and path.samefile(str(read)):
-        raise UserError(f"{path} is what is read; name another file to write.")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file in it.")
-    if path.exists() and not force:
-        raise UserError(f"{path} exists. Choose another name, or replace it with --force.")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"There is no folder {path.parent}. Make it first.")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +12,13 @@ import typer
 from hippynn_mf.cli.asking import Asked, asking, with_fields
 from hippynn_mf.cli.options import (
     EngineChoice,
+    EngineOption,
     KeyOption,
     LevelsOption,
+    SiteOption,
     UnitsOption,
+    WorkersOption,
+    interruptible,
     make_engine,
     told_source,
 )
@@ -26,18 +29,8 @@ from hippynn_mf.runs.request import CAMPAIGN_DEFAULTS, EMBEDDED_PRESET, Request
 from hippynn_mf.starting import import_hippynn
 
 if TYPE_CHECKING:
-    from hippynn_mf.campaign.engines import Engine
+    from hippynn_mf.engine import Engine
     from hippynn_mf.runs.settings import RunSettings
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Say of an interrupt that the same command continues."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("hippynn-mf: interrupted. The same command continues.", err=True)
-        raise typer.Exit(130) from None
 
 
 def new(
@@ -71,17 +64,9 @@ def new(
 @asking(CAMPAIGN_DEFAULTS)
 def campaign(
     asked: Asked,
-    engine: Annotated[
-        EngineChoice, typer.Option(help="parsl; or pool, Python's own, where Parsl does not run.")
-    ] = EngineChoice.parsl,
-    site: Annotated[
-        Path | None,
-        typer.Option(help="Python file that defines a Parsl `config`. (default: this machine)"),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Runs at a time. (default: one per GPU, or per core)", min=1),
-    ] = None,
+    engine: EngineOption = EngineChoice.parsl,
+    site: SiteOption = None,
+    workers: WorkersOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and what it costs here.")
     ] = False,

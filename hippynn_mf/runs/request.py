@@ -26,11 +26,11 @@ from hippynn_mf.runs.request_fields import (
     LevelName,
     Overrides,
     Seed,
-    StrictKeys,
     Tests,
 )
 from hippynn_mf.runs.weights import TermWeights
 from hippynn_mf.runs.wrong_keys import describe_problems
+from hippynn_mf.schema import StrictKeys
 
 GROUP_NAMES = ("table1", "strategies")  # of experiments, which share their structures
 HELDOUT = "heldout"  # the test set that every run has

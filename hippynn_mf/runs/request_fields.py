@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -23,6 +22,7 @@ from pydantic import (
 
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.level_records import Declaration, as_declaration
+from hippynn_mf.schema import StrictKeys
 
 ENERGY_CUT_KCAL_PER_MOL = 100.0  # the paper's, above a molecule's minimum
 COMP6 = "comp6"
@@ -103,12 +103,6 @@ TestName = Annotated[
     AfterValidator(_named_well),
     WithJsonSchema({"type": "string", "pattern": f"^{TEST_NAME}$"}),
 ]
-
-
-class StrictKeys(BaseModel):
-    """What a user asks for: unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DeclaredLevel(Declaration):

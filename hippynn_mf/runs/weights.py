@@ -11,7 +11,7 @@ from hippynn_mf.errors import UserError, unknown_name_message
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.labels import Labels
 from hippynn_mf.levels import KNOWN_LEVELS, Levels
-from hippynn_mf.runs.request_fields import StrictKeys
+from hippynn_mf.schema import StrictKeys
 
 Term = Literal["energy", "forces", "hierarchicality", "stress"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -17,6 +17,7 @@ import numpy as np
 from hippynn_mf.cells import periodic_cell
 from hippynn_mf.data.formats.array_frames import stress_of
 from hippynn_mf.data.formats.declared import NOTHING_DECLARED, Declared, Label, Told, Units
+from hippynn_mf.data.formats.extxyz_keys import PROVENANCE
 from hippynn_mf.data.formats.frames import Content, Frame
 from hippynn_mf.data.formats.hdf5 import refuse_beyond_float32
 from hippynn_mf.data.formats.kinds import KINDS, Shape
@@ -105,7 +106,11 @@ def content_of_atoms(
         for number, each in isolated
     ]
     absent = [name for name in labels if name not in held]
-    others = {name: each.count for name, each in held.items() if name not in known}
+    others = {
+        name: each.count
+        for name, each in held.items()
+        if name not in known and not name.startswith(PROVENANCE)
+    }
     structures_read = [each for _, each in read]
     remarks = [text for name in MOMENTS if (text := _unknown_moments(name, structures_read))]
     return Content(frames, others, atoms_alone, held, absent, remarks=remarks)

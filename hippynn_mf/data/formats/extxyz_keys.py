@@ -15,6 +15,7 @@ from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 ENERGY_QUANTITIES = (keys.ENERGY, "corr_energy")  # of a structure
 STD, REFERENCE = "std_", "REF_"  # before a key: of members, and what a prediction is compared with
 FORCES = keys.FORCES  # of every atom
+PROVENANCE = "provenance_"  # before a level: where its labels come from; for people
 STRESS, VIRIAL = keys.STRESS, "virial"  # of a structure; a virial is −V times the stress
 
 

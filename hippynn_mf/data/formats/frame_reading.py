@@ -13,7 +13,7 @@ import h5py
 
 from hippynn_mf.data.formats.ani1x_writer import write_ani1x
 from hippynn_mf.data.formats.declared import Declared
-from hippynn_mf.data.formats.extxyz_keys import forces_key
+from hippynn_mf.data.formats.extxyz_keys import PROVENANCE, forces_key
 from hippynn_mf.data.formats.frame_formats import Telling, find_frame_format, known_formats
 from hippynn_mf.data.formats.frames import Frame
 from hippynn_mf.data.formats.label_names import Held
@@ -84,6 +84,8 @@ def read_files(
         isolated += content.isolated_atoms
         if content.others:
             note += f"; not used: {', '.join(sorted(content.others))}"
+        if said := sorted(name for name in content.held if name.startswith(PROVENANCE)):
+            note += f"; where labels come from is not carried over: {', '.join(said)}"
         if content.absent:
             note += f"; declared, and not there: {', '.join(sorted(content.absent))}"
         notes.append(note)

@@ -99,10 +99,12 @@ def write_molecule(
         stream.write(f"{symbol} {' '.join(map(repr, row))}\n")
 
 
-def write_structures(stream: TextIO, structures: Iterable[Atoms]) -> None:
+def write_structures(stream: TextIO, structures: Iterable[Atoms], *, exact: bool = False) -> None:
     """Append structures as ASE's writer does, byte for byte, in a third of its time.
 
-    Results of a calculator are moved into the structures' `info` and `arrays`.
+    With `exact` every digit is kept, where ASE keeps 8 decimals of what belongs to atoms; not of
+    structures with constraints or results of a stress. Results of a calculator are moved into the
+    structures' `info` and `arrays`.
     """
     for atoms in structures:
         save_calc_results(atoms, calc_prefix="", remove_atoms_calc=True)
@@ -113,6 +115,8 @@ def write_structures(stream: TextIO, structures: Iterable[Atoms]) -> None:
         arrays = {"symbols": SYMBOLS[atoms.numbers]}
         arrays |= {name: atoms.arrays[name] for name in ("positions", *names)}
         comment, _, _, line = output_column_format(atoms, list(arrays), arrays)
+        if exact:
+            line = line.replace("%16.8f", "%r")
         columns = [c for each in arrays.values() for c in each.reshape(len(atoms), -1).T.tolist()]
         values = itertools.chain.from_iterable(zip(*columns, strict=True))
         stream.write(f"{len(atoms)}\n{comment}\n{line * len(atoms) % tuple(values)}")

@@ -1,4 +1,4 @@
-"""Reference quantum chemistry for one structure: the labels of the embedded data set.
+"""The package's own levels by PySCF, for one structure: the labels of the embedded data set.
 
 Levels and settings (closed-shell molecules of H, C, N, O; PySCF; one thread):
 
@@ -168,13 +168,14 @@ def ccsd_t_cbs_energy(
 
 def composite(labels: Mapping[str, np.ndarray]) -> np.ndarray:
     """CCSD(T)/CBS in hartree from the labels of a conformer, NaN where one is missing."""
+    missing = np.array(np.nan)
     return canonical_ccsd_t_cbs(
-        hf_tz=labels.get("hf_tz.energy", np.nan),
-        hf_qz=labels.get("hf_qz.energy", np.nan),
-        mp2_tz=labels.get("mp2_tz.corr_energy", np.nan),
-        mp2_qz=labels.get("mp2_qz.corr_energy", np.nan),
-        mp2_dz=labels.get("mp2_dz.corr_energy", np.nan),
-        ccsd_t_dz=labels.get("ccsd(t)_dz.corr_energy", np.nan),
+        hf_tz=labels.get("hf_tz.energy", missing),
+        hf_qz=labels.get("hf_qz.energy", missing),
+        mp2_tz=labels.get("mp2_tz.corr_energy", missing),
+        mp2_qz=labels.get("mp2_qz.corr_energy", missing),
+        mp2_dz=labels.get("mp2_dz.corr_energy", missing),
+        ccsd_t_dz=labels.get("ccsd(t)_dz.corr_energy", missing),
     )
 
 
