@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hippynn_mf.cli.options import DeviceOption
-from hippynn_mf.cli.potentials import ForceOption, refuse_existing
+from hippynn_mf.cli.options import DeviceOption, ForceOption, refuse_existing
 from hippynn_mf.errors import UserError
 
 if TYPE_CHECKING:
