@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hippynn_mf.cli.options import DeviceOption, ForceOption, refuse_existing
+from hippynn_mf.cli.options import DeviceOption
+from hippynn_mf.cli.potentials import ForceOption
 from hippynn_mf.errors import UserError
+from hippynn_mf.files import refuse_output
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -56,7 +58,7 @@ def select(
 
     known_files = labelled or []
     for path in (model, pool, *known_files):
-        refuse_existing(out, force, read=path)
+        refuse_output(out, force, read=path)
     if out.suffix not in (".extxyz", ".xyz"):
         raise UserError(f"The choice is extended XYZ; name it *.xyz, not {out.name}.")
     evaluator = Evaluator.of(model, dtype="float32", device=device)
