@@ -288,6 +288,8 @@ COMMANDS = {
     "torsion": "hippynn-mf torsion mini-ani1x ethane.xyz --dihedral 2,0,1,5 --out torsion.png",
     "mliap": "hippynn-mf mliap mini-ani1x --level CC --seed 0 --out cc.pkl",
     "select": "hippynn-mf select pool.xyz --model mini-ani1x --level CC --n 40 --out next.xyz",
+    "sample": "hippynn-mf sample molecules.xyz --per 100 --temperature 100:1000 --out pool.xyz",
+    "label": "hippynn-mf label pool.xyz --level GFN2 --with tblite:GFN2-xTB --out labelled.xyz",
     "data info": "hippynn-mf data info ani1x-release.h5 --json",
     "data convert": "hippynn-mf data convert my.xyz my.h5",
 }
