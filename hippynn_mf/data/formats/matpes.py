@@ -31,7 +31,7 @@ from hippynn_mf.data.formats.label_styles import HEAD
 from hippynn_mf.data.formats.pymatgen_structure import STRUCTURE, atoms_of, dictionary
 from hippynn_mf.data.formats.xyz_file import progress_bar, refuse_structure
 from hippynn_mf.data.formats.xyz_frames import FileStructure
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, one_line
 from hippynn_mf.files import reading, require_file
 from hippynn_mf.keys import ENERGY, FORCES, STRESS
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
@@ -129,7 +129,7 @@ def _records(path: Path) -> Iterator[Any]:
                 yield record
         except (ijson.JSONError, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
             raise UserError(
-                f"{path} is damaged, or no JSON ({error}). Copy or download it again."
+                f"{path} is damaged, or no JSON ({one_line(error)}). Copy or download it again."
             ) from None
 
 
@@ -158,7 +158,7 @@ def _atoms_of(record: object, place: str) -> Atoms:
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(
             f"{place}: a structure of pymatgen with numbers was expected "
-            f"({type(error).__name__}: {error})."
+            f"({type(error).__name__}: {one_line(error)})."
         ) from None
     return atoms
 
