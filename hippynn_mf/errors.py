@@ -69,6 +69,11 @@ def comes_from(error: BaseException, package: str) -> bool:
     return last == package
 
 
+def one_line(error: BaseException) -> str:
+    """What another package says in an error, which may be several lines, as a part of a line."""
+    return " ".join(str(error).split())
+
+
 def describe_error(error: BaseException) -> str:
     """An error in one line: a UserError's message alone, others with their type before it."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

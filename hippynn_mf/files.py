@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, one_line
 
 # What numpy raises for damaged headers, which are Python's text, and data.
 DAMAGED_ARRAY = (
@@ -221,9 +221,9 @@ def read_npz(
         except (OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise FileError(f"{path} is damaged ({error}). {remedy}") from None
+            raise FileError(f"{path} is damaged ({one_line(error)}). {remedy}") from None
         except (*DAMAGED_ARRAY, zipfile.BadZipFile, zlib.error) as error:
-            raise FileError(f"{path} is damaged ({error}). {remedy}") from None
+            raise FileError(f"{path} is damaged ({one_line(error)}). {remedy}") from None
 
 
 def map_npy(path: Path) -> np.ndarray:

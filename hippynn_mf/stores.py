@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import mmap
 import os
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,24 @@ def new_store(
             f"positions and forces ({error.strerror}). Name a folder with more room in the "
             "variable TMPDIR."
         ) from None
+
+
+def give_back() -> None:
+    """Return what was freed to the system, where the C library keeps it for itself (glibc).
+
+    It does so with arrays of up to 32 MB, which after reading a large file are hundreds of MB.
+    """
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@lru_cache(maxsize=1)
+def _c_library() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # Windows has none of this name
+        return None
 
 
 def is_mapped(values: np.ndarray) -> bool:

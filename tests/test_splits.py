@@ -6,6 +6,7 @@ import pytest
 from planted import write_ani1x
 from tiny import split_structures
 
+from hippynn_mf.data import splits
 from hippynn_mf.data.formats.ani1x import read_ani1x
 from hippynn_mf.data.loading import file_hash, load_splits
 from hippynn_mf.data.splits import SPLITS, assign_splits
@@ -197,3 +198,19 @@ def test_only_the_test_structures_keep_labels_of_other_levels(ani1x_file):
         assert not parts[name].forces
     assert set(parts["test"].energies) == {level.id for level in PAPER_LEVELS}
     assert set(parts["test"].forces) == {DZ.id, TZ.id}
+
+
+def test_labels_that_are_everywhere_need_no_lists(monkeypatch):
+    """Nothing moves then, so who has what is not listed; a level that is missing somewhere is."""
+    is_common = np.ones(200, bool)
+    everywhere = np.ones((1, 200), bool)
+    rare = np.zeros((1, 200), bool)
+    rare[0, :3] = True
+    nowhere = np.zeros((1, 200), bool)
+    expected = splits.assign_splits(is_common, 0, has_label=everywhere)
+    with_rare = splits.assign_splits(is_common, 0, has_label=np.concatenate([everywhere, rare]))
+    assert sorted(with_rare[:3]) == [0, 1, 2]
+    both = np.concatenate([everywhere, nowhere])
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "unique", None)  # of which the lists are made
+        assert (splits.assign_splits(is_common, 0, has_label=both) == expected).all()

@@ -66,20 +66,20 @@ def join_copies(structures: Structures, first: np.ndarray | None = None) -> Join
     """
     if first is None:
         first = find_copies(structures)
-    leaders, place = np.unique(first, return_index=True)
-    if len(leaders) == len(structures):
+    # Few of many structures are copies, and only those are looked at one by one.
+    several = np.flatnonzero((np.bincount(first) > 1)[first])
+    if not len(several):
         return Joined(structures, 0, [])
-    of_copy = place[np.searchsorted(leaders, first)]  # the lowest index of the same conformer
-    copies = np.flatnonzero(of_copy != np.arange(len(first)))
+    _, place, unit = np.unique(first[several], return_index=True, return_inverse=True)
+    lowest = several[place[unit.reshape(-1)]]  # index of the same conformer
+    copies, leaders = several[lowest != several], lowest[lowest != several]
     once = np.ones(len(structures), bool)
     once[copies] = False
     joined = structures[once]  # forces are shared, other labels its own
     filled: dict[str, dict[int, np.ndarray]] = {name: {} for name in joined.forces}
-    place_of = np.cumsum(once) - 1
     contradictions: list[Contradiction] = []
-    for copy in copies:
-        kept = int(of_copy[copy])
-        there = place_of[kept]
+    for copy, kept in zip(copies.tolist(), leaders.tolist(), strict=True):
+        there = kept - int(np.searchsorted(copies, kept))  # copies before it are no more there
         for name, values in joined.energies.items():
             of_this = structures.energies[name][copy]
             apart = abs(values[there] - of_this)

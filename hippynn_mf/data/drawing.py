@@ -69,7 +69,7 @@ def draw_splits(
         splits = assign_splits(index.is_common, seed, has_label=has_label, first=first)
         return Drawn(splits, first, coordinates)
     ids = np.concatenate([molecule_ids(batch) for batch in batches])
-    splits = np.zeros(n, np.int64)
+    splits = np.zeros(n, np.int8)
     splits[chosen] = assign_molecules(ids, seed, has_label=has_label[:, chosen])
     return Drawn(splits[first], first, coordinates)
 

@@ -47,7 +47,7 @@ from hippynn_mf.files import reading, require_file
 from hippynn_mf.keys import ENERGY, FORCES, STRESS
 from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
-from hippynn_mf.stores import is_too_large
+from hippynn_mf.stores import give_back, is_too_large
 
 
 def load_splits(
@@ -132,18 +132,21 @@ def load_splits(
             (level,) = labels_of_sample
             rows_of_sample = _sample_for_sign(index, members["train"], level)
             wanted[name] = index.part(rows_of_sample, labels_of_sample)
-        parts = read_parts(
-            path, index.groups, wanted, bar=bar, coordinates=drawn.coordinates, mapped=mapped
-        )
-        first_of_row, splits = drawn.first, list(members)
-        del drawn, index, wanted, members
+        groups, coordinates, first_of_row = index.groups, drawn.coordinates, drawn.first
+        splits = list(members)
+        del drawn, index, members  # before the forces, which take as much as all that was read
+        give_back()
+        parts = read_parts(path, groups, wanted, bar=bar, coordinates=coordinates, mapped=mapped)
+        del wanted, coordinates
     if accepted.ignore_cell:
         parts = {name: as_molecules(part) for name, part in parts.items()}
+    give_back()
     n_copies = 0
     for name in splits:
         parts[name], n = join_agreeing(parts[name], path, first_of_row[parts[name].rows])
         n_copies += n
     del first_of_row
+    give_back()
     n_of_valid = 0
     if valid_source is not None:
         parts, n_of_valid = _with_valid(

@@ -48,7 +48,7 @@ def assign_splits(
     n = len(is_common)
     labels = np.zeros((0, n), bool) if has_label is None else has_label
     pattern = _patterns(labels)
-    splits, place = np.full(n, TRAIN), np.empty(n, np.int64)
+    splits, place = np.full(n, TRAIN, np.int8), np.empty(n, np.int64)
     for stratum, members in enumerate((np.flatnonzero(is_common), np.flatnonzero(~is_common))):
         order = np.random.default_rng((seed, stratum)).permutation(members)
         place[order] = np.arange(len(order))
@@ -91,7 +91,7 @@ def assign_molecules(
     order = np.argsort(mixed, kind="stable")
     n_test = max(1, int(TEST_FRACTION * len(kinds)))
     n_valid = max(1, int(VALID_FRACTION * len(kinds)))
-    of_kind = np.full(len(kinds), TRAIN)
+    of_kind = np.full(len(kinds), TRAIN, np.int8)
     of_kind[order[:n_test]] = TEST
     of_kind[order[n_test : n_test + n_valid]] = VALID
     place = np.empty(len(kinds), np.int64)
@@ -170,6 +170,8 @@ def _cover(
     from the split that has most, the last of the draw first, and of those that no other label needs
     where they are.
     """
+    if all(_is_everywhere(splits, rows, labelled) for labelled in has_label):
+        return  # without lists of who has what, which of large files are large
     movable = np.zeros(len(splits), bool)
     movable[may_move] = True
     owned = [np.unique(unit[rows[labelled]], return_index=True) for labelled in has_label]
@@ -191,6 +193,12 @@ def _cover(
                 continue
             free = [i for i in here if not _is_last(units[i], source, splits, owners)]
             splits[unit == units[(free or list(here))[0]]] = split
+
+
+def _is_everywhere(splits: np.ndarray, rows: np.ndarray, labelled: np.ndarray) -> bool:
+    """Whether a label (n,) of conformers in `rows` (n,) is in every split, or nowhere."""
+    counts = np.bincount(splits[rows[labelled]], minlength=len(SPLITS))
+    return bool(counts.all() or not counts.any())
 
 
 def _is_last(

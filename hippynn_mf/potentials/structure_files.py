@@ -20,7 +20,7 @@ from loky.process_executor import BrokenProcessPool
 
 from hippynn_mf.data.formats.ase_databases import DATABASES, database_images
 from hippynn_mf.data.formats.xyz_file import write_structures
-from hippynn_mf.errors import UserError, comes_from
+from hippynn_mf.errors import UserError, comes_from, one_line
 from hippynn_mf.files import require_file, writing
 from hippynn_mf.levels import Level
 from hippynn_mf.potentials.batch import Batch, in_batches, neutral
@@ -60,8 +60,8 @@ def read_structures(path: Path) -> Iterator[Atoms]:
         if not comes_from(error, "ase"):
             raise
         raise UserError(
-            f"ASE cannot read it ({type(error).__name__}: {error}). It may be damaged, or of a "
-            "format that 'ase info --formats' does not list."
+            f"ASE cannot read it ({type(error).__name__}: {one_line(error)}). It may be damaged, "
+            "or of a format that 'ase info --formats' does not list."
         ) from error
 
 

@@ -21,6 +21,7 @@ from hippynn_mf.data.checks.fits import (
 from hippynn_mf.data.checks.report import Accepted, Outcome, Verdict, list_some
 from hippynn_mf.data.checks.units import FileUnits, name_energy_unit
 from hippynn_mf.levels import Level
+from hippynn_mf.ragged import blocks_of
 from hippynn_mf.units import EV_PER_HARTREE, KCAL_PER_MOL_PER_HARTREE
 
 # eV per bond above or below the self energies. The strongest bonds have 11, with the authors' self
@@ -93,7 +94,8 @@ def check_energies(
     if n >= MIN_STRUCTURES + composition.shape[1]:
         del per_bond
         composed = fit_composition(composition, left)
-        left -= sums_over_atoms(composition, composed)
+        for rows in blocks_of(n):
+            left[rows] -= sums_over_atoms(composition[rows], composed)
         some = sample(n)
         spread = robust_spread(left[some] / bonds[some])
         values["spread_per_bond_ev"] = round(spread, 5)
@@ -114,9 +116,10 @@ def check_energies(
                 check="energies", level=level.id, verdict=verdict, text=text, values=values
             )
             return [found], None
-        ratios = left - np.median(left)
+        centre, width = np.median(left), max(robust_spread(left), 1e-3)
+        ratios = left - centre
         np.abs(ratios, out=ratios)
-        ratios /= max(robust_spread(left), 1e-3)
+        ratios /= width
         far = np.flatnonzero((ratios > MAX_RATIO) | is_beyond)
     else:
         spread = None

@@ -244,4 +244,4 @@ def _group_ids(part: Structures, parts: Sequence[Structures]) -> np.ndarray:
     names = {
         name: i for i, name in enumerate(dict.fromkeys(n for p in parts for n in p.group_names))
     }
-    return np.array([names[name] for name in part.group_names], np.int64)[part.groups]
+    return np.array([names[name] for name in part.group_names], np.int32)[part.groups]

@@ -40,8 +40,8 @@ def check_values(parts: Sequence[Structures], level: Level) -> list[Outcome]:
             n_stress += int(part.has_stress(level).sum())
             stress += _names(part, np.logical_not(part.stress[level.id].any(axis=(1, 2))))
     outcomes = []
-    for what, found in (("energies", energies), ("forces", forces), ("stress", stress)):
-        if found and (what != "stress" or len(found) > MAX_ZERO_STRESS * n_stress):
+    for what, found in (("energies", energies), ("forces", forces), ("stress tensors", stress)):
+        if found and (what != "stress tensors" or len(found) > MAX_ZERO_STRESS * n_stress):
             text = (
                 f"{what} of level {level.id} are exactly 0 in {len(found)} structures "
                 f"({list_some(found)}). {REMEDY}"

@@ -163,26 +163,29 @@ def index_ani1x(
                 "ask for its energies only."
             )
     kept_labels = None if rows == "common" else labels
-    kept: list[np.ndarray] = []
-    is_common: list[np.ndarray] = []
-    energies: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
-    labelled: dict[str, list[np.ndarray]] = {level.id: [] for level in wanted}
     groups = list_groups(file, path)
+    n = sum(group.size for group in groups)
+    # Whole arrays from the start: pieces, joined at the end, would be there twice.
+    kept, is_common = np.zeros(n, bool), np.zeros(n, bool)
+    energies = {level.id: np.empty(n) for level in wanted}
     for group in (bar or ReadingBar(path, 1, hidden=True)).over("labels", groups):
         labels_of_group, chosen, common = _read_labels(
             group, path, wanted, common_levels, kept_labels, drop_damaged
         )
+        of_group = slice(group.start, group.start + group.size)
         for level_id, values in energies.items():
-            values.append(labels_of_group[level_id][chosen])
-            labelled[level_id].append(np.isfinite(labels_of_group[level_id]))
-        kept.append(chosen)
-        is_common.append(common)
+            values[of_group] = labels_of_group[level_id]
+        kept[of_group], is_common[of_group] = chosen, common
+    labelled = {name: np.isfinite(values) for name, values in energies.items()}
+    if not kept.all():
+        for name in energies:
+            energies[name] = energies[name][kept]
     index = FileIndex(
         groups=tuple(groups),
-        rows=np.flatnonzero(np.concatenate(kept)),
-        is_common=np.concatenate(is_common),
-        energies={name: np.concatenate(values) for name, values in energies.items()},
-        labelled={name: np.concatenate(values) for name, values in labelled.items()},
+        rows=np.flatnonzero(kept),
+        is_common=is_common,
+        energies=energies,
+        labelled=labelled,
     )
     log.info("%s: %d of %d conformers kept", path, len(index.rows), len(index.is_common))
     return index

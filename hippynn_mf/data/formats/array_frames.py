@@ -88,6 +88,8 @@ def frames_of(
     units = {level: told.units(default, level) for level in (None, *told.levels)}
     frames: list[Frame] = []
     for part in parts:
+        if not len(part):
+            continue
         frames += _frames_of_part(path, part, labels, units, len(frames))
     return frames
 
@@ -100,6 +102,8 @@ def _frames_of_part(
     before: int,
 ) -> Iterator[Frame]:
     n, n_atoms = len(part), len(part.numbers)
+    if not n_atoms:
+        raise UserError(f"{part.place}: there are no atoms. Remove these structures.")
     positions = np.asarray(checked(part.positions, (n, n_atoms, 3), f"{part.place}: positions")[()])
     if not np.isfinite(positions).all():
         raise UserError(f"{part.place}: NaN or infinite positions. Remove these structures.")

@@ -22,7 +22,7 @@ from hippynn_mf.data.formats.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from hippynn_mf.data.formats.hdf5 import is_hdf5
 from hippynn_mf.data.formats.xyz_file import progress_bar, refuse_structure
 from hippynn_mf.data.formats.xyz_frames import FileStructure
-from hippynn_mf.errors import UserError, comes_from
+from hippynn_mf.errors import UserError, comes_from, one_line
 from hippynn_mf.files import reading, require_file
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
@@ -96,8 +96,8 @@ def _sound(path: Path, structures: Iterator[Atoms]) -> Iterator[Atoms]:
                 if not comes_from(error, "ase"):
                     raise
                 raise UserError(
-                    f"{path}, structure {number + 1}: ASE cannot read it "
-                    f"({type(error).__name__}: {error}). It may be truncated; copy it again."
+                    f"{path}, structure {number + 1}: ASE cannot read it ({type(error).__name__}: "
+                    f"{one_line(error)}). It may be truncated; copy it again."
                 ) from None
             if atoms is None:
                 break

@@ -148,9 +148,11 @@ def read_parts(
     coordinates = coordinates.without_others([part.rows for part in parts.values()])
     starts = np.array([group.start for group in groups])
     numbers_of_parts = {
-        name: np.searchsorted(starts, part.rows, side="right") - 1 for name, part in parts.items()
+        name: (np.searchsorted(starts, part.rows, side="right") - 1).astype(np.int32)
+        for name, part in parts.items()
     }
-    used = np.unique(np.concatenate(list(numbers_of_parts.values())))
+    counts = [np.bincount(each, minlength=len(groups)) for each in numbers_of_parts.values()]
+    used: list[int] = np.flatnonzero(np.any(counts, axis=0)).tolist()
     is_periodic = any(CELL in groups[number].member for number in used)
     read = {}
     for name, part in parts.items():

@@ -128,6 +128,8 @@ def _read_molecule(
                 f"{path}, molecule {where}: periodic ({key}), and a test set in the COMP6 layout "
                 "holds molecules. Test on it as LEVEL=FILE with --test, or remove the key."
             )
+    if not dataset.size:
+        raise UserError(f"{path}, molecule {where}: there are no atoms. Remove it.")
     symbols = [bytes(symbol).decode(errors="replace") for symbol in dataset[()]]
     unknown = sorted(set(symbols) - set(chemical_symbols[1:]))  # ASE's first is X, a ghost
     if unknown:

@@ -32,6 +32,7 @@ UNITS = Units("eV")
 USUAL = (("energy", ENERGY), ("force", FORCES), ("virial", VIRIAL))
 TYPES, TYPE_MAP, NOT_PERIODIC = "type.raw", "type_map.raw", "nopbc"
 COORDINATES, BOX, REAL_TYPES = "coord", "box", "real_atom_types"
+NO_ATOM = -1  # in systems of mixed types
 MOST_SYSTEMS, DEEPEST = 10**5, 8
 
 
@@ -162,9 +163,14 @@ def _mixed(
             f"{folder / REAL_TYPES}.npy has shape {types.shape} and type {types.dtype}; integers "
             f"of shape {positions.shape[:2]} were expected."
         )
+    if types.min(initial=0) < NO_ATOM:
+        raise UserError(
+            f"{folder / REAL_TYPES}.npy has the type {types.min()}; types are counted from 0, and "
+            f"{NO_ATOM} is no atom."
+        )
     unique, member = np.unique(types, axis=0, return_inverse=True)
     for place, row in enumerate(unique):
-        rows, atoms = np.flatnonzero(np.ravel(member) == place), row >= 0
+        rows, atoms = np.flatnonzero(np.ravel(member) == place), row != NO_ATOM
         of_rows = {
             name: array[rows][:, atoms] if array.shape == positions.shape else array[rows]
             for name, array in arrays.items()

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from hippynn_mf.data.formats.hdf5_links import refuse_links
-from hippynn_mf.errors import UserError, comes_from, unknown_name_message
+from hippynn_mf.errors import UserError, comes_from, one_line, unknown_name_message
 from hippynn_mf.files import reading, require_file
 
 SUFFIXES = (".h5", ".hdf5")
@@ -32,7 +32,9 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError, ValueError) as error:
         problem = "is truncated" if "truncated" in str(error) else "is not an HDF5 file"
-        raise UserError(f"{path} {problem} ({error}). Copy or download it again.") from None
+        raise UserError(
+            f"{path} {problem} ({one_line(error)}). Copy or download it again."
+        ) from None
     with file:
         try:
             refuse_links(file, path)
@@ -40,11 +42,11 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         except UserError:
             raise
         except OSError as error:
-            raise UserError(f"{path} cannot be read ({error}). Copy it again.") from None
+            raise UserError(f"{path} cannot be read ({one_line(error)}). Copy it again.") from None
         except (RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
             if not comes_from(error, "h5py"):
                 raise
-            raise UserError(f"{path} is damaged ({error}). Copy it again.") from None
+            raise UserError(f"{path} is damaged ({one_line(error)}). Copy it again.") from None
 
 
 def is_hdf5(path: Path) -> bool:
@@ -101,7 +103,8 @@ def refuse_infinite(values: np.ndarray, what: str, path: Path, group: str) -> No
 
 def refuse_beyond_float32(values: np.ndarray, what: str) -> None:
     """Raise UserError for numbers that float32 does not hold: they would become infinite."""
-    if values.dtype == np.float32 or not values.size or _is_small(values):
+    is_narrow = values.dtype.kind == "f" and values.dtype.itemsize <= 4
+    if is_narrow or not values.size or _is_small(values):
         return
     with np.errstate(invalid="ignore"):
         bad = np.isfinite(values) & (np.abs(values.astype(np.float64)) > LARGEST_FLOAT32)
@@ -118,7 +121,9 @@ def _is_small(values: np.ndarray) -> bool:
 
 
 def check_numbers(numbers: np.ndarray, what: str) -> np.ndarray:
-    """Atomic numbers as uint8; a UserError for what is no element: NaN, fractions, 0, 119."""
+    """Atomic numbers as uint8; a UserError for none, and for no element: NaN, fractions, 0, 119."""
+    if not len(numbers):
+        raise UserError(f"{what}: there are no atoms. Remove these structures.")
     whole = np.isfinite(numbers) & (numbers == np.round(numbers))
     if not (whole & (numbers >= 1) & (numbers <= LARGEST_NUMBER)).all():
         raise UserError(

@@ -12,7 +12,9 @@ GPa times what is written, the notebook on training in https://github.com/materi
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +33,7 @@ from hippynn_mf.data.formats.label_styles import HEAD
 from hippynn_mf.data.formats.pymatgen_structure import STRUCTURE, atoms_of, dictionary
 from hippynn_mf.data.formats.xyz_file import progress_bar, refuse_structure
 from hippynn_mf.data.formats.xyz_frames import FileStructure
-from hippynn_mf.errors import UserError
+from hippynn_mf.errors import UserError, one_line
 from hippynn_mf.files import reading, require_file
 from hippynn_mf.keys import ENERGY, FORCES, STRESS
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
@@ -40,6 +42,7 @@ WHAT = "JSON of pymatgen structures, as MatPES"
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 FUNCTIONAL, MATRIX = "functional", "stress_matrix"
 SAME_STRESS = 0.1  # kbar
+LOOKED_AT = 2**16  # bytes of a damaged file, to tell its format
 EV_PER_ANGSTROM3_PER_KBAR = -0.1 * units.GPa  # of VASP's stress, whose sign is that of a pressure
 
 
@@ -55,7 +58,12 @@ def is_matpes(path: Path) -> bool:
 def _begins_with_a_structure(path: Path, stamp: object) -> bool:
     try:
         first = next(_records(path), None)
-    except (UserError, OSError, EOFError):
+    except UserError:  # if it is one, its reader says what is wrong
+        with _opened(path) as stream, suppress(OSError, EOFError, zlib.error):
+            start = stream.read(LOOKED_AT)
+            return all(word in start for word in (b'"lattice"', b'"sites"'))
+        return False
+    except (OSError, EOFError):
         return False
     return isinstance(first, dict) and "lattice" in dictionary(first.get(STRUCTURE))
 
@@ -112,10 +120,13 @@ def _structures(path: Path, told: Told, functionals: dict[str, int]) -> Iterator
             progress.update()
 
 
+def _opened(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+
+
 def _records(path: Path) -> Iterator[Any]:
     """The records of a list, or of lines, one after another."""
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    with reading(path), opened(path, "rb") as stream:
+    with reading(path), _opened(path) as stream:
         try:
             prefix = "item" if first_letter(stream, path) == b"[" else ""
             bounded = BoundedJson(stream, path, outside=1 if prefix else 0)
@@ -129,7 +140,7 @@ def _records(path: Path) -> Iterator[Any]:
                 yield record
         except (ijson.JSONError, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
             raise UserError(
-                f"{path} is damaged, or no JSON ({error}). Copy or download it again."
+                f"{path} is damaged, or no JSON ({one_line(error)}). Copy or download it again."
             ) from None
 
 
@@ -158,7 +169,7 @@ def _atoms_of(record: object, place: str) -> Atoms:
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(
             f"{place}: a structure of pymatgen with numbers was expected "
-            f"({type(error).__name__}: {error})."
+            f"({type(error).__name__}: {one_line(error)})."
         ) from None
     return atoms
 

@@ -199,6 +199,12 @@ def _parts(
         atoms = check_numbers(numbers, what)
         return [Conformers(str(path), atoms, positions, rest, None, systems, cells, pbc)]
     numbers = checked(numbers, (n, width), what)
+    counts = arrays.get(COUNTS)
+    if counts is not None and not np.array_equal(np.ravel(counts), (numbers != 0).sum(axis=1)):
+        raise UserError(
+            f"{path}: {COUNTS} is the number of atoms of a structure, and contradicts "
+            f"{numbers_key}, where 0 is no atom. Correct one of them."
+        )
     _, first, member = np.unique(numbers, axis=0, return_index=True, return_inverse=True)
     parts = []
     for place in np.argsort(first):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from hippynn_mf.data.formats.xyz_frames import FileStructure, read_frame
 from hippynn_mf.data.formats.xyz_scan import PACKERS, scan
-from hippynn_mf.errors import UserError, comes_from
+from hippynn_mf.errors import UserError, comes_from, errors_about, one_line
 
 PLAIN = (".xyz", ".extxyz")
 SUFFIXES = (*PLAIN, *(suffix + packed for suffix in PLAIN for packed in (".gz", ".bz2", ".xz")))
@@ -38,13 +38,14 @@ def read_molecules(path: Path) -> Iterator[FileStructure]:
     with progress_bar(path, in_bytes=True) as progress:
         for number, (comment, lines) in enumerate(scan(path, progress=progress.update), 1):
             try:
-                structure = read_frame(comment, lines)
+                with errors_about(f"{path}, structure {number}"):
+                    structure = read_frame(comment, lines)
             except Exception as error:  # ASE has no class for what a wrong file raises
                 if not comes_from(error, "ase"):
                     raise
                 raise UserError(
                     f"{path}, structure {number}: ASE cannot read it as extended XYZ "
-                    f"({type(error).__name__}: {error})."
+                    f"({type(error).__name__}: {one_line(error)})."
                 ) from None
             refuse_structure(structure, f"{path}, structure {number}")
             yield structure
@@ -124,6 +125,8 @@ def write_structures(stream: TextIO, structures: Iterable[Atoms], *, exact: bool
 
 def refuse_structure(atoms: Atoms | FileStructure, place: str) -> None:
     """Raise UserError for what nothing can be trained on."""
+    if not len(atoms):
+        raise UserError(f"{place} has no atoms. Remove it.")
     if not (atoms.numbers > 0).all():
         raise UserError(f"{place} has atoms without an element (X). Remove it.")
     if (largest := int(atoms.numbers.max(initial=0))) >= len(chemical_symbols):

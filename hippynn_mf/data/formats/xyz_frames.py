@@ -23,13 +23,17 @@ from ase.io.extxyz import parse_properties, per_config_properties
 
 from hippynn_mf.cells import VOIGT
 from hippynn_mf.data.formats.system_keys import LEAST_MOMENT
-from hippynn_mf.errors import comes_from
+from hippynn_mf.errors import UserError, comes_from
 
 # A name with a value, in double quotes or without; of all that ASE may give a meaning of its own
 # (other brackets, signs of escape, a second =) there is nothing in it.
 PAIR = re.compile(
     r'\s*([A-Za-z0-9_().+*-]+)=(?:"([^"\\]*)"|([^\s"\'{}\[\]\\=]+))(?=\s|$)', re.ASCII
 )
+# Of a comment that ASE reads: values in any brackets or quotes, and names beside them.
+VALUES = re.compile(r'"(?:\\.|[^"\\])*"|\'[^\']*\'|\{[^}]*\}|\[[^=]*\]')
+NAMES = re.compile(r"(?:^|\s)([^\s=]+)=")
+TWICE = "Readers would take the last one; keep the right one."
 TENSORS = ("Lattice", "virial", "stress")  # nine numbers, column by column
 TRUTH = {"T": True, "true": True, "True": True, "TRUE": True}
 TRUTH |= {"F": False, "false": False, "False": False, "FALSE": False}
@@ -94,6 +98,10 @@ def read_frame(comment: str, lines: Sequence[str]) -> FileStructure:
     found = _read_plain(comment, lines)
     if found is not None:
         return found
+    names = NAMES.findall(VALUES.sub("", comment))
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise UserError(f"{twice} is there twice. {TWICE}")
     text = io.StringIO(f"{len(lines)}\n{comment.rstrip()}\n{''.join(lines)}")
     return FileStructure.of(read(text, format="extxyz"))
 
@@ -195,6 +203,8 @@ def _pairs(comment: str) -> dict[str, Any] | None:
         if match is None:
             return None
         name, quoted, bare = match.groups()
+        if name in found:
+            raise UserError(f"{name} is there twice. {TWICE}")
         value = _value(bare if quoted is None else quoted)
         if value is None or (name in TENSORS and np.shape(value) != (9,)):
             return None
