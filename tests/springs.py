@@ -42,7 +42,8 @@ class Springs(Calculator):
         if self.calls is not None:
             with Path(self.calls).open("a") as stream:
                 stream.write(f"{formula}\n")
-        time.sleep(self.wait)
+        if self.wait:
+            time.sleep(self.wait)
         rest = lengths_of(NAMES.get(formula, formula))
         vectors = self.atoms.positions[:, None] - self.atoms.positions
         lengths = np.linalg.norm(vectors, axis=2)

@@ -27,6 +27,7 @@ from hippynn_mf import KNOWN_LEVELS, labelling
 from hippynn_mf.campaign.engines import LocalPool
 from hippynn_mf.cli import labelling as cli
 from hippynn_mf.data.formats.extxyz import read_extxyz
+from hippynn_mf.data.formats.xyz_frames import _read_plain
 from hippynn_mf.errors import UserError
 from hippynn_mf.labelling.running import run_task
 from hippynn_mf.units import EV_PER_HARTREE
@@ -139,6 +140,10 @@ def test_provenance_says_what_was_computed_and_nobody_stumbles_over_it(pool):
     ):
         assert part in text
     assert str(pool.parent) not in labelled.out.read_text()
+    count, comment, *lines = labelled.out.read_text().splitlines()
+    plain = _read_plain(comment, lines[: int(count)])  # as fast as without
+    assert plain is not None
+    assert plain.info["provenance_LOW"] == text
     content = read_extxyz(labelled.out)
     assert [name for name in content.others if name.startswith("provenance")] == []
 

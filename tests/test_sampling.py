@@ -17,6 +17,7 @@ from springs import Springs
 from hippynn_mf import labelling
 from hippynn_mf.cli import labelling as cli
 from hippynn_mf.errors import UserError
+from hippynn_mf.labelling import drawing
 from hippynn_mf.labelling.drawing import energy_cut, find_start, wrong_geometry
 from hippynn_mf.labelling.harmonic import Minimum, draw_harmonic, minimum_near
 from hippynn_mf.labelling.torsions import Rotor, bonds_of, rotors_of, turn, turn_at_random
@@ -26,6 +27,13 @@ SPRINGS = f"{Path(__file__).with_name('springs.py')}:factory"
 NAMES = ("H2O", "CH3OH", "H2O2")
 # Of `planted_positions`: what the generator of the embedded data draws must not change.
 PLANTED_SHA256 = "aab5795918af3790ad9d7836d498d3c69a1ff1fa29ffcbce594b23a648243b81"
+
+
+@pytest.fixture(autouse=True)
+def short_dynamics(request, monkeypatch):
+    """A tenth of the steps, in this process."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(drawing, "N_STEPS", drawing.N_STEPS // 10)
 
 
 @pytest.fixture
@@ -198,7 +206,7 @@ def test_an_interrupted_command_continues_and_draws_the_same(molecules, tmp_path
         Path(SPRINGS.partition(":")[0]).read_text()
         + "\n\nclass Stops(Springs):\n    n = 0\n\n    def calculate(self, *args, **more):\n"
         + "        super().calculate(*args, **more)\n        self.n += 1\n"
-        + f"        if self.n > 300 and Path({str(marker)!r}).exists():\n"
+        + f"        if self.n > 150 and Path({str(marker)!r}).exists():\n"
         + "            raise KeyboardInterrupt\n\n\ndef factory():\n    return Stops()\n"
     )
     with pytest.raises(KeyboardInterrupt):

@@ -14,9 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
+from ase.build import molecule
+from ase.io import read, write
 from filelock import FileLock
 from made_runs import NO_COMPILER, TINY_OPTIONS
 from planted import write_ani1x
+from springs import Springs
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
 pytestmark = [
@@ -151,6 +154,13 @@ def jobs():
     return dict(line.split() for line in done.stdout.splitlines())
 
 
+def wait_for_no_jobs():
+    stop = time.monotonic() + 30
+    while any(state not in ("COMPLETING", "CANCELLED") for state in jobs().values()):
+        assert time.monotonic() < stop, "jobs were left behind"
+        time.sleep(0.5)
+
+
 def test_a_campaign_of_four_runs_goes_through_slurm(slurm, tmp_path):
     site, out = tmp_path / "site.py", tmp_path / "out"
     n_blocks = min(2, os.cpu_count())
@@ -191,10 +201,36 @@ def test_a_campaign_of_four_runs_goes_through_slurm(slurm, tmp_path):
         assert json.loads(path.read_text())["training"]["n_epochs"] == 3
     assert "| MF-DZ/EF-CC/E | 2 |" in (out / "tables" / "experiments.md").read_text()
 
-    stop = time.monotonic() + 30
-    while any(state not in ("COMPLETING", "CANCELLED") for state in jobs().values()):
-        assert time.monotonic() < stop, "the campaign left jobs behind"
-        time.sleep(0.5)
+    wait_for_no_jobs()
+
+
+def test_labels_are_computed_through_slurm(slurm, tmp_path):
+    structures = [molecule(name) for name in ("H2O", "CH4", "NH3") for _ in range(4)]
+    for seed, atoms in enumerate(structures):
+        atoms.rattle(0.03, seed=seed)
+    write(tmp_path / "pool.xyz", structures, format="extxyz")
+    site = tmp_path / "site.py"
+    site.write_text(
+        SITE.format(
+            n_blocks=1,
+            path=Path(sys.executable).parent,
+            strategy="none",
+            run_dir=str(tmp_path / "parsl"),
+        )
+    )
+    springs = Path(__file__).with_name("springs.py")
+    command = [
+        *(Path(sys.executable).with_name("hippynn-mf"), "label", tmp_path / "pool.xyz"),
+        *("--level", "LOW", "--with", f"{springs}:factory", "--out", tmp_path / "out.xyz"),
+        *("--site", site, "--block", "2"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "12 structures with LOW/EF" in done.stdout
+    for atoms, given in zip(read(tmp_path / "out.xyz", ":"), structures, strict=True):
+        given.calc = Springs()
+        assert atoms.info["energy_LOW"] == pytest.approx(given.get_potential_energy(), abs=1e-6)
+    wait_for_no_jobs()
 
 
 @pytest.mark.parametrize("strategy", ["none", "simple"])

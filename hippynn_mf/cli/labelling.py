@@ -66,7 +66,6 @@ def sample(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all draws.", min=0)] = 0,
-    accept_charged: AcceptChargedOption = False,
     engine: EngineOption = EngineChoice.parsl,
     site: SiteOption = None,
     workers: WorkersOption = None,
@@ -95,7 +94,7 @@ def sample(
             methods=tuple(name.strip() for name in methods.split(",")),
             energy_cut_kcal_per_mol=energy_cut,
             seed=seed,
-            **_common(calculator or GFN2, arg, accept_charged, block, force),
+            **_common(calculator or GFN2, arg, block, force),
         )
     kinds = ", ".join(f"{n} by {method}" for method, n in drawn.by_method.items())
     typer.echo(f"{out}: {drawn.n} conformers, {kinds}")
@@ -141,7 +140,8 @@ def label(
             levels=known_levels_of(levels),
             engine=chosen,
             properties=properties,
-            **_common(calculator, arg, accept_charged, block, force),
+            accept_charged=accept_charged,
+            **_common(calculator, arg, block, force),
         )
     why = "as asked for" if properties else f"what {calculator} usually gives"
     before = f", {labelled.n_before} from before" if labelled.n_before else ""
@@ -161,14 +161,13 @@ def parse_temperatures(text: str) -> tuple[float, float]:
 
 
 def _common(
-    calculator: str, arg: Sequence[str] | None, accept_charged: bool, block: int | None, force: bool
+    calculator: str, arg: Sequence[str] | None, block: int | None, force: bool
 ) -> dict[str, Any]:
     from hippynn_mf.labelling.registry import parse_arguments
 
     return {
         "calculator": calculator,
         "arguments": parse_arguments(list(arg or [])),
-        "accept_charged": accept_charged,
         "block": block,
         "force": force,
     }

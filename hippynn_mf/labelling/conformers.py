@@ -70,8 +70,7 @@ def sample(
     structures = read_pool(request.molecules)
     _refuse_periodic(structures, request.molecules)
     asked = Named.of(request.calculator, request.arguments)
-    if not request.accept_charged:
-        refuse_charged_pool(structures, request.molecules, knows_charges=False)
+    refuse_charged_pool(structures, request.molecules, "Conformers of others are not drawn.")
     refuse_without(asked.tried(), asked, Properties.EF)
     drawing = Drawing(
         named=asked,

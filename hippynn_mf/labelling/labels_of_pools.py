@@ -29,6 +29,11 @@ from hippynn_mf.level_records import levels_of_records
 from hippynn_mf.levels import KNOWN_LEVELS, Level, Levels
 
 COMMAND = "hippynn-mf label"
+# Of charges and open shells, by whether the calculator is told of them.
+REMEDIES = {
+    True: "--accept-charged hands their charge and spin to the calculator.",
+    False: "With --accept-charged the calculator sees them as they are, and must know what to do.",
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def label(
     refuse_labelled(structures, of_level, request.pool)
     asked = _settings(request, of_level, structures)
     if not request.accept_charged:
-        refuse_charged_pool(structures, request.pool, knows_charges=asked.named.knows_charges)
+        refuse_charged_pool(structures, request.pool, REMEDIES[asked.named.knows_charges])
     identity = {**asked.named.identity(), "properties": str(asked.properties)}
     keys = [content_key(atoms) for atoms in structures]
     with opened(request.work, identity, COMMAND) as records:
@@ -169,6 +174,8 @@ def _write(
             f"{request.pool}: all {len(bad)} structures failed; they are in {request.failed}. The "
             f"first: {failures[0]}."
         )
+    if not bad:
+        request.failed.unlink(missing_ok=True)  # of a command that this one replaces
     pool = {"pool": request.pool.name, "pool_sha256": file_hash(request.pool)}
     text = provenance_text(identity, **pool)
     labelled = [structures[k] for k in good]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,21 +47,15 @@ def named(structures: Sequence[Atoms], numbers: Iterable[int]) -> str:
     return f"structure{'s' if len(places) > 1 else ''} {', '.join(places[:N_NAMED])}{more}"
 
 
-def refuse_charged_pool(structures: Sequence[Atoms], path: Path, *, knows_charges: bool) -> None:
+def refuse_charged_pool(structures: Sequence[Atoms], path: Path, remedy: str) -> None:
     """Raise UserError, one for all, for charges, open shells and odd numbers of electrons."""
     wrong = [k for k, atoms in enumerate(structures) if _is_other(atoms)]
-    if not wrong:
-        return
-    remedy = (
-        "--accept-charged hands their charge and spin to the calculator."
-        if knows_charges
-        else "With --accept-charged the calculator sees them as they are, and must know what to do."
-    )
-    raise UserError(
-        f"{path}: {named(structures, wrong)} are charged or have unpaired electrons, as they say "
-        "or by their number of electrons. Models know neutral closed shells only. Remove them. "
-        f"{remedy}"
-    )
+    if wrong:
+        raise UserError(
+            f"{path}: {named(structures, wrong)} are charged or have unpaired electrons, as they "
+            "say or by their number of electrons. Models know neutral closed shells only. Remove "
+            f"them. {remedy}"
+        )
 
 
 def _is_other(atoms: Atoms) -> bool:
@@ -119,11 +113,3 @@ def bare(atoms: Atoms) -> Atoms:
             kept.set_array(name, atoms.arrays[name])
     kept.info = {name: atoms.info[name] for name in (*CHARGES, *SPINS) if name in atoms.info}
     return kept
-
-
-def first_lines(texts: Sequence[str], say: Callable[[str], None]) -> None:
-    """Say the first of many lines, and how many more there are."""
-    for text in texts[:N_NAMED]:
-        say(text)
-    if len(texts) > N_NAMED:
-        say(f"and {len(texts) - N_NAMED} more")

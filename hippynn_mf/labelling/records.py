@@ -33,6 +33,7 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.found: dict[str, Record] = {}
+        self.n_failed = 0
         self.begun: dict[Path, str] = {}
         self._places: dict[Path, int] = {}
 
@@ -63,6 +64,7 @@ class Records:
                     self.begun[path] = record[BEGUN]
                     continue
                 self.found[record.pop(KEY)] = record
+                self.n_failed += ERROR in record
             except (ValueError, KeyError, TypeError, AttributeError):
                 log.warning("%s has a damaged line, which is computed again", path)
             self.begun.pop(path, None)

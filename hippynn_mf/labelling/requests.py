@@ -26,7 +26,6 @@ class Asked(StrictKeys):
     arguments: dict[str, Any] = Field({}, description="Of the calculator.")
     out: Path = Field(description="Extended XYZ file to write.")
     force: bool = Field(False, description="Replace what is there.")
-    accept_charged: bool = Field(False, description="Also what is no neutral singlet.")
     block: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Structures of a task. (default: by their number and the workers)"
     )
@@ -57,6 +56,7 @@ class LabelRequest(Asked):
 
     pool: Path = Field(description="Any file that ASE reads.")
     level: str = Field(description="Label of the level, known or new.")
+    accept_charged: bool = Field(False, description="Also what is no neutral singlet.")
     properties: Properties | None = Field(
         None, description="E, EF or EFS. (default: what the calculator usually gives)"
     )

@@ -80,16 +80,13 @@ class Work:
             problem = run_task(self.make, self.settings, [(key, self.items[key])], str(path), None)
             if problem is not None:
                 raise UserError(problem)
-            self.shown.add(self.records.read(path), self._n_failed())
+            self.shown.add(self.records.read(path), self.records.n_failed)
 
     def _size(self, n: int) -> int:
         workers = getattr(self.engine, "n_workers", None) or available_cores()
         if getattr(self.engine, "site", None) is not None:  # nobody knows how many
             workers = WORKERS_OF_SITE
         return min(MOST_IN_TASK, max(1, n // (TASKS_PER_WORKER * workers)))
-
-    def _n_failed(self) -> int:
-        return sum(ERROR in record for record in self.records.found.values())
 
     def _run_with(self, executor: Executor, waiting: deque[list[str]], alone: list[str]) -> bool:
         """Give out tasks until all are done or the executor is broken; whether it took any."""
@@ -109,7 +106,7 @@ class Work:
                     is_broken = True
             done = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED).done
             n = sum(self.records.read(path) for path, _ in running.values())
-            self.shown.add(n, self._n_failed())
+            self.shown.add(n, self.records.n_failed)
             for future in done:
                 path, keys = running.pop(future)
                 error = future.exception()
@@ -151,7 +148,7 @@ class Work:
             record = {KEY: suspect, ERROR: f"its worker was lost ({what})"}
             file = self.records.new_file()
             file.write_text(json.dumps(record) + "\n", encoding="utf-8")
-            self.shown.add(self.records.read(file), self._n_failed())
+            self.shown.add(self.records.read(file), self.records.n_failed)
         elif self.losses[suspect] == MAX_LOSSES:
             alone.append(suspect)
         else:
