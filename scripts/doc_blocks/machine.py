@@ -81,14 +81,6 @@ def gfn_pair() -> str:
 
 
 @block
-def schedules() -> str:
-    """What other schedules did, on validation data."""
-    study = script("study_schedules")
-    table: str = study.table(study.read_lines(BENCHMARKS / "schedules.jsonl"))
-    return table
-
-
-@block
 def whole_run() -> str:
     """Processor time of a whole run before and now, by its parts."""
     both = rows("run")
