@@ -83,7 +83,7 @@ def time_steps(repeats: int) -> dict[str, Any]:
 def errors_of(folder: Path) -> list[dict[str, Any]]:
     """Seed, processor seconds and errors at the high level of every run."""
     found = []
-    for run in read_results(folder).runs:
+    for run in read_results(folder).finished:
         assert run.metrics is not None
         errors, training = run.sets[HELDOUT][HIGH][HIGH], run.metrics["training"]
         found.append(
