@@ -5,12 +5,12 @@
     python scripts/benchmark_gfn_pair.py FOLDER --seeds 2 --seconds 300
 
 Makes 1,500 conformers with GFN1-xTB and GFN2-xTB (`generate_xtb_pair.py`), and trains
-MF-GFN1/EF-GFN2/E with preset `robust` and coupled heads (as `study_schedules.py` chose on
-validation data), one thread, on split 0, for as many epochs as processor seconds allow: a run of
-seed 100 of a few epochs says how many that are. The errors are of held-out
-conformers. FOLDER keeps data and runs; what is there is not computed again. A step of stock hippynn
-on the same network and batch size is timed beside it, so that other machines can be compared.
-Results are in `scripts/benchmarks/gfn_pair.json`.
+MF-GFN1/EF-GFN2/E with preset `robust` and coupled heads (better on validation data of seeds 100 and
+101, as `study_schedules.py --pair` compares them), one thread, on split 0, for as many epochs as
+processor seconds allow: a run of seed 100 of a few epochs says how many that are. The errors are of
+held-out conformers. FOLDER keeps data and runs; what is there is not computed again. A step of
+stock hippynn on the same network and batch size is timed beside it, so that other machines can be
+compared. Results are in `scripts/benchmarks/gfn_pair.json`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def time_steps(repeats: int) -> dict[str, Any]:
 def errors_of(folder: Path) -> list[dict[str, Any]]:
     """Seed, processor seconds and errors at the high level of every run."""
     found = []
-    for run in read_results(folder).runs:
+    for run in read_results(folder).finished:
         assert run.metrics is not None
         errors, training = run.sets[HELDOUT][HIGH][HIGH], run.metrics["training"]
         found.append(

@@ -37,6 +37,8 @@ def worktree(commit: str, folder: Path) -> Iterator[Path]:
     """A commit of this repository in a folder, for a while."""
     git = ["git", "-C", str(HERE)]
     subprocess.run([*git, "worktree", "add", "--detach", "-q", str(folder), commit], check=True)
+    # Its own experiments, not those of the checkout that is installed.
+    (folder / "hippynn_mf" / "experiments").symlink_to(folder / "experiments")
     try:
         yield folder
     finally:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import numpy as np
@@ -51,7 +52,7 @@ from hippynn_mf.keys import PAIRS, POSITIONS, SPECIES
 from hippynn_mf.model.heads import Heads
 from hippynn_mf.model.losses import LossWeights, build_loss
 from hippynn_mf.model.whole_loss import WholeLoss
-from hippynn_mf.model.whole_model import compute_at_once
+from hippynn_mf.model.whole_model import WholeModel, compute_at_once
 from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.training.loop import flat_adam
 
@@ -162,8 +163,11 @@ def make_training_step(
     inputs = [(batch | {PAIRS: pairs})[name].clone() for name in database.inputs]
     targets = [batch[name] for name in names["targets"]]
 
-    timed = timer(lambda: step(optimizer, model, loss_module, inputs, targets), device)
-    return loss_module(*model(*inputs), *targets)[0].item(), timed
+    def take_step() -> None:
+        with model.steps_at_once() if isinstance(model, WholeModel) else nullcontext():
+            step(optimizer, model, loss_module, inputs, targets)
+
+    return loss_module(*model(*inputs), *targets)[0].item(), timer(take_step, device)
 
 
 class ProductCounter(TorchDispatchMode):

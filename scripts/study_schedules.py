@@ -3,12 +3,12 @@
     python scripts/study_schedules.py LINES.jsonl --real ani1x_1000.h5 --pair pair.h5 --minutes 60
     python scripts/study_schedules.py LINES.jsonl --minutes 0        # the table alone
 
-`pair.h5` is what `generate_xtb_pair.py pair.h5 --n 1500` makes; the committed lines are
-`scripts/benchmarks/schedules.jsonl`. Every training is one line of LINES, and a training that is
-there is not repeated. All variants of the preset `robust` are trained with the same seeds on the
-same splits, so they are compared in pairs with the preset itself (`80 epochs`). Errors are of
-validation structures that choose nothing (half B of `study_kept_epoch.py`) at the last epoch, RMSE
-and MAE of all energies and known forces; test structures are never looked at. Seeds begin at 100.
+`pair.h5` is what `generate_xtb_pair.py pair.h5 --n 1500` makes. Every training is one line of
+LINES, and a training that is there is not repeated. All variants of the preset `robust` are trained
+with the same seeds on the same splits, so they are compared in pairs with the preset itself (`80
+epochs`). Errors are of validation structures that choose nothing (half B of `study_kept_epoch.py`)
+at the last epoch, RMSE and MAE of all energies and known forces; test structures are never looked
+at. Seeds begin at 100.
 """
 
 from __future__ import annotations

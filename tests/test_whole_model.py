@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import hippynn
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from hippynn.experiment import assemble_for_training
+from hippynn.experiment.step_functions import get_step_function
 from planted import write_ani1x
 from tiny import labelled_batch, lose_labels, short_training, tiny_model
 
 from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.keys import PAIRS, SPECIES
-from hippynn_mf.model.losses import build_loss
+from hippynn_mf.levels import CC
+from hippynn_mf.model.losses import LossWeights, build_loss
+from hippynn_mf.model.whole_loss import WholeLoss
 from hippynn_mf.model.whole_model import WholeModel, compute_at_once
 from hippynn_mf.network.compiled import shares
 from hippynn_mf.network.stored_pairs import precompute_pairs
@@ -199,6 +203,39 @@ def test_parameters_in_the_vector_of_adam(is_frozen):
         assert len(outputs[0].grad_fn.next_functions) == n_leaves
     (expected, state), (ours, our_state) = found
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+    for name, value in our_state.items():
+        torch.testing.assert_close(value, state[name], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("labels_as", [torch.float64, torch.float32])
+@pytest.mark.parametrize("fixed_species", [True, False])
+def test_a_step_past_autograd_is_the_same(labels_as, fixed_species):
+    """Also where labels have another precision, so that the loss is none of kernels."""
+    found = []
+    for is_past in (False, True):
+        model = tiny_model(LABELS, interaction="compiled", coupling="delta")
+        batch = labelled_batch(model)
+        batch[CC.energy_name][0] = torch.nan
+        for head in model.heads.values():
+            head.energy.torch_module.layers[0].requires_grad_(not fixed_species)
+        modules, _, inputs, targets = graph_and_whole(model, batch)
+        targets = [t.to(labels_as) if t.is_floating_point() else t for t in targets]
+        weights = dict.fromkeys(model.heads, LossWeights(forces=2.0))
+        modules = modules._replace(loss=WholeLoss(modules.loss, model.heads, weights))
+        whole = compute_at_once(modules, model.heads)
+        whole.model.train()
+        parameters = [p for p in model.parameters.parameters() if p.requires_grad]
+        adam = flat_adam(whole.model, parameters, 0.01)
+        with whole.model.steps_at_once() if is_past else contextlib.nullcontext():
+            for _ in range(3):
+                outputs = get_step_function(adam)(adam, whole.model, whole.loss, inputs, targets)
+        assert outputs[0].requires_grad == (not (is_past and fixed_species))
+        found.append(model.parameters.state_dict())
+        assert whole.model(*inputs)[0].requires_grad, "only inside"
+        with torch.no_grad(), whole.model.steps_at_once():
+            (loss,) = whole.loss(*whole.model(*inputs), *targets)
+        assert isinstance(loss, torch.Tensor), "a loss that is only looked at"
+    state, our_state = found
     for name, value in our_state.items():
         torch.testing.assert_close(value, state[name], rtol=1e-7, atol=1e-9)
 

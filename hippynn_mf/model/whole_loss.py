@@ -7,8 +7,9 @@ what defines the loss; sums are taken in another order, so numbers agree to roun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,12 @@ class WholeLoss(torch.nn.Module):
 
     Its derivative can be taken once, as training does: it is a constant to autograd. With
     `is_compiled`, which a `WholeModel` sets, numbers on the CPU go through kernels, which take sums
-    in double precision.
+    in double precision. Where that model goes past autograd, it also sets `take_slopes`, which gets
+    the derivatives by the outputs that came last, and the loss is a `StepLoss`.
     """
 
     is_compiled = False
+    take_slopes: Callable[[Mapping[int, np.ndarray]], None] | None = None
 
     def __init__(
         self, graph: GraphModule, heads: Heads, weights: Mapping[str, LossWeights]
@@ -85,15 +88,48 @@ class WholeLoss(torch.nn.Module):
             self.register_buffer(f"{name}_weights", numbers, persistent=False)
             self.plain_weights[name] = of_levels
 
-    def forward(self, *values: Tensor) -> tuple[Tensor]:
+    def forward(self, *values: Tensor) -> tuple[Tensor | StepLoss]:
         """The loss of the outputs of a model and the labels of a batch; NaN in a label: missing."""
         loss: Tensor
+        if self.take_slopes is not None:
+            take, self.take_slopes = self.take_slopes, None
+            return (self._of_step(take, values),)
         if self.is_compiled and _can_be_compiled(values):
             loss = _CompiledEquation1.apply(self.layout, self.plain_weights, *values)  # type: ignore[no-untyped-call]
             return (loss,)
         weights = self.energy_weights, self.hierarchicality_weights, self.force_weights
         loss = _Equation1.apply(self.layout, weights, *values)  # type: ignore[no-untyped-call]
         return (loss,)
+
+    def _of_step(
+        self, take: Callable[[Mapping[int, np.ndarray]], None], values: Sequence[Tensor]
+    ) -> StepLoss:
+        if _can_be_compiled(values):
+            number, slopes = _by_kernels(self.layout, self.plain_weights, values)
+            return StepLoss(number, partial(take, slopes))
+        layout = self.layout
+        places = [*layout.energies, *layout.hierarchicalities, *layout.forces]
+        leaves = {place: values[place].detach().requires_grad_() for place in places}
+        (loss,) = self(*(leaves.get(place, value) for place, value in enumerate(values)))
+        found = torch.autograd.grad(loss, list(leaves.values()))
+        arrays = [by.contiguous().numpy() for by in found]
+        return StepLoss(loss.item(), partial(take, dict(zip(leaves, arrays, strict=True))))
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """What hippynn's step does with a loss: it takes the mean, and derivatives of that."""
+
+    value: float
+    backward: Callable[[], None]
+
+    def mean(self) -> StepLoss:
+        """Itself, of one number."""
+        return self
+
+    def item(self) -> float:
+        """The number."""
+        return self.value
 
 
 def _can_be_compiled(values: Sequence[Tensor]) -> bool:
@@ -150,6 +186,45 @@ class _Equation1(torch.autograd.Function):
         return None, None, *found
 
 
+def _by_kernels(
+    layout: Layout, weights: Mapping[str, Sequence[float]], values: Sequence[Tensor]
+) -> tuple[float, dict[int, np.ndarray]]:
+    """The loss, and its derivatives by the place of what they are by."""
+    from hippynn_mf.network.compiled.errors import mean_of_labelled, rmse_and_mae
+
+    arrays = [value.detach().numpy() for value in values]
+    nothing = np.empty(0, np.int64)
+    species = nothing if layout.species is None else arrays[layout.species].reshape(-1)
+    slopes: dict[int, np.ndarray] = {}
+
+    def given(place: int, of_true: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        refuse_other_shape(values[place], values[of_true])
+        slopes[place] = np.empty_like(arrays[place])
+        return (
+            arrays[place].reshape(-1),
+            arrays[of_true].reshape(-1),
+            slopes[place].reshape(-1),
+        )
+
+    loss = 0.0
+    for place, of_true, weight in zip(
+        layout.energies, layout.true_energies, weights["energy"], strict=True
+    ):
+        predicted, true, slope = given(place, of_true)
+        loss += rmse_and_mae(predicted, true, nothing, float(weight), slope)
+    for place, of_true, weight in zip(
+        layout.hierarchicalities, layout.true_energies, weights["hierarchicality"], strict=True
+    ):
+        predicted, true, slope = given(place, of_true)
+        loss += mean_of_labelled(predicted, true, float(weight), slope)
+    for place, of_true, weight in zip(
+        layout.forces, layout.true_forces, weights["force"], strict=True
+    ):
+        predicted, true, slope = given(place, of_true)
+        loss += rmse_and_mae(predicted, true, species, float(weight), slope)
+    return loss, slopes
+
+
 class _CompiledEquation1(torch.autograd.Function):
     """As `_Equation1`, by kernels, level by level."""
 
@@ -157,39 +232,8 @@ class _CompiledEquation1(torch.autograd.Function):
     def forward(
         ctx: Any, layout: Layout, weights: Mapping[str, Sequence[float]], *values: Tensor
     ) -> Tensor:
-        from hippynn_mf.network.compiled.errors import mean_of_labelled, rmse_and_mae
-
-        arrays = [value.detach().numpy() for value in values]
-        nothing = np.empty(0, np.int64)
-        species = nothing if layout.species is None else arrays[layout.species].reshape(-1)
-        slopes: dict[int, np.ndarray] = {}
-
-        def given(place: int, of_true: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            refuse_other_shape(values[place], values[of_true])
-            slopes[place] = np.empty_like(arrays[place])
-            return (
-                arrays[place].reshape(-1),
-                arrays[of_true].reshape(-1),
-                slopes[place].reshape(-1),
-            )
-
-        loss = 0.0
-        for place, of_true, weight in zip(
-            layout.energies, layout.true_energies, weights["energy"], strict=True
-        ):
-            predicted, true, slope = given(place, of_true)
-            loss += rmse_and_mae(predicted, true, nothing, float(weight), slope)
-        for place, of_true, weight in zip(
-            layout.hierarchicalities, layout.true_energies, weights["hierarchicality"], strict=True
-        ):
-            predicted, true, slope = given(place, of_true)
-            loss += mean_of_labelled(predicted, true, float(weight), slope)
-        for place, of_true, weight in zip(
-            layout.forces, layout.true_forces, weights["force"], strict=True
-        ):
-            predicted, true, slope = given(place, of_true)
-            loss += rmse_and_mae(predicted, true, species, float(weight), slope)
-        ctx.slopes, ctx.n_values = slopes, len(values)
+        loss, ctx.slopes = _by_kernels(layout, weights, values)
+        ctx.n_values = len(values)
         return values[layout.energies[0]].new_tensor(loss)
 
     @staticmethod

@@ -9,8 +9,10 @@ what defines the numbers.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -153,6 +155,7 @@ class WholeModel(GraphModule):
         # In lists, these are no parts of this module.
         self._vector: list[Tensor] = []
         self._losses = [loss] if isinstance(loss, WholeLoss) else []
+        self._steps_at_once = False
 
     def take_parameters_from(self, vector: Tensor) -> None:
         """Be a function of a leaf that holds the parameters in the order `layout_of_parameters`.
@@ -160,6 +163,21 @@ class WholeModel(GraphModule):
         While it does, derivatives are by it instead of by the parameters.
         """
         self._vector = [vector]
+
+    @contextmanager
+    def steps_at_once(self) -> Iterator[None]:
+        """Inside, for hippynn's loop, a step goes past autograd where it can.
+
+        Outputs in training mode have no derivative then, but what the `WholeLoss` returns puts one
+        where Adam takes it.
+        """
+        self._steps_at_once = True
+        try:
+            yield
+        finally:
+            self._steps_at_once = False
+            for loss in self._losses:
+                loss.take_slopes = None
 
     @property
     def layout_of_parameters(self) -> list[Tensor]:
@@ -176,7 +194,7 @@ class WholeModel(GraphModule):
             and parts.network.why_fast(positions.device, positions.dtype) is None
         )
         for loss in self._losses:
-            loss.is_compiled = is_compiled
+            loss.is_compiled, loss.take_slopes = is_compiled, None
         if not is_compiled:
             outputs: tuple[Tensor, ...] = super().forward(*inputs)
             return outputs
@@ -184,10 +202,11 @@ class WholeModel(GraphModule):
         from hippynn_mf.network.compiled.whole import Parameters
 
         layout = parts.whole_network.layout
-        leaves, parameters = layout.unique, None
+        leaves, parameters, at_once = layout.unique, None, False
         for vector in self._vector:
             if layout.lie_in(vector):
                 leaves = [vector, *layout.of_species]
+                at_once = self._steps_at_once and self.training and torch.is_grad_enabled()
                 rows = [each.detach().numpy() for each in layout.of_species]
                 parameters = Parameters(vector.detach().numpy(), np.concatenate(rows))
         if parameters is None:
@@ -208,10 +227,69 @@ class WholeModel(GraphModule):
             pairs.contiguous().numpy(),
             cells,
         )
+        outputs_of = self._layout.outputs
+        for loss in self._losses if at_once else ():
+            loss.take_slopes = partial(_add_gradients, passed, layout, outputs_of, leaves)
+            return _outputs(passed, outputs_of)
         found: tuple[Tensor, ...] = _Outputs.apply(  # type: ignore[no-untyped-call]
-            passed, layout, self._layout.outputs, *leaves
+            passed, layout, outputs_of, *leaves
         )
         return found
+
+
+def _outputs(passed: Any, outputs: list[tuple[str, int]]) -> tuple[Tensor, ...]:
+    """What a pass gives, as the graph does."""
+    found = {
+        **{(ENERGY, k): row[:, None] for k, row in enumerate(passed.energies)},
+        **{(HIERARCHICALITY, k): row[:, None] for k, row in enumerate(passed.hierarchicalities)},
+        **{(FORCES, k): each for k, each in passed.forces.items()},
+        **{(STRESS, k): each for k, each in passed.stress.items()},
+    }
+    return tuple(torch.from_numpy(found[output]) for output in outputs)
+
+
+def _gradient(
+    passed: Any, outputs: list[tuple[str, int]], by_outputs: Sequence[np.ndarray | None]
+) -> np.ndarray:
+    """The derivative by the vector of all parameters, of those by the outputs."""
+    by = dict(zip(outputs, by_outputs, strict=True))
+    by_energies = np.zeros_like(passed.energies)
+    by_hierarchicalities = np.zeros_like(passed.energies)
+    for kind, rows in ((ENERGY, by_energies), (HIERARCHICALITY, by_hierarchicalities)):
+        for level, row in enumerate(rows):
+            found = by.get((kind, level))
+            if found is not None:
+                row[:] = found[:, 0]
+    gradient: np.ndarray = passed.gradients(
+        by_energies,
+        by_hierarchicalities,
+        [by.get((FORCES, level)) for level in passed.forces],
+        [by.get((STRESS, level)) for level in passed.stress],
+    )
+    return gradient
+
+
+def _add_gradients(
+    passed: Any,
+    layout: Any,
+    outputs: list[tuple[str, int]],
+    leaves: Sequence[Tensor],
+    slopes: Mapping[int, np.ndarray],
+) -> None:
+    """Add a loss's derivatives by the parameters to their gradients, as autograd would.
+
+    `slopes` are its derivatives by the outputs, by the places of these.
+    """
+    gradient = _gradient(passed, outputs, [slopes.get(place) for place in range(len(outputs))])
+    sizes = [layout.n_inner, *(leaf.numel() for leaf in leaves[1:])]
+    parts = torch.split(torch.from_numpy(gradient), sizes)
+    for leaf, part in zip(leaves, parts, strict=True):
+        if not leaf.requires_grad:
+            continue
+        if leaf.grad is None:
+            leaf.grad = part.view_as(leaf).clone()
+        else:
+            leaf.grad += part.view_as(leaf)
 
 
 class _Outputs(torch.autograd.Function):
@@ -223,37 +301,13 @@ class _Outputs(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.passed, ctx.layout, ctx.outputs, ctx.leaves = passed, layout, outputs, leaves
         ctx.set_materialize_grads(False)
-        found = {
-            **{(ENERGY, k): row[:, None] for k, row in enumerate(passed.energies)},
-            **{
-                (HIERARCHICALITY, k): row[:, None] for k, row in enumerate(passed.hierarchicalities)
-            },
-            **{(FORCES, k): each for k, each in passed.forces.items()},
-            **{(STRESS, k): each for k, each in passed.stress.items()},
-        }
-        return tuple(torch.from_numpy(found[output]) for output in outputs)
+        return _outputs(passed, outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *by_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        passed = ctx.passed
-        by = dict(zip(ctx.outputs, by_outputs, strict=True))
-        by_energies = np.zeros_like(passed.energies)
-        by_hierarchicalities = np.zeros_like(passed.energies)
-        for kind, rows in ((ENERGY, by_energies), (HIERARCHICALITY, by_hierarchicalities)):
-            for level, row in enumerate(rows):
-                found = by.get((kind, level))
-                if found is not None:
-                    row[:] = found[:, 0].numpy()
-        forces = [
-            None if (found := by.get((FORCES, level))) is None else found.contiguous().numpy()
-            for level in passed.forces
-        ]
-        stress = [
-            None if (found := by.get((STRESS, level))) is None else found.contiguous().numpy()
-            for level in passed.stress
-        ]
-        gradient = passed.gradients(by_energies, by_hierarchicalities, forces, stress)
+        arrays = [None if by is None else by.contiguous().numpy() for by in by_outputs]
+        gradient = _gradient(ctx.passed, ctx.outputs, arrays)
         layout = ctx.layout
         if ctx.leaves[0].numel() == layout.n_inner:
             of_species = torch.from_numpy(gradient[layout.n_inner :]).view(len(layout.weights), -1)

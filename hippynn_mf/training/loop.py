@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,18 +143,20 @@ def continue_training(
     after_batch = list(batch_callbacks)
     if training.average is not None:
         after_batch.append(training.average.update)
-    training_loop(
-        training_modules=training.modules,
-        database=training.database,
-        controller=training.controller,
-        metric_tracker=training.tracker,
-        callbacks=list(callbacks),
-        batch_callbacks=after_batch,
-        store_all_better=False,
-        store_best=False,
-        store_every=0,
-        quiet=False,
-    )
+    model = training.modules.model
+    with model.steps_at_once() if isinstance(model, WholeModel) else nullcontext():
+        training_loop(
+            training_modules=training.modules,
+            database=training.database,
+            controller=training.controller,
+            metric_tracker=training.tracker,
+            callbacks=list(callbacks),
+            batch_callbacks=after_batch,
+            store_all_better=False,
+            store_best=False,
+            store_every=0,
+            quiet=False,
+        )
 
 
 def build_controller(

@@ -117,7 +117,8 @@ def softplus_and_slope(_: Any, vector: Any) -> Any:
         slope = builder.select(is_straight, one_, slope)
         return context.make_tuple(builder, signature.return_type, (value, slope))
 
-    return types.UniTuple(vector, 2)(vector), code
+    both: Any = types.UniTuple(vector, 2)  # type: ignore[no-untyped-call]
+    return both(vector), code
 
 
 @exact_kernel

@@ -35,12 +35,12 @@ def exact_kernel(function: Callable[..., Any]) -> Any:
 
 def inner_kernel(function: Callable[..., Any]) -> Any:
     """As `kernel`, for what is called so often and does so little that a call would cost much."""
-    return _compiled(function, FAST_MATH, forceinline=True)
+    return _compiled(function, FAST_MATH, is_inner=True)
 
 
-def _compiled(function: Callable[..., Any], fast_math: set[str], **options: bool) -> Any:
+def _compiled(function: Callable[..., Any], fast_math: set[str], is_inner: bool = False) -> Any:
     compile_: Any = numba.njit(
-        cache=True, nogil=True, error_model="numpy", fastmath=fast_math, **options
+        cache=True, nogil=True, error_model="numpy", fastmath=fast_math, forceinline=is_inner
     )
     try:
         dispatcher = compile_(function)
