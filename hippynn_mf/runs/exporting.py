@@ -25,6 +25,7 @@ from hippynn_mf.potentials.potential import Potential, atomic_energies, split_co
 from hippynn_mf.potentials.seen import spread_quantiles
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import load_best
+from hippynn_mf.runs.parent import PARENT_FILE
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.schema import describe_errors
 
@@ -55,27 +56,25 @@ def export_runs(paths: Sequence[Path]) -> Potential:
             "(hippynn_mf.runs.models.model_of and load_best)."
         )
     facts = [_read_facts(folder) for folder in folders]
-    labels = without_stress(first.experiment.resolved_labels)
+    labels = without_stress(first.model_labels)
     members = []
     for folder in folders:
-        trained_model = build_model(first.hyperparameters, labels)
+        trained_model = build_model(first.hyperparameters, labels, bases=first.coupled)
         load_best(trained_model, folder)
         _refuse_infinite(trained_model, folder)
         members.append(_with_independent_heads(trained_model, first, labels))
     _, constants = split_constants(members[0].parameters.state_dict())
-    maintained = {level.id for level in first.experiment.maintained_levels}
-    trained = {
-        level_id: kinds if level_id in maintained else ()
-        for level_id, kinds in plain_labels(first.experiment.resolved_labels).items()
-    }
+    before = _card_of_parent(folders[0], first)
+    trained = _trained(first, before)
+    origins = _origins(self_energies[0], before)
     card = Card(
         levels=tuple(
             level_card(
                 members[0],
                 level,
-                trained[level.id],
+                trained.get(level.id, ()),
                 elements=facts[0].elements.get(level.id),
-                origin=self_energies[0][level.id].origin if level.id in self_energies[0] else {},
+                origin=origins.get(level.id, {}),
             )
             for level in members[0].heads.levels
         ),
@@ -95,11 +94,57 @@ def export_runs(paths: Sequence[Path]) -> Potential:
             for run_settings, content, run_facts in zip(settings, metrics, facts, strict=True)
         ),
         seen=Seen(
-            distances=facts[0].distances,
+            distances=_distances(facts[0].distances, before),
             spreads_ev_per_atom=_spreads(folders, [level.id for level in labels]),
         ),
     )
     return Potential(card, tuple(members))
+
+
+def _card_of_parent(folder: RunFolder, settings: RunSettings) -> Card | None:
+    """The card of what a run extends, None of another run."""
+    if settings.parent is None:
+        return None
+    return Potential.load(folder.file(PARENT_FILE)).card
+
+
+def _trained(settings: RunSettings, before: Card | None) -> dict[str, Sequence[str]]:
+    """Level id → labels of the heads that are what they were trained to be, nothing of others."""
+    experiment = settings.experiment
+    maintained = {level.id for level in experiment.maintained_levels}
+    found: dict[str, Sequence[str]] = {}
+    if before is not None and settings.parent is not None and settings.parent.trunk == "frozen":
+        found = {level.id: level.trained for level in before.levels}
+    return found | {
+        level_id: kinds
+        for level_id, kinds in plain_labels(experiment.resolved_labels).items()
+        if level_id in maintained
+    }
+
+
+def _origins(
+    found: Mapping[str, SelfEnergies], before: Card | None
+) -> dict[str, Mapping[int, Origin]]:
+    """Level id → where its self energies are from; those of the parent are as they were there."""
+    earlier = {} if before is None else {e.id: e.self_energies_origin for e in before.levels}
+    origins: dict[str, Mapping[int, Origin]] = {**earlier}
+    for level_id, of_run in found.items():
+        origins[level_id] = {**of_run.origin, **earlier.get(level_id, {})}
+    return origins
+
+
+def _distances(found: Distances | None, before: Card | None) -> Distances | None:
+    """Distances in the training set, with those in the parent's."""
+    earlier = None if before is None or before.seen is None else before.seen.distances
+    if before is None or found is None or earlier is None:
+        return found if before is None else None
+    shortest = dict(earlier.shortest)
+    for pair, value in found.shortest.items():
+        shortest[pair] = min(value, shortest.get(pair, value))
+    farthest = dict(earlier.farthest_neighbour)
+    for element, value in found.farthest_neighbour.items():
+        farthest[element] = max(value, farthest.get(element, value))
+    return Distances(shortest=shortest, farthest_neighbour=farthest)
 
 
 class RunFacts(BaseModel):
@@ -131,7 +176,11 @@ def _spreads(folders: Sequence[RunFolder], level_ids: Sequence[str]) -> dict[str
             "settings are the same. Evaluate them again."
         )
     names = {level_id: f"{HELDOUT}.{level_id}.energy" for level_id in level_ids}
-    energies = {k: [found[name] for found in predictions] for k, name in names.items()}
+    energies = {
+        k: [found[name] for found in predictions]
+        for k, name in names.items()
+        if name in predictions[0]
+    }
     return spread_quantiles(energies, (predictions[0][f"{HELDOUT}.species"] > 0).sum(axis=1))
 
 
@@ -139,10 +188,7 @@ def _with_independent_heads(model: Model, settings: RunSettings, labels: Labels)
     """The same energies without coupling, which matters in training only."""
     independent = settings.hyperparameters.model_copy(update={"coupling": "independent"})
     folded = build_model(independent, labels)
-    state = model.parameters.state_dict()
-    if settings.hyperparameters.coupling == "delta":
-        state = fold(state, list(model.heads))
-    folded.parameters.load_state_dict(state)
+    folded.parameters.load_state_dict(fold(model.parameters.state_dict(), model.heads.bases))
     return folded
 
 

@@ -13,6 +13,7 @@ A run with another split seed S than 0 lies beside it, in `seed-<k>-split-<S>/`.
 - `model-best.pt`, `model-last.pt`: likewise of the best epoch and of the last one
 - `predictions.npz`: predictions and references on the held-out structures and every test set
 - `metrics.json`: errors with their units; written last, so its presence means finished
+- `parent.safetensors`: of an extension, the member of the finished model that it started from
 - `failure.txt`: why the last attempt ended early, if it did
 - `log.txt`: everything that was logged or printed
 
@@ -148,6 +149,11 @@ class RunFolder:
         except ValidationError as error:
             path = self.file("experiment.json")
             raise UserError(f"{path} is damaged: self_energies: {describe_errors(error)}") from None
+
+    def read_elements(self) -> dict[str, tuple[int, ...]]:
+        """Level id → atomic numbers that the heads of the run know; none of older versions."""
+        content = self._read_json("experiment.json").get("elements", {})
+        return {name: tuple(elements) for name, elements in content.items()}
 
     @contextmanager
     def locked(self, *, wait_s: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
