@@ -1,9 +1,9 @@
 """Parameters of a model with more elements, from those of one with fewer.
 
 Species enter as one number for each element. What multiplies them has a column for every element:
-the weights of the first interaction layer, and the atomic energies of the heads. Columns of elements
-that were there stay bit by bit, and as the new ones multiply zero where no new atom is, so do all
-energies but for the order of a sum.
+the weights of the first interaction layer, and the atomic energies of the heads. Columns of
+elements that were there stay bit by bit, and as the new ones multiply zero where no new atom is, so
+do all energies but for the order of a sum.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from torch import Tensor
 
 from hippynn_mf.errors import UserError
 from hippynn_mf.model.parameters import NETWORK, State
+
+# Where hippynn brings the species to the width of the first block; it has none if there are as many
+# elements as features, and the species are added as they are.
+ADJUST = f"{NETWORK}.blocks.0.0.adjust_layer.weight"
 
 
 def grow(
@@ -40,7 +44,15 @@ def grow(
         raise UserError(f"A model keeps its elements; atomic numbers {missing} are missing.")
     grown: State = {}
     axes: dict[str, int] = {}
-    for name, value in state.items():
+    given = dict(state)
+    if ADJUST in sizes and ADJUST not in given:
+        given[ADJUST] = torch.eye(len(old)).to(next(iter(given.values())))
+    if surplus := sorted(set(given) - set(sizes)):
+        raise UserError(
+            f"A network of {len(new)} features cannot get {len(new)} elements: hippynn leaves "
+            f"{', '.join(surplus)} out then. Train a model of another width anew."
+        )
+    for name, value in given.items():
         if not isinstance(value, Tensor) or value.shape == sizes[name].shape:
             grown[name] = value
             continue

@@ -65,8 +65,8 @@ def build_model(
 
     With `has_second_network`, the highest level's energy is that of the next lower one plus the
     energy of another network of the same size, as in Δ-learning. With `periodic`, it has an input
-    for cells, and structures may be molecules or crystals. `bases` are those of `build_heads`. numba
-    gets no more threads than torch has.
+    for cells, and structures may be molecules or crystals. `bases` are those of `build_heads`.
+    numba gets no more threads than torch has.
     """
     limit_numba()
     species = SpeciesNode(db_name=SPECIES)

@@ -58,5 +58,7 @@ def fold(state: Mapping[str, Any], bases: Mapping[str, str]) -> dict[str, Any]:
     parts = Parts.of(state)
     heads = dict(parts.heads)
     for level_id, base in bases.items():
-        heads[level_id] = {name: value + heads[base][name] for name, value in heads[level_id].items()}
+        heads[level_id] = {
+            name: value + heads[base][name] for name, value in heads[level_id].items()
+        }
     return replace(parts, heads=heads).state()

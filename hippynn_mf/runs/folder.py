@@ -40,7 +40,7 @@ from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.data.self_energies import SelfEnergies
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, validate_metrics
+from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, Changes, plain_changes, validate_metrics
 from hippynn_mf.files import (
     exists,
     json_text,
@@ -214,10 +214,12 @@ class RunFolder:
         warnings: Sequence[str] = (),
         settings: RunSettings | None = None,
         checks: Sequence[CheckReport] = (),
+        changes: Changes | None = None,
     ) -> None:
         """Write predictions, settings and checks, and last the metrics, all or nothing.
 
-        Without `settings` or `checks`, those of `experiment.json` stay.
+        Without `settings` or `checks`, those of `experiment.json` stay. `changes` are
+        those of an extension.
 
         Each file is complete before the first takes its place, and that of the metrics is the last:
         they name the SHA-256 of their predictions, so what a killed process has left half done is
@@ -248,6 +250,8 @@ class RunFolder:
                 "predictions_sha256": file_hash(predictions_file),
                 "warnings": list(warnings),
             }
+            if changes is not None:
+                metrics["parent"] = plain_changes(changes)
             validate_metrics(metrics, self.file("metrics.json"))
             metrics_file.write_text(json_text(metrics), encoding="utf-8")
 

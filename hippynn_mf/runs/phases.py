@@ -22,7 +22,12 @@ from hippynn_mf.runs.log import EpochRecord
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.runs.teaching import with_taught_forces
 from hippynn_mf.runs.weights import weights_of_level
-from hippynn_mf.training.loop import BatchCallback, continue_training, prepare_training
+from hippynn_mf.training.loop import (
+    BatchCallback,
+    EpochCallback,
+    continue_training,
+    prepare_training,
+)
 from hippynn_mf.training.reptile import TaskDatabase
 from hippynn_mf.training.strategies import Phase
 
@@ -64,7 +69,7 @@ def train_phase(
     )
     checkpoints = Checkpoints(folder, training)
     checkpoints.restore()
-    epochs = [EpochRecord(folder, training.tracker), checkpoints]
+    epochs: list[EpochCallback] = [EpochRecord(folder, training.tracker), checkpoints]
     continue_training(training, epochs, batch_callbacks=put_back)
     return checkpoints
 

@@ -173,7 +173,10 @@ class RunSettings(BaseModel):
         A level that only one of both knows is no difference, another level of the same name is.
         """
         mine, theirs = _values(self), _values(other)
-        for name in (self.sources.keys() ^ other.sources.keys()) - {VALID, PARENT_DATA}:  # is one difference
+        for name in (self.sources.keys() ^ other.sources.keys()) - {
+            VALID,
+            PARENT_DATA,
+        }:  # is one difference
             for values, settings in ((mine, self), (theirs, other)):
                 for key in [key for key in values if key.startswith(f"tests.{name}.")]:
                     del values[key]

@@ -134,9 +134,7 @@ def _residuals(model: Model, some: Structures, level: Level, batch_size: int) ->
     return np.asarray(reference_energies(some, whole) - predicted.astype(np.float64))
 
 
-def freeze(
-    model: Model, trained: Collection[str], *, trunk: bool, axes: Mapping[str, int]
-) -> None:
+def freeze(model: Model, trained: Collection[str], *, trunk: bool, axes: Mapping[str, int]) -> None:
     """Keep atomic energies, heads that are not `trained`, and with `trunk` the trunk.
 
     Parameters of a frozen trunk with an axis of elements are left to `keeper`.
