@@ -22,6 +22,15 @@ from hippynn_mf.model.parameters import NETWORK, State
 ADJUST = f"{NETWORK}.blocks.0.0.adjust_layer.weight"
 
 
+def refuse_as_many(n_features: int, old: Sequence[int], new: Sequence[int]) -> None:
+    """Raise UserError for a model that would get as many elements as it has features."""
+    if len(new) == n_features != len(old):
+        raise UserError(
+            f"A network of {n_features} features cannot get to {len(new)} elements: hippynn has one "
+            "layer less for as many. Train a model of another width anew."
+        )
+
+
 def grow(
     state: Mapping[str, Any],
     sizes: Mapping[str, Tensor],
@@ -38,7 +47,7 @@ def grow(
 
     A new element has the mean of the others in the trunk, where it begins as an average atom, and
     the atomic energy 0. Raises UserError where an element of `old` is missing, and for parameters
-    of another network.
+    of another network. See `refuse_as_many` for the one case that cannot be.
     """
     if missing := sorted(set(old) - set(new)):
         raise UserError(f"A model keeps its elements; atomic numbers {missing} are missing.")
@@ -47,11 +56,6 @@ def grow(
     given = dict(state)
     if ADJUST in sizes and ADJUST not in given:
         given[ADJUST] = torch.eye(len(old)).to(next(iter(given.values())))
-    if surplus := sorted(set(given) - set(sizes)):
-        raise UserError(
-            f"A network of {len(new)} features cannot get {len(new)} elements: hippynn leaves "
-            f"{', '.join(surplus)} out then. Train a model of another width anew."
-        )
     for name, value in given.items():
         if not isinstance(value, Tensor) or value.shape == sizes[name].shape:
             grown[name] = value

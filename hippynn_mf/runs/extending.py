@@ -14,6 +14,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.labels import Labels, join_labels, parse_labels
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Level, Levels
+from hippynn_mf.model.growing import refuse_as_many
 from hippynn_mf.runs.build import build_settings
 from hippynn_mf.runs.experiment import Experiment
 from hippynn_mf.runs.extension_levels import bases_of, known_levels
@@ -227,7 +228,11 @@ def _species(found: FoundParent, run: RunSettings) -> tuple[int, ...]:
     sources = [run.data, *([] if run.valid is None else [run.valid])]
     held = frozenset().union(*(elements_in(each.data, levels=run.known) for each in sources))
     new = held - set(old)
-    return (0, *sorted({*old, *held} - {0})) if new else old
+    if not new:
+        return old
+    species = sorted({*old, *held} - {0})
+    refuse_as_many(found.card.architecture.n_features, found.card.species, species)
+    return (0, *species)
 
 
 def _new_lines(
