@@ -26,8 +26,8 @@ def refuse_as_many(n_features: int, old: Sequence[int], new: Sequence[int]) -> N
     """Raise UserError for a model that would get as many elements as it has features."""
     if len(new) == n_features != len(old):
         raise UserError(
-            f"A network of {n_features} features cannot get to {len(new)} elements: hippynn has one "
-            "layer less for as many. Train a model of another width anew."
+            f"A network of {n_features} features cannot get to {len(new)} elements: hippynn has "
+            "one layer less for as many. Train a model of another width anew."
         )
 
 

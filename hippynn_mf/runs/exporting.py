@@ -15,7 +15,7 @@ from hippynn_mf.data.self_energies import Origin, SelfEnergies
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.files import read_json
-from hippynn_mf.labels import Labels, plain_labels, without_stress
+from hippynn_mf.labels import Labels, without_stress
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Level
 from hippynn_mf.model.model import Model, build_model
@@ -23,9 +23,14 @@ from hippynn_mf.model.parameters import fold
 from hippynn_mf.potentials.card import Card, Distances, LevelCard, MemberCard, Seen, TrainedOn
 from hippynn_mf.potentials.potential import Potential, atomic_energies, split_constants
 from hippynn_mf.potentials.seen import spread_quantiles
+from hippynn_mf.runs.extended_card import (
+    card_of_parent,
+    joined_distances,
+    self_energy_origins,
+    trained_kinds,
+)
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import load_best
-from hippynn_mf.runs.parent import PARENT_FILE
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.schema import describe_errors
 
@@ -64,9 +69,9 @@ def export_runs(paths: Sequence[Path]) -> Potential:
         _refuse_infinite(trained_model, folder)
         members.append(_with_independent_heads(trained_model, first, labels))
     _, constants = split_constants(members[0].parameters.state_dict())
-    before = _card_of_parent(folders[0], first)
-    trained = _trained(first, before)
-    origins = _origins(self_energies[0], before)
+    before = card_of_parent(folders[0], first)
+    trained = trained_kinds(first, before)
+    origins = self_energy_origins(self_energies[0], before)
     card = Card(
         levels=tuple(
             level_card(
@@ -94,57 +99,11 @@ def export_runs(paths: Sequence[Path]) -> Potential:
             for run_settings, content, run_facts in zip(settings, metrics, facts, strict=True)
         ),
         seen=Seen(
-            distances=_distances(facts[0].distances, before),
+            distances=joined_distances(facts[0].distances, before),
             spreads_ev_per_atom=_spreads(folders, [level.id for level in labels]),
         ),
     )
     return Potential(card, tuple(members))
-
-
-def _card_of_parent(folder: RunFolder, settings: RunSettings) -> Card | None:
-    """The card of what a run extends, None of another run."""
-    if settings.parent is None:
-        return None
-    return Potential.load(folder.file(PARENT_FILE)).card
-
-
-def _trained(settings: RunSettings, before: Card | None) -> dict[str, Sequence[str]]:
-    """Level id → labels of the heads that are what they were trained to be, nothing of others."""
-    experiment = settings.experiment
-    maintained = {level.id for level in experiment.maintained_levels}
-    found: dict[str, Sequence[str]] = {}
-    if before is not None and settings.parent is not None and settings.parent.trunk == "frozen":
-        found = {level.id: level.trained for level in before.levels}
-    return found | {
-        level_id: kinds
-        for level_id, kinds in plain_labels(experiment.resolved_labels).items()
-        if level_id in maintained
-    }
-
-
-def _origins(
-    found: Mapping[str, SelfEnergies], before: Card | None
-) -> dict[str, Mapping[int, Origin]]:
-    """Level id → where its self energies are from; those of the parent are as they were there."""
-    earlier = {} if before is None else {e.id: e.self_energies_origin for e in before.levels}
-    origins: dict[str, Mapping[int, Origin]] = {**earlier}
-    for level_id, of_run in found.items():
-        origins[level_id] = {**of_run.origin, **earlier.get(level_id, {})}
-    return origins
-
-
-def _distances(found: Distances | None, before: Card | None) -> Distances | None:
-    """Distances in the training set, with those in the parent's."""
-    earlier = None if before is None or before.seen is None else before.seen.distances
-    if before is None or found is None or earlier is None:
-        return found if before is None else None
-    shortest = dict(earlier.shortest)
-    for pair, value in found.shortest.items():
-        shortest[pair] = min(value, shortest.get(pair, value))
-    farthest = dict(earlier.farthest_neighbour)
-    for element, value in found.farthest_neighbour.items():
-        farthest[element] = max(value, farthest.get(element, value))
-    return Distances(shortest=shortest, farthest_neighbour=farthest)
 
 
 class RunFacts(BaseModel):

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from hippynn_mf.data.elements import symbols
-from hippynn_mf.data.formats.ani1x import labels_in_file
 from hippynn_mf.data.formats.held_elements import elements_in
 from hippynn_mf.errors import UserError
-from hippynn_mf.labels import Labels, join_labels, parse_labels
 from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import Level, Levels
+from hippynn_mf.levels import Level
 from hippynn_mf.model.growing import refuse_as_many
 from hippynn_mf.runs.build import build_settings
 from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.runs.extension_labels import chosen_labels, chosen_trunk
 from hippynn_mf.runs.extension_levels import bases_of, known_levels
 from hippynn_mf.runs.parent import Parent, Trunk
 from hippynn_mf.runs.parent_files import FIXED, FoundParent, find_parent
@@ -75,10 +74,10 @@ def build_extension(
     ]
     known = known_levels(request, of_parent, before)
     asked = _with_data_of_parent(request, before)
-    labels, labels_line = _labels(asked, request, known, before, replay=replay)
+    labels, labels_line = chosen_labels(asked, request, known, before, replay=replay)
     new = [level for level in labels if level not in of_parent]
     chosen = bases_of(new, of_parent, bases or {}, known)
-    trunk, trunk_line = _trunk(trunk, of_parent, labels)
+    trunk, trunk_line = chosen_trunk(trunk, of_parent, labels)
     members = found.members
     values: dict[str, Any] = {
         "preset": request.preset or OWN_DATA_PRESET,
@@ -166,60 +165,6 @@ def _with_data_of_parent(request: Request, before: RunSettings | None) -> Reques
         values["valid"] = before.valid.path
     values["label_fractions"] = {**before.label_fractions, **request.label_fractions}
     return request.model_copy(update=values)
-
-
-def _labels(
-    asked: Request, request: Request, known: Levels, before: RunSettings | None, *, replay: bool
-) -> tuple[Labels, str]:
-    """What is trained on, and a line that says so."""
-    from hippynn_mf.runs.sources import DataSource
-
-    source = DataSource.of(asked.data, levels=known, keys=asked.keys, units=asked.units)  # type: ignore[arg-type]
-    held = labels_in_file(source.data, levels=known)
-    replayed = before.experiment.resolved_labels if replay and before is not None else {}
-    replayed = {known.get(level.id): value for level, value in replayed.items()}
-    if request.labels:
-        labels = parse_labels(request.labels, levels=known)
-        for level, wanted in labels.items():
-            if level in replayed and set(wanted) <= set(replayed[level]):
-                continue
-            if level not in held or set(wanted) - set(held[level]):
-                names = ", ".join(f"{each.label}/{value}" for each, value in held.items())
-                raise UserError(
-                    f"{source.shown} has no labels {level.label}/{wanted}. It has: "
-                    f"{names or 'none of a known level'}. Leave the level out, or supply its file."
-                )
-        said = "as asked for"
-    elif held:
-        labels = held
-        said = "all that the data have; --label LEVEL=E|EF chooses"
-    else:
-        raise UserError(
-            f"{source.shown} has no label of a known level: {', '.join(e.label for e in known)}. "
-            "Files of one level are named as --train LEVEL=FILE, new levels with --levels."
-        )
-    joined = join_labels(labels, replayed)
-    text = ", ".join(f"{level.label}/{value}" for level, value in joined.items())
-    if replayed:
-        said += f"; with those of the parent's training data ({len(replayed)} levels)"
-    return joined, f"Labels {text}: {said}."
-
-
-def _trunk(trunk: Trunk | None, of_parent: Sequence[Level], labels: Labels) -> tuple[Trunk, str]:
-    """Whether the trunk is trained, and a line that says why."""
-    kept = [level.label for level in of_parent if level not in labels]
-    if trunk is not None:
-        line = f"Trunk {trunk}: as asked for."
-        if trunk == "trained" and kept:
-            line += (
-                f" The heads of {', '.join(kept)} are not trained, and will not fit it any more."
-            )
-        return trunk, line
-    if kept:
-        names = f"{', '.join(kept)} {'has' if len(kept) == 1 else 'have'}"
-        line = f"Trunk frozen: {names} no labels here, so what they predict stays as it is."
-        return "frozen", f"{line} With --replay, or with files of all levels, it is trained."
-    return "trained", "Trunk trained: every level of the parent is trained, too."
 
 
 def _species(found: FoundParent, run: RunSettings) -> tuple[int, ...]:

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import numpy as np
-from doc_blocks.common import BENCHMARKS, block, sentences
 
+from doc_blocks.common import BENCHMARKS, block, sentences
 from hippynn_mf.report.statistics import estimate_mean, format_mean
 
 TITLES = {
