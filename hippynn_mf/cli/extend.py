@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hippynn_mf.cli.asking import with_fields
-from hippynn_mf.cli.interrupting import interruptible
+from hippynn_mf.cli.options import interruptible
 from hippynn_mf.cli.texts import read_values, split_files
 from hippynn_mf.errors import UserError
 from hippynn_mf.runs.request import Request

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hippynn_mf.cli.asking import Asked, asking, with_fields
-from hippynn_mf.cli.interrupting import interruptible
 from hippynn_mf.cli.options import (
     EngineChoice,
     EngineOption,
