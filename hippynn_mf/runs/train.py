@@ -177,7 +177,10 @@ def _facts(
     return {
         "elements": {level.id: sorted(elements) for level, elements in known.items()},
         "n_structures": {name: len(part) for name, part in parts.items()},
-        "n_labels": {level.id: int(parts["train"].has_energy(level).sum()) for level in known},
+        "n_labels": {
+            level.id: int(parts["train"].has_energy(level).sum())
+            for level in settings.experiment.resolved_labels
+        },
         "distances": distances_of(
             parts["train"].species, parts["train"].positions, parts["train"].cells
         ).model_dump(),
