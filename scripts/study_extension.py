@@ -5,6 +5,7 @@
     run=parents/runs/mf_dz_ef_tz_ef
     hippynn-mf extend $run/seed-* --label CC=E $few --out added
     hippynn-mf extend $run/seed-* --label CC=E $few --replay --out replayed
+    hippynn-mf extend $run/seed-* --label CC=E $few --replay --weight CC.energy=0.1 --out lighter
     hippynn-mf train SF-CC/E --preset robust $few --seeds $seeds --out alone
     hippynn-mf train MF-DZ/EF-TZ/EF-CC/E --preset robust $few --seeds $seeds --out together
     python scripts/study_extension.py . --out scripts/benchmarks/extension.json
@@ -26,7 +27,7 @@ from hippynn_mf.levels import CC, DZ, TZ
 from hippynn_mf.runs.folder import RunFolder, find_runs
 
 TARGET = Path(__file__).parent / "benchmarks" / "extension.json"
-CAMPAIGNS = ("parents", "added", "replayed", "alone", "together")
+CAMPAIGNS = ("parents", "added", "replayed", "lighter", "alone", "together")
 # Title → test set, level, and the field of its error.
 ERRORS = {
     "energy, held-out CC": ("heldout", CC, "energy_rmse_kcal_per_mol"),
@@ -38,7 +39,7 @@ ERRORS = {
 
 
 def main(
-    where: Annotated[Path, typer.Argument(help="Folder of the five folders of runs.")],
+    where: Annotated[Path, typer.Argument(help="Folder of the six folders of runs.")],
     out: Annotated[Path, typer.Option(help="JSON to write.")] = TARGET,
 ) -> None:
     """Write the errors of every run, its time, and what became of the parent's levels."""

@@ -205,6 +205,7 @@ def test_replay_trains_the_trunk_and_keeps_the_splits_of_the_parent(
     assert set(changes) == {DZ.id, TZ.id}
     assert set(changes[DZ.id]) == {"energy", "force"}
     assert "level of the parent" in terminal.out
+    assert not any("nan" in text for text in run.read_metrics()["warnings"])
     state = torch.load(run.file("model.pt"), weights_only=True)
     old = torch.load(folder / parent / "model.pt", weights_only=True)
     name = "network.blocks.0.0.base_layer.int_weights"

@@ -14,6 +14,7 @@ TITLES = {
     "parents": "the model itself, MF-DZ/EF-TZ/EF",
     "added": "`extend --label CC=E`, trunk frozen",
     "replayed": "`extend --label CC=E --replay`",
+    "lighter": "`extend --label CC=E --replay --weight CC.energy=0.1`",
     "alone": "SF-CC/E, from scratch",
     "together": "MF-DZ/EF-TZ/EF-CC/E, from scratch",
 }
@@ -58,7 +59,12 @@ def extension_changes() -> str:
     """What became of the parent's levels."""
     runs = _study()["runs"]
     texts = []
-    for name, how in (("added", "With the frozen trunk"), ("replayed", "With replay")):
+    ways = {
+        "added": "With the frozen trunk",
+        "replayed": "With replay",
+        "lighter": "With replay and a tenth of the weight on the new energies",
+    }
+    for name, how in ways.items():
         counts: dict[str, int] = {}
         for row in runs[name]:
             for verdict, n in row["changes"].items():
