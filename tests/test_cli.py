@@ -273,6 +273,7 @@ COMMANDS = {
     "new": "hippynn-mf new my.toml DZ=dz.xyz CC=cc.xyz",
     "settings": "hippynn-mf settings",
     "train": "hippynn-mf train MF-DZ/EF-CC/E --seed 3",
+    "extend": "hippynn-mf extend model.safetensors --train CC=more.xyz",
     "evaluate": "hippynn-mf evaluate results/runs/mf_dz_ef_cc_e/seed-0",
     "status": "hippynn-mf status results",
     "learning-curve": "hippynn-mf learning-curve MF-DZ/EF-CC/E --level CC --data my.h5",

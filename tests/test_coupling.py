@@ -73,7 +73,7 @@ def test_forces_of_a_coupled_level_are_its_derivative():
 
 def test_folded_heads_compute_the_same():
     coupled, independent = perturbed(coupling="delta"), tiny_model(CHAIN)
-    state = fold(coupled.parameters.state_dict(), list(coupled.heads))
+    state = fold(coupled.parameters.state_dict(), coupled.heads.bases)
     independent.parameters.load_state_dict(state)
     species, positions = structures()
     expected, found = outputs(coupled, species, positions), outputs(independent, species, positions)

@@ -13,6 +13,7 @@ import typer
 
 from hippynn_mf.cli.curves import learning_curve
 from hippynn_mf.cli.data import data_app
+from hippynn_mf.cli.extend import extend
 from hippynn_mf.cli.labelling import label, sample
 from hippynn_mf.cli.once import OnceCommand
 from hippynn_mf.cli.potentials import card, export, extract, mliap, predict, torsion
@@ -38,7 +39,7 @@ app.command(
     "reproduce", cls=OnceCommand, help="The same as campaign, with the preset quick on any data."
 )(reproduce)
 for command in (
-    *(new, train, status, evaluate, learning_curve),
+    *(new, train, extend, status, evaluate, learning_curve),
     *(tables, figures, report, graph),
     *(export, card, predict, torsion, extract, mliap, select),
     *(sample, label),

@@ -49,6 +49,13 @@ def split_words(words: Sequence[object]) -> tuple[Path | None, list[str], list[s
     return (run_files[0] if run_files else None), names, files
 
 
+def split_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of models and folders, and LEVEL=FILE of --train."""
+    is_file = ["=" in word and not Path(word).exists() for word in words]
+    names = [word for word, known in zip(words, is_file, strict=True) if not known]
+    return names, [word for word, known in zip(words, is_file, strict=True) if known]
+
+
 def read_values(
     flags: Mapping[str, Any], names: Sequence[str] = (), files: Sequence[str] = ()
 ) -> dict[str, Any]:

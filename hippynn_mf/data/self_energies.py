@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -85,6 +86,7 @@ def find_self_energies(
     *,
     known: Elements | None = None,
     coupled: bool = False,
+    bases: Mapping[Level, Level] = MappingProxyType({}),
 ) -> dict[str, SelfEnergies]:
     """Level id → self energies of every element in the training labels of the level.
 
@@ -94,6 +96,8 @@ def find_self_energies(
         atoms: energies of isolated atoms, for elements without a declared self energy.
         known: the elements of each level, also those that a coupled head has of the level below.
         coupled: heads learn the difference from the level below, to which as much is left.
+        bases: the level that a level is a correction of, where that need not be the one below it
+            among `labels`.
 
     The least squares are in float64, on total energies less the self energies that are known; a
     self energy is `LEFT_TO_HEAD` above the fit, of coupled levels so much more for every level.
@@ -111,9 +115,11 @@ def find_self_energies(
         n_fitted = rank = 0
         if missing := sorted(elements - set(hartree)):
             values, n_fitted, rank = _fit(train, replace(level, self_energies=hartree), missing)
-            left = LEFT_TO_HEAD * (place if coupled else 1)
+            left = LEFT_TO_HEAD * (place if coupled else 2 if level in bases else 1)
             hartree |= {z: value + left for z, value in zip(missing, values, strict=True)}
             origin.update(dict.fromkeys(missing, "fitted"))
+        if (base := bases.get(level)) is not None:
+            below = found[base.id].hartree if base.id in found else base.self_energies
         for number in sorted(wanted - set(hartree)):
             hartree[number], origin[number] = below[number], "lower_level"
         found[level.id] = SelfEnergies(hartree=hartree, origin=origin, n_fitted=n_fitted, rank=rank)

@@ -123,7 +123,11 @@ def beside_lower(
             )
             for quantity, field in FIELDS.items():
                 error, low_error = of_head.get(field), of_lower.get(field)
-                if isinstance(error, float) and isinstance(low_error, float):
+                if not isinstance(error, float) or not isinstance(low_error, float):
+                    continue
+                if np.isfinite(
+                    low_error
+                ):  # not of a lower level without labels of these structures
                     yield BesideLower(high, low, whose, quantity, error, low_error)
 
 

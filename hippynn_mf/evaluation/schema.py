@@ -16,6 +16,7 @@ from hippynn_mf.schema import Strict, validate_json
 
 Error = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+UNCHANGED = 1e-5  # kcal/mol, and per Å: what rounding does to an error
 HELDOUT = "heldout"  # the set of the structures of the data that are kept apart
 CONVERT = "'python scripts/convert_runs.py DIR' converts all runs of a folder, in place."
 
@@ -146,12 +147,55 @@ class InferenceCost(Strict):
 SetsErrors = dict[str, dict[str, dict[str, SetErrors]]]
 
 
+class ErrorChange(Strict):
+    """The RMSE of a level before and now, and the 95 % interval of the difference, now − before.
+
+    In kcal/mol, of forces in kcal/mol/Å; see `worsening.py`. Of fewer than three structures there
+    is no interval.
+    """
+
+    before: Error
+    now: Error
+    low: float | None
+    high: float | None
+    n_structures: Annotated[int, Field(gt=0)]
+
+    @property
+    def verdict(
+        self,
+    ) -> Literal["unchanged", "worse", "better", "no sure change", "too few structures"]:
+        """Worse or better, if the interval of the difference is on one side of zero."""
+        if max(abs(self.now - self.before), self.high or 0, -(self.low or 0)) < UNCHANGED:
+            return "unchanged"
+        if self.low is None or self.high is None:
+            return "too few structures"
+        if self.low > 0:
+            return "worse"
+        return "better" if self.high < 0 else "no sure change"
+
+
+# Set → level id → quantity (energy, delta_e or force) → change.
+Changes = dict[str, dict[str, dict[str, ErrorChange]]]
+
+
+def plain_changes(changes: Changes) -> dict[str, Any]:
+    """Changes as JSON."""
+    return {
+        name: {
+            level_id: {quantity: each.model_dump() for quantity, each in of_level.items()}
+            for level_id, of_level in of_set.items()
+        }
+        for name, of_set in changes.items()
+    }
+
+
 class RunMetrics(Strict):
     """The content of `metrics.json`: `sets.<set>.<head>.<reference>`, heads and levels by id.
 
     The sets are `heldout`, then the test sets of the run in their order; in each, every head is
     compared with every level of the set. `predictions_sha256` is that of the `predictions.npz`
     that the errors were computed with. `warnings` say of which errors little can be expected.
+    `parent` is there of extensions: how the errors of the parent's levels have changed.
     """
 
     format: Literal[2]
@@ -160,6 +204,7 @@ class RunMetrics(Strict):
     inference: InferenceCost | None = None
     predictions_sha256: str | None = None
     warnings: list[str] = Field([])
+    parent: Changes | None = None
 
 
 def _require_whole(

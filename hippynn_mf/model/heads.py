@@ -137,12 +137,19 @@ class Heads(Mapping[str, Head]):
         """The levels, from the lowest to the highest rank."""
         return [head.level for head in self._heads.values()]
 
+    @property
+    def bases(self) -> dict[str, str]:
+        """Level id of every coupled head → id of the level that it is added to, by rank."""
+        heads = self._heads.items()
+        return {level_id: head.base.id for level_id, head in heads if head.base is not None}
+
 
 def build_heads(
     network: Any,
     labels: Mapping[str, str] | Labels,
     *,
     coupling: Coupling = "delta",
+    bases: Mapping[Level, Level] | None = None,
     own_networks: Mapping[Level, Any] | None = None,
     db_names: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Heads:
@@ -154,6 +161,8 @@ def build_heads(
             the stress, V⁻¹ dE/dε, for which the network has a `CellPairIndexer`.
         coupling: `"delta"`, each level as the next lower one plus a correction (see above); or
             `"independent"` heads, the paper's and those of the 17 experiments.
+        bases: level → lower level of `labels` to which its head adds a correction, beside what
+            `coupling` says: of independent heads the only ones that are coupled.
         own_networks: network nodes of levels whose energy is that of the next lower level plus the
             energy of a head on this network.
         db_names: level → kind (`energy`, `forces`, `stress`) → name of its array in a database of
@@ -171,6 +180,8 @@ def build_heads(
     for level, properties in resolved.items():
         own_network = (own_networks or {}).get(level)
         base = below if coupling == "delta" or own_network is not None else None
+        if bases is not None and level in bases:
+            base = heads[bases[level].id]
         if base is None:
             energy = HEnergyNode(level.energy_name, network, db_name=level.energy_name)
         else:

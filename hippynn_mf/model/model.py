@@ -14,6 +14,7 @@ from hippynn.graphs.nodes.inputs import CellNode, PositionsNode, SpeciesNode
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.keys import CELL, POSITIONS, SPECIES
 from hippynn_mf.labels import Labels
+from hippynn_mf.levels import Level
 from hippynn_mf.model.heads import Heads, build_heads
 from hippynn_mf.network.cell_pairs import CellPairIndexer
 from hippynn_mf.network.hipnn import NETWORKS
@@ -58,13 +59,14 @@ def build_model(
     *,
     has_second_network: bool = False,
     periodic: bool = False,
+    bases: Mapping[Level, Level] | None = None,
 ) -> Model:
     """Build a model with fresh weights, drawn from torch's global random state.
 
     With `has_second_network`, the highest level's energy is that of the next lower one plus the
     energy of another network of the same size, as in Δ-learning. With `periodic`, it has an input
-    for cells, and structures may be molecules or crystals. numba gets no more threads than torch
-    has.
+    for cells, and structures may be molecules or crystals. `bases` are those of `build_heads`.
+    numba gets no more threads than torch has.
     """
     limit_numba()
     species = SpeciesNode(db_name=SPECIES)
@@ -79,7 +81,7 @@ def build_model(
     network = network_class("network", parents, module_kwargs=arguments)
     coupling = hyperparameters.coupling
     if not has_second_network:
-        heads = build_heads(network, labels, coupling=coupling)
+        heads = build_heads(network, labels, coupling=coupling, bases=bases)
         return Model(species, positions, heads, cell=cell)
     correction = network_class("correction", parents, module_kwargs=arguments)
     *_, highest = labels

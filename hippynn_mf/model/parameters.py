@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,16 +48,17 @@ class Parts:
         return whole
 
 
-def fold(state: Mapping[str, Any], level_ids: list[str]) -> dict[str, Any]:
+def fold(state: Mapping[str, Any], bases: Mapping[str, str]) -> dict[str, Any]:
     """State dict of the model with independent heads that computes the same energies.
 
-    `state` is that of `Model.parameters` with coupled heads of the levels `level_ids`, from the
-    lowest to the highest: each correction is added to the head below it.
+    `state` is that of `Model.parameters`; `bases` are the levels of its coupled heads by the ids of
+    their levels, from the lowest to the highest: each correction is added to the head it belongs
+    to.
     """
     parts = Parts.of(state)
     heads = dict(parts.heads)
-    for lower, level_id in itertools.pairwise(level_ids):
+    for level_id, base in bases.items():
         heads[level_id] = {
-            name: value + heads[lower][name] for name, value in heads[level_id].items()
+            name: value + heads[base][name] for name, value in heads[level_id].items()
         }
     return replace(parts, heads=heads).state()

@@ -25,7 +25,7 @@ Unproved = Mapping[str, Mapping[str, str]]  # set → level id → why its force
 
 def heads_of(settings: RunSettings) -> Labels:
     """The levels that a model of these settings has heads for, by rank, with their labels."""
-    return settings.experiment.resolved_labels
+    return settings.model_labels
 
 
 def set_names(settings: RunSettings) -> list[str]:
@@ -38,11 +38,18 @@ def prediction_names(settings: RunSettings, arrays: Arrays) -> set[str]:
 
     The stress is among them where the arrays have it.
     """
-    heads = heads_of(settings)
-    names = [n for head in heads for n in (head.energy_name, head.forces_name)]
-    of_stress = {f"{part}.{h.stress_name}" for part in set_names(settings) for h in heads}
-    always = {f"{part}.{name}" for part in set_names(settings) for name in names}
+    heads = [(part, h) for part in set_names(settings) for h in _heads_on(part, settings, arrays)]
+    of_stress = {f"{part}.{head.stress_name}" for part, head in heads}
+    always = {f"{part}.{n}" for part, h in heads for n in (h.energy_name, h.forces_name)}
     return always | (of_stress & arrays.keys())
+
+
+def _heads_on(part: str, settings: RunSettings, arrays: Arrays) -> list[Level]:
+    """The levels that predict a set: of an extension those that know all of its elements."""
+    heads = list(heads_of(settings))
+    if settings.parent is None:
+        return heads
+    return [head for head in heads if f"{part}.{head.energy_name}" in arrays]
 
 
 def unproved_forces(arrays: Arrays, sets: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -90,7 +97,7 @@ def score_arrays(arrays: Arrays, settings: RunSettings, unproved: Unproved) -> d
         part: score_set(
             part_of(arrays, part),
             labelled_set(arrays, part, settings, unproved),
-            list(heads_of(settings)),
+            _heads_on(part, settings, arrays),
         )
         for part in set_names(settings)
     }

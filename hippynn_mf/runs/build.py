@@ -39,15 +39,18 @@ EMBEDDED_TESTS: Mapping[str, RequestedTest] = {
 
 
 def build_settings(
-    request: Request, experiments: Sequence[Experiment] | None = None
+    request: Request,
+    experiments: Sequence[Experiment] | None = None,
+    *,
+    levels: Levels | None = None,
 ) -> list[RunSettings]:
     """Settings of every experiment with every seed, split seeds outermost, then seeds.
 
     `experiments` are those of the request, where its names were looked up among known ones; without
-    them every name must spell its experiment. Raises UserError for anything unknown, missing or
-    asked for twice.
+    them every name must spell its experiment. `levels` are the known ones, by default those of the
+    request. Raises UserError for anything unknown, missing or asked for twice.
     """
-    levels = request.known
+    levels = request.known if levels is None else levels
     request.check_levels(levels)
     if experiments is None:
         experiments = [parse_experiment(name, levels=levels) for name in request.experiment_names]

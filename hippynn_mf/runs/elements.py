@@ -10,6 +10,8 @@ from hippynn_mf.data.elements import Elements, fitted_elements, labelled_element
 from hippynn_mf.data.structures import Structures, composition, elements_of
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.test_sets import TestSet
+from hippynn_mf.levels import Level
+from hippynn_mf.runs.parent import Parent
 from hippynn_mf.runs.settings import RunSettings
 
 log = logging.getLogger(__name__)
@@ -18,7 +20,22 @@ log = logging.getLogger(__name__)
 def elements_of_run(settings: RunSettings, train: Structures) -> Elements:
     """Level → atomic numbers that a run's heads know, of its training structures."""
     labels = settings.experiment.resolved_labels
+    if settings.parent is not None:
+        return _elements_of_extension(settings, settings.parent, train)
     return fitted_elements(train, labels, coupled=learns_differences(settings))
+
+
+def _elements_of_extension(settings: RunSettings, parent: Parent, train: Structures) -> Elements:
+    """Those of the parent's heads with those of new labels; a new level has its base's, too."""
+    trained = set(settings.experiment.resolved_labels)
+    found: dict[Level, frozenset[int]] = {}
+    for level in settings.model_labels:
+        base = settings.bases.get(level)
+        first = level if base is None else base
+        before = found[first] if first in found else parent.elements[first.id]
+        own = labelled_elements(train, level) if level in trained else frozenset()
+        found[level] = frozenset(before) | own
+    return found
 
 
 def learns_differences(settings: RunSettings) -> bool:
@@ -35,13 +52,16 @@ def check_elements(settings: RunSettings, parts: Mapping[str, Structures], path:
     atomic energy it is said.
     """
     labels = settings.experiment.resolved_labels
-    known = elements_of_run(settings, parts["train"])
+    every = elements_of_run(settings, parts["train"])
+    known = {level: elements for level, elements in every.items() if level in labels}
     for name, part in parts.items():
         held = part.labelled(labels)
         for level, elements in known.items():
             if lacking := set(elements_of(held.species)) - {0} - elements:
                 raise UserError(_refusal(settings, path, name, held, level.id, lacking))
     lower = dict(zip(list(labels)[1:], labels, strict=False))
+    if settings.parent is not None:
+        lower, known = settings.bases, dict(every)
     for level, below in lower.items():
         inherited = known[level] - labelled_elements(parts["train"], level)
         if inherited and known[level] >= known[below]:
@@ -58,7 +78,10 @@ def check_elements(settings: RunSettings, parts: Mapping[str, Structures], path:
 
 def refuse_other_elements(settings: RunSettings, known: Elements, test: TestSet) -> None:
     """Raise UserError if a test set holds elements that a level of the run does not know."""
+    labels = settings.experiment.resolved_labels
     for level, elements in known.items():
+        if level not in labels:
+            continue  # it predicts none of these structures
         if lacking := set(elements_of(test.structures.species)) - {0} - elements:
             n = int(composition(test.structures.species, sorted(lacking)).any(axis=1).sum())
             raise UserError(

@@ -26,6 +26,7 @@ from hippynn_mf.evaluation.test_sets import (
 )
 from hippynn_mf.model.model import Model
 from hippynn_mf.network.device import choose_device
+from hippynn_mf.runs.changes import changes_since_parent
 from hippynn_mf.runs.elements import elements_of_run, refuse_other_elements
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import models_of
@@ -118,6 +119,7 @@ def evaluate_run(
     )
     warn_of_doubts(settings, of_heads)
     heldout = parts["test"]
+    changes = changes_since_parent(folder, settings, heldout, read_tests(settings), target)
     inference = costs["inference"] or inference_costs(model_for(heldout), settings, heldout)
     with folder.locked():
         if folder.read_settings() != stored:
@@ -129,6 +131,7 @@ def evaluate_run(
             training=costs["training"],
             inference=inference,
             warnings=[*doubts, *of_heads],
+            changes=changes,
             settings=whole if added else None,
             checks=reports,
         )

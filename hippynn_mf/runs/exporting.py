@@ -15,7 +15,7 @@ from hippynn_mf.data.self_energies import Origin, SelfEnergies
 from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.files import read_json
-from hippynn_mf.labels import Labels, plain_labels, without_stress
+from hippynn_mf.labels import Labels, without_stress
 from hippynn_mf.level_records import LevelRecord
 from hippynn_mf.levels import Level
 from hippynn_mf.model.model import Model, build_model
@@ -23,6 +23,12 @@ from hippynn_mf.model.parameters import fold
 from hippynn_mf.potentials.card import Card, Distances, LevelCard, MemberCard, Seen, TrainedOn
 from hippynn_mf.potentials.potential import Potential, atomic_energies, split_constants
 from hippynn_mf.potentials.seen import spread_quantiles
+from hippynn_mf.runs.extended_card import (
+    card_of_parent,
+    joined_distances,
+    self_energy_origins,
+    trained_kinds,
+)
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.models import load_best
 from hippynn_mf.runs.settings import RunSettings
@@ -55,27 +61,25 @@ def export_runs(paths: Sequence[Path]) -> Potential:
             "(hippynn_mf.runs.models.model_of and load_best)."
         )
     facts = [_read_facts(folder) for folder in folders]
-    labels = without_stress(first.experiment.resolved_labels)
+    labels = without_stress(first.model_labels)
     members = []
     for folder in folders:
-        trained_model = build_model(first.hyperparameters, labels)
+        trained_model = build_model(first.hyperparameters, labels, bases=first.coupled)
         load_best(trained_model, folder)
         _refuse_infinite(trained_model, folder)
         members.append(_with_independent_heads(trained_model, first, labels))
     _, constants = split_constants(members[0].parameters.state_dict())
-    maintained = {level.id for level in first.experiment.maintained_levels}
-    trained = {
-        level_id: kinds if level_id in maintained else ()
-        for level_id, kinds in plain_labels(first.experiment.resolved_labels).items()
-    }
+    before = card_of_parent(folders[0], first)
+    trained = trained_kinds(first, before)
+    origins = self_energy_origins(self_energies[0], before)
     card = Card(
         levels=tuple(
             level_card(
                 members[0],
                 level,
-                trained[level.id],
+                trained.get(level.id, ()),
                 elements=facts[0].elements.get(level.id),
-                origin=self_energies[0][level.id].origin if level.id in self_energies[0] else {},
+                origin=origins.get(level.id, {}),
             )
             for level in members[0].heads.levels
         ),
@@ -95,7 +99,7 @@ def export_runs(paths: Sequence[Path]) -> Potential:
             for run_settings, content, run_facts in zip(settings, metrics, facts, strict=True)
         ),
         seen=Seen(
-            distances=facts[0].distances,
+            distances=joined_distances(facts[0].distances, before),
             spreads_ev_per_atom=_spreads(folders, [level.id for level in labels]),
         ),
     )
@@ -131,7 +135,11 @@ def _spreads(folders: Sequence[RunFolder], level_ids: Sequence[str]) -> dict[str
             "settings are the same. Evaluate them again."
         )
     names = {level_id: f"{HELDOUT}.{level_id}.energy" for level_id in level_ids}
-    energies = {k: [found[name] for found in predictions] for k, name in names.items()}
+    energies = {
+        k: [found[name] for found in predictions]
+        for k, name in names.items()
+        if name in predictions[0]
+    }
     return spread_quantiles(energies, (predictions[0][f"{HELDOUT}.species"] > 0).sum(axis=1))
 
 
@@ -139,10 +147,7 @@ def _with_independent_heads(model: Model, settings: RunSettings, labels: Labels)
     """The same energies without coupling, which matters in training only."""
     independent = settings.hyperparameters.model_copy(update={"coupling": "independent"})
     folded = build_model(independent, labels)
-    state = model.parameters.state_dict()
-    if settings.hyperparameters.coupling == "delta":
-        state = fold(state, list(model.heads))
-    folded.parameters.load_state_dict(state)
+    folded.parameters.load_state_dict(fold(model.parameters.state_dict(), model.heads.bases))
     return folded
 
 

@@ -13,6 +13,7 @@ A run with another split seed S than 0 lies beside it, in `seed-<k>-split-<S>/`.
 - `model-best.pt`, `model-last.pt`: likewise of the best epoch and of the last one
 - `predictions.npz`: predictions and references on the held-out structures and every test set
 - `metrics.json`: errors with their units; written last, so its presence means finished
+- `parent.safetensors`: of an extension, the member of the finished model that it started from
 - `failure.txt`: why the last attempt ended early, if it did
 - `log.txt`: everything that was logged or printed
 
@@ -39,7 +40,7 @@ from hippynn_mf.data.checks.report import CheckReport
 from hippynn_mf.data.loading import file_hash
 from hippynn_mf.data.self_energies import SelfEnergies
 from hippynn_mf.errors import UserError
-from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, validate_metrics
+from hippynn_mf.evaluation.schema import CONVERT, HELDOUT, Changes, plain_changes, validate_metrics
 from hippynn_mf.files import (
     exists,
     json_text,
@@ -149,6 +150,11 @@ class RunFolder:
             path = self.file("experiment.json")
             raise UserError(f"{path} is damaged: self_energies: {describe_errors(error)}") from None
 
+    def read_elements(self) -> dict[str, tuple[int, ...]]:
+        """Level id → atomic numbers that the heads of the run know; none of older versions."""
+        content = self._read_json("experiment.json").get("elements", {})
+        return {name: tuple(elements) for name, elements in content.items()}
+
     @contextmanager
     def locked(self, *, wait_s: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
         """Hold the folder for this process; a UserError if another process trains in it.
@@ -208,10 +214,12 @@ class RunFolder:
         warnings: Sequence[str] = (),
         settings: RunSettings | None = None,
         checks: Sequence[CheckReport] = (),
+        changes: Changes | None = None,
     ) -> None:
         """Write predictions, settings and checks, and last the metrics, all or nothing.
 
-        Without `settings` or `checks`, those of `experiment.json` stay.
+        Without `settings` or `checks`, those of `experiment.json` stay. `changes` are
+        those of an extension.
 
         Each file is complete before the first takes its place, and that of the metrics is the last:
         they name the SHA-256 of their predictions, so what a killed process has left half done is
@@ -242,6 +250,8 @@ class RunFolder:
                 "predictions_sha256": file_hash(predictions_file),
                 "warnings": list(warnings),
             }
+            if changes is not None:
+                metrics["parent"] = plain_changes(changes)
             validate_metrics(metrics, self.file("metrics.json"))
             metrics_file.write_text(json_text(metrics), encoding="utf-8")
 

@@ -16,12 +16,18 @@ from hippynn_mf.model.losses import LossWeights
 from hippynn_mf.model.model import Model, build_model
 from hippynn_mf.model.parameters import Parts, State
 from hippynn_mf.runs.checkpoints import Checkpoints
+from hippynn_mf.runs.extended_model import extended_model
 from hippynn_mf.runs.folder import RunFolder
 from hippynn_mf.runs.log import EpochRecord
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.runs.teaching import with_taught_forces
 from hippynn_mf.runs.weights import weights_of_level
-from hippynn_mf.training.loop import continue_training, prepare_training
+from hippynn_mf.training.loop import (
+    BatchCallback,
+    EpochCallback,
+    continue_training,
+    prepare_training,
+)
 from hippynn_mf.training.reptile import TaskDatabase
 from hippynn_mf.training.strategies import Phase
 
@@ -45,7 +51,12 @@ def train_phase(
     """
     hyperparameters = phase.hyperparameters(settings.hyperparameters)
     torch.manual_seed(settings.seed + PHASE_STRIDE * len(states))
-    model = build_model(hyperparameters, phase.labels, periodic=is_periodic(parts.values()))
+    periodic = is_periodic(parts.values())
+    put_back: Sequence[BatchCallback] = ()
+    if settings.parent is not None:
+        model, put_back = extended_model(folder, settings, parts["train"], periodic=periodic)
+    else:
+        model = build_model(hyperparameters, phase.labels, periodic=periodic)
     if phase.starts_from is not None:
         start_from(model, states[-1], phase.starts_from)
     if phase.taught is not None:
@@ -58,7 +69,8 @@ def train_phase(
     )
     checkpoints = Checkpoints(folder, training)
     checkpoints.restore()
-    continue_training(training, [EpochRecord(folder, training.tracker), checkpoints])
+    epochs: list[EpochCallback] = [EpochRecord(folder, training.tracker), checkpoints]
+    continue_training(training, epochs, batch_callbacks=put_back)
     return checkpoints
 
 

@@ -22,6 +22,11 @@ from hippynn_mf.evaluation.test_sets import (
 from hippynn_mf.labels import Labels, join_labels
 from hippynn_mf.runs.elements import check_elements, refuse_other_elements
 from hippynn_mf.runs.kept_inputs import Kept, stamps
+from hippynn_mf.runs.parent_data import (
+    labels_of_new_data,
+    needs_parent_data,
+    with_parent_data,
+)
 from hippynn_mf.runs.self_energies import say_self_energies, self_energies_of_run
 from hippynn_mf.runs.settings import RunSettings
 from hippynn_mf.runs.sources import TestSource
@@ -34,7 +39,7 @@ _kept = Kept()
 # What runs have in common that are checked together, on files that are read once.
 SHARED = (
     *("data", "valid", "tests", "levels", "common_levels", "rows", "split", "split_seed"),
-    "label_fractions",
+    *("label_fractions", "parent"),
     *("accept_outliers", "accept_charged", "ignore_cell"),
 )
 
@@ -78,7 +83,7 @@ def load_parts(
     known = settings.known
     parts = load_splits(
         settings.data.data,
-        labels,
+        labels_of_new_data(settings, labels),
         common_levels=settings.experiment.common_levels,
         rows=settings.rows,
         split_seed=settings.split_seed,
@@ -89,6 +94,10 @@ def load_parts(
         accepted=settings.accepted,
         reports=reports,
     )
+    if needs_parent_data(settings, labels):
+        parts = with_parent_data(
+            parts, settings, labels, lambda run: load_parts(run, run.experiment.resolved_labels)
+        )
     found = without_lonely_cells(parts, settings.hyperparameters.dist_hard_max, settings.data.shown)
     for split in ("train", "valid"):
         refuse_missing_level(found[split], labels, split, settings.data.shown)

@@ -23,6 +23,13 @@ def refuse_other_run(folder: RunFolder, settings: RunSettings) -> None:
         # What it was tested on since, with 'evaluate', makes it no other run.
         more = [source for source in stored.tests if settings.test(source.name) is None]
         settings = settings.with_tests(more)
+    parent, earlier = settings.parent, stored.parent
+    is_there = parent and earlier and parent.path == earlier.path
+    if parent and earlier and is_there and parent.members != earlier.members:
+        raise UserError(
+            f"{parent.shown} has changed since {folder.path} began, which extends it. Restore it, "
+            "or choose another --out."
+        )
     for name, now in settings.sources.items():
         before = stored.sources.get(name, now)
         if before.path == now.path and before.sha256 != now.sha256:

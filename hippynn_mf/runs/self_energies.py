@@ -30,7 +30,9 @@ def self_energies_of_run(
     lacking = [level for level in labels if lacking_elements(level, elements[level])]
     atoms = isolated_atoms(settings.data.data, lacking, settings.known) if lacking else {}
     coupled = learns_differences(settings)
-    return find_self_energies(train, labels, atoms, known=known, coupled=coupled)
+    return find_self_energies(
+        train, labels, atoms, known=known, coupled=coupled, bases=settings.bases
+    )
 
 
 def say_self_energies(settings: RunSettings, found: Mapping[str, SelfEnergies]) -> None:

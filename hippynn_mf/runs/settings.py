@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -14,10 +15,11 @@ from hippynn_mf.data.self_energies import SelfEnergies
 from hippynn_mf.data.splits import SplitBy
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
-from hippynn_mf.labels import Properties
+from hippynn_mf.labels import Labels, Properties, join_labels
 from hippynn_mf.level_records import LevelRecord
-from hippynn_mf.levels import NAME_PATTERN, Levels
+from hippynn_mf.levels import NAME_PATTERN, Level, Levels
 from hippynn_mf.runs.experiment import Experiment
+from hippynn_mf.runs.parent import PARENT_DATA, Parent
 from hippynn_mf.runs.sources import DATA, TAKEN, VALID, DataSource, TestSource
 from hippynn_mf.runs.weights import WeightsById
 
@@ -45,6 +47,7 @@ class RunSettings(BaseModel):
         weights: level id → term → weight in the loss, in place of the hyperparameters'.
         split: what is drawn for test and validation, see `splits.py`.
         valid: the file whose structures validate, None where a part of the data does.
+        parent: the finished model that the run extends; None of other runs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +73,7 @@ class RunSettings(BaseModel):
     weights: WeightsById = {}
     split: SplitBy = "conformer"
     valid: DataSource | None = None
+    parent: Parent | None = None
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -115,6 +119,36 @@ class RunSettings(BaseModel):
         )
 
     @property
+    def model_labels(self) -> Labels:
+        """Every level that the model has a head for, with its labels.
+
+        Of an extension also the parent's levels that are not trained, as energies.
+        """
+        trained = self.experiment.resolved_labels
+        if self.parent is None:
+            return trained
+        others = dict.fromkeys(map(self.known.get, self.parent.levels), Properties.E)
+        return join_labels(trained, others)
+
+    @property
+    def bases(self) -> dict[Level, Level]:
+        """New level of an extension → the parent's level that it begins as."""
+        found = {} if self.parent is None else self.parent.bases
+        return {self.known.get(name): self.known.get(base) for name, base in found.items()}
+
+    @property
+    def coupled(self) -> dict[Level, Level]:
+        """Those of `bases` that are a correction of the other, which are above it."""
+        return {level: base for level, base in self.bases.items() if base.rank < level.rank}
+
+    @property
+    def parent_run(self) -> RunSettings | None:
+        """The settings of the run that is extended; None where its data are not known."""
+        if self.parent is None or self.parent.run is None:
+            return None
+        return RunSettings.model_validate_json(json.dumps(self.parent.run))
+
+    @property
     def n_epochs_planned(self) -> int:
         """Epochs of all phases, of which a training may do less."""
         return len(self.experiment.phases) * self.hyperparameters.max_epochs
@@ -123,7 +157,11 @@ class RunSettings(BaseModel):
     def sources(self) -> dict[str, DataSource]:
         """The training data as `data`, those of validation as `valid`, and test sets by name."""
         valid = {} if self.valid is None else {VALID: self.valid}
-        return {DATA: self.data, **valid, **{source.name: source for source in self.tests}}
+        run = self.parent_run
+        is_other = run is not None and run.data.path != self.data.path
+        parent = {PARENT_DATA: run.data} if run is not None and is_other else {}
+        tests = {source.name: source for source in self.tests}
+        return {DATA: self.data, **valid, **parent, **tests}
 
     def test(self, name: str) -> TestSource | None:
         """The test set of this name, None without one."""
@@ -135,7 +173,10 @@ class RunSettings(BaseModel):
         A level that only one of both knows is no difference, another level of the same name is.
         """
         mine, theirs = _values(self), _values(other)
-        for name in (self.sources.keys() ^ other.sources.keys()) - {VALID}:  # is one difference
+        for name in (self.sources.keys() ^ other.sources.keys()) - {
+            VALID,
+            PARENT_DATA,
+        }:  # is one difference
             for values, settings in ((mine, self), (theirs, other)):
                 for key in [key for key in values if key.startswith(f"tests.{name}.")]:
                     del values[key]
@@ -182,7 +223,16 @@ class RunSettings(BaseModel):
         known = self.known
         at = {name: self.sources[name].at(path, levels=known) for name, path in paths.items()}
         tests = tuple(at.get(source.name, source) for source in self.tests)
-        moved = {"data": at.get(DATA, self.data), "valid": at.get(VALID, self.valid)}
+        moved: dict[str, Any] = {
+            "data": at.get(DATA, self.data),
+            "valid": at.get(VALID, self.valid),
+        }
+        run = self.parent_run
+        if self.parent is not None and run is not None:
+            data = at.get(PARENT_DATA, moved["data"] if PARENT_DATA not in self.sources else None)
+            run = run if data is None else run.model_copy(update={"data": data})
+            parent = self.parent.model_copy(update={"run": run.model_dump(mode="json")})
+            moved["parent"] = parent
         return self.model_copy(update={**moved, "tests": tests})
 
     def with_tests(self, more: Iterable[TestSource]) -> RunSettings:
@@ -200,6 +250,8 @@ def _values(settings: RunSettings) -> dict[str, Any]:
     """What determines the results, by names as `data.sha256` and `tests.comp6.keys`."""
     values: dict[str, Any] = {}
     content = settings.model_dump(mode="json", exclude={"device", "levels", "tests"})
+    if settings.parent is not None:
+        content["parent"] = settings.parent.values()
     parts = {key: value for key, value in content.items() if isinstance(value, dict)}
     for source in settings.tests:
         parts[f"tests.{source.name}"] = source.model_dump(mode="json", exclude={"name"})

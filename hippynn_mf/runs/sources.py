@@ -17,6 +17,7 @@ from hippynn_mf.errors import UserError
 from hippynn_mf.evaluation.layouts import find_layout
 from hippynn_mf.evaluation.schema import HELDOUT
 from hippynn_mf.levels import KNOWN_LEVELS, Levels
+from hippynn_mf.runs.parent import PARENT_DATA
 from hippynn_mf.runs.request_fields import COMP6
 
 DATA = "data"  # the training data among the sources of a run
@@ -26,7 +27,7 @@ SET_NAME = r"[a-z0-9][a-z0-9_-]*"
 
 
 VALID = "valid"  # the file of validation structures, if there is one
-TAKEN = (DATA, VALID, HELDOUT)  # names that no test set has
+TAKEN = (DATA, VALID, HELDOUT, PARENT_DATA)  # names that no test set has
 
 
 class DataSource(BaseModel):

@@ -60,7 +60,7 @@ def summarize(folder: RunFolder) -> str:
     """
     settings = folder.read_settings()
     labels = {level.id: level.label for level in settings.known}
-    trained = settings.experiment.resolved_labels
+    trained = settings.model_labels
     lines = [kept_epoch(folder.read_epochs(), settings.hyperparameters)]
     metrics = folder.read_metrics()
     composition: Compositions = {}

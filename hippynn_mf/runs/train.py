@@ -21,6 +21,7 @@ from hippynn_mf.model.parameters import State
 from hippynn_mf.network.choice import InteractionUsed, choose_interaction
 from hippynn_mf.network.device import choose_device
 from hippynn_mf.potentials.seen import distances_of
+from hippynn_mf.runs.changes import changes_since_parent
 from hippynn_mf.runs.checkpoints import MODEL, remove_checkpoints, write_models
 from hippynn_mf.runs.elements import elements_of_run
 from hippynn_mf.runs.evaluate import errors_of_run, inference_costs, warn_of_doubts
@@ -28,6 +29,7 @@ from hippynn_mf.runs.folder import LOCK_WAIT_SECONDS, RunFolder
 from hippynn_mf.runs.kept import kept_number
 from hippynn_mf.runs.log import logged_to
 from hippynn_mf.runs.models import models_of, read_state
+from hippynn_mf.runs.parent_files import keep_parent
 from hippynn_mf.runs.phases import train_phase
 from hippynn_mf.runs.preflight import (
     load_inputs,
@@ -70,6 +72,7 @@ def train_run(settings: RunSettings, out: Path, *, wait_s: float = LOCK_WAIT_SEC
         facts = _facts(settings, parts, device, interaction, reports)
         folder.prepare(settings, facts=facts | {"self_energies": plain(self_energies)})
         folder.remove_leftovers()
+        keep_parent(folder, settings)
         write_npz(folder.file("split.npz"), {name: part.rows for name, part in parts.items()})
         with logged_to(folder.file("log.txt")), _failures_noted(folder):
             for report in reports:
@@ -134,6 +137,7 @@ def _train_in(
     tests = read_tests(settings)
     errors, predictions, of_heads = errors_of_run(model_for, settings, heldout, tests, device)
     warn_of_doubts(settings, of_heads)
+    changes = changes_since_parent(folder, settings, heldout, read_tests(settings), device)
     cost = _cost(folder, settings, device)
     folder.write_results(
         errors,
@@ -141,6 +145,7 @@ def _train_in(
         training=cost,
         inference=inference_costs(model_for(heldout), settings, heldout),
         warnings=[*doubts, *of_heads],
+        changes=changes,
     )
     remove_checkpoints(folder)
 
@@ -172,7 +177,10 @@ def _facts(
     return {
         "elements": {level.id: sorted(elements) for level, elements in known.items()},
         "n_structures": {name: len(part) for name, part in parts.items()},
-        "n_labels": {level.id: int(parts["train"].has_energy(level).sum()) for level in known},
+        "n_labels": {
+            level.id: int(parts["train"].has_energy(level).sum())
+            for level in settings.experiment.resolved_labels
+        },
         "distances": distances_of(
             parts["train"].species, parts["train"].positions, parts["train"].cells
         ).model_dump(),

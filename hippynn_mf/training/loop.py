@@ -19,6 +19,7 @@ from hippynn_mf.data.database import TrainingDatabase
 from hippynn_mf.errors import UserError
 from hippynn_mf.hyperparameters import Hyperparameters
 from hippynn_mf.levels import Level
+from hippynn_mf.model.heads import Heads
 from hippynn_mf.model.losses import LossWeights, build_loss, build_metrics
 from hippynn_mf.model.model import Model
 from hippynn_mf.model.traced_model import trace
@@ -27,7 +28,7 @@ from hippynn_mf.model.whole_model import WholeModel, compute_at_once
 from hippynn_mf.network.stored_pairs import precompute_pairs
 from hippynn_mf.training.averaging import EvaluatesAverage, WeightAverage
 from hippynn_mf.training.flat_adam import FlatAdam
-from hippynn_mf.training.initial_heads import DECAY_FACTOR, initialize_heads
+from hippynn_mf.training.initial_heads import DECAY_FACTOR, initialize_heads, require_labels
 from hippynn_mf.training.reptile import reptile_of, share_head
 from hippynn_mf.training.strategies import Phase
 
@@ -65,15 +66,22 @@ def prepare_training(
     `hyperparameters` are those of the phase. A phase that starts from another's weights finds them
     in the model already. `weights` of the loss, by level id, take the place of those of the
     hyperparameters. In one process, the loss is computed in one pass, and on the CPU the optimizer
-    works on one vector; several processes exchange gradients and parts of the loss, one by one.
+    works on one vector; several processes exchange gradients and parts of the loss, one by one. A
+    phase that extends a model has its heads ready, and trains those of its labels.
     """
+    extends = phase is not None and phase.extends
     heads = model.heads
+    if phase is not None and phase.extends:
+        heads = Heads({level.id: model.heads[level] for level in phase.labels}, heads.network)
     of_levels = dict.fromkeys(heads, LossWeights.of(hyperparameters)) | dict(weights or {})
     loss = build_loss(heads, of_levels)
     modules, db_info = assemble_for_training(loss, build_metrics(heads, loss))
     database.inputs, database.targets = db_info["inputs"], db_info["targets"]
     continues = phase is not None and phase.starts_from is not None
-    initialize_heads(heads, database, decay_factor=1.0 if continues else DECAY_FACTOR)
+    if extends:
+        require_labels(heads, database)
+    else:
+        initialize_heads(heads, database, decay_factor=1.0 if continues else DECAY_FACTOR)
     if phase is not None and phase.frozen_interactions:
         freeze_interactions(model)
     if phase is not None and phase.as_tasks:
@@ -85,9 +93,9 @@ def prepare_training(
     if hyperparameters.interaction == "traced":
         if not in_one_process:
             raise UserError("interaction=traced is for one process. Take interaction=auto or fast.")
-        modules = trace(modules, heads, database, hyperparameters.batch_size)
+        modules = trace(modules, model.heads, database, hyperparameters.batch_size)
     elif in_one_process:
-        modules = compute_at_once(modules, heads)
+        modules = compute_at_once(modules, model.heads)
 
     # In an order that does not depend on the process, as that of hippynn's graph does: the
     # optimizer's part of a checkpoint knows parameters by their place.

@@ -35,6 +35,8 @@ class Phase:
         as_tasks: levels are tasks of Reptile, see `reptile.py`.
         taught: level whose forces are the mean of what the models of all phases before say of the
             structures with its energies; None for labels alone.
+        extends: it goes on with a finished model, whose atomic energies stay, see `extension.py`;
+            the model may have more heads than it trains.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Phase:
     frozen_interactions: bool = False
     as_tasks: bool = False
     taught: Level | None = None
+    extends: bool = False
 
     def hyperparameters(self, hyperparameters_of_run: Hyperparameters) -> Hyperparameters:
         """Those of the run, with the learning rate and the stopping metric of this phase.
@@ -52,7 +55,7 @@ class Phase:
         sum over the heads elsewhere.
         """
         changes: dict[str, Any] = {}
-        if self.starts_from is not None:
+        if self.starts_from is not None or self.extends:
             changes["learning_rate"] = (
                 hyperparameters_of_run.learning_rate * hyperparameters_of_run.fine_tuning_factor
             )
@@ -113,6 +116,10 @@ class Strategy:
 
 def _together(labels: Labels) -> Sequence[Phase]:
     return (Phase("training", labels),)
+
+
+def _extension(labels: Labels) -> Sequence[Phase]:
+    return (Phase("training", labels, extends=True),)
 
 
 def _transfer(labels: Labels, *, frozen: bool = False) -> Sequence[Phase]:
@@ -193,9 +200,14 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     }
 )
 
+# Needs a finished model, so no name of an experiment asks for it.
+EXTENSION = Strategy("EXT", "extension of a finished model", _extension, n_levels=(1, None))
+
 
 def get_strategy(prefix: str) -> Strategy:
     """The strategy with this prefix; a UserError listing them otherwise."""
+    if prefix == EXTENSION.prefix:
+        return EXTENSION
     if prefix not in STRATEGIES:
         raise UserError(unknown_name_message("strategy", prefix, STRATEGIES))
     return STRATEGIES[prefix]
