@@ -29,6 +29,7 @@ from hippynn_mf.cli import labelling as cli
 from hippynn_mf.data.formats.extxyz import read_extxyz
 from hippynn_mf.data.formats.xyz_frames import _read_plain
 from hippynn_mf.errors import UserError
+from hippynn_mf.labelling.reference_calculator import ReferenceCalculator
 from hippynn_mf.labelling.running import run_task
 from hippynn_mf.units import EV_PER_HARTREE
 
@@ -592,3 +593,13 @@ def test_the_packages_own_levels_are_those_of_the_embedded_data(tmp_path, level)
     np.testing.assert_allclose(found.sum(axis=0), 0, atol=1e-5)
     if forces is not None:
         np.testing.assert_allclose(found, forces, atol=1e-5)
+
+
+@pytest.mark.parametrize("said", [{"charge": 1}, {"multiplicity": 3}])
+def test_pyscf_s_levels_refuse_what_is_charged_or_open(said):
+    """Before anything is computed: they would give the energy of the neutral closed shell."""
+    atoms = molecule("H2O")
+    atoms.info |= said
+    atoms.calc = ReferenceCalculator("DZ")
+    with pytest.raises(UserError, match=f"{next(iter(said))}={next(iter(said.values()))}"):
+        atoms.get_potential_energy()

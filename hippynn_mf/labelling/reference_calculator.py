@@ -17,6 +17,7 @@ from hippynn_mf.labelling.reference import (
     mp2_tz_energy,
     wb97x,
 )
+from hippynn_mf.potentials.batch import refuse_charged
 from hippynn_mf.units import EV_PER_HARTREE
 
 GRADIENT_STEP = 0.002  # Å along a unit vector of all Cartesian coordinates, as of the embedded data
@@ -78,6 +79,7 @@ class ReferenceCalculator(Calculator):
         return results
 
     def _refuse(self, atoms: Atoms) -> None:
+        refuse_charged(atoms)
         if atoms.pbc.any():
             raise UserError("PySCF's levels are those of molecules, and the structure is periodic")
         if int(atoms.numbers.sum()) % 2:
