@@ -88,6 +88,11 @@ def frames(draw):
 @given(frames())
 def test_a_frame_is_what_ase_reads(frame):
     comment, lines = frame
+    names = xyz_frames.NAMES.findall(xyz_frames.VALUES.sub("", comment))
+    if len(set(names)) < len(names):  # of which ASE takes the last without a word
+        with pytest.raises(Exception):  # noqa: B017, PT011
+            read_frame(comment, lines)
+        return
     try:
         expected = read_by_ase(comment, lines)
     except Exception as error:
