@@ -43,8 +43,11 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON to write.")] = TARGET,
 ) -> None:
     """Write the errors of every run, its time, and what became of the parent's levels."""
-    rows = {name: [_row(run) for run in find_runs(where / name)] for name in CAMPAIGNS}
-    folder = find_runs(where / "added")[0]
+    finished = {
+        name: [run for run in find_runs(where / name) if run.is_finished] for name in CAMPAIGNS
+    }
+    rows = {name: [_row(run) for run in runs] for name, runs in finished.items()}
+    folder = finished["added"][0]
     write_json(out, {"n_labels": _n_labels(folder), "runs": rows})
     typer.echo(out)
 

@@ -32,22 +32,21 @@ def extension_example() -> str:
     runs = study["runs"]
     titles = list(runs["added"][0]["errors"])
     lines = [
-        f"| model | {' | '.join(titles)} | processor seconds |",
-        f"|---|{'---|' * (len(titles) + 1)}",
+        f"| model | seeds | {' | '.join(titles)} | processor seconds |",
+        f"|---|{'---|' * (len(titles) + 2)}",
     ]
     for name, text in TITLES.items():
-        cells = []
+        cells = [str(len(runs[name]))]
         for title in titles:
             values = [row["errors"][title] for row in runs[name]]
             known = [value for value in values if value is not None]
             cells.append(format_mean(estimate_mean(known)))
         cells.append(f"{np.mean([row['cpu_s'] for row in runs[name]]):.0f}")
         lines.append(f"| {text} | {' | '.join(cells)} |")
-    n_seeds = len(runs["added"])
     return (
         sentences(f"""
     RMSE on the held-out structures and the test sets, in kcal/mol and kcal/mol/Å, mean over
-    {n_seeds} seeds with the 95 % interval; {study["n_labels"]} CC energies train and validate.
+    the seeds with the 95 % interval (of two their range); {study["n_labels"]} CC energies train and validate.
     """)
         + "\n\n"
         + "\n".join(lines)
