@@ -97,9 +97,9 @@ class Times:
         """The function, whose time is added to its kind."""
 
         def call(*arguments: Any) -> Any:
-            began = time.perf_counter()
+            began = time.process_time()
             result = function(*arguments)
-            self.seconds[kind] += time.perf_counter() - began
+            self.seconds[kind] += time.process_time() - began
             if kind == PRODUCTS:
                 left, _, out = arguments
                 inner = left.shape[0] if name == "add_outer" else left.shape[1]
@@ -138,29 +138,28 @@ def opened(times: Times) -> Iterator[None]:
 
 
 def measure(case: Case, n_structures: int, repeats: int) -> dict[str, Any]:
-    """Milliseconds of a step, and of the kinds of kernels in it: least of several steps."""
+    """Milliseconds of a step, and of the kinds of kernels in it: the shortest of several steps."""
     times = Times()
     with case.setting(), quiet():
         network = network_pair(case, interactions={"ours": "compiled"})["ours"]
         batch = draw_batch(case, network.heads, CPU)
         batch = {name: array[:n_structures] for name, array in batch.items()}
         step = make_training_step(network, batch, CPU)[1]
+        whole, kinds = [], []
         step()
-        whole = [step() for _ in range(repeats)]
-        found: dict[str, list[float]] = defaultdict(list)
         with opened(times):
             step()
-            for _ in range(repeats):
-                times.clear()
+        for _ in range(repeats):  # in turn, so that other work disturbs both alike
+            whole.append(step())
+            times.clear()
+            with opened(times):
                 step()
-                for kind, seconds in times.seconds.items():
-                    found[kind].append(1e3 * seconds)
-    kinds = {kind: min(found[kind]) for kind in KINDS}
-    step_ms = min(whole)
+            kinds.append({kind: 1e3 * times.seconds[kind] for kind in KINDS})
+    least, step_ms = min(kinds, key=lambda of_step: sum(of_step.values())), min(whole)
     return {
         "step_ms": step_ms,
-        "kinds_ms": kinds,
-        "rest_ms": step_ms - sum(kinds.values()),
+        "kinds_ms": least,
+        "rest_ms": step_ms - sum(least.values()),
         "multiplications": times.multiplications,
     }
 
@@ -172,9 +171,9 @@ def multiplications_per_ms(size: int = 1500, repeats: int = 9) -> float:
     out = np.empty_like(left)
     best = float("inf")
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         rows_by_columns(left, right, out)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.process_time() - began)
     return size**3 / best / 1e3
 
 

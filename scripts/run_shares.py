@@ -45,6 +45,7 @@ FUNCTIONS = {
         "hippynn_mf.runs.evaluate:errors_of_run",
         "hippynn_mf.runs.evaluate:inference_costs",
     ],
+    BACKWARD: ["hippynn_mf.model.whole_model:_add_gradients"],  # of a step past autograd
     "tables and texts": ["hippynn_mf.runs.summary:summarize"],
     "models and results": ["hippynn_mf.runs.checkpoints:write_models"],
 }

@@ -60,7 +60,9 @@ def step_profile() -> str:
     products = [row["multiplications"] for row in (energies, one, two)]
     text = sentences(f"""
     The products of a step on forces of two levels are {products[2] / products[1]:.2f} times those
-    on forces of one, which are {products[1] / products[0]:.2f} times those on energies.
+    on forces of one, which are {products[1] / products[0]:.2f} times those on energies. Processor
+    time; the machine had other work, which disturbs parts more than the whole, so that the rest may
+    come out below zero.
     """)
     return f"{table}\n\n{text}"
 
