@@ -45,8 +45,9 @@ def extension_example() -> str:
         lines.append(f"| {text} | {' | '.join(cells)} |")
     return (
         sentences(f"""
-    RMSE on the held-out structures and the test sets, in kcal/mol and kcal/mol/Å, mean over
-    the seeds with the 95 % interval (of two their range); {study["n_labels"]} CC energies train and validate.
+    RMSE on the held-out structures and the test sets, in kcal/mol and kcal/mol/Å, mean over the
+    seeds with the 95 % interval (of two their range); {study["n_labels"]} CC energies train and
+    validate.
     """)
         + "\n\n"
         + "\n".join(lines)
