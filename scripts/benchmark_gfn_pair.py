@@ -4,13 +4,14 @@
     python scripts/benchmark_gfn_pair.py FOLDER
     python scripts/benchmark_gfn_pair.py FOLDER --seeds 2 --seconds 300
 
-Makes 1,500 conformers with GFN1-xTB and GFN2-xTB (`generate_xtb_pair.py`), and trains
-MF-GFN1/EF-GFN2/E with preset `robust` and coupled heads, one thread, on split 0, for as many epochs
-as processor seconds allow: a run of seed 100 of a few epochs says how many that are. Coupled heads
+Makes 1,500 conformers with GFN1-xTB and GFN2-xTB (`generate_xtb_pair.py`), and trains MF-GFN1/EF-
+GFN2/E with preset `robust` and coupled heads, one thread, on split 0, for as many epochs as
+processor seconds allow: a run of seed 100 of a few epochs says how many that are. Coupled heads
 were chosen on validation data of two seeds alone, 100 and 101, of which one hardly preferred them;
-`study_schedules.py --pair` compares both. The errors are of held-out conformers. FOLDER keeps data and runs; what is there is not computed again. A step of
-stock hippynn on the same network and batch size is timed beside it, so that other machines can be
-compared. Results are in `scripts/benchmarks/gfn_pair.json`.
+`study_schedules.py --pair` compares both. The errors are of held-out conformers. FOLDER keeps data
+and runs; what is there is not computed again. A step of stock hippynn on the same network and batch
+size is timed beside it, so that other machines can be compared. Results are in
+`scripts/benchmarks/gfn_pair.json`.
 """
 
 from __future__ import annotations
