@@ -1,5 +1,7 @@
 """Reading extended XYZ that ASE has written: labels by name and level, and what is refused."""
 
+import re
+
 import made_xyz
 import numpy as np
 import planted
@@ -155,6 +157,14 @@ def comment(addition):
     return lambda text: _edit_line(text, 6, lambda line: f"{line} {addition}")
 
 
+def periodic(lattice):
+    """Make the second structure periodic with these lattice vectors."""
+    cell = f'Lattice="{lattice}" pbc="T T T"'
+    return lambda text: _edit_line(
+        text, 6, lambda line: f"{re.sub(' pbc=.F F F.', '', line)} {cell}"
+    )
+
+
 def atom(place, value):
     """Replace a field of the first atom of the second structure; None removes it."""
 
@@ -220,11 +230,11 @@ WRONG_TEXTS = {
     "no value": (comment("energy_CC"), r"structure 2: energy_CC is True"),
     "twice": (comment("energy_wb97x_dz=-1.0"), r"energy_DZ and energy_wb97x_dz are the same label"),
     "no cell": (
-        comment('Lattice="9 0 0 0 9 0 0 0 0" pbc="T T T"'),
+        periodic("9 0 0 0 9 0 0 0 0"),
         r"structure 2: periodic \(pbc\) along an axis without a cell vector",
     ),
     "left-handed cell": (
-        comment('Lattice="9 0 0 0 9 0 0 0 -9" pbc="T T T"'),
+        periodic("9 0 0 0 9 0 0 0 -9"),
         r"structure 2: the cell is left-handed",
     ),
     "forces of a structure": (comment("forces_CC=1.0"), r"forces_CC has shape \(\)"),

@@ -464,7 +464,10 @@ WRONG = {
     "no file": ("a=", "--test expects NAME=FILE"),
     "a wrong name": ("A b=test.h5", r"'A b' is no name for an entry"),
     "the held-out set": ("heldout=test.h5", "heldout is the test set of every run; choose another"),
-    "the training data": ("data=test.h5", "not data or valid or heldout; found 'data'"),
+    "the training data": (
+        "data=test.h5",
+        "not data or valid or heldout or parent-data; found 'data'",
+    ),
     "absent": ("a=absent.h5", r"No file .*absent\.h5"),
     "an unknown level": ("a=CX:cc.xyz", "Unknown level of theory 'CX'"),
     "a level of HDF5": ("a=CC:test.h5", r"test\.h5: the file of a level is extended XYZ"),
