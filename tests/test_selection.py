@@ -11,6 +11,7 @@ from made_runs import exit_code
 from potentials import random_potential
 
 from hippynn_mf.errors import UserError
+from hippynn_mf.levels import DZ
 from hippynn_mf.potentials.evaluator import Evaluator
 from hippynn_mf.potentials.systems import Systems
 from hippynn_mf.uncertainty.features import features_of
@@ -171,3 +172,14 @@ def test_the_command_writes_the_choice_in_order(evaluator, pool, tmp_path, capsy
     assert exit_code(*command, "--force", "--by", "nothing") == 2
     assert "Unknown criterion 'nothing'" in capsys.readouterr().err
     assert out.read_bytes() == before
+
+
+def test_a_level_below_that_lacks_an_element_leaves_other_criteria(
+    evaluator, pool, monkeypatch
+):
+    """Its energies are NaN: difference is refused by a message, and diverse does without."""
+    lacking = {**evaluator.is_known, DZ.id: evaluator.is_known[DZ.id] & False}
+    monkeypatch.setattr(evaluator, "is_known", lacking)
+    assert len(select(evaluator, pool, "CC", 3, by="diverse").rows) == 3
+    with pytest.raises(UserError, match="does not know an element of the pool"):
+        select(evaluator, pool, "CC", 3, by="difference")

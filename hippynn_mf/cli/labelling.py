@@ -11,6 +11,7 @@ import typer
 from hippynn_mf.cli.options import (
     EngineChoice,
     EngineOption,
+    ForceOption,
     LevelsOption,
     SiteOption,
     interruptible,
@@ -34,7 +35,6 @@ BlockOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option(help="Processes. (default: one per core)", min=1)
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 CALCULATORS = (
     "tblite:GFN1-xTB, tblite:GFN2-xTB, pyscf:DZ|TZ|MP2|CC, hippynn_mf:MODEL#LEVEL, ase:NAME, "
     "module:factory or FILE.py:factory"

@@ -82,6 +82,7 @@ OnlyExperimentsOption = Annotated[
         help="Names, or table1 or strategies, comma-separated. (default: all)",
     ),
 ]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hippynn_mf.cli.options import DeviceOption
+from hippynn_mf.cli.options import DeviceOption, ForceOption
 from hippynn_mf.cli.texts import parse_names
 from hippynn_mf.errors import UserError, errors_about
 from hippynn_mf.files import refuse_output
@@ -23,7 +23,6 @@ LevelOption = Annotated[
 SeedOption = Annotated[
     int | None, typer.Option(help="Of the member of this seed alone. (default: all members)")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 
 
 PICTURES = ("*.png", "*.pdf", "*.svg")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hippynn_mf.cli.options import DeviceOption
-from hippynn_mf.cli.potentials import ForceOption
+from hippynn_mf.cli.options import DeviceOption, ForceOption
 from hippynn_mf.errors import UserError
 from hippynn_mf.files import refuse_output
 

@@ -1,9 +1,10 @@
 """Forces that an ensemble of models says of structures, as labels for another model.
 
 A network that learned energies alone has forces; those of several, which differ in their seeds,
-scatter around what the energies say, and their mean is nearer to the truth than each (Matin et al.,
-arXiv:2503.14293, who train a student on teachers' forces). The high level's forces are taught so to
-a student that has its energies, and whatever labels of lower levels there are.
+scatter around what the energies say, and the error of their mean is at most the mean of their
+errors (Matin et al., arXiv:2503.14293, train a student on teachers' forces). The high level's
+forces are taught so to a student that has its energies, and whatever labels of lower levels there
+are.
 """
 
 from __future__ import annotations

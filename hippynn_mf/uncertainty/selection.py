@@ -155,7 +155,12 @@ def describe(
 
 
 def _composed(differences: np.ndarray, pool: Sequence[Atoms]) -> np.ndarray:
-    """Sizes of differences (n,) without a fitted sum of atomic contributions, over √n_atoms."""
+    """Sizes of differences (n,) without a fitted sum of atomic contributions, over √n_atoms.
+
+    NaN if any is: the level below may not know an element of the pool.
+    """
+    if not np.isfinite(differences).all():
+        return np.full(len(differences), np.nan)
     elements = sorted({int(z) for atoms in pool for z in atoms.numbers})
     counts = np.array([[(atoms.numbers == z).sum() for z in elements] for atoms in pool], float)
     fit, *_ = np.linalg.lstsq(counts, differences, rcond=None)
@@ -185,7 +190,7 @@ def farthest(
 
 
 def _largest(values: np.ndarray | None, n: int, missing: str) -> tuple[np.ndarray, np.ndarray]:
-    if values is None:
+    if values is None or not np.isfinite(values).all():
         raise UserError(missing)
     rows = np.argsort(-values, kind="stable")[:n]
     return rows, values[rows]
@@ -196,7 +201,8 @@ NO_SPREAD = (
     "choose by diverse or random."
 )
 NO_DIFFERENCE = (
-    "The lowest level has no level below, and no difference from it. Choose by diverse or random."
+    "The lowest level has no level below, and no difference from it; nor has one whose level below "
+    "does not know an element of the pool. Choose by diverse or random."
 )
 
 Criterion = Callable[[Pool, int, np.random.Generator], tuple[np.ndarray, np.ndarray]]

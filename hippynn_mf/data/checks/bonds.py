@@ -139,7 +139,7 @@ def wrong_groups(bonds: Bonds) -> dict[str, Stiffness]:
 
 
 def plainly_right(bonds: Bonds) -> np.ndarray:
-    """(n_groups,) bool, groups that no trimming and no error could make wrong, all at once."""
+    """(n_groups,) bool, groups whose plain regression is far from any wrong one."""
     groups, n = bonds.groups.astype(np.int64), len(bonds.names)
     _, kinds = np.unique(groups * 10_000.0 + bonds.kinds, return_inverse=True)
     counts = np.bincount(kinds)
