@@ -174,9 +174,7 @@ def test_the_command_writes_the_choice_in_order(evaluator, pool, tmp_path, capsy
     assert out.read_bytes() == before
 
 
-def test_a_level_below_that_lacks_an_element_leaves_other_criteria(
-    evaluator, pool, monkeypatch
-):
+def test_a_level_below_that_lacks_an_element_leaves_other_criteria(evaluator, pool, monkeypatch):
     """Its energies are NaN: difference is refused by a message, and diverse does without."""
     lacking = {**evaluator.is_known, DZ.id: evaluator.is_known[DZ.id] & False}
     monkeypatch.setattr(evaluator, "is_known", lacking)
